@@ -1,0 +1,1 @@
+"""The mesh's side of ptzmesh: plans, runs and reads."""

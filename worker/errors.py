@@ -1,0 +1,45 @@
+"""
+Every fault that ptzmesh raises on purpose.
+
+    PtzmeshError            1  our bug, or a fault without a better class
+    ├── ConfigError         2  usage or settings are wrong
+    ├── RedisUnavailable    3  no answer, refused, too old or full
+    ├── RunIncomplete       4  a run ended with pairs missing or failed
+    ├── WireError           1  something read from Redis is not what it should be
+    └── ToolError           1  an external tool or a kernel right is missing
+
+The number is the exit code of the command line. What a measurement *found* (no reply, refused,
+busy) is never raised: it is the `outcome` of a Measurement.
+"""
+
+
+class PtzmeshError(Exception):
+    """Root of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class ConfigError(PtzmeshError):
+    """Usage or settings are wrong; the message says what, the rule and the next step."""
+
+    exit_code = 2
+
+
+class RedisUnavailable(PtzmeshError):  # noqa: N818 - DESIGN's word, it reads as the state it is
+    """Redis cannot be used: no answer, wrong password, too old, or full."""
+
+    exit_code = 3
+
+
+class RunIncomplete(PtzmeshError):  # noqa: N818 - as above
+    """A run ended, and some of its pairs are missing or failed."""
+
+    exit_code = 4
+
+
+class WireError(PtzmeshError):
+    """Bytes read from Redis do not hold what the key promises."""
+
+
+class ToolError(PtzmeshError):
+    """A tool or a kernel right that a probe needs is not there."""
