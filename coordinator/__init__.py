@@ -1,1 +1,19 @@
-"""The mesh's side of ptzmesh: plans, runs and reads."""
+"""The mesh's side: plans, triggers, reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordinator.mesh import Mesh, MeshRun
+
+__all__ = ["Mesh", "MeshRun"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the interface when it is asked for: `ptzmesh --help` needs none of it."""
+    if name in __all__:
+        from coordinator import mesh
+
+        return getattr(mesh, name)
+    raise AttributeError(name)

@@ -1,75 +1,57 @@
 """
-The RQ jobs of a node, and the allow-list: the only work that a worker executes.
-
-Whoever can write to this Redis can ask for a measurement and run nothing else: functions are
-resolved from a mapping that the process was started with, never imported by name, payloads are
-msgpack, and callbacks, webhooks, dependencies, retries and repeats that a job record may carry
-are dropped when it is read.
+The RQ jobs that a node executes: `sweep`, one source's row of a run for one probe.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import redis
-from rq.job import Job
 
 from worker import wire
-from worker.errors import PtzmeshError, WireError
+from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
-from worker.outbox import Letter, Outbox
+from worker.outbox import Outbox
 from worker.plan import Plan, PlannedNode, unpack_plan
 from worker.probes import ping
+from worker.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
-AllowList = Mapping[str, Callable[..., None]]
 
-#: Results are published at most this often while a sweep goes on: a matrix fills smoothly, and
-#: Redis sees batches.
-PUBLISH_EVERY_S = 0.1
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NodeContext:
     """What a job needs to know of the node that runs it."""
 
     name: str
-    redis_url: str
+    redis_url: str = field(repr=False)
     outbox_path: Path
     should_stop: Callable[[], bool]
 
 
-def allow_listed(allowed: AllowList) -> type[Job]:
-    """Make the job class of a worker that runs these functions and no other."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One source's part of one phase of a run."""
 
-    class AllowListedJob(Job):
-        """A job whose function comes from the allow-list and that has no callbacks."""
+    run: str
+    plan: Plan
+    phase: int
+    source: int
 
-        @property
-        def func(self) -> Callable[..., None]:
-            """The function, or WireError when it is not on the allow-list."""
-            name = self.func_name
-            if name not in allowed or self.instance is not None:
-                raise WireError(f"job {self.id} asks for {str(name)[:80]!r}: not on the allow-list")
-            return allowed[name]
+    @property
+    def probe(self) -> str:
+        """The probe of this phase."""
+        return self.plan.probes[self.phase]
 
-        def restore(self, raw_data: Any) -> Any:
-            """Read the record, and drop everything in it that could run something else."""
-            restored = super().restore(raw_data)
-            self._success_callback_name = self._failure_callback_name = None
-            self._stopped_callback_name = None
-            self._success_callback = self._failure_callback = self._stopped_callback = None
-            self.webhooks = []
-            self.retries_left = self.repeats_left = None
-            return restored
-
-    return AllowListedJob
+    def bit_of(self, measurement: Measurement) -> int:
+        """Give the place of a measurement of this row in the run's bitmap."""
+        return self.plan.bit(self.source, self.plan.index_of(measurement.target))
 
 
 def sweep(context: NodeContext, run: str, phase: int, source: int) -> None:
@@ -77,21 +59,40 @@ def sweep(context: NodeContext, run: str, phase: int, source: int) -> None:
     Measure one source's row of a run for one probe, publishing as results arrive.
 
     Raises:
-        WireError: The run's plan is damaged, or this row belongs to another node.
+        WireError: The arguments or the run's plan are damaged, or the row is another node's.
     """
     connection = wire.connect(context.redis_url)
+    row = _load_row(connection, context.name, run, phase, source)
+    if row is None:
+        return
+    offset_ms = _begin(connection, row)
+    if offset_ms is None:
+        logger.info("row %d of run %s is no longer wanted", source, run)
+        return
+    _sleep(row.plan.start_offset_s(source), context.should_stop)
+    extra = {} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)}
+    outbox = Outbox(context.outbox_path)
+    with Publisher(connection, outbox, run, row.bit_of, extra) as publisher:
+        _measure(context, connection, row, publisher)
+    if context.should_stop():
+        _hand_back(connection, row)
+
+
+def _load_row(
+    connection: redis.Redis, name: str, run: str, phase: int, source: int
+) -> Row | None:
+    """Read and check what this job is about; None when the run has expired."""
+    if not isinstance(run, str) or type(phase) is not int or type(source) is not int:
+        raise WireError("a sweep takes run (text), phase and source (whole numbers)")
     plan = load_plan(connection, run)
     if plan is None:
-        logger.warning("run %s is gone; nothing to measure", run)
-        return
-    if plan.nodes[source].name != context.name:
+        logger.warning("run %s is gone; nothing to measure", run[:80])
+        return None
+    if not 0 <= phase < len(plan.probes) or source not in plan.sources:
+        raise WireError(f"run {run} has no phase {phase} with source {source}")
+    if plan.nodes[source].name != name:
         raise WireError(f"row {source} of run {run} belongs to {plan.nodes[source].name}")
-    if not _begin(connection, run, phase, source):
-        return
-    time.sleep(_start_offset_s(plan, source))
-    _measure_and_publish(context, connection, run, plan, plan.probes[phase], source)
-    if context.should_stop():
-        _hand_back(connection, context.name, run, phase, source)
+    return Row(run=run, plan=plan, phase=phase, source=source)
 
 
 def load_plan(connection: redis.Redis, run: str) -> Plan | None:
@@ -100,98 +101,77 @@ def load_plan(connection: redis.Redis, run: str) -> Plan | None:
     return None if packed is None else unpack_plan(packed)
 
 
-def _begin(connection: redis.Redis, run: str, phase: int, source: int) -> bool:
-    """Say that this row has started; False when the run is no longer in this phase."""
-    key = wire.run_key(run)
-    status, present = cast("list[bytes | None]", connection.hmget(key, ["status", "phase"]))
-    if status != b"running" or int(present or -1) != phase:
-        return False
-    started_at = wire.redis_seconds(connection)
-    connection.hset(key, f"started:{phase}:{source}", repr(started_at))
-    return True
+def _begin(connection: redis.Redis, row: Row) -> str | None:
+    """
+    Say that this row has started.
 
-
-def _start_offset_s(plan: Plan, source: int) -> float:
-    place = plan.sources.index(source)
-    return plan.start_spread_s * place / len(plan.sources)
-
-
-def _measure_and_publish(
-    context: NodeContext, connection: redis.Redis, run: str, plan: Plan, probe: str, source: int
-) -> None:
-    outbox = Outbox(context.outbox_path)
-    todo = _not_done(connection, run, plan, probe, source)
-    index_of = {plan.nodes[target].name: target for target in todo}
-    targets, denied = _split_registered(connection, [plan.nodes[t] for t in todo])
-    found: Iterator[Measurement] = _all_of(
-        [
-            ping.finding(run, context.name, t, Outcome.DENIED, f"{t.address} is not the address of a node")
-            for t in denied
-        ],
-        ping.measure(run, context.name, targets, plan.ping, context.should_stop),
-    )
-    answered: set[str] = set()
-    try:
-        for batch in _batches(found):
-            answered.update(m.target for m in batch)
-            _post(outbox, connection, run, plan, source, index_of, batch)
-    except Exception as exc:
-        # RQ's own JobTimeoutException is an Exception too and must reach RQ: publish, re-raise.
-        crashed = [
-            ping.finding(run, context.name, t, Outcome.CRASHED, f"{type(exc).__name__}: {exc}")
-            for t in targets
-            if t.name not in answered
-        ]
-        _post(outbox, connection, run, plan, source, index_of, crashed)
-        raise
-
-
-def _post(
-    outbox: Outbox,
-    connection: redis.Redis,
-    run: str,
-    plan: Plan,
-    source: int,
-    index_of: Mapping[str, int],
-    batch: Sequence[Measurement],
-) -> None:
-    letters = [Letter(plan.bit(source, index_of[m.target]), m) for m in batch]
-    if letters and outbox.post(connection, letters):
-        enqueue_advance(connection, run)
-
-
-def enqueue_advance(connection: redis.Redis, run: str) -> None:
-    """Ask any node to carry the run on."""
-    wire.enqueue(connection, wire.CONTROL_QUEUE, wire.ADVANCE, {"run": run})
-
-
-def _all_of(first: Sequence[Measurement], rest: Iterator[Measurement]) -> Iterator[Measurement]:
-    yield from first
-    yield from rest
-
-
-def _batches(found: Iterator[Measurement]) -> Iterator[list[Measurement]]:
-    batch: list[Measurement] = []
-    due = time.monotonic() + PUBLISH_EVERY_S
-    for measurement in found:
-        batch.append(measurement)
-        if time.monotonic() >= due:
-            yield batch
-            batch = []
-            due = time.monotonic() + PUBLISH_EVERY_S
-    if batch:
-        yield batch
-
-
-def _not_done(
-    connection: redis.Redis, run: str, plan: Plan, probe: str, source: int
-) -> list[int]:
-    """Give the targets whose bit is clear: all at first, fewer when a row is carried on."""
-    targets = plan.targets_of(source)
+    Returns:
+        The node's clock offset as its last heartbeat said it, empty when it is not known;
+        None when the run is no longer in this phase.
+    """
+    key = wire.run_key(row.run)
     pipeline = connection.pipeline(transaction=False)
-    for target in targets:
-        pipeline.getbit(wire.done_key(run, probe), plan.bit(source, target))
-    return [t for t, bit in zip(targets, pipeline.execute(), strict=True) if not bit]
+    pipeline.hmget(key, ["status", "cancel", "phase"])
+    pipeline.hget(wire.node_key(row.plan.nodes[row.source].name), "clock_offset_ms")
+    (status, cancelled, present), offset_ms = pipeline.execute()
+    if status != b"running" or cancelled is not None or int(present) != row.phase:
+        return None
+    now = wire.redis_seconds(connection)
+    connection.hset(key, wire.started_field(row.phase, row.source), repr(now))
+    return offset_ms.decode() if offset_ms else ""
+
+
+def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not should_stop() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+
+
+def _measure(
+    context: NodeContext, connection: redis.Redis, row: Row, publisher: Publisher
+) -> None:
+    targets, strangers = _split_registered(connection, _not_done(connection, row))
+    for target in strangers:
+        error = f"{target.name} at {target.address} is not a registered node"
+        publisher.put(_finding(row, target, Outcome.DENIED, error))
+    started, waiting = time.monotonic(), {target.name: target for target in targets}
+    try:
+        for measurement in _probe(context, row, targets, publisher):
+            waiting.pop(measurement.target, None)
+            publisher.put(measurement)
+    except Exception as exc:
+        # RQ's own JobTimeoutException is an Exception and must reach RQ: publish, re-raise.
+        for target in waiting.values():
+            error = f"{type(exc).__name__}: {exc}"
+            publisher.put(_finding(row, target, Outcome.CRASHED, error))
+        raise
+    logger.info(
+        "sweep done run=%s probe=%s source=%s targets=%d unfinished=%d elapsed_s=%.3f",
+        row.run, row.probe, context.name, len(targets), len(waiting), time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _probe(
+    context: NodeContext, row: Row, targets: Sequence[PlannedNode], publisher: Publisher
+) -> Iterator[Measurement]:
+    def should_stop() -> bool:
+        return publisher.stopped.is_set() or context.should_stop()
+
+    return ping.measure(row.run, context.name, targets, row.plan.ping, should_stop)
+
+
+def _finding(row: Row, target: PlannedNode, outcome: Outcome, error: str) -> Measurement:
+    return ping.finding(row.run, row.plan.nodes[row.source].name, target, outcome, error)
+
+
+def _not_done(connection: redis.Redis, row: Row) -> list[PlannedNode]:
+    """Give the targets whose bit is clear: all at first, fewer when a row is carried on."""
+    bitmap = cast("bytes | None", connection.get(wire.done_key(row.run, row.probe))) or b""
+    targets = row.plan.targets_of(row.source)
+    bit = row.plan.bit
+    return [
+        row.plan.nodes[t] for t in targets if not wire.bit_is_set(bitmap, bit(row.source, t))
+    ]
 
 
 def _split_registered(
@@ -201,43 +181,41 @@ def _split_registered(
     pipeline = connection.pipeline(transaction=False)
     for target in targets:
         pipeline.hget(wire.node_key(target.name), "address")
-    known = dict(zip(targets, pipeline.execute(), strict=True))
-    good = [t for t in targets if known[t] == t.address.encode()]
-    return good, [t for t in targets if t not in good]
+    good: list[PlannedNode] = []
+    strangers: list[PlannedNode] = []
+    for target, address in zip(targets, pipeline.execute(), strict=True):
+        (good if address == target.address.encode() else strangers).append(target)
+    return good, strangers
 
 
-def _hand_back(connection: redis.Redis, name: str, run: str, phase: int, source: int) -> None:
+def _hand_back(connection: redis.Redis, row: Row) -> None:
     """Put an interrupted row back at the front of this node's queue, for its next start."""
     try:
-        enqueue_sweep(connection, name, run, phase, source, at_front=True)
-    except (redis.RedisError, PtzmeshError):
-        logger.warning("row %d of run %s could not be handed back", source, run)
+        pipeline = connection.pipeline()
+        pipeline.hdel(wire.run_key(row.run), wire.started_field(row.phase, row.source))
+        enqueue_sweep(connection, pipeline, row, at_front=True)
+        pipeline.execute()
+    except redis.RedisError as exc:
+        logger.warning("row %d of run %s could not be handed back: %s", row.source, row.run, exc)
 
 
 def enqueue_sweep(
     connection: redis.Redis,
-    name: str,
-    run: str,
-    phase: int,
-    source: int,
+    pipeline: redis.client.Pipeline,
+    row: Row,
     *,
-    timeout_s: int = 3600,
-    pipeline: Any = None,
     at_front: bool = False,
 ) -> None:
-    """Enqueue one source's row on that node's own queue."""
+    """Enqueue one source's row on that node's own queue, under a new job id."""
+    job_id = f"{row.run}-{row.phase}-{row.source}-{secrets.token_hex(3)}"
     wire.enqueue(
         connection,
-        wire.node_queue(name),
+        pipeline,
+        wire.node_queue(row.plan.nodes[row.source].name),
         wire.SWEEP,
-        {"run": run, "phase": phase, "source": source},
-        job_id=sweep_job_id(run, phase, source),
-        timeout_s=timeout_s,
-        pipeline=pipeline,
+        {"run": row.run, "phase": row.phase, "source": row.source},
+        job_id=job_id,
+        timeout_s=int(row.plan.sweep_seconds(row.probe)) + 60,
         at_front=at_front,
     )
-
-
-def sweep_job_id(run: str, phase: int, source: int) -> str:
-    """Give the RQ id of a row's job."""
-    return f"{run}-{phase}-{source}"
+    pipeline.hset(wire.run_key(row.run), wire.job_field(row.phase, row.source), job_id)

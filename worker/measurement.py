@@ -7,6 +7,7 @@ is `CSV_COLUMNS`, whose first five columns are those of PTZJEPA's own file, in i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,12 +17,18 @@ from typing import Any
 import msgpack
 
 from worker.errors import WireError
+from worker.text import iso_utc, json_ready, one_line, parse_iso_utc
 
 #: Version of the stream record; raised whenever a field changes its meaning.
 RECORD_VERSION = 1
 
 #: A detail larger than this is refused: 1,000 echoes take about 9 kB.
 MAX_DETAIL_BYTES = 256 * 1024
+#: Names are at most 64 characters and a DNS name 253; longer text in a record is not ours.
+MAX_TEXT_CHARS = 255
+
+#: A cell of a CSV row; csv.writer leaves None empty and writes a float so that it reads back.
+Cell = str | int | float | None
 
 
 class Outcome(str, Enum):
@@ -100,7 +107,7 @@ class Measurement:
         address: The address that was measured.
         started_at: Aware UTC time of the first packet (or of the finding).
         outcome: What became of the pair.
-        error: One line for a person, empty when `ok`.
+        error: One line for a person, empty when `ok`; made one line and cut if it is not.
         latency_ms: Mean round-trip time; None when nothing answered.
         packet_loss_pct: Round-trip loss in percent (RFC 6673), None when nothing was sent.
         throughput_mbps: Goodput at the receiver, 10^6 bit/s.
@@ -119,6 +126,11 @@ class Measurement:
     packet_loss_pct: float | None = None
     throughput_mbps: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make `error` one bounded line: a row of the CSV is a line of the file."""
+        if self.error:
+            object.__setattr__(self, "error", one_line(self.error))
 
     def to_fields(self) -> dict[str, bytes | str]:
         """Give the flat fields of a stream entry; a number that is absent is left out."""
@@ -144,7 +156,7 @@ class Measurement:
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Measurement:
         """
-        Read a stream entry's fields back.
+        Read a stream entry's fields back; whatever is accepted makes a CSV row of one line.
 
         Raises:
             WireError: A field is missing, of another version, or does not parse.
@@ -154,28 +166,29 @@ class Measurement:
             if version != RECORD_VERSION:
                 raise WireError(f"record version ({version}) is not {RECORD_VERSION}; upgrade")
             return cls._parse(fields)
-        except (KeyError, ValueError, TypeError, msgpack.UnpackException) as exc:
-            raise WireError(f"stream entry is not a measurement: {exc!r}") from exc
+        except (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
+            raise WireError(f"stream entry is not a measurement: {one_line(repr(exc))}") from exc
 
     @classmethod
     def _parse(cls, fields: Mapping[bytes, bytes]) -> Measurement:
-        text = {
-            name: fields[name.encode()].decode()
-            for name in ("run", "probe", "source", "target", "address", "error")
-        }
         return cls(
-            **text,
+            run=_text(fields[b"run"]),
+            probe=_text(fields[b"probe"]),
+            source=_text(fields[b"source"]),
+            target=_text(fields[b"target"]),
+            address=_text(fields[b"address"]),
             started_at=parse_iso_utc(fields[b"started_at"].decode()),
-            outcome=Outcome(fields[b"outcome"].decode()),
+            outcome=_OUTCOMES[fields[b"outcome"]],
+            error=fields[b"error"].decode(),
             latency_ms=_number(fields, b"latency_ms"),
             packet_loss_pct=_number(fields, b"packet_loss_pct"),
             throughput_mbps=_number(fields, b"throughput_mbps"),
             detail=_detail(fields[b"detail"]),
         )
 
-    def to_row(self, stream_id: str) -> list[str]:
-        """Give the CSV cells, in the order of `CSV_COLUMNS`; absent is an empty cell."""
-        cells: list[object] = [
+    def to_row(self, stream_id: str) -> list[Cell]:
+        """Give the CSV cells, in the order of `CSV_COLUMNS`; None is an empty cell."""
+        return [
             iso_utc(self.started_at),
             self.address,
             self.latency_ms,
@@ -187,14 +200,13 @@ class Measurement:
             self.run,
             self.outcome.value,
             self.error,
-            *(self.detail.get(name) for name in DETAIL_COLUMNS),
+            *_detail_cells(self.detail),
             stream_id,
         ]
-        return ["" if cell is None else str(cell) for cell in cells]
 
     def to_json(self, stream_id: str | None = None) -> dict[str, Any]:
         """Give one JSON-ready object with the record's field names; absent is null."""
-        return {
+        record = {
             "run": self.run,
             "probe": self.probe,
             "source": self.source,
@@ -206,41 +218,84 @@ class Measurement:
             "latency_ms": self.latency_ms,
             "packet_loss_pct": self.packet_loss_pct,
             "throughput_mbps": self.throughput_mbps,
-            **self.detail,
             "stream_id": stream_id,
         }
+        return {**{name: json_ready(value) for name, value in self.detail.items()}, **record}
 
 
-def iso_utc(instant: datetime) -> str:
-    """
-    Format an aware time as ISO 8601 UTC with milliseconds.
-
-    >>> iso_utc(datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc))
-    '2026-01-02T03:04:05.678Z'
-    """
-    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.") + (
-        f"{instant.microsecond // 1000:03d}Z"
+def finding(
+    *,
+    run: str,
+    probe: str,
+    source: str,
+    target: str,
+    address: str,
+    outcome: Outcome,
+    error: str,
+    started_at: datetime | None = None,
+) -> Measurement:
+    """Give a measurement without numbers, which says why there are none; by default as of now."""
+    return Measurement(
+        run=run,
+        probe=probe,
+        source=source,
+        target=target,
+        address=address,
+        started_at=started_at or datetime.now(timezone.utc),
+        outcome=outcome,
+        error=error,
     )
 
 
-def parse_iso_utc(text: str) -> datetime:
-    """
-    Read what `iso_utc` wrote.
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
-    >>> parse_iso_utc('2026-01-02T03:04:05.678Z').microsecond
-    678000
-    """
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+
+def _text(value: bytes) -> str:
+    text = value.decode()
+    if not text.isprintable() or len(text) > MAX_TEXT_CHARS:
+        raise ValueError(f"text ({text[:40]!r}) must be printable and short")
+    return text
 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
-    return float(fields[name]) if name in fields else None
+    if name not in fields:
+        return None
+    value = float(fields[name])
+    if not math.isfinite(value):
+        raise ValueError(f"{name.decode()} ({value}) must be finite")
+    return value
 
 
 def _detail(packed: bytes) -> dict[str, Any]:
     if len(packed) > MAX_DETAIL_BYTES:
         raise WireError(f"detail ({len(packed)} bytes) is over {MAX_DETAIL_BYTES}")
     detail = msgpack.unpackb(packed)
-    if not isinstance(detail, dict) or not all(isinstance(key, str) for key in detail):
+    if not isinstance(detail, dict) or not _NAME_TYPE.issuperset(map(type, detail)):
         raise WireError("detail is not a map of names")
+    cells = list(map(detail.get, DETAIL_COLUMNS))
+    # One look at all cells of nearly every record: this is the collector's inner loop.
+    if not (_NUMBER_TYPES.issuperset(map(type, cells)) and math.isfinite(sum(filter(None, cells)))):
+        for name, cell in zip(DETAIL_COLUMNS, cells, strict=True):
+            _check_cell(name, cell)
     return detail
+
+
+_NAME_TYPE = frozenset({str})
+_NUMBER_TYPES = frozenset({type(None), int, float})
+
+
+def _check_cell(name: str, value: object) -> None:
+    if value is None or type(value) in (bool, int):
+        return
+    if isinstance(value, float) and math.isfinite(value):
+        return
+    if isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT_CHARS:
+        return
+    raise ValueError(f"{name} ({str(value)[:40]!r}) must be a finite number or short text")
+
+
+def _detail_cells(detail: Mapping[str, Any]) -> list[Cell]:
+    cells = list(map(detail.get, DETAIL_COLUMNS))
+    if bool in map(type, cells):
+        return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
+    return cells

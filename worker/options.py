@@ -6,9 +6,22 @@ Pure. Options are frozen into a run's plan and travel as msgpack, so every value
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from worker.errors import ConfigError
+
+#: Names of Linux congestion control modules, such as `bbr` or `cubic` (TCP_CA_NAME_MAX is 16).
+CONGESTION = re.compile(r"[a-z][a-z0-9_-]{0,14}")
+#: What a bounded test puts on a link, at most, for each byte of its data: TCP/IP headers (72 of
+#: 1448 bytes in IPv6), acknowledgements and up to 5 % retransmitted.
+WIRE_BYTES_PER_BYTE = 1.15
+#: Beyond its bound a stream sends up to two blocks of 128 KiB, what it has in hand at the end.
+OVERSHOOT_BYTES = 2 * 131072
+#: Connecting and exchanging results on a LAN; a far target takes longer (see `iperf3_client`).
+SET_UP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,141 @@ class PingOptions:
     def seconds(self) -> float:
         """Longest time one sweep takes, in seconds, when its last echo is lost."""
         return self.count * self.interval_s + self.wait_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions:
+    """
+    What tests of both protocols have in common.
+
+    Attributes:
+        duration_s: Whole seconds of data; with `bytes_limit`, the longest that it may take.
+        omit_s: Whole seconds at the beginning, before these, that are left out of the figures.
+        parallel: Streams at once, in each direction.
+        bidir: Data in both directions at once: two measurements of one test.
+        reverse: Whoever connects receives. The record's source is who sends, all the same.
+        bitrate_mbps: Goodput in 10^6 bit/s that all streams of a direction together do not
+            exceed; None is unlimited.
+        bytes_limit: The test ends when so many bytes are sent; None is no limit.
+        dscp: Differentiated services code point of the data; None leaves the kernel's.
+    """
+
+    duration_s: float = 5.0
+    omit_s: float = 0.0
+    parallel: int = 1
+    bidir: bool = False
+    reverse: bool = False
+    bitrate_mbps: float | None = None
+    bytes_limit: int | None = None
+    dscp: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        whole("duration", self.duration_s, 1, 3600)
+        whole("omit", self.omit_s, 0, 60)
+        whole("parallel", self.parallel, 1, 64)
+        flag("bidir", self.bidir)
+        flag("reverse", self.reverse)
+        if self.bidir and self.reverse:
+            raise ConfigError("bidir and reverse exclude each other: bidir is both directions")
+        if self.bitrate_mbps is not None:
+            within("bitrate", self.bitrate_mbps, 0.01, 1_000_000)
+        if self.bytes_limit is not None:
+            whole("bytes", self.bytes_limit, 1000, 10**15)
+            if self.omit_s:
+                raise ConfigError("bytes and omit exclude each other: iperf3 would count both")
+        if self.dscp is not None:
+            whole("dscp", self.dscp, 0, 63)
+
+    @property
+    def seconds(self) -> float:
+        """Time one test takes on a LAN, in seconds; never less than its data takes."""
+        return self.omit_s + self.duration_s + SET_UP_S
+
+    @property
+    def worst_case_bytes(self) -> int | None:
+        """
+        Bytes that each end sends and receives in one test, at the IP layer, at most.
+
+        None when neither `bitrate_mbps` nor `bytes_limit` bounds them.
+        """
+        bounds = []
+        if self.bitrate_mbps is not None:
+            bounds.append(self.bitrate_mbps * 1e6 / 8 * (self.omit_s + self.duration_s))
+        if self.bytes_limit is not None:
+            bounds.append(self.bytes_limit)
+        if not bounds:
+            return None
+        one_way = min(bounds) + OVERSHOOT_BYTES * self.parallel
+        return math.ceil(one_way * WIRE_BYTES_PER_BYTE) * (2 if self.bidir else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputOptions(TransferOptions):
+    """
+    How the TCP throughput of one pair is measured.
+
+    Attributes:
+        congestion: Congestion control of the sender, such as `cubic`; None is its default.
+    """
+
+    udp: ClassVar[bool] = False
+
+    congestion: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        super().__post_init__()
+        if self.congestion is not None and not (
+            isinstance(self.congestion, str) and CONGESTION.fullmatch(self.congestion)
+        ):
+            raise ConfigError(
+                f"congestion ({str(self.congestion)[:40]!r}) must be a name such as 'cubic': "
+                "see sysctl net.ipv4.tcp_available_congestion_control"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UdpOptions(TransferOptions):
+    """
+    How UDP loss and jitter of one pair are measured, at a given rate.
+
+    The default rate is that of a camera's stream in full HD: loss is asked for at a rate that the
+    link should carry, not at one that fills it.
+    """
+
+    udp: ClassVar[bool] = True
+
+    bitrate_mbps: float | None = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        super().__post_init__()
+        if self.bitrate_mbps is None:
+            raise ConfigError("bitrate (None) must be given for UDP: nothing else slows it down")
+
+
+def whole(name: str, value: float, low: int, high: int) -> None:
+    """
+    Let a whole number between two bounds pass; iperf3 cuts the rest off without a word.
+
+    Raises:
+        ConfigError: No number, not whole, or out of bounds; the message names the rule.
+    """
+    within(name, value, low, high)
+    if value != int(value):
+        raise ConfigError(f"{name} ({value}) must be a whole number")
+
+
+def flag(name: str, value: bool) -> None:
+    """
+    Let True and False pass.
+
+    Raises:
+        ConfigError: Anything else, such as the text "false".
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} ({value!r}) must be true or false")
 
 
 def within(name: str, value: float, low: float, high: float) -> None:

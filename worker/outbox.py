@@ -12,23 +12,29 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgpack
 import redis
 
 from worker import wire
+from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 
 logger = logging.getLogger(__name__)
 
-#: A script holds every locker in the fleet: 10 to 20 entries stay within a millisecond.
+#: A script holds every locker in the fleet: 10 entries stay well within a millisecond.
 BATCH = 10
-#: Frame: 4 bytes of length, 4 bytes of CRC-32, msgpack.
+#: Frame: 4 bytes of length, 4 bytes of CRC-32, msgpack of [bit, stream fields].
 HEADER_BYTES = 8
-MAX_OUTBOX_BYTES = 64 * 1024 * 1024
+#: Beyond this the oldest results lose their samples; beyond twice this nothing more is kept.
+MAX_OUTBOX_BYTES = 32 * 1024 * 1024
+#: Lists of single values in a record's detail, given up first when the disk share is used up.
+SAMPLES = ("rtts_ms", "intervals")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,13 @@ def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
     for start in range(0, len(letters), BATCH):
         batch = letters[start : start + BATCH]
         run, probe = batch[0].measurement.run, batch[0].measurement.probe
-        keys = [wire.RESULTS, wire.run_key(run), wire.done_key(run, probe), wire.RUNS_OPEN]
+        keys = [
+            wire.RESULTS,
+            wire.run_key(run),
+            wire.done_key(run, probe),
+            wire.RUNS_OPEN,
+            wire.LIMITS,
+        ]
         limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, wire.RUN_TTL_S]
         status, _added, ended = call(keys, [run, probe, *limits, *_arguments(batch)])
         if status == b"full":
@@ -85,12 +97,14 @@ class Outbox:
     """
     The node's store-and-forward: an append-only, checksummed file per node.
 
-    Safe between processes of one node through `flock`.
+    Safe between processes of one node through `flock` on a file beside it. The file is only ever
+    appended to or replaced whole, so a crash at any point loses nothing that was on disk.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int = MAX_OUTBOX_BYTES) -> None:
         """Keep what cannot be published in the file at `path`; its folder is made."""
         self.path = path
+        self.max_bytes = max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def post(self, connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -98,7 +112,8 @@ class Outbox:
         try:
             return publish(connection, letters)
         except (redis.RedisError, StreamFull) as exc:
-            logger.warning("results kept in the outbox: %s", exc or "the results stream is full")
+            reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
+            logger.warning("%d results kept in the outbox: %s", len(letters), reason)
             self._append(letters)
             return False
 
@@ -109,52 +124,101 @@ class Outbox:
         Returns:
             Ids of the runs of which this call completed a phase.
         """
-        if not self.path.exists() or self.path.stat().st_size == 0:
+        if not self.waiting_bytes():
             return []
-        with self.path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            waiting = list(_frames(file.read()))
-            completed = []
+        completed = []
+        with self._locked():
+            waiting = list(_frames(self.path.read_bytes()))
+            sent = 0
             try:
-                while waiting:
-                    if publish(connection, [waiting[0]]):
-                        completed.append(waiting[0].measurement.run)
-                    waiting.pop(0)
+                for batch in _batches(waiting):
+                    if publish(connection, batch):
+                        completed.append(batch[0].measurement.run)
+                    sent += len(batch)
             except (redis.RedisError, StreamFull) as exc:
-                logger.info("outbox waits with %d results: %s", len(waiting), exc or "stream full")
-            file.seek(0)
-            file.truncate()
-            file.write(b"".join(_frame(letter) for letter in waiting))
-            file.flush()
-            os.fsync(file.fileno())
+                logger.info("outbox waits with %d results: %r", len(waiting) - sent, exc)
+            if sent:
+                self._replace(waiting[sent:])
+                logger.info("outbox sent %d results, %d wait", sent, len(waiting) - sent)
         return completed
 
     def _append(self, letters: Sequence[Letter]) -> None:
-        with self.path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if file.tell() > MAX_OUTBOX_BYTES:
-                logger.error("outbox is full; %d results are lost", len(letters))
-                return
-            file.write(b"".join(_frame(letter) for letter in letters))
-            file.flush()
-            os.fsync(file.fileno())
+        data = b"".join(_frame(letter) for letter in letters)
+        try:
+            with self._locked():
+                if self.waiting_bytes() + len(data) > self.max_bytes:
+                    self._drop_samples()
+                if self.waiting_bytes() + len(data) > 2 * self.max_bytes:
+                    logger.error("outbox is full: %d results lost", len(letters))
+                    return
+                with self.path.open("ab") as file:
+                    _write_synced(file, data)
+        except OSError as exc:
+            logger.error("outbox cannot be written (%s): %d results lost", exc, len(letters))
+
+    def waiting_bytes(self) -> int:
+        """Give the size of what waits on disk."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _drop_samples(self) -> None:
+        """Take the single values out of all waiting results; their statistics stay."""
+        if not self.path.exists():
+            return
+        letters = list(_frames(self.path.read_bytes()))
+        logger.warning("outbox is over its share: samples of %d results dropped", len(letters))
+        self._replace([replace(x, measurement=_without_samples(x.measurement)) for x in letters])
+
+    def _replace(self, letters: Sequence[Letter]) -> None:
+        fresh = self.path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            _write_synced(file, b"".join(_frame(letter) for letter in letters))
+        fresh.replace(self.path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+    """Part letters into publishable batches: one run, one probe, at most `BATCH`."""
+    for _, same in groupby(letters, key=lambda x: (x.measurement.run, x.measurement.probe)):
+        group = list(same)
+        for start in range(0, len(group), BATCH):
+            yield group[start : start + BATCH]
+
+
+def _write_synced(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _without_samples(measurement: Measurement) -> Measurement:
+    detail = {name: v for name, v in measurement.detail.items() if name not in SAMPLES}
+    return replace(measurement, detail=detail)
 
 
 def _frame(letter: Letter) -> bytes:
     body = msgpack.packb([letter.bit, letter.measurement.to_fields()])
-    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
+    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + bytes(body)
 
 
 def _frames(data: bytes) -> Iterator[Letter]:
+    """Yield what is whole; a torn or damaged record ends it, as lengths mean nothing after it."""
     at = 0
-    while at + HEADER_BYTES <= len(data):
+    while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         body = data[at + HEADER_BYTES : at + HEADER_BYTES + size]
         if len(body) < size or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big"):
-            logger.error("outbox: a torn record and what follows it (%d bytes) set aside", len(data) - at)
+            logger.error("outbox: %d damaged bytes at its end are given up", len(data) - at)
             return
-        bit, fields = msgpack.unpackb(body)
-        yield Letter(bit, Measurement.from_fields(_as_bytes(fields)))
+        try:
+            bit, fields = msgpack.unpackb(body)
+            yield Letter(bit, Measurement.from_fields(_as_bytes(fields)))
+        except (ValueError, WireError) as exc:
+            logger.error("outbox: a record of another version is given up: %s", exc)
         at += HEADER_BYTES + size
 
 

@@ -9,9 +9,9 @@ not part of it, and one that leaves gets `source_lost` rows. Pairs are numbered
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgpack
@@ -51,7 +51,7 @@ class Plan:
     sources: tuple[int, ...]
     targets: tuple[int, ...]
     probes: tuple[str, ...] = ("ping",)
-    ping: PingOptions = PingOptions()
+    ping: PingOptions = field(default_factory=PingOptions)
 
     def __post_init__(self) -> None:
         """Refuse a plan without pairs, of unknown probes, or with indices out of range."""
@@ -63,6 +63,14 @@ class Plan:
             within("node index", index, 0, len(self.nodes) - 1)
         if self.pair_count == 0:
             raise ConfigError("the plan has no pair: choose at least two different nodes")
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {node.name: index for index, node in enumerate(self.nodes)}
+
+    def index_of(self, name: str) -> int:
+        """Give a node's index; KeyError when it is not part of the plan."""
+        return self._index_of[name]
 
     def targets_of(self, source: int) -> list[int]:
         """Give the target indices of a source, rotated so that sources start apart."""
@@ -85,12 +93,16 @@ class Plan:
 
     @property
     def start_spread_s(self) -> float:
-        """Seconds over which the sources' starts are spread, so that a mesh does not step together."""
+        """Seconds over which sources start, so that a mesh does not ping in lockstep."""
         return min(0.5, 0.02 * len(self.sources))
 
-    def phase_seconds(self, probe: str) -> float:
+    def start_offset_s(self, source: int) -> float:
+        """Give the source's own share of the start spread, in seconds."""
+        return self.start_spread_s * self.sources.index(source) / len(self.sources)
+
+    def sweep_seconds(self, probe: str) -> float:
         """Longest time a sweep of `probe` takes, once started, in seconds."""
-        return math.fsum((self.ping.seconds, self.start_spread_s))
+        return self.ping.seconds + self.start_spread_s
 
     def bytes_per_node(self) -> dict[str, int]:
         """
@@ -133,7 +145,9 @@ def unpack_plan(packed: bytes) -> Plan:
 
 def _plan_from(raw: Mapping[str, Any]) -> Plan:
     return Plan(
-        nodes=tuple(PlannedNode(name=_text(n, "name"), address=_text(n, "address")) for n in raw["nodes"]),
+        nodes=tuple(
+            PlannedNode(name=_text(n, "name"), address=_text(n, "address")) for n in raw["nodes"]
+        ),
         sources=_indices(raw["sources"]),
         targets=_indices(raw["targets"]),
         probes=tuple(str(probe) for probe in raw["probes"]),

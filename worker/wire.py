@@ -6,20 +6,20 @@ No other module spells a key. RQ's own keys keep its default prefix, so that `rq
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgpack
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from rq import Queue
-from rq.job import Job
 
 from worker.errors import ConfigError, RedisUnavailable, WireError
 
@@ -27,6 +27,7 @@ NODES = "ptzmesh:nodes"
 RUNS = "ptzmesh:runs"
 RUNS_OPEN = "ptzmesh:runs:open"
 RESULTS = "ptzmesh:results"
+LIMITS = "ptzmesh:limits"
 CONTROL_QUEUE = "ptzmesh:control"
 
 SWEEP = "ptzmesh.sweep"
@@ -35,19 +36,24 @@ ADVANCE = "ptzmesh.advance"
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
 HEARTBEAT_S = 10
-#: Runs and their bitmaps are kept for a week.
+#: Runs and their bitmaps are kept for a week, and no more than the newest of them.
 RUN_TTL_S = 7 * 24 * 3600
+MAX_RUNS = 1000
 NODE_TTL_S = 7 * 24 * 3600
-#: The stream pushes back beyond either; 512 MiB is about 1.6 million ping results.
+#: The stream pushes back beyond either (`LIMITS` may say otherwise for the whole mesh);
+#: 256 MiB hold some 700,000 ping results.
 MAX_STREAM_ENTRIES = 1_000_000
-MAX_STREAM_BYTES = 512 * 1024 * 1024
+MAX_STREAM_BYTES = 256 * 1024 * 1024
 #: XTRIM MINID and XAUTOCLAIM came with 6.2.
 MIN_REDIS = (6, 2, 0)
 #: Largest job payload that is looked at; ours are under 100 bytes.
 MAX_PAYLOAD_BYTES = 64 * 1024
-#: RQ removes a dead job's record after this long; runs do not depend on it.
+#: RQ removes a failed job's record after this long; runs do not depend on it.
 JOB_TTL_S = 24 * 3600
+#: Longest job that a worker accepts.
+MAX_JOB_S = 24 * 3600
 
+HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
@@ -64,6 +70,46 @@ def run_key(run: str) -> str:
 def done_key(run: str, probe: str) -> str:
     """Give the key of the bitmap of pairs that are in the stream."""
     return f"ptzmesh:run:{run}:done:{probe}"
+
+
+def started_field(phase: int, source: int) -> str:
+    """Give the run hash's field that says when a row began, in Redis' epoch seconds."""
+    return f"started:{phase}:{source}"
+
+
+def unserved_field(phase: int, source: int) -> str:
+    """Give the run hash's field that says since when no prober serves a row's queue."""
+    return f"unserved:{phase}:{source}"
+
+
+def job_key(job_id: str) -> str:
+    """Give the key where RQ keeps a job's record."""
+    return f"rq:job:{job_id}"
+
+
+def queue_key(name: str) -> str:
+    """Give the key of RQ's list for a queue."""
+    return f"rq:queue:{name}"
+
+
+def queue_workers_key(name: str) -> str:
+    """Give the key where RQ keeps the keys of the workers of a queue."""
+    return f"rq:workers:{name}"
+
+
+def job_field(phase: int, source: int) -> str:
+    """Give the run hash's field that names a row's present RQ job."""
+    return f"job:{phase}:{source}"
+
+
+def bit_is_set(bitmap: bytes, bit: int) -> bool:
+    """
+    Read one bit as Redis numbers them: the first bit is the highest of the first byte.
+
+    >>> bit_is_set(b'\\x40', 1), bit_is_set(b'\\x40', 2), bit_is_set(b'', 9)
+    (True, False, False)
+    """
+    return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)
 
 
 def same_plan_key(digest: str) -> str:
@@ -97,6 +143,27 @@ def valid_name(name: str) -> str:
     return name
 
 
+def valid_address(address: str) -> str:
+    """
+    Pass an IPv4 or IPv6 address or a host name through, or refuse it.
+
+    Raises:
+        ConfigError: Neither an address nor a host name (which may not end in a digit, or
+            10.0.0.256 would be one), or no address of one machine (multicast, broadcast, ::).
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        if len(address) <= 253 and HOSTNAME.fullmatch(address) and not address[-1].isdigit():
+            return address
+        raise ConfigError(
+            f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name"
+        ) from None
+    if ip.is_multicast or ip.is_unspecified or str(ip) == "255.255.255.255":
+        raise ConfigError(f"address ({address}) is not the address of one machine")
+    return address
+
+
 class MsgpackSerializer:
     """RQ's serializer: plain values only, so that reading a payload runs nothing."""
 
@@ -123,17 +190,17 @@ def queue(connection: redis.Redis, name: str) -> Queue:
 
 def enqueue(
     connection: redis.Redis,
+    pipeline: redis.client.Pipeline,
     queue_name: str,
     job_name: str,
     arguments: Mapping[str, Any],
     *,
     job_id: str | None = None,
     timeout_s: int = 60,
-    pipeline: Any = None,
     at_front: bool = False,
-) -> Job:
+) -> None:
     """Enqueue a job by its name on the allow-list; the enqueuer needs no import of it."""
-    return queue(connection, queue_name).enqueue_call(
+    queue(connection, queue_name).enqueue_call(
         job_name,
         kwargs=dict(arguments),
         job_id=job_id,
@@ -144,6 +211,13 @@ def enqueue(
         pipeline=pipeline,
         at_front=at_front,
     )
+
+
+def enqueue_advance(connection: redis.Redis, run: str) -> None:
+    """Ask any node to carry the run on."""
+    pipeline = connection.pipeline()
+    enqueue(connection, pipeline, CONTROL_QUEUE, ADVANCE, {"run": run})
+    pipeline.execute()
 
 
 def connect(url: str, *, socket_timeout_s: float = 15.0) -> redis.Redis:
@@ -160,7 +234,7 @@ def connect(url: str, *, socket_timeout_s: float = 15.0) -> redis.Redis:
     try:
         if urlsplit(url).scheme != "unix":
             options |= _tcp_options()
-        return cast(redis.Redis, redis.Redis.from_url(url, **options))
+        return redis.Redis.from_url(url, **options)
     except ValueError as exc:
         raise ConfigError(
             "the Redis URL must look like redis://[:password@]host:port/0, rediss://… or unix://…"
@@ -168,12 +242,19 @@ def connect(url: str, *, socket_timeout_s: float = 15.0) -> redis.Redis:
 
 
 def _tcp_options() -> dict[str, Any]:
-    keepalive = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+    keepalive = {
+        "TCP_KEEPIDLE": 10,
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 20_000,
+    }
     return {
         "socket_connect_timeout": 5.0,
         "socket_keepalive": True,
         "socket_keepalive_options": {
-            getattr(socket, name): value for name, value in keepalive.items() if hasattr(socket, name)
+            getattr(socket, name): value
+            for name, value in keepalive.items()
+            if hasattr(socket, name)
         },
     }
 
@@ -190,6 +271,17 @@ def safe_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def without_secrets(text: str, url: str) -> str:
+    """
+    Blot the URL's password out of a text, such as another library's error.
+
+    >>> without_secrets('cannot reach redis://:hunter2@h', 'redis://:hunter2@h')
+    'cannot reach redis://:***@h'
+    """
+    secret = urlsplit(url).password
+    return text.replace(unquote(secret), "***").replace(secret, "***") if secret else text
+
+
 def check_server(connection: redis.Redis, url: str) -> None:
     """
     Ask the server whether the mesh can live on it.
@@ -200,7 +292,7 @@ def check_server(connection: redis.Redis, url: str) -> None:
     """
     where = safe_url(url)
     try:
-        info = cast(dict[str, Any], connection.info())
+        info = connection.info()
     except redis.RedisError as exc:
         raise unavailable(exc, where) from exc
     version = str(info.get("redis_version", "0"))
@@ -219,9 +311,8 @@ def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
     if isinstance(exc, redis.exceptions.OutOfMemoryError) or "OOM" in text:
         return RedisUnavailable(f"Redis at {where} is full: {text}; free memory or raise maxmemory")
-    if isinstance(exc, (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)) or (
-        "NOAUTH" in text or "WRONGPASS" in text
-    ):
+    refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
+    if isinstance(exc, refused) or "NOAUTH" in text or "WRONGPASS" in text:
         return RedisUnavailable(
             f"Redis at {where} refused us: {text}; check the password in PTZMESH_REDIS_URL"
         )
@@ -230,19 +321,41 @@ def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
     )
 
 
-@lru_cache(maxsize=None)
+def read_limits(connection: redis.Redis) -> dict[str, int]:
+    """Give the caps of the results stream that hold for this mesh."""
+    entries, size = connection.hmget(LIMITS, ["stream_entries", "stream_bytes"])
+    return {
+        "stream_entries": int(entries or MAX_STREAM_ENTRIES),
+        "stream_bytes": int(size or MAX_STREAM_BYTES),
+    }
+
+
+def stream_is_full() -> RedisUnavailable:
+    """Say that results have no room, and what makes room."""
+    return RedisUnavailable(
+        "the results stream is full and not collected; run: ptzmesh collect --csv FILE, "
+        "or raise its cap: ptzmesh limits --stream-bytes N"
+    )
+
+
+@cache
 def _script_text(name: str) -> str:
-    return resources.files("worker").joinpath("lua", f"{name}.lua").read_text()
+    return (resources.files("worker") / "lua" / f"{name}.lua").read_text()
 
 
 def script(connection: redis.Redis, name: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
     """Give a callable (keys, arguments) for one of our Lua files."""
-    return cast(
-        "Callable[[Sequence[str], Sequence[Any]], Any]", connection.register_script(_script_text(name))
-    )
+    registered = connection.register_script(_script_text(name))
+    return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
 
 
 def redis_seconds(connection: redis.Redis) -> float:
     """Give the server's time as epoch seconds: the one clock that deadlines are on."""
-    seconds, micros = cast(tuple[int, int], connection.time())
+    seconds, micros = connection.time()
     return seconds + micros / 1e6
+
+
+def run_is_wanted(connection: redis.Redis, run: str) -> bool:
+    """Tell whether a run is open and nobody has cancelled it."""
+    status, cancelled = connection.hmget(run_key(run), ["status", "cancel"])
+    return status == b"running" and cancelled is None

@@ -1,7 +1,8 @@
 -- Claim or refresh a node's record, and look whether a run is overdue.
 -- KEYS  nodes zset, node hash, runs:open zset
--- ARGV  name, owner, alive_s, ttl_s, then field/value pairs of the record
--- Gives {1, now, overdue run ids} or {0, owner's address} when another live process has the name.
+-- ARGV  name, owner, alive_s, ttl_s, claim_s, then field/value pairs of the record
+-- Gives {1, seconds, microseconds, overdue run ids}, or {0, address of the owner} when another
+-- live process has the name.
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local owner = redis.call('HGET', KEYS[2], 'owner')
@@ -11,10 +12,24 @@ if owner and owner ~= ARGV[2] then
     return {0, redis.call('HGET', KEYS[2], 'address') or ''}
   end
 end
-if #ARGV > 4 then
-  redis.call('HSET', KEYS[2], 'owner', ARGV[2], unpack(ARGV, 5))
+
+-- No node was heard for two thirds of the time a node may be silent: it was Redis that was away.
+-- The others get time to report, too, before any of them counts as lost.
+local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) * 2 / 3 then
+  local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', seconds + tonumber(ARGV[3]), 'LIMIT', 0, 100)
+  for _, run in ipairs(due) do
+    redis.call('ZADD', KEYS[3], 'XX', seconds + tonumber(ARGV[3]), run)
+  end
 end
+
+redis.call('HSET', KEYS[2], 'owner', ARGV[2], unpack(ARGV, 6))
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 redis.call('ZADD', KEYS[1], seconds, ARGV[1])
+
+-- Whoever sees an overdue run has it for a while, so that one advance is enqueued, not one a node.
 local overdue = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', seconds, 'LIMIT', 0, 16)
+for _, run in ipairs(overdue) do
+  redis.call('ZADD', KEYS[3], 'XX', seconds + tonumber(ARGV[5]), run)
+end
 return {1, now[1], now[2], overdue}

@@ -6,19 +6,23 @@ Needs CAP_NET_RAW, or `net.ipv4.ping_group_range` that includes the worker's gro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-import icmplib
+import icmplib  # type: ignore[import-untyped]  # ships neither stubs nor py.typed
 
 from worker.measurement import Measurement, Outcome
-from worker.plan import PingOptions, PlannedNode
+from worker.options import PingOptions
+from worker.plan import PlannedNode
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
 from worker.rtt import packet_loss_pct, rtt_statistics
 
 PROBE = "ping"
+
+#: Names looked up at a time: a silent name server holds each for seconds.
+LOOKUPS_AT_A_TIME = 16
 
 
 def measure(
@@ -35,9 +39,8 @@ def measure(
     """
     literal, unresolved = resolve(targets)
     for target in unresolved:
-        yield finding(
-            run, source, target, Outcome.UNRESOLVED, f"the address {target.address} does not resolve"
-        )
+        error = f"the address {target.address} does not resolve"
+        yield finding(run, source, target, Outcome.UNRESOLVED, error)
     echo = EchoOptions(
         count=options.count,
         interval_s=options.interval_s,
@@ -45,11 +48,9 @@ def measure(
         size_bytes=options.size_bytes,
     )
     addresses = [address for _, address in literal]
-    begun = time.monotonic()
     try:
         for index, series in echo_many(addresses, echo, should_stop=should_stop):
-            elapsed_s = time.monotonic() - begun
-            yield _measurement(run, source, literal[index][0], series, options, elapsed_s)
+            yield measurement(run, source, literal[index][0], series, options)
     except IcmpNotPermitted as exc:
         for target, _ in literal:
             yield finding(run, source, target, Outcome.TOOL_MISSING, str(exc))
@@ -59,16 +60,23 @@ def resolve(
     targets: Sequence[PlannedNode],
 ) -> tuple[list[tuple[PlannedNode, str]], list[PlannedNode]]:
     """Split targets into those with a literal address, and those whose name does not resolve."""
-    found, missing = [], []
-    for target in targets:
-        if icmplib.is_ipv4_address(target.address) or icmplib.is_ipv6_address(target.address):
-            found.append((target, target.address))
-            continue
-        try:
-            found.append((target, icmplib.resolve(target.address)[0]))
-        except (icmplib.NameLookupError, UnicodeError):
-            missing.append(target)
-    return found, missing
+    names = {target.address for target in targets if not is_literal(target.address)}
+    found = dict(zip(names, _look_up(names), strict=True)) if names else {}
+    addressed = [(target, found.get(target.address, target.address)) for target in targets]
+    return (
+        [(target, address) for target, address in addressed if address is not None],
+        [target for target, address in addressed if address is None],
+    )
+
+
+def is_literal(address: str) -> bool:
+    """
+    Say whether an address is one already, and no name.
+
+    >>> is_literal("10.0.0.1"), is_literal("fe80::1%eth0"), is_literal("camera-3.lan")
+    (True, True, False)
+    """
+    return bool(icmplib.is_ipv4_address(address) or icmplib.is_ipv6_address(address))
 
 
 def finding(
@@ -87,16 +95,12 @@ def finding(
     )
 
 
-def _measurement(
-    run: str,
-    source: str,
-    target: PlannedNode,
-    series: EchoSeries,
-    options: PingOptions,
-    elapsed_s: float,
+def measurement(
+    run: str, source: str, target: PlannedNode, series: EchoSeries, options: PingOptions
 ) -> Measurement:
+    """Give a target's series as a measurement: statistics in cells, all else in `detail`."""
     statistics = rtt_statistics(series.rtts_ms)
-    outcome, error = _verdict(series)
+    outcome, error = verdict(series)
     return Measurement(
         run=run,
         probe=PROBE,
@@ -113,23 +117,49 @@ def _measurement(
             "received": series.received,
             "duplicates": series.duplicates,
             "late": series.late,
+            "errors": series.errors,
+            "error_kind": series.error_kind,
+            "damaged": series.damaged,
             "refused": series.refused,
+            "times_refused": series.times_refused,
             "wait_s": options.wait_s,
             "interval_s": options.interval_s,
+            "interval_mean_s": series.interval_mean_s,
             "size_bytes": options.size_bytes,
             **asdict(statistics),
             "send_lag_max_ms": series.send_lag_max_ms,
             "read_lag_max_ms": series.read_lag_max_ms,
+            "receive_drops": series.receive_drops,
+            "host_limited": is_host_limited(series, options),
             "socket": series.socket_kind,
-            "elapsed_s": elapsed_s,
+            "elapsed_s": series.elapsed_s,
             "rtts_ms": list(series.rtts_ms),
         },
     )
 
 
-def _verdict(series: EchoSeries) -> tuple[Outcome, str]:
+def verdict(series: EchoSeries) -> tuple[Outcome, str]:
+    """Say what became of the pair; one reply is enough for `ok`, the loss says the rest."""
     if series.received:
         return Outcome.OK, ""
     if series.error_kind is not None:
         return Outcome.UNREACHABLE, series.error or series.error_kind
-    return Outcome.NO_REPLY, f"none of {series.sent} echoes was answered"
+    return Outcome.NO_REPLY, f"none of {series.sent} echoes was answered in time"
+
+
+def is_host_limited(series: EchoSeries, options: PingOptions) -> bool:
+    """Say whether this host was too busy to measure well: replies dropped, or echoes very late."""
+    lag_s = (series.send_lag_max_ms or 0.0) / 1e3
+    return series.receive_drops > 0 or lag_s > options.interval_s
+
+
+def _look_up(names: set[str]) -> list[str | None]:
+    with ThreadPoolExecutor(min(len(names), LOOKUPS_AT_A_TIME)) as threads:
+        return list(threads.map(_first_address, names))
+
+
+def _first_address(name: str) -> str | None:
+    try:
+        return str(icmplib.resolve(name)[0])
+    except (icmplib.NameLookupError, UnicodeError):
+        return None

@@ -1,0 +1,182 @@
+"""
+Carries a run on: the next phase, lost sources, the end.
+
+Runs as an RQ job on any node, and in whatever program follows the run; two at once do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import cast
+
+import redis
+
+from coordinator.rows import Hope, Lost, judge, read_rows
+from coordinator.runs import GRACE_S, Run, enqueue_phase, enqueue_rows, read_run
+from worker import wire
+from worker.errors import ConfigError
+from worker.jobs import Row
+from worker.measurement import Measurement, Outcome
+from worker.outbox import Letter, publish
+
+logger = logging.getLogger(__name__)
+
+#: How soon a phase with rows that still wait or run is looked at again.
+LOOK_AGAIN_S = 5.0
+
+
+def advance(connection: redis.Redis, run_id: str) -> None:
+    """
+    Do what is due in a run: publish the rows of lost sources, begin the next phase, close it.
+
+    Safe to call at any time, from anywhere, any number of times.
+
+    Raises:
+        StreamFull: There is no room for a row that must say what became of a pair.
+    """
+    try:
+        run = read_run(connection, run_id)
+    except ConfigError:
+        connection.zrem(wire.RUNS_OPEN, run_id)
+        return
+    if not run.is_open:
+        connection.zrem(wire.RUNS_OPEN, run_id)
+    elif run.cancelled:
+        _end_cancelled(connection, run)
+    else:
+        _carry_on(connection, run)
+
+
+def cancel(connection: redis.Redis, run_id: str) -> None:
+    """
+    End a run now; pairs that are not measured get `cancelled`, so its matrix is whole.
+
+    Raises:
+        ConfigError: There is no such run, or it has ended.
+        StreamFull: There is no room for the rows that say so.
+    """
+    run = read_run(connection, run_id)
+    if not run.is_open:
+        raise ConfigError(f"run ({run_id}) has ended already ({run.status})")
+    # The mark comes first: should this process die now, any heartbeat ends what it began.
+    pipeline = connection.pipeline()
+    pipeline.hset(wire.run_key(run_id), "cancel", 1)
+    pipeline.zadd(wire.RUNS_OPEN, {run_id: 0}, xx=True)
+    pipeline.execute()
+    advance(connection, run_id)
+
+
+def _end_cancelled(connection: redis.Redis, run: Run) -> None:
+    for phase in range(run.phase, len(run.plan.probes)):
+        missing = missing_pairs(connection, run, phase)
+        _publish(connection, run, phase, missing, Outcome.CANCELLED, "the run was cancelled")
+    _close(connection, run, "cancelled")
+
+
+def _carry_on(connection: redis.Redis, run: Run) -> None:
+    missing = missing_pairs(connection, run, run.phase)
+    if missing:
+        missing = _settle_lost(connection, run, missing)
+    if missing:
+        _look_again(connection, run)
+    elif run.phase + 1 < len(run.plan.probes):
+        _begin_phase(connection, run, run.phase + 1)
+    else:
+        _close(connection, run, "done")
+
+
+def missing_pairs(connection: redis.Redis, run: Run, phase: int) -> list[tuple[int, int]]:
+    """Give the pairs of a phase that are not in the stream, as indices of the plan."""
+    key = wire.done_key(run.id, run.plan.probes[phase])
+    bitmap = cast("bytes | None", connection.get(key)) or b""
+    return [(s, t) for s, t in run.plan.pairs() if not wire.bit_is_set(bitmap, run.plan.bit(s, t))]
+
+
+def _settle_lost(
+    connection: redis.Redis, run: Run, missing: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Publish the rows of sources that will not answer; give the pairs that may still come."""
+    rows = [
+        Row(run=run.id, plan=run.plan, phase=run.phase, source=source)
+        for source in sorted({source for source, _ in missing})
+    ]
+    states = read_rows(connection, rows)
+    verdicts = {row.source: judge(state) for row, state in zip(rows, states, strict=True)}
+    enqueue_rows(connection, [row for row in rows if verdicts[row.source] is Hope.ENQUEUE])
+    for row in rows:
+        verdict = verdicts[row.source]
+        if verdict is Hope.MARK_UNSERVED:
+            field = wire.unserved_field(row.phase, row.source)
+            connection.hsetnx(wire.run_key(run.id), field, repr(wire.redis_seconds(connection)))
+        if isinstance(verdict, Lost):
+            pairs = [pair for pair in missing if pair[0] == row.source]
+            _publish(connection, run, run.phase, pairs, verdict.outcome, verdict.error)
+    return [pair for pair in missing if isinstance(verdicts[pair[0]], Hope)]
+
+
+def _publish(
+    connection: redis.Redis,
+    run: Run,
+    phase: int,
+    pairs: Iterable[tuple[int, int]],
+    outcome: Outcome,
+    error: str,
+) -> None:
+    nodes, probe = run.plan.nodes, run.plan.probes[phase]
+    publish(
+        connection,
+        [
+            Letter(
+                run.plan.bit(source, target),
+                Measurement(
+                    run=run.id,
+                    probe=probe,
+                    source=nodes[source].name,
+                    target=nodes[target].name,
+                    address=nodes[target].address,
+                    started_at=datetime.now(timezone.utc),
+                    outcome=outcome,
+                    error=error,
+                ),
+            )
+            for source, target in pairs
+        ],
+    )
+
+
+def _look_again(connection: redis.Redis, run: Run) -> None:
+    now = wire.redis_seconds(connection)
+    connection.zadd(wire.RUNS_OPEN, {run.id: now + LOOK_AGAIN_S}, xx=True)
+
+
+def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
+    now = wire.redis_seconds(connection)
+    deadline = now + run.plan.sweep_seconds(run.plan.probes[phase]) + GRACE_S
+    key = wire.run_key(run.id)
+    with connection.pipeline() as pipeline:
+        try:
+            pipeline.watch(key)  # type: ignore[no-untyped-call]  # untyped in redis-py
+            if cast("bytes | None", pipeline.hget(key, "phase")) != str(run.phase).encode():
+                return  # another advance was first
+            pipeline.multi()
+            pipeline.hset(key, "phase", phase)
+            pipeline.zadd(wire.RUNS_OPEN, {run.id: deadline}, xx=True)
+            pipeline.execute()
+        except redis.WatchError:
+            return
+    enqueue_phase(connection, run.id, run.plan, phase)
+    logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
+
+
+def _close(connection: redis.Redis, run: Run, status: str) -> None:
+    now = wire.redis_seconds(connection)
+    pipeline = connection.pipeline()
+    pipeline.hset(wire.run_key(run.id), mapping={"status": status, "closed": repr(now)})
+    pipeline.zrem(wire.RUNS_OPEN, run.id)
+    pipeline.execute()
+    same = wire.same_plan_key(run.plan.digest)
+    if cast("bytes | None", connection.get(same)) == run.id.encode():
+        connection.delete(same)
+    logger.info("run %s is %s", run.id, status)

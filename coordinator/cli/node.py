@@ -1,0 +1,126 @@
+"""`ptzmesh worker`, `ptzmesh nodes`: be a node, see the nodes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from coordinator.cli.logs import log_to_stderr
+from coordinator.cli.options import json_option, labels, redis_option
+from coordinator.cli.screen import out
+from coordinator.nodes import Node, read_nodes
+from worker import wire
+
+
+def default_state_dir() -> Path:
+    """Give the folder for what a node keeps on disk: systemd's, root's, or the user's own."""
+    if "STATE_DIRECTORY" in os.environ:  # set by systemd's StateDirectory=
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/ptzmesh")
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "ptzmesh"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  PTZMESH_REDIS_URL=redis://:secret@10.0.0.1 ptzmesh worker
+  ptzmesh worker --name cam-7 --address 10.8.0.7 --label site=roof
+  ptzmesh worker --redis redis://10.0.0.1 --state-dir /persistence/ptzmesh
+"""
+)
+@redis_option
+@click.option("--name", help="Unique in the mesh [default: the host name].")
+@click.option("--address", help="Where others reach it [default: its address towards Redis].")
+@click.option("--label", "labels_", multiple=True, callback=labels, help="key=value; repeatable.")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for results that wait for Redis [default: by user].",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done, not only what is wrong.")
+def worker(
+    redis_url: str,
+    name: str | None,
+    address: str | None,
+    labels_: dict[str, str],
+    state_dir: Path | None,
+    verbose: bool,
+) -> None:
+    """Make this machine a node of the mesh, until SIGTERM or Ctrl-C."""
+    from importlib.metadata import version
+
+    from coordinator.advance import advance
+    from worker.agent import Agent, AgentSettings
+    from worker.allowlist import AllowList
+    from worker.jobs import NodeContext, sweep
+
+    log_to_stderr(verbose)
+    settings = AgentSettings(
+        name=wire.valid_name(name or socket.gethostname()),
+        redis_url=redis_url,
+        address=address and wire.valid_address(address),
+        labels=labels_,
+        state_dir=state_dir or default_state_dir(),
+        version=version("ptzmesh"),
+    )
+
+    def allow_list(context: NodeContext) -> AllowList:
+        def carry_on(run: str) -> None:
+            advance(wire.connect(context.redis_url), run)
+
+        return {wire.SWEEP: functools.partial(sweep, context), wire.ADVANCE: carry_on}
+
+    Agent(settings, allow_list).run()
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh nodes
+  ptzmesh nodes --json | jq -r 'select(.alive) | .name'
+  ptzmesh nodes --redis redis://10.0.0.1
+"""
+)
+@redis_option
+@json_option
+def nodes(redis_url: str, as_json: bool) -> None:
+    """List the registered nodes."""
+    connection = wire.connect(redis_url)
+    wire.check_server(connection, redis_url)
+    found = read_nodes(connection)
+    if as_json:
+        for node in found:
+            click.echo(json.dumps(node.to_json()))
+        return
+    if not found:
+        click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
+        return
+    out().print(_table(found))
+
+
+def _table(found: list[Node]) -> Table:
+    table = Table()
+    for column in ("node", "address", "state", "seen", "clock", "icmp", "labels", "version"):
+        table.add_column(column, justify="right" if column in ("seen", "clock") else "left")
+    for node in found:
+        clock = "" if node.clock_offset_ms is None else f"{node.clock_offset_ms:+.1f} ms"
+        table.add_row(
+            node.name,
+            node.address,
+            "alive" if node.alive else "offline",
+            f"{node.seen_s:.0f} s ago",
+            clock,
+            node.icmp,
+            " ".join(f"{key}={value}" for key, value in node.labels.items()),
+            node.version,
+            style="" if node.alive else "dim",
+        )
+    return table

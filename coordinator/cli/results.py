@@ -1,0 +1,1 @@
+"""`ptzmesh results`, `collect`, `verify`: read the stream, drain it, prove the file whole."""

@@ -1,0 +1,138 @@
+"""`ptzmesh run`: trigger a mesh from any node and watch its matrix fill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coordinator.cli.options import json_option, labels, names, redis_option
+from coordinator.cli.screen import err, out
+from coordinator.cli.watch import watch
+from coordinator.mesh import Mesh
+from coordinator.planning import left_out
+from worker.errors import RunIncomplete
+from worker.options import PingOptions
+from worker.plan import PROBES, Plan
+
+PING = PingOptions()
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh run                                      every node to every other, ping
+  ptzmesh run --from cam-1 --to hub --count 100    one pair, a hundred echoes
+  ptzmesh run --label site=roof --dry-run          what it would cost, without doing it
+"""
+)
+@redis_option
+@click.option("--probe", "probes", multiple=True, type=click.Choice(PROBES), default=("ping",))
+@click.option("--nodes", multiple=True, callback=names, help="Nodes, as sources and as targets.")
+@click.option("--from", "sources", multiple=True, callback=names, help="Sources only.")
+@click.option("--to", "targets", multiple=True, callback=names, help="Targets only.")
+@click.option("--label", "labels_", multiple=True, callback=labels, help="Only nodes with it.")
+@click.option("--count", type=int, default=PING.count, show_default=True, help="Echoes a pair.")
+@click.option(
+    "--interval", type=float, default=PING.interval_s, show_default=True, help="Seconds between."
+)
+@click.option(
+    "--wait-for-reply",
+    type=float,
+    default=PING.wait_s,
+    show_default=True,
+    help="Seconds after which a reply counts as lost.",
+)
+@click.option(
+    "--size", type=int, default=PING.size_bytes, show_default=True, help="Bytes of payload."
+)
+@click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
+@click.option("--dry-run", is_flag=True, help="Say what it costs, then stop.")
+@click.option("--detach", is_flag=True, help="Start it, print its id, and go.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Collect into this file.")
+@json_option
+def run(
+    redis_url: str,
+    probes: tuple[str, ...],
+    nodes: tuple[str, ...],
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    labels_: dict[str, str],
+    count: int,
+    interval: float,
+    wait_for_reply: float,
+    size: int,
+    new: bool,
+    dry_run: bool,
+    detach: bool,
+    csv_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure nodes against each other and show the matrix as it fills."""
+    mesh = Mesh(redis_url)
+    registered = mesh.nodes()
+    plan = mesh.plan(
+        probes=probes,
+        nodes=nodes,
+        sources=sources,
+        targets=targets,
+        labels=labels_,
+        count=count,
+        interval_s=interval,
+        wait_s=wait_for_reply,
+        size_bytes=size,
+    )
+    if dry_run:
+        _print_cost(plan, as_json)
+        return
+    offline = left_out(registered, plan)
+    if offline and not (nodes or (sources and targets)):
+        err().print(f"left out, as they are offline: {', '.join(offline[:12])}")
+    collector = _collector(mesh, csv_path)
+    started = mesh.start(plan, join=not new)
+    if started.joined:
+        err().print(f"joined run {started.id}: somebody had just started the same plan")
+    if detach:
+        click.echo(json.dumps({"run": started.id}) if as_json else started.id)
+        return
+    try:
+        state = watch(started, as_json=as_json)
+    except KeyboardInterrupt:
+        err().print(
+            f"detached; the run goes on. Follow: ptzmesh show --follow {started.id}   "
+            f"end it: ptzmesh cancel {started.id}"
+        )
+        raise
+    if collector is not None:
+        rows = collector.drain()
+        err().print(f"{rows} rows added to {csv_path}")
+    if state.failed:
+        raise RunIncomplete(
+            f"{state.failed} of {state.expected} pairs have no result; see: ptzmesh show {state.id}"
+        )
+
+
+def _collector(mesh: Mesh, path: Path | None) -> Any:
+    """Open the CSV before anything is enqueued, so that a file that cannot be used stops here."""
+    if path is None:
+        return None
+    from coordinator.collector import Collector
+
+    return Collector(mesh.connection, path)
+
+
+def _print_cost(plan: Plan, as_json: bool) -> None:
+    seconds = sum(plan.sweep_seconds(probe) for probe in plan.probes)
+    bytes_ = plan.bytes_per_node()
+    if as_json:
+        cost = {"pairs": plan.pair_count, "seconds": seconds, "bytes_per_node": bytes_}
+        click.echo(json.dumps({"probes": list(plan.probes), **cost}))
+        return
+    out().print(
+        f"{plan.pair_count} pairs, {', '.join(plan.probes)}: at most {seconds:.1f} s once every "
+        f"source is free; nothing was started"
+    )
+    for name, amount in sorted(bytes_.items(), key=lambda item: -item[1]):
+        out().print(f"  {name}: at most {amount:,} bytes sent and received")

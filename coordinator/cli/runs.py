@@ -1,0 +1,115 @@
+"""`ptzmesh runs`, `show`, `cancel`: look at runs from any node, end one."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import click
+from rich.table import Table
+
+from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.screen import out
+from coordinator.cli.watch import run_to_json, show_matrices, watch
+from coordinator.mesh import Mesh
+from coordinator.report import matrices
+from coordinator.results import of_run
+from coordinator.runs import Run, read_run, recent
+from worker.errors import ConfigError
+from worker.text import iso_utc
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh runs
+  ptzmesh runs --last 5
+  ptzmesh runs --json | jq -r 'select(.status == "running") | .run'
+"""
+)
+@redis_option
+@click.option("--last", "count", type=click.IntRange(1, 1000), default=20, show_default=True)
+@json_option
+def runs(redis_url: str, count: int, as_json: bool) -> None:
+    """List the newest runs."""
+    mesh = Mesh(redis_url)
+    found = []
+    for run_id in recent(mesh.connection, count):
+        try:
+            found.append(read_run(mesh.connection, run_id))
+        except ConfigError:
+            continue  # its record has expired before its place in the list
+    if as_json:
+        for run in found:
+            click.echo(json.dumps(run_to_json(run)))
+    elif found:
+        out().print(_table(found))
+    else:
+        click.echo("no run yet; start one with: ptzmesh run", err=True)
+
+
+def _table(found: list[Run]) -> Table:
+    table = Table()
+    for name in ("run", "started (UTC)", "probes", "nodes", "pairs", "failed", "status", "by"):
+        right = name in ("nodes", "pairs", "failed")
+        table.add_column(name, justify="right" if right else "left")
+    for run in found:
+        started = iso_utc(datetime.fromtimestamp(run.created, timezone.utc))[:19].replace("T", " ")
+        table.add_row(
+            run.id,
+            started,
+            ",".join(run.plan.probes),
+            str(len(run.plan.nodes)),
+            f"{run.published}/{run.expected}",
+            str(run.failed),
+            run.status,
+            run.by,
+        )
+    return table
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh show last
+  ptzmesh show 20261124T101500123-9f3a
+  ptzmesh show last --follow
+"""
+)
+@redis_option
+@click.argument("run", default="last")
+@click.option("--follow", is_flag=True, help="Until the run has ended.")
+@json_option
+def show(redis_url: str, run: str, follow: bool, as_json: bool) -> None:
+    """Show the matrix of a run, `last` by default."""
+    opened = Mesh(redis_url).open(run)
+    if follow:
+        watch(opened, as_json=as_json)
+        return
+    state = opened.state()
+    found = (measurement for _, measurement in of_run(opened.connection, opened.id))
+    if as_json:
+        click.echo(json.dumps(run_to_json(state)))
+        for measurement in found:
+            click.echo(json.dumps(measurement.to_json()))
+        return
+    show_matrices(state, matrices(state.plan, found), out())
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh cancel last
+  ptzmesh cancel 20261124T101500123-9f3a
+  ptzmesh runs --json | jq -r 'select(.status == "running") | .run' | xargs -n1 ptzmesh cancel
+"""
+)
+@redis_option
+@click.argument("run")
+def cancel(redis_url: str, run: str) -> None:
+    """End a run now; pairs that are not measured say so."""
+    opened = Mesh(redis_url).open(run)
+    opened.cancel()
+    state = opened.state()
+    click.echo(f"run {opened.id} is {state.status}; {state.failed} of {state.expected} pairs "
+               "have no result", err=True)

@@ -1,0 +1,128 @@
+"""Watches a run: a live matrix on a terminal, lines in a pipe, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.cli.matrix_view import matrix_view
+from coordinator.cli.screen import err, out
+from coordinator.follow import follow_run
+from coordinator.mesh import MeshRun
+from coordinator.report import Matrix, matrices
+from coordinator.runs import Run
+
+BAR_WIDTH = 24
+#: Redrawing costs CPU that a node on the same machine may be measuring with.
+FRAMES_PER_S = 8
+
+
+def watch(run: MeshRun, *, as_json: bool) -> Run:
+    """Follow a run to its end and show what it finds; give its last state."""
+    if as_json:
+        return _json_lines(run)
+    console = out()
+    return _live(run, console) if console.is_terminal else _plain(run, console)
+
+
+def _json_lines(run: MeshRun) -> Run:
+    state = run.state()
+    click.echo(json.dumps(run_to_json(state)))
+    for update in follow_run(run.connection, run.id):
+        state = update.run
+        for measurement in update.arrived:
+            click.echo(json.dumps(measurement.to_json()))
+    click.echo(json.dumps(run_to_json(state)))
+    return state
+
+
+def _plain(run: MeshRun, console: Console) -> Run:
+    """Progress as lines on stderr, the matrix on stdout when it is whole."""
+    state = run.state()
+    found = matrices(state.plan)
+    said = -1
+    err().print(f"run {run.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
+    for update in follow_run(run.connection, run.id):
+        state = update.run
+        for measurement in update.arrived:
+            found[measurement.probe].add(measurement)
+        quarter = 4 * state.published // state.expected
+        if quarter > said:
+            said = quarter
+            err().print(f"{state.published} of {state.expected} pairs")
+    show_matrices(state, found, console)
+    return state
+
+
+def _live(run: MeshRun, console: Console) -> Run:
+    state = run.state()
+    found = matrices(state.plan)
+    started = time.monotonic()
+    with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
+        for update in follow_run(run.connection, run.id):
+            state = update.run
+            for measurement in update.arrived:
+                found[measurement.probe].add(measurement)
+            live.update(_frame(state, found, time.monotonic() - started, console))
+    show_matrices(state, found, console)
+    return state
+
+
+def _frame(
+    state: Run, found: dict[str, Matrix], elapsed_s: float, console: Console
+) -> RenderableType:
+    probe = state.plan.probes[min(state.phase, len(state.plan.probes) - 1)]
+    return Group(_progress(state, elapsed_s), matrix_view(found[probe], console))
+
+
+def _progress(state: Run, elapsed_s: float) -> Table:
+    longest_s = sum(state.plan.sweep_seconds(probe) for probe in state.plan.probes)
+    left_s = longest_s - elapsed_s
+    left = f"at most {left_s:.0f} s left" if left_s > 0 else f"{elapsed_s:.0f} s, waiting for nodes"
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        f"run {state.id}",
+        f"{state.plan.probes[state.phase]}",
+        ProgressBar(total=state.expected, completed=state.published, width=BAR_WIDTH),
+        f"{state.published}/{state.expected}",
+        left,
+    )
+    return line
+
+
+def show_matrices(state: Run, found: dict[str, Matrix], console: Console) -> None:
+    """Print a run's heading and one matrix a probe."""
+    ended = "is running" if state.is_open else f"is {state.status}"
+    took = f" after {state.closed - state.created:.1f} s" if state.closed else ""
+    console.print(
+        Text(f"run {state.id} {ended}{took}: {state.published} of {state.expected} pairs"),
+        f"({state.failed} failed)" if state.failed else "",
+    )
+    for matrix in found.values():
+        console.print(matrix_view(matrix, console))
+
+
+def run_to_json(state: Run) -> dict[str, Any]:
+    """Give a run as one JSON-ready object."""
+    return {
+        "run": state.id,
+        "status": state.status,
+        "probes": list(state.plan.probes),
+        "nodes": [node.name for node in state.plan.nodes],
+        "created": state.created,
+        "closed": state.closed,
+        "pairs": state.expected,
+        "published": state.published,
+        "failed": state.failed,
+        "by": state.by,
+    }
+
+

@@ -1,0 +1,145 @@
+"""
+Drains the stream of results to one CSV, each result exactly once.
+
+The file says how far it is, and its consumer group says the same to Redis: a batch is read,
+written, fsynced, and only then is the group set to it (XGROUP SETID), so what the group has passed
+is on the disk and may be trimmed. Nothing is ever pending: entries are read by XRANGE, which costs
+Redis half of XREADGROUP, writes nothing to its append-only file, and needs no second bookkeeping
+that a crash could leave in contradiction to the file. What Redis raises passes through.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import redis
+
+from coordinator.badfile import BadFile
+from coordinator.csvfile import CsvFile
+from coordinator.groups import default_group, valid_group
+from coordinator.place import Place
+from coordinator.results import AWAY, Entry, Pages, Patience, wait_for_more
+from worker.errors import WireError
+from worker.measurement import Cell, Measurement
+
+logger = logging.getLogger(__name__)
+
+#: One fsync takes as long as writing some hundred rows.
+COMMIT_ROWS = 1000
+
+
+class Collector:
+    """
+    Collects into one file; whatever ends it, it can be started again and goes on.
+
+    Attributes:
+        group: Name of the file's consumer group. One group a file: two files of one group would
+            each let Redis trim what the other has not got.
+        rows: Written by this collector.
+        bad: Entries that are no measurement; they are in `<file>.bad`, one JSON object a line.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        path: Path,
+        *,
+        group: str | None = None,
+        on_commit: Callable[[int], None] | None = None,
+    ) -> None:
+        """
+        Prepare; nothing is opened yet.
+
+        Args:
+            connection: To a Redis.
+            path: The CSV.
+            group: None makes it of this host's name and the path.
+            on_commit: Called with the number of rows that were just written.
+
+        Raises:
+            ConfigError: The group's name is not printable ASCII without spaces.
+        """
+        self.connection, self.path = connection, path
+        self.group = default_group(path) if group is None else valid_group(group)
+        self.on_commit = on_commit
+        self.rows = self.bad = 0
+
+    def drain(self) -> None:
+        """
+        Collect until the end of the stream.
+
+        Raises:
+            ConfigError: The file is not ours, or another process writes it.
+            PtzmeshError: The file cannot be written.
+        """
+        with CsvFile(self.path) as file:
+            batch = _Batch(self.connection, file, self.group)
+            while not batch.at_end:
+                self._commit(batch)
+
+    def follow(self, should_stop: Callable[[], bool]) -> None:
+        """
+        Collect until told to stop; a Redis that goes away later on is waited for.
+
+        Raises:
+            ConfigError: The file is not ours, or another process writes it.
+            PtzmeshError: The file cannot be written.
+        """
+        patience = Patience(should_stop)
+        self.connection.ping()  # a wrong address is told at once, not waited for
+        while not should_stop():
+            with CsvFile(self.path) as file:
+                while not should_stop() and file.is_in_place():
+                    try:
+                        self._follow_file(file, should_stop, patience)
+                    except AWAY as exc:
+                        patience.wait(exc)
+            if not should_stop():
+                logger.warning("%s was moved or changed; it is opened again", self.path)
+
+    def _follow_file(
+        self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
+    ) -> None:
+        batch = _Batch(self.connection, file, self.group)
+        while not should_stop() and file.is_in_place():
+            self._commit(batch)
+            patience.over()
+            if batch.at_end:
+                wait_for_more(self.connection, batch.place.position)
+                batch.place.check()
+
+    def _commit(self, batch: _Batch) -> None:
+        written, bad = batch.commit()
+        self.rows += written
+        self.bad += bad
+        if self.on_commit is not None and written:
+            self.on_commit(written)
+
+
+class _Batch:
+    """Carries rows from the stream to the file, as many as one fsync is worth."""
+
+    def __init__(self, connection: redis.Redis, file: CsvFile, group: str) -> None:
+        self.file = file
+        self.bad_file = BadFile(file.path)
+        self.pages = Pages(connection)
+        self.place = Place(connection, group, file)
+        self.place.begin()
+
+    @property
+    def at_end(self) -> bool:
+        """The last commit reached the end of the stream."""
+        return self.pages.at_end
+
+    def commit(self) -> tuple[int, int]:
+        """Collect one batch; give the numbers of rows and of bad entries."""
+        rows: list[list[Cell]] = []
+        bad: list[tuple[Entry, WireError]] = []
+        position, last = self.place.position, None
+        while len(rows) + len(bad) < COMMIT_ROWS:
+            entries = self.place.unseen(self.pages.after(position))
+            _parse(entries, rows, bad)
+            ...
+        return len(rows), len(bad)

@@ -1,0 +1,265 @@
+"""
+The collector's CSV file: one writer, whole lines only, on the disk before anybody is told.
+
+The last column of its last line is the id of the stream entry that was written last, so the file
+itself says how far it is. A row is one line: no cell holds a line break (`worker.measurement`).
+Needs a file system with locks (flock): any local disk; SSHFS and some NFS mounts have none, or
+locks that other machines do not see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import fcntl
+import io
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from coordinator.results import START
+from worker.errors import ConfigError, PtzmeshError
+from worker.measurement import CSV_COLUMNS, Cell
+
+logger = logging.getLogger(__name__)
+
+HEADER = (",".join(CSV_COLUMNS) + "\n").encode()
+#: More than one write of the collector, so all that a crash may have left undone is in it.
+TAIL_BYTES = 4 * 1024 * 1024
+STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+class Identity(NamedTuple):
+    """What a measurement is told from every other one by, whatever its stream id."""
+
+    run: str
+    probe: str
+    source: str
+    target: str
+    started_at: str
+
+
+_IDENTITY = [
+    CSV_COLUMNS.index(name) for name in ("run_id", "probe", "source", "target", "timestamp")
+]
+
+
+class CsvFile:
+    """
+    An open and locked CSV.
+
+    Attributes:
+        path: Where it is.
+        cursor: Stream id of the last row, `START` when there is none.
+        last: Identity of the last row, None when there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Open or make the file, lock it, and cut what a crash left of a last line.
+
+        Raises:
+            ConfigError: It cannot be opened, another process writes it, or it is no file of ours;
+                such a file is left as it is.
+        """
+        self.path = path
+        self.cursor: str = START
+        self.last: Identity | None = None
+        with contextlib.ExitStack() as stack:
+            self._fd = _open_locked(path)
+            stack.callback(os.close, self._fd)
+            self._size = os.fstat(self._fd).st_size
+            self._begin()
+            stack.pop_all()
+
+    def __enter__(self) -> CsvFile:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it, which drops the lock."""
+        os.close(self._fd)
+
+    def append(self, rows: Sequence[Sequence[Cell]]) -> None:
+        """
+        Write rows, all or none, and return when they are on the disk.
+
+        Raises:
+            PtzmeshError: The disk is full or failing; the file ends with the last good line.
+        """
+        if not rows:
+            return
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._write(text.getvalue().encode())
+        self.cursor = str(rows[-1][-1])
+        self.last = _identity([str(cell) for cell in rows[-1]])
+
+    def is_in_place(self) -> bool:
+        """Tell whether the path still names this file, as long as we left it."""
+        try:
+            named = self.path.stat()
+        except OSError:
+            return False
+        held = os.fstat(self._fd)
+        return os.path.samestat(named, held) and held.st_size == self._size
+
+    def identities(self) -> Iterator[Identity]:
+        """Yield the identity of every row."""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows)
+            yield from map(_identity, rows)
+
+    def _begin(self) -> None:
+        head = os.pread(self._fd, len(HEADER), 0)
+        if head != HEADER:
+            if len(head) != self._size or not HEADER.startswith(head):
+                raise ConfigError(
+                    f"the file ({self.path}) does not begin with our columns and is left as it "
+                    "is: choose another --csv"
+                )
+            self._cut(0)
+            self._write(HEADER)
+            _sync_folder(self.path)
+        self._cut_torn()
+        self._read_cursor()
+        # A collector that was killed may have left its last rows in the page cache only.
+        os.fsync(self._fd)
+
+    def _cut_torn(self) -> None:
+        tail = self._tail()
+        # After a power cut some file systems show zeros where a write had not reached the disk.
+        hole = tail.find(b"\0")
+        end = tail.rfind(b"\n", 0, hole if hole >= 0 else len(tail)) + 1
+        if end == 0:
+            raise ConfigError(
+                f"the file ({self.path}) does not end with rows of ours: choose another --csv"
+            )
+        torn = len(tail) - end
+        if torn:
+            logger.warning("%s: a torn last line (%d bytes) is cut", self.path, torn)
+            self._cut(self._size - torn)
+
+    def _read_cursor(self) -> None:
+        if self._size == len(HEADER):
+            return
+        line = self._tail().rstrip(b"\n").rpartition(b"\n")[2]
+        cells = next(csv.reader([line.decode(errors="replace")]), [])
+        if len(cells) != len(CSV_COLUMNS) or not STREAM_ID.fullmatch(cells[-1]):
+            raise ConfigError(
+                f"the last line of {self.path} is not a row of ours and is left as it is: "
+                "repair it, or choose another --csv"
+            )
+        self.cursor, self.last = cells[-1], _identity(cells)
+
+    def _tail(self) -> bytes:
+        at = max(0, self._size - TAIL_BYTES)
+        return os.pread(self._fd, self._size - at, at)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            write_durably(self._fd, data)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._cut(self._size)
+            raise PtzmeshError(
+                f"the file ({self.path}) cannot be written: {exc.strerror}; it ends with its last "
+                "good row, and Redis keeps the rest: make room and collect again"
+            ) from exc
+        self._size += len(data)
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._size = size
+
+
+def write_durably(fd: int, data: bytes) -> None:
+    """
+    Write all of `data` and wait until the disk has it.
+
+    Raises:
+        OSError: Some of it may have been written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.fsync(fd)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock; once more when the file was replaced between the two."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise ConfigError(f"the file ({path}) cannot be opened: {exc.strerror}") from exc
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError(f"the path ({path}) must be a regular file")
+            _lock(fd, path)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(path.stat(), os.fstat(fd)):
+                    stack.pop_all()
+                    return fd
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise ConfigError(
+                f"another process collects into {path}: stop it, or choose another --csv"
+            ) from exc
+        raise ConfigError(
+            f"the file system of {path} has no locks ({exc.strerror}), so nothing would stop a "
+            "second writer: choose a --csv on a local disk"
+        ) from exc
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new file's name survive a power cut, where the file system lets us."""
+    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        os.fsync(folder)
+    os.close(folder)
+
+
+def _identity(cells: Sequence[str]) -> Identity:
+    return Identity(*(cells[index] for index in _IDENTITY))
+
+
+def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
+    """
+    Yield the whole rows of any such file whose line contains `wanted`, also while it is written.
+
+    Raises:
+        ConfigError: It cannot be read, or is no file of ours.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            if file.readline().encode() != HEADER:
+                raise ConfigError(f"the file ({path}) does not begin with our columns")
+            for cells in csv.reader(_whole_lines(file, wanted)):
+                yield dict(zip(CSV_COLUMNS, cells, strict=True))
+    except OSError as exc:
+        raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}") from exc
+    except (ValueError, csv.Error) as exc:
+        raise ConfigError(f"the file ({path}) has a line that is not a row: {exc}") from exc
+
+
+def _whole_lines(lines: Iterable[str], wanted: str) -> Iterator[str]:
+    return (line for line in lines if wanted in line and line.endswith("\n"))

@@ -1,0 +1,87 @@
+"""Follows a run: yields its measurements as they arrive, until it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import redis
+
+from coordinator.advance import advance
+from coordinator.results import CLOCK_MARGIN_S, Pages, log_bad, measurements_in, wait_for_more
+from coordinator.runs import Run, read_run
+from worker import wire
+from worker.measurement import Measurement
+from worker.outbox import StreamFull
+
+#: All is here, and the run closes within moments: look more often than results arrive.
+CLOSING_S = 0.05
+#: How often a follower looks whether the run is overdue, as a heartbeat would.
+CARE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """The run as it stands, with what arrived since the last update."""
+
+    run: Run
+    arrived: list[Measurement]
+
+
+def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
+    """
+    Yield updates until the run has ended and all its measurements have been yielded.
+
+    Should every node be dead, the follower itself carries the run on: a run always ends.
+
+    Raises:
+        ConfigError: There is no such run, or Redis has lost it.
+    """
+    run = read_run(connection, run_id)
+    tail = Tail(connection, run)
+    care_at = time.monotonic() + CARE_S
+    total = 0
+    while True:
+        was_open = run.is_open
+        arrived = tail.read(wait=was_open)
+        total += len(arrived)
+        if not was_open and not arrived and tail.pages.at_end:
+            return
+        if arrived and total >= run.expected:
+            time.sleep(CLOSING_S)
+        run = read_run(connection, run_id)
+        yield Update(run, arrived)
+        if time.monotonic() >= care_at:
+            care_at = time.monotonic() + CARE_S
+            carry_on_if_overdue(connection, run_id)
+
+
+class Tail:
+    """Reads one run's measurements from the stream, as they come."""
+
+    def __init__(self, connection: redis.Redis, run: Run) -> None:
+        """Begin just before the run was created; stream ids are Redis' milliseconds."""
+        self.connection, self.run = connection, run.id
+        self.pages = Pages(connection)
+        self.after = f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
+
+    def read(self, *, wait: bool) -> list[Measurement]:
+        """Give the next page of what has arrived; wait up to `BLOCK_S` when there is nothing."""
+        entries = self.pages.after(self.after)
+        if not entries and wait:
+            wait_for_more(self.connection, self.after)
+            entries = self.pages.after(self.after)
+        if entries:
+            self.after = entries[-1][0].decode()
+        return [m for _, m in measurements_in(entries, self.run, log_bad)]
+
+
+def carry_on_if_overdue(connection: redis.Redis, run_id: str) -> None:
+    """Carry the run on if it is overdue and no node has done so."""
+    due = connection.zscore(wire.RUNS_OPEN, run_id)
+    if due is not None and due < wire.redis_seconds(connection):
+        try:
+            advance(connection, run_id)
+        except StreamFull:
+            return

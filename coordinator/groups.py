@@ -1,0 +1,157 @@
+"""
+The consumer groups of the stream of results: one a collector, so that Redis knows what each has.
+
+Only what every group has passed is trimmed (`worker/lua/publish.lua`): a group whose collector will
+never come back holds the stream until it is full, and must be forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import redis
+
+from coordinator.results import last_id
+from coordinator.runs import stream_position
+from worker import wire
+from worker.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+GROUP = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """
+    How far a collector is.
+
+    Attributes:
+        name: Of its consumer group.
+        position: Stream id of the last entry that it has on its disk.
+        pending: Entries delivered and not acknowledged; 0 unless another program uses the group.
+        lag: Entries it has not read; None where Redis cannot tell (before 7.0, and at times after).
+        behind_s: Seconds between its last entry and the newest of the stream, by Redis' clock;
+            None when it has read nothing yet.
+    """
+
+    name: str
+    position: str
+    pending: int
+    lag: int | None
+    behind_s: float | None
+
+
+def default_group(path: Path) -> str:
+    """
+    Name a file's group after this host and the file's own path.
+
+    >>> default_group(Path('/data/my file.csv')).partition(':')[2].partition(':')[2]
+    '/data/my%20file.csv'
+    """
+    return f"csv:{quote(socket.gethostname())}:{quote(str(path.resolve()))}"
+
+
+def valid_group(name: str) -> str:
+    """
+    Pass a group's name through, or refuse it.
+
+    Raises:
+        ConfigError: Not 1 to 255 printable ASCII characters without spaces.
+    """
+    if not GROUP.fullmatch(name):
+        raise ConfigError(f"group ({name[:80]!r}) must be 1 to 255 printable ASCII, no spaces")
+    return name
+
+
+def collectors(connection: redis.Redis) -> list[Group]:
+    """List the groups, with how far each is."""
+    newest = stream_position(last_id(connection))
+    return [_group(raw, newest[0]) for raw in _raw_groups(connection)]
+
+
+def forget(connection: redis.Redis, group: str) -> None:
+    """
+    Remove the group of a collector that will not come back; one that still runs makes it anew.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
+    known = [one.name for one in collectors(connection)]
+    if group not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"collector ({group[:80]!r}) is not known; known: {listed}")
+    connection.xgroup_destroy(wire.RESULTS, group)
+
+
+def group_position(connection: redis.Redis, group: str) -> str | None:
+    """Give the id that a group has passed; None when there is no such group."""
+    for raw in _raw_groups(connection):
+        if raw["name"].decode() == group:
+            return _text(raw["last-delivered-id"])
+    return None
+
+
+def set_group(connection: redis.Redis, group: str, position: str) -> bool:
+    """Say that the group has passed `position`; False when there is no such group."""
+    try:
+        connection.xgroup_setid(wire.RESULTS, group, position)
+    except redis.ResponseError as exc:
+        # The second: the key itself is gone.
+        if "NOGROUP" not in str(exc) and "requires the key to exist" not in str(exc):
+            raise
+        return False
+    return True
+
+
+def create_group(connection: redis.Redis, group: str, position: str) -> None:
+    """Make the group, and the stream if need be; one that is there is set to `position`."""
+    try:
+        connection.xgroup_create(wire.RESULTS, group, position, mkstream=True)
+    except redis.ResponseError as exc:
+        if "BUSYGROUP" not in str(exc):
+            raise
+        set_group(connection, group, position)
+
+
+def drop_pending(connection: redis.Redis, group: str) -> None:
+    """
+    Drop what another reader of this group left pending, as it would hold trimming for ever.
+
+    Only after the group was set to what the file holds: in between nothing must look collected.
+    """
+    for consumer in connection.xinfo_consumers(wire.RESULTS, group):
+        logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
+        connection.xgroup_delconsumer(wire.RESULTS, group, consumer["name"])
+
+
+def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
+    try:
+        return cast("Sequence[dict[str, Any]]", connection.xinfo_groups(wire.RESULTS))
+    except redis.ResponseError as exc:
+        if "no such key" not in str(exc):
+            raise
+        return []
+
+
+def _group(raw: dict[str, Any], newest_ms: int) -> Group:
+    position = _text(raw["last-delivered-id"])
+    milliseconds = stream_position(position)[0]
+    return Group(
+        name=raw["name"].decode(errors="replace"),
+        position=position,
+        pending=raw["pending"],
+        lag=raw.get("lag"),
+        behind_s=max(0, newest_ms - milliseconds) / 1000 if milliseconds else None,
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,137 @@
+"""
+The Python interface: trigger a mesh, get its matrix.
+
+```python
+from coordinator import Mesh
+
+run = Mesh("redis://10.0.0.1:6379").run(count=10).wait()
+print(run.matrix().rows())
+```
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis
+
+from coordinator import advance, runs
+from coordinator.follow import follow_run
+from coordinator.nodes import Node, read_nodes
+from coordinator.planning import Selection, make_plan
+from coordinator.report import Matrix, matrices
+from coordinator.results import of_run
+from worker import wire
+from worker.measurement import Measurement
+from worker.options import PingOptions
+from worker.plan import Plan
+
+
+class Mesh:
+    """
+    A mesh of nodes that share a Redis.
+
+    Faults are `PtzmeshError`s: ConfigError for what is asked wrongly, RedisUnavailable when Redis
+    cannot be used.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        """Connect and check the server: reachable, 6.2 or newer, evicting nothing of ours."""
+        self._url = redis_url
+        self.connection = wire.connect(redis_url)
+        wire.check_server(self.connection, redis_url)
+
+    def __repr__(self) -> str:
+        """Name the server, without its secrets."""
+        return f"Mesh({wire.safe_url(self._url)!r})"
+
+    def nodes(self) -> list[Node]:
+        """Give the registered nodes, by name."""
+        return read_nodes(self.connection)
+
+    def plan(
+        self,
+        *,
+        probes: Sequence[str] = ("ping",),
+        nodes: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        **ping: Any,
+    ) -> Plan:
+        """
+        Make a plan without starting it; `ping` takes the fields of `PingOptions`.
+
+        Raises:
+            ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
+        """
+        selection = Selection(nodes=nodes, sources=sources, targets=targets, labels=labels or {})
+        return make_plan(self.nodes(), selection, probes, PingOptions(**ping))
+
+    def run(self, *, join: bool = True, **what: Any) -> MeshRun:
+        """Start a run of what `plan` would make, or join an open run of the same plan."""
+        return self.start(self.plan(**what), join=join)
+
+    def start(self, plan: Plan, *, join: bool = True) -> MeshRun:
+        """Start a run of a plan, or join an open run of the same plan."""
+        run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join)
+        return MeshRun(self.connection, run_id, joined=not is_new)
+
+    def open(self, run: str) -> MeshRun:
+        """Open a run by its id, an unambiguous part of it, or `last`."""
+        return MeshRun(self.connection, runs.resolve_run(self.connection, run))
+
+
+class MeshRun:
+    """One run: follow it, wait for it, read its matrix."""
+
+    def __init__(self, connection: redis.Redis, run_id: str, *, joined: bool = False) -> None:
+        """Refer to a run; nothing is read yet. `joined`: somebody else had started it."""
+        self.connection, self.id, self.joined = connection, run_id, joined
+
+    def __repr__(self) -> str:
+        """Name the run."""
+        return f"MeshRun({self.id!r})"
+
+    def state(self) -> runs.Run:
+        """Read the run as it stands."""
+        return runs.read_run(self.connection, self.id)
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Yield the run's measurements as they arrive, until it has ended."""
+        for update in follow_run(self.connection, self.id):
+            yield from update.arrived
+
+    def wait(self) -> MeshRun:
+        """Wait until the run has ended."""
+        for _ in follow_run(self.connection, self.id):
+            pass
+        return self
+
+    def matrix(self, probe: str | None = None) -> Matrix:
+        """
+        Give the matrix of a probe (the first one of the plan by default) as it stands.
+
+        Raises:
+            KeyError: The run has no such probe.
+        """
+        plan = self.state().plan
+        found = matrices(plan, (m for _, m in of_run(self.connection, self.id)))
+        return found[probe or plan.probes[0]]
+
+    def cancel(self) -> None:
+        """End the run now; pairs that are not measured get outcome `cancelled`."""
+        advance.cancel(self.connection, self.id)
+
+
+def _who() -> str:
+    """Say who triggers, for `ptzmesh runs`; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,92 @@
+"""Turns what a person asks for into a frozen plan, or refuses before anything is enqueued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coordinator.nodes import Node
+from worker.errors import ConfigError
+from worker.options import PingOptions
+from worker.plan import Plan, PlannedNode
+
+#: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
+MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """
+    Which nodes take part; empty means every node that is alive.
+
+    Attributes:
+        nodes: Names that are sources as well as targets.
+        sources: Names that are sources; overrides `nodes` for that side.
+        targets: Names that are targets; overrides `nodes` for that side.
+        labels: Only nodes that carry all of these.
+    """
+
+    nodes: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_plan(
+    nodes: Sequence[Node], selection: Selection, probes: Sequence[str], ping: PingOptions
+) -> Plan:
+    """
+    Make the plan of a run.
+
+    A node that is named is part of it even while it is offline: its row then says so.
+
+    Raises:
+        ConfigError: An unknown node, no node alive, no pair, or options that some source
+            may not use.
+    """
+    known = {node.name: node for node in nodes}
+    everyone = [n.name for n in nodes if n.alive and _labelled(n, selection.labels)]
+    both = selection.nodes or everyone
+    sources = _known(known, selection.sources or both, selection.labels)
+    targets = _known(known, selection.targets or both, selection.labels)
+    if not any(node.alive for node in nodes):
+        raise ConfigError("no node is alive; start one with: ptzmesh worker --name NAME")
+    members = sorted({*sources, *targets})
+    for name in members if "ping" in probes else []:
+        if name in sources:
+            _check_interval(known[name], ping)
+    index = {name: place for place, name in enumerate(members)}
+    return Plan(
+        nodes=tuple(PlannedNode(name=n, address=known[n].address) for n in members),
+        sources=tuple(index[name] for name in sources),
+        targets=tuple(index[name] for name in targets),
+        probes=tuple(probes),
+        ping=ping,
+    )
+
+
+def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
+    """Give the names of registered nodes that are not part of a plan as they are offline."""
+    members = {node.name for node in plan.nodes}
+    return [node.name for node in nodes if not node.alive and node.name not in members]
+
+
+def _known(known: Mapping[str, Node], names: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    for name in names:
+        if name not in known:
+            listed = ", ".join(sorted(known)[:12]) or "none"
+            raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
+    return sorted({name for name in names if _labelled(known[name], labels)})
+
+
+def _labelled(node: Node, labels: Mapping[str, str]) -> bool:
+    return all(node.labels.get(key) == value for key, value in labels.items())
+
+
+def _check_interval(node: Node, ping: PingOptions) -> None:
+    least = MIN_INTERVAL_S.get(node.icmp)
+    if least is not None and ping.interval_s < least:
+        raise ConfigError(
+            f"interval ({ping.interval_s}) must be at least {least} s: node {node.name} pings "
+            f"through a {node.icmp} socket; see docs/privileges.md"
+        )

@@ -1,0 +1,148 @@
+"""
+What became of a row that has not ended: a source lost, a job lost, or one that may still come.
+
+A source is lost when its heartbeat is gone, or its sweep is overdue since it started; never
+because it waits its turn behind another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, cast
+
+import redis
+
+from worker import wire
+from worker.jobs import Row
+from worker.measurement import Outcome
+
+#: A started sweep is overdue this long after its longest time: a Redis that was away for less has
+#: had its heartbeats back by then, and a node has sent what its outbox kept.
+OVERDUE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowState:
+    """
+    What Redis says of one unfinished row; times in seconds.
+
+    Attributes:
+        name: The source.
+        silent_s: Since its last heartbeat; None when there was none.
+        restarted: Its process began after the sweep did.
+        outbox_bytes: Results that wait on the source's disk.
+        running_s: Since the sweep began; None when it did not.
+        longest_s: What the sweep may take.
+        job: RQ's status of the row's job; None when RQ has forgotten it.
+        in_queue: The job waits in the source's queue.
+        served: A live RQ worker listens on that queue.
+        unserved_s: Since it was first seen that none does; None when it was not.
+    """
+
+    name: str
+    silent_s: float | None
+    restarted: bool
+    outbox_bytes: int
+    running_s: float | None
+    longest_s: float
+    job: str | None
+    in_queue: bool
+    served: bool
+    unserved_s: float | None
+
+
+class Hope(Enum):
+    """What to do for a row that may still come."""
+
+    WAIT = auto()
+    ENQUEUE = auto()
+    MARK_UNSERVED = auto()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why a row's missing pairs will not come."""
+
+    outcome: Outcome
+    error: str
+
+
+def judge(row: RowState) -> Hope | Lost:
+    """Decide about one unfinished row. Pure."""
+    if row.silent_s is None or row.silent_s > wire.ALIVE_S:
+        heard = "was never heard" if row.silent_s is None else f"silent for {row.silent_s:.0f} s"
+        return Lost(Outcome.SOURCE_LOST, f"source {row.name} {heard}")
+    if row.running_s is None:
+        return _judge_waiting(row)
+    if row.restarted:
+        return Hope.ENQUEUE
+    if row.job == "failed":
+        return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
+    if row.outbox_bytes:
+        return Hope.WAIT
+    if row.running_s > row.longest_s + OVERDUE_S:
+        error = f"the sweep of {row.name} began {row.running_s:.0f} s ago and is overdue"
+        return Lost(Outcome.SOURCE_LOST, error)
+    return Hope.WAIT
+
+
+def _judge_waiting(row: RowState) -> Hope | Lost:
+    if not row.served:
+        if row.unserved_s is None:
+            return Hope.MARK_UNSERVED
+        if row.unserved_s > wire.ALIVE_S:
+            return Lost(Outcome.SOURCE_LOST, f"the prober of {row.name} does not answer")
+    # A job that is neither in its queue nor begun was lost with the process that had just taken
+    # it, or with Redis' memory. Should it begin after all, its pairs are still published once.
+    return Hope.WAIT if row.in_queue or row.job == "started" else Hope.ENQUEUE
+
+
+def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
+    """Read the state of unfinished rows of one run, in two round trips and a clock."""
+    key = wire.run_key(rows[0].run)
+    now = wire.redis_seconds(connection)
+    pipeline = connection.pipeline(transaction=False)
+    for row in rows:
+        name = row.plan.nodes[row.source].name
+        pipeline.hmget(
+            key,
+            [
+                wire.job_field(row.phase, row.source),
+                wire.started_field(row.phase, row.source),
+                wire.unserved_field(row.phase, row.source),
+            ],
+        )
+        pipeline.zscore(wire.NODES, name)
+        pipeline.hmget(wire.node_key(name), ["since", "outbox"])
+        pipeline.smembers(wire.queue_workers_key(wire.node_queue(name)))
+    first = pipeline.execute()
+    marks = [first[4 * i : 4 * i + 4] for i in range(len(rows))]
+    for row, ((job, *_), _, _, workers) in zip(rows, marks, strict=True):
+        queue = wire.queue_key(wire.node_queue(row.plan.nodes[row.source].name))
+        job_id = (job or b"-").decode()
+        pipeline.hget(wire.job_key(job_id), "status")
+        pipeline.lpos(queue, job_id)
+        pipeline.exists(*(workers or ["-"]))
+    second = pipeline.execute()
+    return [
+        _state(row, now, marks[i], second[3 * i : 3 * i + 3]) for i, row in enumerate(rows)
+    ]
+
+
+def _state(row: Row, now: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
+    (_, started, unserved), seen, (since, outbox), _ = marks
+    status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
+    return RowState(
+        name=row.plan.nodes[row.source].name,
+        silent_s=None if seen is None else now - seen,
+        restarted=bool(started and since and float(since) > float(started)),
+        outbox_bytes=int(outbox or 0),
+        running_s=None if started is None else now - float(started),
+        longest_s=row.plan.sweep_seconds(row.probe),
+        job=status.decode() if status else None,
+        in_queue=place is not None,
+        served=workers > 0,
+        unserved_s=None if unserved is None else now - float(unserved),
+    )

@@ -1,0 +1,241 @@
+"""
+Runs: start one, look at it, carry it on, cancel it.
+
+All state is in Redis. `advance` may be called by anyone at any time; it looks at what is there and
+does what is due, so a run ends whoever dies. Times are Redis' own clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, cast
+
+import redis
+
+from worker import wire
+from worker.errors import ConfigError
+from worker.jobs import Row, enqueue_sweep
+from worker.plan import Plan, unpack_plan
+
+logger = logging.getLogger(__name__)
+
+#: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis.
+GRACE_S = 5.0
+#: Rows enqueued in one transaction: about 10 commands each, well within a millisecond together.
+ENQUEUE_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """
+    A run as it stands.
+
+    Attributes:
+        id: Sorts by time.
+        plan: What was asked.
+        status: `running`, `done` or `cancelled`.
+        cancelled: Somebody has asked to end it.
+        phase: Index of the present probe in the plan.
+        created: Epoch seconds, Redis' clock.
+        closed: Epoch seconds, None while it runs.
+        done: Pairs in the stream, by probe.
+        ok: Of those, outcome `ok`, by probe.
+        by: Who triggered it.
+    """
+
+    id: str
+    plan: Plan
+    status: str
+    cancelled: bool
+    phase: int
+    created: float
+    closed: float | None
+    done: dict[str, int]
+    ok: dict[str, int]
+    by: str
+
+    @property
+    def is_open(self) -> bool:
+        """It has not ended yet."""
+        return self.status == "running"
+
+    @property
+    def expected(self) -> int:
+        """Measurements that the run ends with."""
+        return self.plan.pair_count * len(self.plan.probes)
+
+    @property
+    def published(self) -> int:
+        """Measurements that are in the stream."""
+        return sum(self.done.values())
+
+    @property
+    def failed(self) -> int:
+        """Published measurements whose outcome is not `ok`."""
+        return self.published - sum(self.ok.values())
+
+
+def start(
+    connection: redis.Redis, plan: Plan, *, by: str = "", join: bool = True
+) -> tuple[str, bool]:
+    """
+    Write a run and enqueue its first phase, or join an open run of the same plan.
+
+    Returns:
+        The run's id, and whether it is new.
+
+    Raises:
+        RedisUnavailable: The results stream or Redis itself is full.
+    """
+    _check_room(connection)
+    same = wire.same_plan_key(plan.digest)
+    with connection.pipeline() as pipeline:
+        while True:
+            try:
+                pipeline.watch(same)  # type: ignore[no-untyped-call]  # untyped in redis-py
+                other = cast("bytes | None", pipeline.get(same))
+                if join and other and wire.run_is_wanted(connection, other.decode()):
+                    return other.decode(), False
+                run = _write(connection, pipeline, plan, same, by)
+                break
+            except redis.WatchError:
+                continue
+    # A trigger that dies here loses nothing: advance enqueues what is missing.
+    enqueue_phase(connection, run, plan, 0)
+    return run, True
+
+
+def _write(
+    connection: redis.Redis, pipeline: redis.client.Pipeline, plan: Plan, same: str, by: str
+) -> str:
+    now = wire.redis_seconds(connection)
+    stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
+    run = f"{stamp}-{secrets.token_hex(2)}"
+    record: dict[Any, Any] = {
+        "plan": plan.packed(),
+        "status": "running",
+        "phase": 0,
+        "pairs": plan.pair_count,
+        "created": repr(now),
+        "by": by,
+    }
+    deadline = now + plan.sweep_seconds(plan.probes[0]) + GRACE_S
+    pipeline.multi()
+    pipeline.hset(wire.run_key(run), mapping=record)
+    pipeline.expire(wire.run_key(run), wire.RUN_TTL_S)
+    pipeline.set(same, run, ex=wire.RUN_TTL_S)
+    pipeline.zadd(wire.RUNS, {run: now})
+    pipeline.zremrangebyscore(wire.RUNS, "-inf", now - wire.RUN_TTL_S)
+    pipeline.zremrangebyrank(wire.RUNS, 0, -wire.MAX_RUNS - 1)
+    pipeline.zadd(wire.RUNS_OPEN, {run: deadline})
+    pipeline.execute()
+    return run
+
+
+def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> None:
+    """Enqueue one sweep a source."""
+    rows = [Row(run=run, plan=plan, phase=phase, source=source) for source in plan.sources]
+    enqueue_rows(connection, rows)
+
+
+def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
+    """Enqueue sweeps, a few in each transaction."""
+    for start_ in range(0, len(rows), ENQUEUE_BATCH):
+        pipeline = connection.pipeline()
+        for row in rows[start_ : start_ + ENQUEUE_BATCH]:
+            enqueue_sweep(connection, pipeline, row)
+        pipeline.execute()
+
+
+def _check_room(connection: redis.Redis) -> None:
+    """Refuse to start what could not publish."""
+    caps = wire.read_limits(connection)
+    has_room = (
+        connection.xlen(wire.RESULTS) < caps["stream_entries"]
+        and (connection.memory_usage(wire.RESULTS) or 0) < caps["stream_bytes"]
+    )
+    if not has_room and not _can_trim(connection):
+        raise wire.stream_is_full()
+
+
+def _can_trim(connection: redis.Redis) -> bool:
+    """Tell whether every known collector has acknowledged the stream's first entry."""
+    first = connection.xrange(wire.RESULTS, count=1)
+    groups = connection.xinfo_groups(wire.RESULTS)
+    if not first or not groups:
+        return not first
+    needed = []
+    for group in groups:
+        needed.append(group["last-delivered-id"])
+        if group["pending"]:
+            needed.append(connection.xpending(wire.RESULTS, group["name"])["min"])
+    return min(map(stream_position, needed)) > stream_position(first[0][0])
+
+
+def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
+    """
+    Give a stream id as numbers that compare as Redis does.
+
+    >>> stream_position('12-9') < stream_position(b'12-10')
+    True
+    """
+    text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id or "0"
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def read_run(connection: redis.Redis, run: str) -> Run:
+    """
+    Read a run.
+
+    Raises:
+        ConfigError: There is none of that id (or no longer).
+    """
+    raw = cast("dict[bytes, bytes]", connection.hgetall(wire.run_key(run)))
+    if not raw:
+        raise ConfigError(
+            f"run ({run[:80]!r}) is not known: it has expired, or Redis lost its data; "
+            "see: ptzmesh runs"
+        )
+    plan = unpack_plan(raw[b"plan"])
+    return Run(
+        id=run,
+        plan=plan,
+        status=raw[b"status"].decode(),
+        cancelled=b"cancel" in raw,
+        phase=int(raw[b"phase"]),
+        created=float(raw[b"created"]),
+        closed=float(raw[b"closed"]) if b"closed" in raw else None,
+        done={probe: int(raw.get(f"done:{probe}".encode(), 0)) for probe in plan.probes},
+        ok={probe: int(raw.get(f"ok:{probe}".encode(), 0)) for probe in plan.probes},
+        by=raw.get(b"by", b"").decode(),
+    )
+
+
+def resolve_run(connection: redis.Redis, run: str) -> str:
+    """
+    Give the full id for `last`, an id, or an unambiguous beginning or end of one.
+
+    Raises:
+        ConfigError: None matches, or several do.
+    """
+    known = recent(connection, wire.MAX_RUNS)
+    if run == "last" and known:
+        return known[0]
+    if run in known:
+        return run
+    matches = [one for one in known if one.startswith(run) or one.endswith(run)]
+    if len(matches) == 1:
+        return matches[0]
+    what = "is ambiguous" if matches else "is not known"
+    raise ConfigError(f"run ({run[:80]!r}) {what}; see: ptzmesh runs")
+
+
+def recent(connection: redis.Redis, count: int) -> list[str]:
+    """Give run ids, newest first."""
+    ids = cast("list[bytes]", connection.zrange(wire.RUNS, 0, count - 1, desc=True))
+    return [run.decode() for run in ids]

@@ -1,0 +1,58 @@
+"""
+The fixture `lab`, and the rule for machines that cannot have one.
+
+Tests marked `lab` are skipped with the reason where the lab does not work, and fail where CI=true.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from lab.namespaces import why_unusable
+from lab.net import Lab
+from lab.redis_server import Persist
+
+
+class MakeLab(Protocol):
+    """`Lab` with its arguments, already entered."""
+
+    def __call__(
+        self,
+        nodes: int,
+        *,
+        redis: bool = ...,
+        redis_program: Path | None = ...,
+        persist: Persist = ...,
+    ) -> Lab: ...
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Decide before any fixture, so that fixtures of any scope may make labs."""
+    if item.get_closest_marker("lab") is None or (reason := why_unusable()) is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def lab() -> Iterator[MakeLab]:
+    """Make labs that end with the test."""
+    with ExitStack() as stack:
+
+        def make(
+            nodes: int,
+            *,
+            redis: bool = False,
+            redis_program: Path | None = None,
+            persist: Persist = "nothing",
+        ) -> Lab:
+            made = Lab(nodes, redis=redis, redis_program=redis_program, persist=persist)
+            return stack.enter_context(made)
+
+        yield make

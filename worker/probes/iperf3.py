@@ -1,0 +1,204 @@
+"""
+The iperf3 on this machine: where it is, what its version can do, and how it is run.
+
+Needs iperf3 3.7 or newer on PATH. Every process is started from an argv list with an environment of
+its own, in a process group of its own, and ends with the *thread* that started it, as the kernel's
+parent-death signal is bound to a thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO
+
+from worker.options import TransferOptions
+
+Version = tuple[int, ...]
+
+#: The first with --bidir, and with the end of a test as exact as we read it.
+MIN_VERSION: Version = (3, 7)
+#: Before, both directions of --bidir have the same names in JSON.
+BIDIR_VERSION: Version = (3, 11)
+#: Before, a server told to end when idle only starts anew; our deadline ends it.
+IDLE_EXIT_VERSION: Version = (3, 11)
+#: From here on each stream has a thread; before, one core is all that a test can use.
+THREADS_VERSION: Version = (3, 16)
+
+VERSION_DEADLINE_S = 5.0
+#: A process that was asked to end has this long to print what it has.
+GRACE_S = 1.0
+#: How often `should_stop` is asked.
+STOP_CHECK_S = 0.2
+READ_BYTES = 65536
+#: What is kept of a process's output; the rest is read and thrown away.
+MAX_KEPT_BYTES = 16 * 1024 * 1024 + 1
+#: prctl(2), from linux/prctl.h.
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Iperf3:
+    """An iperf3 that was found; `text` is its version as it says it, `version` its numbers."""
+
+    path: str
+    text: str
+    version: Version
+
+
+def find_iperf3() -> Iperf3 | None:
+    """Find iperf3 on PATH and ask it for its version; None when there is none that answers."""
+    path = shutil.which("iperf3")
+    if path is None:
+        return None
+    process = Tool([path, "--version"])
+    ended = process.pump(time.monotonic() + VERSION_DEADLINE_S)
+    process.kill()
+    found = re.match(rb"iperf (\S{1,20})", process.stdout) if ended else None
+    if found is None:
+        return None
+    text = found[1].decode("ascii", "replace")
+    return Iperf3(path, text, parse_version(text))
+
+
+def parse_version(text: str) -> Version:
+    """
+    Give a version's numbers; what is no version is older than all.
+
+    >>> parse_version("3.19.1+")
+    (3, 19, 1)
+    >>> parse_version("who knows")
+    ()
+    """
+    found = re.match(r"\d{1,4}(\.\d{1,4})*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def why_unable(iperf3: Iperf3 | None, options: TransferOptions) -> str | None:
+    """Say why a test with these options cannot be run here, and what is needed; None when it can."""
+    if iperf3 is None:
+        return "iperf3 is not on PATH; install iperf3 3.7 or newer"
+    if iperf3.version < MIN_VERSION:
+        return f"iperf3 is version {iperf3.text}; 3.7 or newer is needed"
+    if options.bidir and iperf3.version < BIDIR_VERSION:
+        return f"iperf3 is version {iperf3.text}; --bidir needs 3.11 or newer"
+    return None
+
+
+def clean_environment() -> dict[str, str]:
+    """Give the environment of an iperf3: its messages in English, and nothing of ours."""
+    kept = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+    # iperf3 keeps the data it sends in a file there; elsewhere may be read-only.
+    if "TMPDIR" in os.environ:
+        kept["TMPDIR"] = os.environ["TMPDIR"]
+    return kept
+
+
+@dataclass
+class Tool:
+    """
+    One process and what it has printed so far.
+
+    Start it from the thread that will wait for it.
+    """
+
+    argv: Sequence[str]
+    stdout: bytes = b""
+    stderr: bytes = b""
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self.process = subprocess.Popen(
+            list(self.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+            start_new_session=True,  # a process group to kill, and no terminal that interrupts it
+            preexec_fn=_die_with(os.getpid()),
+        )
+        self._open = {pipe.fileno(): name for name, pipe in self._pipes()}
+
+    def pump(
+        self,
+        deadline: float,
+        *,
+        until: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """
+        Read what it prints until it has ended, `until` holds, `should_stop` or the deadline.
+
+        Args:
+            deadline: On the monotonic clock, in seconds.
+            until: Asked whenever something was read.
+            should_stop: Asked a few times a second.
+
+        Returns:
+            Whether it has ended, or `until` holds.
+        """
+        while self._open:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or should_stop():
+                return False
+            for descriptor in select.select([*self._open], [], [], min(left_s, STOP_CHECK_S))[0]:
+                self._read(descriptor)
+                if until():
+                    return True
+        return True
+
+    def _read(self, descriptor: int) -> None:
+        data = os.read(descriptor, READ_BYTES)
+        if not data:
+            del self._open[descriptor]
+        elif self._open[descriptor] == "stdout":
+            self.stdout = (self.stdout + data)[:MAX_KEPT_BYTES]
+        else:
+            self.stderr = (self.stderr + data)[:MAX_KEPT_BYTES]
+
+    def interrupt(self) -> None:
+        """Ask it to end and print what it has; after `GRACE_S` it is killed."""
+        self._signal(signal.SIGINT)
+        self.pump(time.monotonic() + GRACE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End its whole process group, and wait for it."""
+        self._signal(signal.SIGKILL)
+        for _, pipe in self._pipes():
+            pipe.close()
+        self._open = {}
+        self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        # Until it is waited for, its process group cannot become another's.
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def _pipes(self) -> Iterator[tuple[str, IO[bytes]]]:
+        for name, pipe in (("stdout", self.process.stdout), ("stderr", self.process.stderr)):
+            if pipe is not None:
+                yield name, pipe
+
+
+def _die_with(parent_pid: int) -> Callable[[], None]:
+    """Make what a child runs before exec: it gets SIGKILL when its parent ends, however it ends."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent_pid:  # the parent ended before the kernel was asked
+            os._exit(1)
+
+    return ask_kernel

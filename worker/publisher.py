@@ -1,0 +1,117 @@
+"""
+Publishes a sweep's results beside the measuring, so that a slow Redis never delays a probe.
+
+A thread of its own takes measurements from a queue, sends them in small batches, and notices when
+the run has been cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+
+import redis
+
+from worker import wire
+from worker.measurement import Measurement
+from worker.outbox import BATCH, Letter, Outbox
+
+logger = logging.getLogger(__name__)
+
+#: Results wait at most this long for company: a matrix fills smoothly, and Redis sees batches.
+LINGER_S = 0.05
+#: How often a sweep looks whether its run was cancelled.
+LOOK_S = 2.0
+
+
+class Publisher:
+    """
+    Takes the measurements of one row and publishes each once; use as a context manager.
+
+    Attributes:
+        stopped: Set when the run is no longer running; the sweep may end.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        outbox: Outbox,
+        run: str,
+        bit_of: Callable[[Measurement], int],
+        extra: dict[str, float],
+    ) -> None:
+        """Publish to `run`; `extra` is added to each record's detail."""
+        self.connection, self.outbox, self.run = connection, outbox, run
+        self.bit_of, self.extra = bit_of, extra
+        self.stopped = threading.Event()
+        self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def __enter__(self) -> Publisher:
+        """Start the thread."""
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Publish what waits, then end."""
+        self.waiting.put(None)
+        self.thread.join()
+
+    def put(self, measurement: Measurement) -> None:
+        """Hand a measurement over; returns at once."""
+        detail = {**measurement.detail, **self.extra}
+        self.waiting.put(replace(measurement, detail=detail))
+
+    def _work(self) -> None:
+        look_at = time.monotonic() + LOOK_S
+        open_ = True
+        while open_:
+            batch, open_ = self._take(look_at)
+            if batch:
+                self._send(batch)
+            if time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + LOOK_S
+
+    def _take(self, until: float) -> tuple[list[Measurement], bool]:
+        """Wait for a first measurement, then a little for more; False when closed."""
+        batch: list[Measurement] = []
+        deadline = until
+        while len(batch) < BATCH:
+            try:
+                one = self.waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if one is None:
+                return batch, False
+            if not batch:
+                deadline = time.monotonic() + LINGER_S
+            batch.append(one)
+        return batch, True
+
+    def _send(self, batch: list[Measurement]) -> None:
+        letters = [Letter(self.bit_of(one), one) for one in batch]
+        try:
+            if self.outbox.post(self.connection, letters):
+                wire.enqueue_advance(self.connection, self.run)
+        except redis.RedisError as exc:
+            # The results are in; the overdue run is seen by the next heartbeat.
+            logger.warning("advance of run %s not enqueued: %s", self.run, exc)
+
+    def _look(self) -> None:
+        try:
+            wanted = wire.run_is_wanted(self.connection, self.run)
+        except redis.RedisError:
+            return
+        if not wanted:
+            self.stopped.set()
