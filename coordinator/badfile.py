@@ -7,17 +7,14 @@ An entry of a newer version of ptzmesh looks like that too, so nothing of it is 
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coordinator.csvfile import write_durably
-from coordinator.results import START, Entry, log_bad
-from coordinator.runs import stream_position
+from coordinator.csvfile import TAIL_BYTES, write_durably
+from coordinator.results import Entry, log_bad
 from worker.errors import PtzmeshError, WireError
-
-logger = logging.getLogger(__name__)
 
 
 class BadFile:
@@ -44,14 +41,31 @@ class BadFile:
     def _append(self, entries: Sequence[tuple[Entry, WireError]]) -> None:
         fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            done = stream_position(self._last_id())
+            there = _ids_after_cutting_torn(fd)
+            lines = []
             for (stream_id, fields), why in entries:
-                if stream_position(stream_id) <= done:
-                    continue
-                log_bad(stream_id.decode(), fields, why)
-                # Latin-1 keeps every byte: the packed detail can be read back from it.
-                text = {k.decode("latin-1"): v.decode("latin-1") for k, v in fields.items()}
-                record = {"stream_id": stream_id.decode(), "why": str(why), "fields": text}
-                write_durably(fd, json.dumps(record).encode() + b"\n")
+                if stream_id not in there:
+                    log_bad(stream_id.decode(), fields, why)
+                    lines.append(_line(stream_id, fields, why))
+            write_durably(fd, b"".join(lines))
         finally:
             os.close(fd)
+
+
+def _ids_after_cutting_torn(fd: int) -> set[bytes]:
+    """Cut what a crash left of a last line; give the ids that the end of the file has."""
+    size = os.fstat(fd).st_size
+    at = max(0, size - TAIL_BYTES)
+    tail = os.pread(fd, size - at, at)
+    os.ftruncate(fd, at + tail.rfind(b"\n") + 1)
+    return set(_STREAM_ID.findall(tail))
+
+
+def _line(stream_id: bytes, fields: Mapping[bytes, bytes], why: WireError) -> bytes:
+    # Latin-1 keeps every byte, so that the packed detail can be read back.
+    text = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
+    record = {"stream_id": stream_id.decode(), "why": str(why), "fields": text}
+    return json.dumps(record).encode() + b"\n"
+
+
+_STREAM_ID = re.compile(rb'^\{"stream_id": "([0-9]+-[0-9]+)"', re.MULTILINE)

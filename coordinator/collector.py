@@ -11,6 +11,7 @@ that a crash could leave in contradiction to the file. What Redis raises passes 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from coordinator.badfile import BadFile
 from coordinator.csvfile import CsvFile
 from coordinator.groups import default_group, valid_group
 from coordinator.place import Place
-from coordinator.results import AWAY, Entry, Pages, Patience, wait_for_more
+from coordinator.results import AWAY, MAX_PAGE, Entry, Pages, Patience, wait_for_more
 from worker.errors import WireError
 from worker.measurement import Cell, Measurement
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: One fsync takes as long as writing some hundred rows.
 COMMIT_ROWS = 1000
+#: Following, results trickle in: this gathers them to at most ten fsyncs a second.
+LINGER_S = 0.1
 
 
 class Collector:
@@ -75,9 +78,9 @@ class Collector:
             PtzmeshError: The file cannot be written.
         """
         with CsvFile(self.path) as file:
-            batch = _Batch(self.connection, file, self.group)
+            batch = _Batch(self.connection, file, self.group, self._count)
             while not batch.at_end:
-                self._commit(batch)
+                batch.commit()
 
     def follow(self, should_stop: Callable[[], bool]) -> None:
         """
@@ -102,28 +105,33 @@ class Collector:
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
     ) -> None:
-        batch = _Batch(self.connection, file, self.group)
+        batch = _Batch(self.connection, file, self.group, self._count)
         while not should_stop() and file.is_in_place():
-            self._commit(batch)
+            batch.commit()
             patience.over()
             if batch.at_end:
                 wait_for_more(self.connection, batch.place.position)
+                time.sleep(LINGER_S)
                 batch.place.check()
 
-    def _commit(self, batch: _Batch) -> None:
-        written, bad = batch.commit()
-        self.rows += written
+    def _count(self, rows: int, bad: int) -> None:
+        self.rows += rows
         self.bad += bad
-        if self.on_commit is not None and written:
-            self.on_commit(written)
+        if self.on_commit is not None and rows:
+            self.on_commit(rows)
 
 
 class _Batch:
-    """Carries rows from the stream to the file, as many as one fsync is worth."""
+    """Carries rows from the stream to the file, as many at once as one fsync is worth."""
 
-    def __init__(self, connection: redis.Redis, file: CsvFile, group: str) -> None:
-        self.file = file
-        self.bad_file = BadFile(file.path)
+    def __init__(
+        self,
+        connection: redis.Redis,
+        file: CsvFile,
+        group: str,
+        on_written: Callable[[int, int], None],
+    ) -> None:
+        self.file, self.bad_file, self.on_written = file, BadFile(file.path), on_written
         self.pages = Pages(connection)
         self.place = Place(connection, group, file)
         self.place.begin()
@@ -133,13 +141,31 @@ class _Batch:
         """The last commit reached the end of the stream."""
         return self.pages.at_end
 
-    def commit(self) -> tuple[int, int]:
-        """Collect one batch; give the numbers of rows and of bad entries."""
+    def commit(self) -> None:
+        """Collect one batch: read, write, fsync, and tell Redis."""
         rows: list[list[Cell]] = []
         bad: list[tuple[Entry, WireError]] = []
         position, last = self.place.position, None
-        while len(rows) + len(bad) < COMMIT_ROWS:
-            entries = self.place.unseen(self.pages.after(position))
-            _parse(entries, rows, bad)
-            ...
-        return len(rows), len(bad)
+        for _ in range(COMMIT_ROWS // MAX_PAGE):
+            entries = self.pages.after(position)
+            _parse(self.place.unseen(entries), rows, bad)
+            if entries:
+                last = entries[-1]
+                position = last[0].decode()
+            if self.at_end:
+                break
+        self.file.append(rows)
+        self.bad_file.append(bad)
+        self.on_written(len(rows), len(bad))
+        if last is not None:
+            self.place.passed(last)
+
+
+def _parse(
+    entries: Sequence[Entry], rows: list[list[Cell]], bad: list[tuple[Entry, WireError]]
+) -> None:
+    for stream_id, fields in entries:
+        try:
+            rows.append(Measurement.from_fields(fields).to_row(stream_id.decode()))
+        except WireError as exc:
+            bad.append(((stream_id, fields), exc))

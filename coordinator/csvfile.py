@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from coordinator.results import START
+from coordinator.runs import stream_position
 from worker.errors import ConfigError, PtzmeshError
 from worker.measurement import CSV_COLUMNS, Cell
 
@@ -33,6 +34,7 @@ HEADER = (",".join(CSV_COLUMNS) + "\n").encode()
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
 STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_STREAM_IDS = re.compile(rb",([0-9]{1,20}-[0-9]{1,20})$", re.MULTILINE)
 
 
 class Identity(NamedTuple):
@@ -58,6 +60,7 @@ class CsvFile:
         path: Where it is.
         cursor: Stream id of the last row, `START` when there is none.
         last: Identity of the last row, None when there is none.
+        highest: Highest stream id near the end; above the cursor only after Redis went back.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,6 +73,7 @@ class CsvFile:
         """
         self.path = path
         self.cursor: str = START
+        self.highest = (0, 0)
         self.last: Identity | None = None
         with contextlib.ExitStack() as stack:
             self._fd = _open_locked(path)
@@ -163,6 +167,7 @@ class CsvFile:
                 "repair it, or choose another --csv"
             )
         self.cursor, self.last = cells[-1], _identity(cells)
+        self.highest = max(map(stream_position, _STREAM_IDS.findall(self._tail())))
 
     def _tail(self) -> bytes:
         at = max(0, self._size - TAIL_BYTES)

@@ -37,7 +37,7 @@ class Place:
         self.position = file.cursor
         self._last = file.last
         #: Entries up to here may be in the file already.
-        self._doubt_until = (0, 0)
+        self._doubt_until = file.highest
         self._known: set[int] | None = None
 
     def begin(self) -> None:
@@ -64,6 +64,7 @@ class Place:
     def unseen(self, entries: list[Entry]) -> list[Entry]:
         """Leave out what is in the file already."""
         if not entries or stream_position(entries[0][0]) > self._doubt_until:
+            self._known = None
             return entries
         if self._known is None:
             # 64 bits of each row: a file of 10^6 rows takes 60 MB, only while in doubt.
@@ -78,8 +79,6 @@ class Place:
     def passed(self, last: Entry) -> None:
         """Note that everything up to this entry is on the disk, and let Redis know."""
         self.position, self._last = last[0].decode(), _identity(last[1])
-        if stream_position(self.position) >= self._doubt_until:
-            self._known = None
         if not set_group(self.connection, self.group, self.position):
             logger.warning(
                 "group %s is gone: Redis lost its data, or somebody removed the collector; it is "

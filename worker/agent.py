@@ -101,9 +101,16 @@ class Agent:
             "icmp": icmp_capability(),
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
-            "since": repr(wire.redis_seconds(connection)),
+            "since": repr(self._look_at_clock(connection)),
             "stopped": "",
         }
+
+    def _look_at_clock(self, connection: redis.Redis) -> float:
+        """Give Redis' time, and note how far this node's clock is from it."""
+        sent, sent_mono = time.time(), time.monotonic()
+        now = wire.redis_seconds(connection)
+        self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
+        return now
 
     def _register(self, connection: redis.Redis) -> None:
         if self._beat(connection) is None:
@@ -126,9 +133,8 @@ class Agent:
         )
         if not answer[0]:
             return None
-        # Redis' clock was read about half-way between our sending and the answer.
-        middle = sent + (time.monotonic() - sent_mono) / 2
-        self.clock_offset_ms = (middle - int(answer[1]) - int(answer[2]) / 1e6) * 1e3
+        now = int(answer[1]) + int(answer[2]) / 1e6
+        self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
         return [run.decode() for run in answer[3]]
 
     def _start_children(self) -> None:
@@ -226,6 +232,15 @@ def _owner_token(file: IO[str]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
+
+
+def _offset_ms(sent: float, sent_mono: float, redis_now: float) -> float:
+    """
+    Give our clock minus Redis', in ms, from one exchange that ends now.
+
+    Redis' clock was read about half-way through; the error is at most half the exchange.
+    """
+    return (sent + (time.monotonic() - sent_mono) / 2 - redis_now) * 1e3
 
 
 def _local_address(connection: redis.Redis) -> str | None:

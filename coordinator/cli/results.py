@@ -1,1 +1,197 @@
 """`ptzmesh results`, `collect`, `verify`: read the stream, drain it, prove the file whole."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+import redis
+
+from coordinator.cli.logs import log_to_stderr
+from coordinator.cli.matrix_view import SHORT, number
+from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.screen import err
+from coordinator.collector import Collector
+from coordinator.groups import collectors
+from coordinator.groups import forget as forget_group
+from coordinator.mesh import Mesh
+from coordinator.results import follow as follow_results
+from coordinator.results import of_run, read
+from coordinator.runs import resolve_run
+from coordinator.verify import Pair
+from coordinator.verify import verify as verify_run
+from worker.errors import ConfigError, RunIncomplete
+from worker.measurement import Measurement, Outcome
+from worker.text import iso_utc
+
+#: A person reads the first few; `--json` has all.
+MAX_PAIRS_SHOWN = 10
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh results --run last
+  ptzmesh results --follow
+  ptzmesh results --json | jq -c '[.source, .target, .latency_ms]'
+"""
+)
+@redis_option
+@click.option("--run", "run", help="Only this run's; `last` is the newest.")
+@click.option("--follow", is_flag=True, help="As they arrive, until Ctrl-C.")
+@json_option
+def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> None:
+    """Print the results that are in the stream, oldest first."""
+    connection = Mesh(redis_url).connection
+    run_id = None if run is None else resolve_run(connection, run)
+    write = _json_line if as_json else _text_line
+    found = of_run(connection, run_id) if run_id else read(connection)
+    last = "0-0"
+    for last, measurement in found:
+        write(last, measurement)
+    if follow:
+        stopping = _stop_on_signals()
+        for stream_id, measurement in follow_results(
+            connection, stopping, run=run_id, after=None if last == "0-0" else last
+        ):
+            write(stream_id, measurement)
+
+
+def _json_line(stream_id: str, measurement: Measurement) -> None:
+    click.echo(json.dumps(measurement.to_json(stream_id)))
+
+
+def _text_line(_stream_id: str, m: Measurement) -> None:
+    value = number(m.latency_ms) + " ms" if m.latency_ms is not None else ""
+    if m.throughput_mbps is not None:
+        value += f" {number(m.throughput_mbps)} Mbit/s"
+    loss = f"{number(m.packet_loss_pct)}% lost" if m.packet_loss_pct else ""
+    said = "" if m.outcome is Outcome.OK else f"{SHORT.get(m.outcome, m.outcome.value)}: {m.error}"
+    parts = (iso_utc(m.started_at), m.probe, f"{m.source} -> {m.target}", value, loss, said)
+    click.echo("  ".join(part for part in parts if part))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh collect --csv network_metrics.csv
+  ptzmesh collect --csv /data/network_metrics.csv --follow
+  ptzmesh collect --list
+"""
+)
+@redis_option
+@click.option(
+    "--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+)
+@click.option("--follow", is_flag=True, help="Until SIGTERM or Ctrl-C; waits for Redis.")
+@click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
+@click.option("--list", "list_groups", is_flag=True, help="List the collectors and their lag.")
+@click.option("--forget", metavar="GROUP", help="Drop a collector that will never come back.")
+@json_option
+def collect(
+    redis_url: str,
+    csv_path: Path | None,
+    follow: bool,
+    group: str | None,
+    list_groups: bool,
+    forget: str | None,
+    as_json: bool,
+) -> None:
+    """Drain the results to one CSV, each exactly once, whatever is killed when."""
+    connection = Mesh(redis_url).connection
+    if list_groups:
+        _list_groups(connection, as_json)
+        return
+    if forget:
+        forget_group(connection, forget)
+        click.echo(f"collector {forget} is forgotten", err=True)
+        return
+    if csv_path is None:
+        raise ConfigError("say where to: --csv FILE")
+    log_to_stderr(verbose=False)
+    collector = Collector(connection, csv_path, group=group)
+    if follow:
+        collector.follow(_stop_on_signals())
+    else:
+        collector.drain()
+    if as_json:
+        click.echo(json.dumps({"csv": str(csv_path), "rows": collector.rows, "bad": collector.bad}))
+    else:
+        bad = f"; {collector.bad} entries set aside in {csv_path}.bad" if collector.bad else ""
+        err().print(f"{collector.rows} rows added to {csv_path}{bad}")
+
+
+def _list_groups(connection: redis.Redis, as_json: bool) -> None:
+    found = collectors(connection)
+    if as_json:
+        for group in found:
+            click.echo(json.dumps(vars(group)))
+    for group in [] if as_json else found:
+        lag = "lag unknown" if group.lag is None else f"{group.lag} entries to read"
+        behind = "" if group.behind_s is None else f", {group.behind_s:.0f} s behind"
+        click.echo(f"{group.name}: {lag}{behind}")
+    if not found:
+        click.echo("no collector is known", err=True)
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """Turn SIGTERM and Ctrl-C into a clean end: what is read is written first."""
+    stopping = threading.Event()
+    for number_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number_, lambda *_: stopping.set())
+    return stopping.is_set
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh verify last --csv network_metrics.csv
+  ptzmesh verify 20261124T101500123-9f3a --csv network_metrics.csv
+  ptzmesh verify last --csv network_metrics.csv --json | jq .agrees
+"""
+)
+@redis_option
+@click.argument("run")
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    required=True,
+)
+@json_option
+def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
+    """Prove that a file and a run's plan agree: each pair has exactly one row."""
+    connection = Mesh(redis_url).connection
+    found = verify_run(connection, resolve_run(connection, run), csv_path)
+    wrong = {
+        "missing": found.missing,
+        "doubled": found.doubled,
+        "unexpected": found.unexpected,
+    }
+    if as_json:
+        pairs = {name: [list(pair) for pair in some] for name, some in wrong.items()}
+        head = {"run": found.run, "status": found.status, "agrees": found.agrees}
+        click.echo(json.dumps({**head, "expected": found.expected, "rows": found.rows, **pairs}))
+    else:
+        for name, some in wrong.items():
+            _print_pairs(name, some)
+    if not found.agrees:
+        raise RunIncomplete(
+            f"run {found.run} ({found.status}): {found.rows} rows for {found.expected} pairs; "
+            f"{len(found.missing)} missing, {len(found.doubled)} doubled, "
+            f"{len(found.unexpected)} unexpected"
+        )
+    if not as_json:
+        click.echo(f"run {found.run}: {found.rows} rows, exactly one for each pair of its plan")
+
+
+def _print_pairs(name: str, pairs: Iterable[Pair]) -> None:
+    shown = list(pairs)
+    for pair in shown[:MAX_PAIRS_SHOWN]:
+        click.echo(f"{name}: {pair.probe} {pair.source} -> {pair.target}")
+    if len(shown) > MAX_PAIRS_SHOWN:
+        click.echo(f"{name}: … and {len(shown) - MAX_PAIRS_SHOWN} more")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,9 @@ from coordinator.planning import left_out
 from worker.errors import RunIncomplete
 from worker.options import PingOptions
 from worker.plan import PROBES, Plan
+
+if TYPE_CHECKING:
+    from coordinator.collector import Collector
 
 PING = PingOptions()
 
@@ -106,21 +109,23 @@ def run(
         )
         raise
     if collector is not None:
-        rows = collector.drain()
-        err().print(f"{rows} rows added to {csv_path}")
+        collector.drain()
+        err().print(f"{collector.rows} rows added to {csv_path}")
     if state.failed:
         raise RunIncomplete(
             f"{state.failed} of {state.expected} pairs have no result; see: ptzmesh show {state.id}"
         )
 
 
-def _collector(mesh: Mesh, path: Path | None) -> Any:
-    """Open the CSV before anything is enqueued, so that a file that cannot be used stops here."""
+def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
+    """Collect once before anything is enqueued, so that a file that cannot be used stops here."""
     if path is None:
         return None
     from coordinator.collector import Collector
 
-    return Collector(mesh.connection, path)
+    collector = Collector(mesh.connection, path)
+    collector.drain()
+    return collector
 
 
 def _print_cost(plan: Plan, as_json: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ from coordinator.report import Matrix, matrices
 from coordinator.runs import Run
 
 BAR_WIDTH = 24
+SVG_WIDTH = 90
 #: Redrawing costs CPU that a node on the same machine may be measuring with.
 FRAMES_PER_S = 8
 
@@ -108,6 +111,14 @@ def show_matrices(state: Run, found: dict[str, Matrix], console: Console) -> Non
     )
     for matrix in found.values():
         console.print(matrix_view(matrix, console))
+
+
+def save_svg(state: Run, found: dict[str, Matrix], path: Path) -> None:
+    """Save what `show_matrices` prints as a picture."""
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(file=nowhere, record=True, width=SVG_WIDTH, force_terminal=True)
+        show_matrices(state, found, console)
+    console.save_svg(str(path), title="ptzmesh")
 
 
 def run_to_json(state: Run) -> dict[str, Any]:

@@ -7,27 +7,17 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
+from samples import wait_until
 
 from coordinator import embedded
 from coordinator.embedded import EmbeddedServer, embedded_server
 from worker.errors import ConfigError, RedisUnavailable
 
 pytestmark = pytest.mark.redis
-
-DEADLINE_S = 15.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:

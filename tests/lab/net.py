@@ -38,9 +38,11 @@ class Lab:
     """
     Nodes joined by a bridge, and a Redis node, from `with` until its end.
 
-    Packets are as they would be on a wire: no segmentation offload hides many behind one. Whatever
-    is done to a path is done one way, from `source` to `target`, unless the method says otherwise,
-    and takes the place of what the same method did to it before.
+    Packets are as they would be on a wire: no segmentation offload hides many behind one. That
+    costs speed: an unshaped link carries some 500 Mbit/s, so shape well below that.
+
+    Whatever is done to a path is done one way, from `source` to `target`, unless the method says
+    otherwise, and takes the place of what the same method did to it before.
 
     Attributes:
         nodes: `n0`, `n1`, ... at 10.77.0.1, 10.77.0.2, ...

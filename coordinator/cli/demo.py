@@ -1,0 +1,103 @@
+"""`ptzmesh demo`: a real mesh on this machine, with nothing to set up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from coordinator.cli.screen import err
+from coordinator.cli.watch import save_svg, watch
+from coordinator.collector import Collector
+from coordinator.embedded import embedded_server
+from coordinator.mesh import Mesh
+from coordinator.report import matrices
+from worker.errors import PtzmeshError, RunIncomplete, ToolError
+from worker.probes.icmp import icmp_capability
+
+NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
+#: A worker registers within a second; a small board may take longer.
+READY_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 10.0
+
+PRIVILEGE = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh demo
+  ptzmesh demo --csv /tmp/metrics.csv
+  ptzmesh demo --count 100
+"""
+)
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="network_metrics.csv",
+    show_default=True,
+    help="Where the results go; rows are added if it exists.",
+)
+@click.option("--count", type=int, default=10, show_default=True, help="Echoes a pair.")
+def demo(csv_path: Path, count: int) -> None:
+    """Start a Redis and four workers here, measure the full mesh, leave a CSV and a picture."""
+    if icmp_capability() == "none":
+        raise ToolError(f"this user may not ping; allow it with: {PRIVILEGE}")
+    with (
+        tempfile.TemporaryDirectory(prefix="ptzmesh-demo-") as folder,
+        embedded_server(Path(folder)) as server,
+        _workers(server.url, Path(folder)),
+    ):
+        mesh = Mesh(server.url)
+        _wait_until_ready(mesh)
+        collector = Collector(mesh.connection, csv_path)
+        collector.drain()  # a file that cannot be used is told before anything is measured
+        run = mesh.run(count=count)
+        state = watch(run, as_json=False)
+        collector.drain()
+        picture = csv_path.with_suffix(".svg")
+        save_svg(state, matrices(state.plan, run.measurements()), picture)
+    err().print(f"{collector.rows} rows added to {csv_path.resolve()}")
+    err().print(f"the matrix as a picture in {picture.resolve()}")
+    if state.failed:
+        raise RunIncomplete(f"{state.failed} of {state.expected} pairs have no result")
+
+
+@contextlib.contextmanager
+def _workers(redis_url: str, folder: Path) -> Iterator[None]:
+    """Run one worker a node until the block ends; each has its own log in the folder."""
+    environment = {**os.environ, "PTZMESH_REDIS_URL": redis_url}
+    started = []
+    try:
+        for name, address in NODES.items():
+            command = [sys.executable, "-m", "coordinator.cli", "worker", "--name", name]
+            command += ["--address", address, "--state-dir", str(folder / "state")]
+            with (folder / f"{name}.log").open("wb") as log:
+                started.append(subprocess.Popen(command, env=environment, stderr=log))
+        yield
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        for process in started:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_until_ready(mesh: Mesh) -> None:
+    deadline = time.monotonic() + READY_DEADLINE_S
+    while sum(node.alive for node in mesh.nodes()) < len(NODES):
+        if time.monotonic() > deadline:
+            raise PtzmeshError(f"the workers did not register within {READY_DEADLINE_S:.0f} s")
+        time.sleep(0.05)

@@ -1,0 +1,139 @@
+"""The typed reader: pages, order, one run, bad entries, and following across an outage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pytest
+import redis
+from samples import BEGUN, RUN, fields_of, fill, measurement, wait_until
+
+from coordinator import results
+from coordinator.embedded import EmbeddedServer
+from worker import wire
+from worker.errors import ConfigError, WireError
+from worker.measurement import Measurement
+from worker.plan import Plan, PlannedNode
+
+pytestmark = pytest.mark.redis
+
+MS = int(BEGUN.timestamp() * 1000)
+
+
+def add(connection: redis.Redis, stream_id: str, number: int, run: str = RUN) -> None:
+    connection.xadd(wire.RESULTS, fields_of(number, run), id=stream_id)
+
+
+def write_run(connection: redis.Redis, run: str, created: float, closed: float | None) -> None:
+    nodes = tuple(PlannedNode(name=name, address="10.0.0.1") for name in "ab")
+    plan = Plan(nodes=nodes, sources=(0, 1), targets=(0, 1))
+    record = {"status": "running", "phase": "0", "created": repr(created)}
+    if closed is not None:
+        record |= {"status": "done", "closed": repr(closed)}
+    connection.hset(wire.run_key(run), mapping={**record, "plan": plan.packed()})
+
+
+def test_all_results_come_once_in_order(connection: redis.Redis) -> None:
+    fill(connection, 1234)
+    found = list(results.read(connection))
+    assert [m for _, m in found] == [measurement(number) for number in range(1234)]
+    ids = [stream_id for stream_id, _ in found]
+    assert len(set(ids)) == 1234
+    assert [m for _, m in results.read(connection, after=ids[999])] == [
+        measurement(number) for number in range(1000, 1234)
+    ]
+
+
+def test_no_stream_is_no_results(connection: redis.Redis) -> None:
+    assert list(results.read(connection)) == []
+    assert results.last_id(connection) == results.START
+
+
+def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
+    big = fields_of(1) | {"error": "x" * 100_000}
+    for _ in range(40):
+        connection.xadd(wire.RESULTS, big)
+    pages = results.Pages(connection)
+    sizes, position = [], results.START
+    while not pages.at_end:
+        entries = pages.after(position)
+        sizes.append(len(entries))
+        position = entries[-1][0].decode() if entries else position
+    assert sum(sizes) == 40
+    assert max(sizes[1:]) <= results.MAX_PAGE_BYTES // 100_000
+
+
+def test_only_the_part_of_the_stream_written_during_the_run_is_read(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "CLOCK_MARGIN_S", 0)
+    for number, seconds in enumerate((0, 10, 11, 12, 20)):
+        add(connection, f"{MS + seconds * 1000}-0", number)
+    write_run(connection, RUN, BEGUN.timestamp() + 10, BEGUN.timestamp() + 12)
+    assert [m for _, m in results.of_run(connection, RUN)] == [measurement(n) for n in (1, 2, 3)]
+
+
+def test_results_of_other_runs_are_left_out(connection: redis.Redis) -> None:
+    for number in range(6):
+        add(connection, f"{MS + number}-0", number, RUN if number % 2 else "other")
+    write_run(connection, RUN, BEGUN.timestamp(), None)
+    assert [m for _, m in results.of_run(connection, RUN)] == [measurement(n) for n in (1, 3, 5)]
+    with pytest.raises(ConfigError, match="not known"):
+        results.of_run(connection, "never")
+
+
+def test_bad_entry_is_given_to_the_caller_and_the_reader_goes_on(connection: redis.Redis) -> None:
+    fill(connection, 1)
+    bad_id = connection.xadd(wire.RESULTS, {"v": "99"})
+    fill(connection, 1, first=1)
+    bad: list[str] = []
+
+    def keep(stream_id: str, fields: Mapping[bytes, bytes], why: WireError) -> None:
+        assert fields == {b"v": b"99"}
+        assert "upgrade" in str(why)
+        bad.append(stream_id)
+
+    found = [m for _, m in results.read(connection, on_bad=keep)]
+    assert found == [measurement(0), measurement(1)]
+    assert [stream_id.encode() for stream_id in bad] == [bad_id]
+
+
+def test_following_goes_on_across_a_restart_and_says_so_once(
+    redis_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[Measurement] = []
+    stop = threading.Event()
+
+    def follow() -> None:
+        with wire.connect(redis_server.url) as mine:
+            found.extend(m for _, m in results.follow(mine, stop.is_set, after=results.START))
+
+    with wire.connect(redis_server.url) as connection:
+        fill(connection, 10)
+        thread = threading.Thread(target=follow)
+        thread.start()
+        wait_until(lambda: len(found) == 10)
+        redis_server.kill()
+        wait_until(lambda: "away" in caplog.text)
+        redis_server.start()
+        fill(connection, 10, first=10)
+        wait_until(lambda: len(found) == 20)
+        stop.set()
+        thread.join()
+    assert found == [measurement(number) for number in range(20)]
+    assert caplog.text.count("Redis is away") == 1
+
+
+def test_following_begins_now_unless_told_otherwise(connection: redis.Redis) -> None:
+    fill(connection, 5)
+    stop = threading.Event()
+    follower = results.follow(connection, stop.is_set)
+    first: list[Measurement] = []
+    thread = threading.Thread(target=lambda: first.append(next(follower)[1]))
+    thread.start()
+    wait_until(lambda: any(c["cmd"] == "xread" for c in connection.client_list()))
+    fill(connection, 1, first=5)
+    thread.join()
+    stop.set()
+    assert first == [measurement(5)]

@@ -1,0 +1,101 @@
+"""Measurements and streams made for tests, the same ones for the same seed."""
+
+from __future__ import annotations
+
+import csv
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from worker import wire
+from worker.measurement import Measurement, Outcome
+
+RUN = "20260102T030405000-abcd"
+BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+#: Condition deadlines of tests; generous, as two cores may be shared.
+DEADLINE_S = 30.0
+
+
+def measurement(number: int, run: str = RUN) -> Measurement:
+    """Give the `number`-th ping result; every seventh is a loss with awkward text."""
+    rng = random.Random(number)
+    rtts = [rng.uniform(1, 90) for _ in range(10)]
+    lost = number % 7 == 3
+    return Measurement(
+        run=run,
+        probe="ping",
+        source=f"node-{number // 1000}",
+        target=f"node-{number % 1000}",
+        address=f"10.0.{number % 250}.1",
+        started_at=BEGUN + timedelta(milliseconds=number),
+        outcome=Outcome.NO_REPLY if lost else Outcome.OK,
+        error='none of 10 echoes, "as they say", was answered' if lost else "",
+        latency_ms=None if lost else sum(rtts) / 10,
+        packet_loss_pct=100.0 if lost else 0.0,
+        detail={"sent": 10, "received": 0 if lost else 10, "wait_s": 1.0}
+        if lost
+        else {
+            "sent": 10,
+            "received": 10,
+            "duplicates": 0,
+            "late": 0,
+            "refused": 0,
+            "wait_s": 1.0,
+            "interval_s": 0.1,
+            "size_bytes": 56,
+            "rtt_min_ms": min(rtts),
+            "rtt_mean_ms": sum(rtts) / 10,
+            "rtt_median_ms": rtts[0],
+            "rtt_p95_ms": None,
+            "rtt_max_ms": max(rtts),
+            "rtt_stddev_ms": rng.uniform(0, 9),
+            "jitter_mean_abs_ms": rng.uniform(0, 9),
+            "send_lag_max_ms": rng.uniform(0, 1),
+            "read_lag_max_ms": rng.uniform(0, 1),
+            "socket": "raw",
+            "elapsed_s": rng.uniform(1, 2),
+            "rtts_ms": rtts,
+        },
+    )
+
+
+def fields_of(number: int, run: str = RUN) -> dict[Any, Any]:
+    """Give a result as XADD takes it."""
+    return dict(measurement(number, run).to_fields())
+
+
+def fill(connection: redis.Redis, count: int, *, first: int = 0, run: str = RUN) -> None:
+    """Add results to the stream, at ids of the server's clock."""
+    pipeline = connection.pipeline(transaction=False)
+    for number in range(first, first + count):
+        pipeline.xadd(wire.RESULTS, fields_of(number, run))
+        if number % 100 == 99:
+            pipeline.execute()
+    pipeline.execute()
+
+
+def stream_rows(connection: redis.Redis) -> list[list[str]]:
+    """Give the rows that the stream's present entries make, as text."""
+    entries: Any = connection.xrange(wire.RESULTS)
+    rows = [Measurement.from_fields(f).to_row(i.decode()) for i, f in entries if b"v" in f]
+    return [["" if cell is None else str(cell) for cell in row] for row in rows]
+
+
+def file_rows(path: Path) -> list[list[str]]:
+    """Give the rows of a CSV without its header."""
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition is true, and fail when it is not in time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
