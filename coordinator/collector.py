@@ -23,7 +23,8 @@ from coordinator.groups import default_group, valid_group
 from coordinator.place import Place
 from coordinator.results import AWAY, MAX_PAGE, Entry, Pages, Patience, wait_for_more
 from worker.errors import WireError
-from worker.measurement import Cell, Measurement
+from worker.fields import Cell
+from worker.measurement import csv_row
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,6 @@ def _parse(
 ) -> None:
     for stream_id, fields in entries:
         try:
-            rows.append(Measurement.from_fields(fields).to_row(stream_id.decode()))
+            rows.append(csv_row(fields, stream_id))
         except WireError as exc:
             bad.append(((stream_id, fields), exc))

@@ -26,7 +26,8 @@ from typing import NamedTuple
 from coordinator.results import START
 from coordinator.runs import stream_position
 from worker.errors import ConfigError, PtzmeshError
-from worker.measurement import CSV_COLUMNS, Cell
+from worker.fields import Cell
+from worker.measurement import CSV_COLUMNS
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 import redis
@@ -34,6 +33,7 @@ from worker.probes.icmp import icmp_capability
 
 logger = logging.getLogger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: SIGTERM is answered within 10 s: this long for the job in hand, the rest to deregister.
 STOP_GRACE_S = 7.0
 
@@ -59,7 +59,8 @@ class Agent:
         """Take the settings, and what makes the allow-list from the node's context."""
         self.settings = settings
         self.make_allow_list = make_allow_list
-        self.stopping = multiprocessing.get_context("fork").Event()
+        # Shared with every child; a lock would be held by whom a signal interrupts.
+        self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
         self.record: dict[str, str] = {}
@@ -80,15 +81,11 @@ class Agent:
         self.record = self._describe(connection)
         self._register(connection)
         connection.close()  # children are forked without a socket of ours
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # taken in `_supervise`
         self._start_children()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_stop)
         logger.info("node %s at %s is ready", self.settings.name, self.record["address"])
         self._supervise(connection)
         self._stop(connection)
-
-    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stopping.set()
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
         address = self.settings.address or _local_address(connection)
@@ -143,7 +140,7 @@ class Agent:
             name=name,
             redis_url=self.settings.redis_url,
             outbox_path=self.outbox.path,
-            should_stop=self.stopping.is_set,
+            should_stop=lambda: bool(self.stopping.value),
         )
         job_class = allow_listed(self.make_allow_list(context))
         queues = {
@@ -163,7 +160,11 @@ class Agent:
 
     def _supervise(self, connection: redis.Redis) -> None:
         next_beat = time.monotonic() + wire.HEARTBEAT_S
-        while not self.stopping.wait(min(1.0, max(0.0, next_beat - time.monotonic()))):
+        while not self.stopping.value:
+            wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
+            if signal.sigtimedwait(STOP_SIGNALS, wait_s) is not None:
+                self.stopping.value = 1
+                return
             for child in self.children:
                 child.keep_alive()
             if time.monotonic() >= next_beat:
@@ -176,7 +177,7 @@ class Agent:
             overdue = self._beat(connection)
             if overdue is None:
                 logger.error("another node took the name %s; this one stops", self.settings.name)
-                self.stopping.set()
+                self.stopping.value = 1
                 return
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)

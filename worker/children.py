@@ -106,8 +106,7 @@ class Child:
 
     def _work(self, supervisor: int) -> None:
         _die_with(supervisor)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = wire.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
         try:
             worker = QuietWorker(

@@ -192,8 +192,8 @@ def _hand_back(connection: redis.Redis, row: Row) -> None:
     """Put an interrupted row back at the front of this node's queue, for its next start."""
     try:
         pipeline = connection.pipeline()
+        enqueue_sweep(connection, pipeline, row, at_front=True)  # RQ wants a pipeline still empty
         pipeline.hdel(wire.run_key(row.run), wire.started_field(row.phase, row.source))
-        enqueue_sweep(connection, pipeline, row, at_front=True)
         pipeline.execute()
     except redis.RedisError as exc:
         logger.warning("row %d of run %s could not be handed back: %s", row.source, row.run, exc)

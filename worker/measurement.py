@@ -7,7 +7,6 @@ is `CSV_COLUMNS`, whose first five columns are those of PTZJEPA's own file, in i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,18 +16,11 @@ from typing import Any
 import msgpack
 
 from worker.errors import WireError
+from worker.fields import Cell, as_cells, parse_detail, parse_number, parse_text
 from worker.text import iso_utc, json_ready, one_line, parse_iso_utc
 
 #: Version of the stream record; raised whenever a field changes its meaning.
 RECORD_VERSION = 1
-
-#: A detail larger than this is refused: 1,000 echoes take about 9 kB.
-MAX_DETAIL_BYTES = 256 * 1024
-#: Names are at most 64 characters and a DNS name 253; longer text in a record is not ours.
-MAX_TEXT_CHARS = 255
-
-#: A cell of a CSV row; csv.writer leaves None empty and writes a float so that it reads back.
-Cell = str | int | float | None
 
 
 class Outcome(str, Enum):
@@ -162,29 +154,23 @@ class Measurement:
             WireError: A field is missing, of another version, or does not parse.
         """
         try:
-            version = int(fields[b"v"])
-            if version != RECORD_VERSION:
-                raise WireError(f"record version ({version}) is not {RECORD_VERSION}; upgrade")
-            return cls._parse(fields)
-        except (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
-            raise WireError(f"stream entry is not a measurement: {one_line(repr(exc))}") from exc
-
-    @classmethod
-    def _parse(cls, fields: Mapping[bytes, bytes]) -> Measurement:
-        return cls(
-            run=_text(fields[b"run"]),
-            probe=_text(fields[b"probe"]),
-            source=_text(fields[b"source"]),
-            target=_text(fields[b"target"]),
-            address=_text(fields[b"address"]),
-            started_at=parse_iso_utc(fields[b"started_at"].decode()),
-            outcome=_OUTCOMES[fields[b"outcome"]],
-            error=fields[b"error"].decode(),
-            latency_ms=_number(fields, b"latency_ms"),
-            packet_loss_pct=_number(fields, b"packet_loss_pct"),
-            throughput_mbps=_number(fields, b"throughput_mbps"),
-            detail=_detail(fields[b"detail"]),
-        )
+            _check_version(fields)
+            return cls(
+                run=parse_text(fields[b"run"]),
+                probe=parse_text(fields[b"probe"]),
+                source=parse_text(fields[b"source"]),
+                target=parse_text(fields[b"target"]),
+                address=parse_text(fields[b"address"]),
+                started_at=parse_iso_utc(fields[b"started_at"].decode()),
+                outcome=_OUTCOMES[fields[b"outcome"]],
+                error=fields[b"error"].decode(),
+                latency_ms=parse_number(fields, b"latency_ms"),
+                packet_loss_pct=parse_number(fields, b"packet_loss_pct"),
+                throughput_mbps=parse_number(fields, b"throughput_mbps"),
+                detail=parse_detail(fields[b"detail"], DETAIL_COLUMNS)[0],
+            )
+        except _NOT_OURS as exc:
+            raise _refusal(exc) from exc
 
     def to_row(self, stream_id: str) -> list[Cell]:
         """Give the CSV cells, in the order of `CSV_COLUMNS`; None is an empty cell."""
@@ -200,7 +186,7 @@ class Measurement:
             self.run,
             self.outcome.value,
             self.error,
-            *_detail_cells(self.detail),
+            *as_cells(map(self.detail.get, DETAIL_COLUMNS)),
             stream_id,
         ]
 
@@ -221,6 +207,38 @@ class Measurement:
             "stream_id": stream_id,
         }
         return {**{name: json_ready(value) for name, value in self.detail.items()}, **record}
+
+
+def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
+    """
+    Give the CSV cells of a stream entry: those of `from_fields(…).to_row(…)`, at half the cost.
+
+    The collector's inner loop.
+
+    Raises:
+        WireError: For just what `from_fields` refuses.
+    """
+    try:
+        _check_version(fields)
+        started_at = fields[b"started_at"].decode()
+        parse_iso_utc(started_at)
+        return [
+            started_at,
+            parse_text(fields[b"address"]),
+            parse_number(fields, b"latency_ms"),
+            parse_number(fields, b"packet_loss_pct"),
+            parse_number(fields, b"throughput_mbps"),
+            parse_text(fields[b"source"]),
+            parse_text(fields[b"target"]),
+            parse_text(fields[b"probe"]),
+            parse_text(fields[b"run"]),
+            _OUTCOMES[fields[b"outcome"]].value,
+            one_line(fields[b"error"].decode()),
+            *as_cells(parse_detail(fields[b"detail"], DETAIL_COLUMNS)[1]),
+            stream_id.decode(),
+        ]
+    except _NOT_OURS as exc:
+        raise _refusal(exc) from exc
 
 
 def finding(
@@ -248,54 +266,16 @@ def finding(
 
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+_VERSION = str(RECORD_VERSION).encode()
+_NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
 
 
-def _text(value: bytes) -> str:
-    text = value.decode()
-    if not text.isprintable() or len(text) > MAX_TEXT_CHARS:
-        raise ValueError(f"text ({text[:40]!r}) must be printable and short")
-    return text
+def _check_version(fields: Mapping[bytes, bytes]) -> None:
+    version = fields[b"v"]
+    if version != _VERSION:
+        shown = version[:20].decode(errors="replace")
+        raise WireError(f"record version ({shown!r}) is not {RECORD_VERSION}; upgrade")
 
 
-def _number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
-    if name not in fields:
-        return None
-    value = float(fields[name])
-    if not math.isfinite(value):
-        raise ValueError(f"{name.decode()} ({value}) must be finite")
-    return value
-
-
-def _detail(packed: bytes) -> dict[str, Any]:
-    if len(packed) > MAX_DETAIL_BYTES:
-        raise WireError(f"detail ({len(packed)} bytes) is over {MAX_DETAIL_BYTES}")
-    detail = msgpack.unpackb(packed)
-    if not isinstance(detail, dict) or not _NAME_TYPE.issuperset(map(type, detail)):
-        raise WireError("detail is not a map of names")
-    cells = list(map(detail.get, DETAIL_COLUMNS))
-    # One look at all cells of nearly every record: this is the collector's inner loop.
-    if not (_NUMBER_TYPES.issuperset(map(type, cells)) and math.isfinite(sum(filter(None, cells)))):
-        for name, cell in zip(DETAIL_COLUMNS, cells, strict=True):
-            _check_cell(name, cell)
-    return detail
-
-
-_NAME_TYPE = frozenset({str})
-_NUMBER_TYPES = frozenset({type(None), int, float})
-
-
-def _check_cell(name: str, value: object) -> None:
-    if value is None or type(value) in (bool, int):
-        return
-    if isinstance(value, float) and math.isfinite(value):
-        return
-    if isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT_CHARS:
-        return
-    raise ValueError(f"{name} ({str(value)[:40]!r}) must be a finite number or short text")
-
-
-def _detail_cells(detail: Mapping[str, Any]) -> list[Cell]:
-    cells = list(map(detail.get, DETAIL_COLUMNS))
-    if bool in map(type, cells):
-        return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
-    return cells
+def _refusal(exc: Exception) -> WireError:
+    return WireError(f"stream entry is not a measurement: {one_line(repr(exc))}")

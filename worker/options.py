@@ -44,7 +44,7 @@ class PingOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
         within("count", self.count, 1, 10_000)
-        within("interval", self.interval_s, 0.01, 60.0)
+        within("interval", self.interval_s, 0.001, 60.0)
         within("wait_for_reply", self.wait_s, 0.01, 60.0)
         within("size", self.size_bytes, 24, 1400)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from samples import wait_until
 
 from coordinator import embedded
@@ -44,7 +46,11 @@ def test_port_is_on_loopback_and_needs_the_password(server_binary: Path, tmp_pat
         with redis.Redis.from_url(server.url) as connection:
             assert connection.ping()
         port = int(server.url.rpartition(":")[2].partition("/")[0])
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        patience = Retry(NoBackoff(), 0)
+        with (
+            redis.Redis(port=port, retry=patience) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
             stranger.ping()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import redis
@@ -28,10 +29,10 @@ def add(connection: redis.Redis, stream_id: str, number: int, run: str = RUN) ->
 def write_run(connection: redis.Redis, run: str, created: float, closed: float | None) -> None:
     nodes = tuple(PlannedNode(name=name, address="10.0.0.1") for name in "ab")
     plan = Plan(nodes=nodes, sources=(0, 1), targets=(0, 1))
-    record = {"status": "running", "phase": "0", "created": repr(created)}
+    record: dict[Any, Any] = {"status": "running", "phase": "0", "created": repr(created)}
     if closed is not None:
         record |= {"status": "done", "closed": repr(closed)}
-    connection.hset(wire.run_key(run), mapping={**record, "plan": plan.packed()})
+    connection.hset(wire.run_key(run), mapping=record | {"plan": plan.packed()})
 
 
 def test_all_results_come_once_in_order(connection: redis.Redis) -> None:
@@ -65,12 +66,12 @@ def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
 
 
 def test_only_the_part_of_the_stream_written_during_the_run_is_read(
-    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    connection: redis.Redis,
 ) -> None:
-    monkeypatch.setattr(results, "CLOCK_MARGIN_S", 0)
-    for number, seconds in enumerate((0, 10, 11, 12, 20)):
+    margin = results.CLOCK_MARGIN_S
+    for number, seconds in enumerate((0, margin + 9, margin + 10, margin + 12, 2 * margin + 13)):
         add(connection, f"{MS + seconds * 1000}-0", number)
-    write_run(connection, RUN, BEGUN.timestamp() + 10, BEGUN.timestamp() + 12)
+    write_run(connection, RUN, BEGUN.timestamp() + margin + 10, BEGUN.timestamp() + margin + 12)
     assert [m for _, m in results.of_run(connection, RUN)] == [measurement(n) for n in (1, 2, 3)]
 
 

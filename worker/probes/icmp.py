@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import secrets
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 from worker.probes.icmp_clock import WallClock
 from worker.probes.icmp_packet import NONCE_BYTES, EchoCodec
 from worker.probes.icmp_series import EchoOptions, EchoSeries, Target, parse_address
-from worker.probes.icmp_socket import EchoSocket, IcmpNotPermitted, icmp_capability
+from worker.probes.icmp_socket import (
+    EchoSocket,
+    IcmpNotPermitted,
+    Quoted,
+    Received,
+    Sockaddr,
+    icmp_capability,
+)
 
 __all__ = ["EchoOptions", "EchoSeries", "IcmpNotPermitted", "echo_many", "icmp_capability"]
 
@@ -28,9 +35,10 @@ SECOND = 1_000 * MS
 MIN_GAP_NS = 100_000
 #: Least time between two echoes while late ones are caught up with.
 CATCH_UP_GAP_NS = 50_000
-#: A process that wakes from sleep sends its first packet through cold caches; spinning for so long
-#: before an echo warms them, and takes no more than this share of the time between echoes.
-SPIN_NS, SPIN_SHARE = 200_000, 8
+#: A path that was idle for so long has left the caches, which alone costs an echo 10 to 20 µs.
+COLD_NS = MS
+#: A sleep takes about so much longer than asked (prctl(2), PR_SET_TIMERSLACK): not worth it below.
+TIMER_SLACK_NS = 60_000
 #: After opening: the kernel switches its stamping on in the background.
 START_DELAY_NS = 5 * MS
 #: A series waits this long after its last answer, to see a duplicate of it.
@@ -75,46 +83,45 @@ class _Engine:
 
     def __init__(self, addresses: Sequence[str], options: EchoOptions) -> None:
         self.options, self.clock = options, WallClock()
-        self.codecs: dict[int, EchoCodec] = {}
+        self.nonce, self.identifier = secrets.token_bytes(NONCE_BYTES), secrets.randbelow(0x10000)
         self.sockets: dict[int, EchoSocket] = {}
+        self.codecs: dict[int, EchoCodec] = {}
         self.by_descriptor: dict[int, EchoSocket] = {}
         self.poller = select.poll()
         self.targets: list[Target] = []
-        self.families: list[int] = []
-        #: Why a target has no socket address or no socket; its every echo is refused with it.
+        #: Why a target has no address or no socket; each of its echoes is refused with it.
         self.obstacles: dict[int, OSError] = {}
-        self.nonce, self.identifier = secrets.token_bytes(NONCE_BYTES), secrets.randbelow(0x10000)
+        self.count = len(addresses)
         try:
             for index, address in enumerate(addresses):
-                self._add(index, address, len(addresses))
+                self._add(index, address)
         except BaseException:
             self.close()
             raise
-        self.total = len(addresses) * options.count
-        self.gap_ns = max(int(options.interval_s * SECOND) // len(addresses), MIN_GAP_NS)
-        self.spin_ns = min(SPIN_NS, self.gap_ns // SPIN_SHARE)
+        self.total = self.count * options.count
+        self.gap_ns = max(int(options.interval_s * SECOND) // self.count, MIN_GAP_NS)
         self.origin_ns = time.monotonic_ns() + START_DELAY_NS
-        self.last_sent_ns = self.busy_since_ns = 0
-        self.serial = 0
+        self.serial = self.last_sent_ns = self.busy_since_ns = 0
 
-    def _add(self, index: int, address: str, count: int) -> None:
-        family, sockaddr = 0, ()  # type: int, tuple[object, ...]
+    def _add(self, index: int, address: str) -> None:
+        family: int = socket.AF_UNSPEC
+        sockaddr: Sockaddr = ()
         try:
             family, sockaddr = parse_address(address)
             if family not in self.sockets:
-                self._open(family, count)
+                self._open(family)
         except OSError as exc:
             self.obstacles[index] = exc
-        self.families.append(family)
-        self.targets.append(Target(address, sockaddr, int(self.options.wait_s * SECOND)))
+        wait_ns = int(self.options.wait_s * SECOND)
+        self.targets.append(Target(address, family, sockaddr, wait_ns))
 
-    def _open(self, family: int, count: int) -> None:
+    def _open(self, family: int) -> None:
         opened = self.sockets[family] = EchoSocket.open(family, self.identifier)
         self.codecs[family] = EchoCodec(
             family,
             identifier=opened.identifier,
             nonce=self.nonce,
-            targets=count,
+            targets=self.count,
             size_bytes=self.options.size_bytes,
         )
         self.by_descriptor[opened.socket.fileno()] = opened
@@ -125,7 +132,7 @@ class _Engine:
             opened.close()
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, EchoSeries]]:
-        under_way = list(range(len(self.targets)))
+        under_way = list(range(self.count))
         ask_ns = scan_ns = 0
         while under_way:
             now_ns = time.monotonic_ns()
@@ -141,49 +148,53 @@ class _Engine:
                 continue
             if now_ns >= scan_ns:
                 due_ns = {index: self.targets[index].due_ns(SETTLE_NS) for index in under_way}
-                for index in [i for i in under_way if due_ns[i] <= now_ns]:
-                    under_way.remove(index)
+                under_way = [index for index, due in due_ns.items() if due > now_ns]
+                for index in [index for index, due in due_ns.items() if due <= now_ns]:
                     yield index, self._series(index, now_ns)
-                scan_ns = min((due_ns[i] for i in under_way), default=0)
+                scan_ns = min((due_ns[index] for index in under_way), default=0)
             self._wait(min(scan_ns, ask_ns))
 
     def _send_next(self, ask_ns: int) -> None:
-        """Send the next echo if it is due; else wait, no longer than until `ask_ns`."""
+        """Send the next echo if it is due; else wait for that, no longer than until `ask_ns`."""
+        # Echo k of target i is due k intervals and i gaps after the first: evenly, and in order.
         scheduled_ns = self.origin_ns + self.serial * self.gap_ns
         due_ns = max(scheduled_ns, self.last_sent_ns + CATCH_UP_GAP_NS)
-        if time.monotonic_ns() < due_ns - self.spin_ns:
-            self._wait(min(due_ns - self.spin_ns, ask_ns))
+        now_ns = time.monotonic_ns()
+        if now_ns < due_ns:
+            self._wait(min(due_ns, ask_ns))
             return
-        index = self.serial % len(self.targets)
-        target, family = self.targets[index], self.families[index]
+        target = self.targets[self.serial % self.count]
         try:
-            if index in self.obstacles:
-                raise self.obstacles[index]
-            packet = self.codecs[family].request(self.serial)
-            sent_ns = self.sockets[family].send(packet, target.sockaddr, due_ns)
+            sent_ns = self._send(target, now_ns)
         except BlockingIOError as exc:
-            now_ns = time.monotonic_ns()
             self.busy_since_ns = self.busy_since_ns or now_ns
             if now_ns - self.busy_since_ns < BUSY_RETRY_NS:
                 time.sleep(BUSY_PAUSE_S)
                 return
             sent_ns = now_ns
-            target.refuse(sent_ns, exc)
+            target.refuse(now_ns, exc)
         except OSError as exc:
-            sent_ns = time.monotonic_ns()
-            target.refuse(sent_ns, exc)
+            sent_ns = now_ns
+            target.refuse(now_ns, exc)
         else:
             target.sent(sent_ns, scheduled_ns)
-        self._sent(target, sent_ns, scheduled_ns)
-
-    def _sent(self, target: Target, sent_ns: int, scheduled_ns: int) -> None:
         if not target.started_wall_ns:
             target.started_wall_ns = self.clock.to_wall_ns(sent_ns)
         self.serial, self.last_sent_ns, self.busy_since_ns = self.serial + 1, sent_ns, 0
         lag_ns = sent_ns - scheduled_ns
-        if lag_ns > self.gap_ns * len(self.targets) // 2:
+        if lag_ns > self.gap_ns * self.count // 2:
             # Catching up so much would bring two echoes to a target too close: be late for good.
             self.origin_ns += lag_ns
+
+    def _send(self, target: Target, now_ns: int) -> int:
+        obstacle = self.obstacles.get(self.serial % self.count)
+        if obstacle is not None:
+            raise obstacle.with_traceback(None)
+        opened = self.sockets[target.family]
+        packet = self.codecs[target.family].request(self.serial)
+        if now_ns - self.last_sent_ns > COLD_NS:
+            opened.warm(packet, target.sockaddr)
+        return opened.send(packet, target.sockaddr)
 
     def _wait(self, until_ns: int) -> None:
         """Wait for something to read or for a time; within the last millisecond only for a time."""
@@ -192,45 +203,50 @@ class _Engine:
             for descriptor, event in self.poller.poll(left_ns // MS):
                 if event & select.POLLERR:
                     self.by_descriptor[descriptor].errors_pending = True
-        elif left_ns > 0:
-            time.sleep(left_ns / SECOND)
+        elif left_ns > TIMER_SLACK_NS:
+            time.sleep((left_ns - TIMER_SLACK_NS) / SECOND)
 
     def _read(self) -> bool:
+        """Read and count all that has arrived; say whether there was anything."""
         drained = [(family, *opened.drain()) for family, opened in self.sockets.items()]
+        # Sampled after reading: whatever was read was stamped between two samples.
         steady = self.clock.sample()
         read_ns = time.monotonic_ns()
-        any_read = False
         for family, received, quoted in drained:
-            codec = self.codecs[family]
-            any_read = any_read or bool(received or quoted)
-            for reply in received:
-                found = codec.reply(reply.message, reply.start)
-                if found is None:
-                    continue
-                serial, whole = found
-                echo, index = divmod(serial, len(self.targets))
-                target = self.targets[index]
-                if self.families[index] != family or not target.is_at(reply.sender):
-                    continue
-                if not whole:
-                    target.damaged += 1
-                    continue
-                stamp_ns = None
-                if steady and reply.stamp_ns is not None:
-                    stamp_ns = self.clock.to_monotonic_ns(reply.stamp_ns)
-                target.answer(echo, stamp_ns, read_ns)
+            for message in received:
+                self._count_reply(family, message, read_ns, steady)
             for quote in quoted:
-                quoted_serial = codec.quoted(quote.quote, self.serial - 1)
-                if quoted_serial is None:
-                    continue
-                echo, index = divmod(quoted_serial, len(self.targets))
-                target = self.targets[index]
-                if self.families[index] == family and target.is_at(quote.destination):
-                    target.fail(echo, quote.error, read_ns)
-        return any_read
+                self._count_error(family, quote, read_ns)
+        return any(received or quoted for _, received, quoted in drained)
+
+    def _count_reply(self, family: int, message: Received, read_ns: int, steady: bool) -> None:
+        found = self.codecs[family].reply(message.message, message.start)
+        if found is None:
+            return
+        echo, index = divmod(found.serial, self.count)
+        target = self.targets[index]
+        if target.family != family or not target.is_at(message.sender):
+            return
+        if not found.whole:
+            target.damaged += 1
+            return
+        stamp_ns = None
+        if steady and message.stamp_ns is not None:
+            stamp_ns = self.clock.to_monotonic_ns(message.stamp_ns)
+        target.answer(echo, stamp_ns, read_ns)
+
+    def _count_error(self, family: int, quoted: Quoted, read_ns: int) -> None:
+        serial = self.codecs[family].quoted(quoted.quote, self.serial - 1)
+        if serial is None:
+            return
+        echo, index = divmod(serial, self.count)
+        target = self.targets[index]
+        if target.family == family and target.is_at(quoted.destination):
+            target.fail(echo, quoted.error, read_ns)
 
     def _series(self, index: int, now_ns: int) -> EchoSeries:
-        opened = self.sockets.get(self.families[index])
-        drops = opened.dropped() if opened else 0
-        kind: Literal["raw", "datagram", "none"] = opened.kind if opened else "none"
-        return self.targets[index].series(now_ns, drops, kind)
+        target = self.targets[index]
+        opened = self.sockets.get(target.family)
+        if opened is None:
+            return target.series(now_ns, 0, "none")
+        return target.series(now_ns, opened.dropped(), opened.kind)

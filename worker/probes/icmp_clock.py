@@ -14,8 +14,11 @@ from collections.abc import Callable
 #: samples of an untouched clock differ by less than a microsecond.
 STEP_NS = 1_000_000
 
-#: The nearest pair of readings of this many is used, as the process may lose the CPU between two.
-READINGS = 3
+#: A wall-clock reading between two monotonic ones so near to each other is exact enough.
+NEAR_NS = 1_000
+
+#: Else the nearest of so many is taken: the process may lose the CPU between two readings.
+READINGS = 4
 
 
 class WallClock:
@@ -55,4 +58,6 @@ class WallClock:
             before, wall, after = self._monotonic_ns(), self._wall_ns(), self._monotonic_ns()
             if narrowest is None or after - before < narrowest:
                 narrowest, offset_ns = after - before, wall - (before + after) // 2
+            if narrowest <= NEAR_NS:
+                break
         return offset_ns

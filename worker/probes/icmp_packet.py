@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Type, code, checksum, identifier, sequence (RFC 792, RFC 4443 section 4.1).
 HEADER = struct.Struct("!BBHHH")
@@ -82,6 +83,13 @@ class IcmpError:
         return f"{self.kind.replace('_', ' ')}, said {self.said_by}"
 
 
+class Reply(NamedTuple):
+    """A reply: to which echo, and whether the payload came back `whole`, as it was sent."""
+
+    serial: int
+    whole: bool
+
+
 class EchoCodec:
     """The echoes of one call on one socket: identifier, nonce, size and number of targets."""
 
@@ -116,7 +124,7 @@ class EchoCodec:
         head = (self.request_type, 0, checksum, self.identifier, sequence)
         return HEADED.pack(*head, self.nonce, target, echo) + self.filler
 
-    def reply(self, message: bytes, start: int) -> tuple[int, bool] | None:
+    def reply(self, message: bytes, start: int) -> Reply | None:
         """
         Recognise a reply to one of our echoes.
 
@@ -125,8 +133,7 @@ class EchoCodec:
             start: Where ICMP begins in it.
 
         Returns:
-            The echo's serial, and whether the rest of the payload came back as it was sent; None
-            when it is no reply to an echo of this call.
+            None when it is no reply to an echo of this call.
         """
         if start < 0 or len(message) < start + HEADED.size:
             return None
@@ -138,7 +145,7 @@ class EchoCodec:
         serial = int(echo * self.targets + target)
         if target >= self.targets or serial & 0xFFFF != sequence:
             return None
-        return serial, message[start + HEADED.size :] == self.filler
+        return Reply(serial, message[start + HEADED.size :] == self.filler)
 
     def quoted(self, quote: bytes, latest: int) -> int | None:
         """

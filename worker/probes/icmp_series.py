@@ -118,6 +118,7 @@ class Target:
     """The echoes to one address while they are under way."""
 
     address: str
+    family: int
     sockaddr: tuple[Any, ...]
     wait_ns: int
     sent_ns: array[int] = field(default_factory=lambda: array("q"))

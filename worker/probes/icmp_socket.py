@@ -27,6 +27,8 @@ from worker.probes.icmp_packet import (
 
 #: asm-generic/socket.h
 SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MEMINFO = 26, 32, 33, 35, 55
+#: linux/socket.h: do everything but send.
+MSG_PROBE = 0x10
 #: linux/in.h, linux/in6.h: queue ICMP errors for us instead of forgetting them.
 IP_RECVERR, IPV6_RECVERR = 11, 25
 #: linux/icmp.h, linux/icmpv6.h; the levels are the protocols of a raw socket.
@@ -144,9 +146,18 @@ class EchoSocket:
             raise
         return cls(opened, family, kind, identifier)
 
-    def send(self, packet: bytes, address: Sockaddr, due_ns: int) -> int:
+    def warm(self, packet: bytes, address: Sockaddr) -> None:
+        """Walk an echo's way into the kernel without sending it, to bring it into the caches."""
+        if self.kind == "datagram":  # over IPv6 the kernel sends it all the same (net/ipv6/ping.c)
+            return
+        try:
+            self.socket.sendto(packet, MSG_PROBE, address)
+        except OSError:  # `send` meets it again if it was this echo's own
+            self.errors_pending = True
+
+    def send(self, packet: bytes, address: Sockaddr) -> int:
         """
-        Spin until an echo is due, then send it.
+        Send an echo.
 
         Returns:
             Monotonic nanoseconds at which it was handed to the kernel.
@@ -157,8 +168,7 @@ class EchoSocket:
         """
         refusal: OSError | None = None
         for _ in range(SEND_ATTEMPTS):
-            while (now_ns := time.monotonic_ns()) < due_ns:
-                pass
+            now_ns = time.monotonic_ns()
             try:
                 self.socket.sendto(packet, address)
             except OSError as exc:

@@ -84,7 +84,7 @@ def parse_version(text: str) -> Version:
 
 
 def why_unable(iperf3: Iperf3 | None, options: TransferOptions) -> str | None:
-    """Say why a test with these options cannot be run here, and what is needed; None when it can."""
+    """Say why such a test cannot be run here, and what it needs; None when it can."""
     if iperf3 is None:
         return "iperf3 is not on PATH; install iperf3 3.7 or newer"
     if iperf3.version < MIN_VERSION:

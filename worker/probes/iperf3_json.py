@@ -13,11 +13,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from worker.measurement import Outcome
 from worker.probes.iperf3_errors import classify, first_line
+from worker.probes.iperf3_report import Flow, Interval, Iperf3Report, Side
 
 #: 64 streams for an hour print some 60 MB; what a test of ours prints is below 3 MB.
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
@@ -36,83 +36,13 @@ MODULE = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """About one second of one direction, as the side that printed it saw it."""
-
-    start_s: float
-    end_s: float
-    mbps: float
-    retransmits: int | None
-    omitted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow:
-    """
-    One direction of a test; each number None when it was not measured.
-
-    Attributes:
-        throughput_mbps: Goodput at the receiver, 10^6 bit/s.
-        bytes_received: Data that the receiver got.
-        elapsed_s: Time in which it got them, by its own clock.
-        sent_mbps: What the sender handed to its kernel, 10^6 bit/s.
-        bytes_sent: The same in bytes.
-        retransmits: TCP segments sent again.
-        congestion: The sender's congestion control.
-        sent: UDP packets sent.
-        received: UDP packets received.
-        undecided: UDP packets of the last `UDP_WAIT_S` that may still have been on the way.
-        packet_loss_pct: Share of the packets whose fate is known that did not arrive (RFC 7680).
-        jitter_rfc3550_ms: Smoothed one-way jitter at the receiver.
-        out_of_order: UDP packets that came after a later one.
-        intervals: In order, those of the omitted time too.
-        intervals_at: Which end the intervals were seen at.
-    """
-
-    throughput_mbps: float | None = None
-    bytes_received: int | None = None
-    elapsed_s: float | None = None
-    sent_mbps: float | None = None
-    bytes_sent: int | None = None
-    retransmits: int | None = None
-    congestion: str | None = None
-    sent: int | None = None
-    received: int | None = None
-    undecided: int | None = None
-    packet_loss_pct: float | None = None
-    jitter_rfc3550_ms: float | None = None
-    out_of_order: int | None = None
-    intervals: tuple[Interval, ...] = ()
-    intervals_at: Literal["sender", "receiver"] = "receiver"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Iperf3Report:
-    """
-    One run of the client.
-
-    Attributes:
-        outcome: What became of it; `ok` means that every direction asked for has its throughput.
-        error: One line for a person, empty when `ok`.
-        version: Of the iperf3 that printed it.
-        outbound: Data from the client to the server, if asked for.
-        inbound: Data from the server to the client, if asked for.
-        cpu_near_pct: CPU time of the client's process, percent of one core.
-        cpu_far_pct: The same of the server's.
-    """
-
-    outcome: Outcome
-    error: str = ""
-    version: str | None = None
-    outbound: Flow | None = None
-    inbound: Flow | None = None
-    cpu_near_pct: float | None = None
-    cpu_far_pct: float | None = None
-
-
 def parse_report(
-    output: bytes, stderr: bytes = b"", *, udp: bool = False, reverse: bool = False, bidir: bool = False
+    output: bytes,
+    stderr: bytes = b"",
+    *,
+    udp: bool = False,
+    reverse: bool = False,
+    bidir: bool = False,
 ) -> Iperf3Report:
     """
     Read what the client printed; never raises.
@@ -166,7 +96,8 @@ def _first_object(output: bytes) -> Json | None:
 
 def _verdict(document: Json, failure: Any, flows: Sequence[Flow]) -> tuple[Outcome, str]:
     if failure is not None:
-        text = first_line(failure if isinstance(failure, str) else "iperf3 failed without a word")
+        said = first_line(failure) if isinstance(failure, str) else ""
+        text = said or "iperf3 failed and does not say why"
         return classify(text, measured=any(flow.intervals for flow in flows)), text
     if any(flow.throughput_mbps is None for flow in flows):
         if any(flow.intervals for flow in flows) or _object(document.get("end")):
@@ -190,7 +121,7 @@ def _flow(
 ) -> Flow:
     """Read one direction; of a test that failed only its intervals, as its sums hold literal 0s."""
     intervals = _intervals(document, f"sum{suffix}")
-    at: Literal["sender", "receiver"] = "receiver" if inbound else "sender"
+    at: Side = "receiver" if inbound else "sender"
     end = _object(document.get("end"))
     got, sent = _object(end.get(f"sum_received{suffix}")), _object(end.get(f"sum_sent{suffix}"))
     if not complete or (bidir and "sum_received_bidir_reverse" not in end):
@@ -198,7 +129,6 @@ def _flow(
         return Flow(intervals=intervals, intervals_at=at)
     if udp:
         return _udp_flow(document, got, sent, _object(end.get("sum")), inbound, intervals)
-    congestion = end.get("receiver_tcp_congestion" if bidir and inbound else "sender_tcp_congestion")
     return Flow(
         throughput_mbps=_rate_mbps(got),
         bytes_received=_count(got, "bytes"),
@@ -206,12 +136,15 @@ def _flow(
         sent_mbps=_rate_mbps(sent),
         bytes_sent=_count(sent, "bytes"),
         retransmits=_count(sent, "retransmits"),
-        congestion=congestion
-        if isinstance(congestion, str) and MODULE.fullmatch(congestion)
-        else None,
+        congestion=_congestion(end, "receiver" if bidir and inbound else "sender"),
         intervals=intervals,
         intervals_at=at,
     )
+
+
+def _congestion(end: Json, end_name: Side) -> str | None:
+    name = end.get(f"{end_name}_tcp_congestion")
+    return name if isinstance(name, str) and MODULE.fullmatch(name) else None
 
 
 def _udp_flow(
@@ -292,7 +225,7 @@ def _old_udp_flow(
     intervals: tuple[Interval, ...],
 ) -> Flow:
     total, lost = _count(both, "packets"), _count(both, "lost_packets")
-    at: Literal["sender", "receiver"] = "receiver" if inbound else "sender"
+    at: Side = "receiver" if inbound else "sender"
     elapsed_s = _real(both, "seconds", MAX_SECONDS)
     if not total or lost is None or not size or lost > total or not elapsed_s:
         return Flow(intervals=intervals, intervals_at=at)

@@ -81,9 +81,7 @@ def serve_one_test(
         finally:
             server.kill()
     first, last = (min(ports), max(ports)) if ports else (0, 0)
-    return Served(
-        outcome=Outcome.TARGET_BUSY, error=f"none of the ports {first} to {last} is free"
-    )
+    return Served(outcome=Outcome.TARGET_BUSY, error=f"none of the ports {first} to {last} is free")
 
 
 def _argv(

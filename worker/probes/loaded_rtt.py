@@ -1,8 +1,8 @@
 """
 Round-trip time of a path while a throughput test loads it.
 
-Runs the ICMP engine in a thread beside the test. Needs what `icmp_socket` needs; without it there is
-no loaded RTT, and the test is as good as before.
+Runs the ICMP engine in a thread beside the test. Needs what `icmp_socket` needs; without it there
+is no loaded RTT, and the test is as good as before.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import threading
 
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
 
-#: Full buffers of seconds are known from mobile links; a later reply is a loss.
-WAIT_S = 3.0
-MIN_INTERVAL_S = 0.05
+#: 33 echoes a second are 22 kbit/s each way.
+MIN_INTERVAL_S = 0.03
 MAX_ECHOES = 200
 
 
 class LoadedRtt:
     """Pings one address over part of a test; start it once the test was started."""
 
-    def __init__(self, address: str, *, begin_s: float, end_s: float) -> None:
+    def __init__(self, address: str, *, begin_s: float, end_s: float, wait_s: float) -> None:
         """
         Ping from `begin_s` to `end_s`, both in seconds from now.
 
         Args:
             address: Literal address.
             begin_s: When the link is loaded, and TCP past its slow start.
-            end_s: When the data ends.
+            end_s: When the last echo is sent.
+            wait_s: Tmax of RFC 6673: a later reply is a loss.
         """
         self._address, self._begin_s = address, begin_s
         window_s = max(end_s - begin_s, MIN_INTERVAL_S)
         interval_s = max(MIN_INTERVAL_S, window_s / MAX_ECHOES)
         self._options = EchoOptions(
-            count=max(1, int(window_s / interval_s)), interval_s=interval_s, wait_s=WAIT_S
+            count=max(1, int(window_s / interval_s)), interval_s=interval_s, wait_s=wait_s
         )
         self._stopped = threading.Event()
         self._series: EchoSeries | None = None
@@ -41,7 +41,7 @@ class LoadedRtt:
         self._thread.start()
 
     def series(self) -> EchoSeries | None:
-        """Wait for the last replies, at most `WAIT_S`; None when it was stopped or not permitted."""
+        """Wait for the last replies, up to `wait_s`; None when stopped or not permitted."""
         self._thread.join()
         return self._series
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-import icmplib  # type: ignore[import-untyped]  # ships neither stubs nor py.typed
+import icmplib
 
 from worker.measurement import Measurement, Outcome
 from worker.options import PingOptions

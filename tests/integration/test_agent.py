@@ -1,0 +1,251 @@
+"""A node as a process: registers, measures, refuses, is restarted, goes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from integration.nodes import alive, cli, eventually, start_worker, workers
+from rq import Queue
+
+from coordinator import Mesh
+from coordinator.embedded import EmbeddedServer
+from coordinator.nodes import read_nodes
+from coordinator.results import of_run
+from worker import wire
+from worker.measurement import Outcome
+from worker.probes.icmp import icmp_capability
+
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping"),
+]
+
+
+@pytest.fixture
+def pair(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Two nodes, a and b."""
+    with workers(redis_url, connection, tmp_path, ["a", "b"]) as started:
+        yield started
+
+
+def log_of(folder: Path, name: str) -> str:
+    return (folder / f"{name}.log").read_text()
+
+
+def children_of(pid: int) -> list[int]:
+    text = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in text.stdout.split()]
+
+
+@pytest.mark.usefixtures("pair")
+def test_mesh_is_measured_in_three_lines(redis_url: str) -> None:
+    matrix = Mesh(redis_url).run(count=3, interval_s=0.05).wait().matrix()
+    assert matrix.value("a", "b") is not None
+    assert matrix.value("a", "a") is None
+
+
+def test_node_says_what_it_is(pair: dict[str, Any], connection: redis.Redis) -> None:
+    found = {node.name: node for node in read_nodes(connection)}
+    assert found["a"].address == "127.0.0.1"
+    assert found["a"].icmp in ("raw", "datagram")
+    offset = found["a"].clock_offset_ms
+    assert offset is not None
+    assert abs(offset) < 50  # one machine, one clock
+    assert pair["a"].poll() is None
+
+
+@pytest.mark.usefixtures("pair")
+def test_second_node_of_the_same_name_is_refused(redis_url: str, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    process = start_worker(redis_url, "a", "127.0.0.9", other)
+    assert process.wait(20) == 2
+    said = log_of(other, "a").strip().splitlines()
+    assert len(said) == 1
+    assert "taken by a live node" in said[0]
+
+
+@pytest.mark.usefixtures("pair")
+def test_same_name_in_the_same_state_folder_is_refused(redis_url: str, tmp_path: Path) -> None:
+    process = start_worker(redis_url, "a", "127.0.0.9", tmp_path)
+    assert process.wait(20) == 2
+    assert "in use by another worker on this machine" in log_of(tmp_path, "a")
+
+
+def test_killed_supervisor_takes_its_workers_along_and_may_come_back_at_once(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    children = children_of(pair["a"].pid)
+    assert len(children) == 2
+    pair["a"].kill()
+    pair["a"].wait()
+    eventually(lambda: not any(map(_exists, children)), "its workers are gone")
+    pair["a"] = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
+    eventually(lambda: log_of(tmp_path, "a").count("is ready") == 2, "it is back")
+    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert sorted(alive(connection)) == ["a", "b"]
+
+
+def _exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_killed_prober_is_restarted(pair: dict[str, Any], redis_url: str) -> None:
+    before = children_of(pair["a"].pid)
+    for child in before:
+        os.kill(child, signal.SIGKILL)
+    eventually(
+        lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers"
+    )
+    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+
+
+def test_sigterm_ends_a_node_within_ten_seconds_and_says_goodbye(
+    pair: dict[str, Any], connection: redis.Redis
+) -> None:
+    pair["a"].terminate()
+    assert pair["a"].wait(10) == 0
+    assert alive(connection) == ["b"]
+
+
+def test_row_in_hand_is_handed_back_and_finished_after_a_restart(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    run = Mesh(redis_url).run(count=30, interval_s=0.1)
+    started = wire.started_field(0, 0)
+    eventually(lambda: bool(connection.hexists(wire.run_key(run.id), started)), "a has begun")
+    pair["a"].terminate()
+    assert pair["a"].wait(10) == 0
+    assert connection.llen(wire.queue_key(wire.node_queue("a"))) == 1
+    pair["a"] = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
+    run.wait()
+    assert [m.outcome for _, m in of_run(connection, run.id)] == [Outcome.OK] * 2
+
+
+def test_crashed_sweep_ends_with_rows_that_say_so(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis
+) -> None:
+    run = Mesh(redis_url).run(count=100, interval_s=0.1, sources=["a"])
+    probers = children_of(pair["a"].pid)
+    eventually(lambda: any(children_of(p) for p in probers), "the sweep is under way")
+    (horse,) = [h for p in probers for h in children_of(p)]
+    os.kill(horse, signal.SIGKILL)
+    run.wait()
+    assert [m.outcome for _, m in of_run(connection, run.id)] == [Outcome.CRASHED]
+
+
+@pytest.mark.usefixtures("pair")
+def test_target_that_is_no_node_is_denied(redis_url: str, connection: redis.Redis) -> None:
+    mesh = Mesh(redis_url)
+    plan = mesh.plan(count=1, sources=["a"], targets=["b"])
+    connection.hset(wire.node_key("b"), "address", "127.0.0.77")
+    run = mesh.start(plan).wait()
+    (row,) = [m for _, m in of_run(connection, run.id)]
+    assert row.outcome is Outcome.DENIED
+
+
+@pytest.mark.usefixtures("pair")
+def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    ours = Queue(wire.node_queue("a"), connection=connection, serializer=wire.MsgpackSerializer)
+    ours.enqueue_call("os.system", args=[f"touch {trap}"])
+    ours.enqueue_call(wire.SWEEP, kwargs={"run": "x", "phase": "y", "source": []})
+    ours.enqueue_call(wire.SWEEP, args=["a", 0, 0])
+    ours.enqueue_call(wire.SWEEP, kwargs={"nonsense": 1})
+    ours.enqueue_call(wire.ADVANCE, kwargs={"run": ["not", "text"]})
+    pickled = Queue(wire.node_queue("a"), connection=connection)
+    pickled.enqueue_call("subprocess.call", args=[["touch", str(trap)]])
+    job = ours.create_job(wire.ADVANCE, kwargs={"run": "none"}, timeout=5)
+    job.save()
+    connection.hset(job.key, "success_callback_name", "os.abort")
+    connection.hset(job.key, "failure_callback_name", "os.abort")
+    ours.push_job_id(job.id)
+    broken = ours.create_job(wire.ADVANCE, kwargs={"run": "none"})
+    broken.save()
+    connection.hset(broken.key, mapping={"status": "no such status", "timeout": "-5"})
+    ours.push_job_id(broken.id)
+    bomb = ours.create_job(wire.ADVANCE, kwargs={"run": "none"})
+    bomb.save()
+    connection.hset(bomb.key, "data", pickle.dumps(os.abort))
+    ours.push_job_id(bomb.id)
+    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert not trap.exists()
+    assert "not on the allow-list" in log_of(tmp_path, "a")
+    assert "restart" not in log_of(tmp_path, "a")
+    assert log_of(tmp_path, "a").count("starts again") == 0
+
+
+def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    connection = wire.connect(redis_server.url)
+    with workers(redis_server.url, connection, tmp_path, ["a", "b"]) as started:
+        redis_server.kill()
+        eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
+        redis_server.start()
+        matrix = Mesh(redis_server.url).run(count=1).wait().matrix()
+        assert matrix.value("a", "b") is not None
+        assert all(process.poll() is None for process in started.values())
+
+
+def test_nodes_register_anew_when_redis_has_lost_its_data(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis
+) -> None:
+    assert pair
+    connection.flushall()
+    eventually(lambda: sorted(alive(connection)) == ["a", "b"], "both are registered again")
+    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+
+
+def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: EmbeddedServer) -> None:
+    connection = wire.connect(redis_server.url)
+    connection.config_set("requirepass", "hunter2")
+    url = redis_server.url.replace("unix://", "unix://:hunter2@")
+    process = start_worker(url, "a", "127.0.0.1", tmp_path)
+    eventually(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
+    argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    redis_server.kill()
+    eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
+    process.terminate()
+    process.wait(15)
+    assert b"hunter2" not in argv
+    assert "hunter2" not in log_of(tmp_path, "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["run", "--nodes", "zz"], 2, "not registered"),
+        (["run", "--nodes=-x"], 2, "node name"),
+        (["run", "--count", "0"], 2, "count (0)"),
+        (["run", "--csv", "/proc/no/such.csv"], 2, "csv"),
+        (["show", "nope"], 2, "not known"),
+        (["cancel", "nope"], 2, "not known"),
+        (["worker", "--name", "-x"], 2, "node name"),
+        (["worker", "--address", "224.0.0.1"], 2, "224.0.0.1"),
+        (["verify", "last", "--csv", "/nowhere.csv"], 2, "not known"),
+        (["bogus"], 2, "No such command"),
+        (["run", "--bogus"], 2, "--bogus"),
+        (["nodes", "--redis", "redis://127.0.0.1:1"], 3, "does not answer"),
+        (["nodes", "--redis", "nonsense"], 2, "Redis URL"),
+        (["--config", "/nowhere.toml", "nodes"], 2, "/nowhere.toml"),
+    ],
+)
+@pytest.mark.usefixtures("pair")
+def test_wrong_use_is_one_line_and_an_exit_code(
+    redis_url: str, arguments: list[str], code: int, word: str
+) -> None:
+    done = cli(redis_url, *arguments)
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert word in errors[0]
+    assert "Traceback" not in done.stderr

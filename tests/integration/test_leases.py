@@ -1,0 +1,425 @@
+"""Leases on a real server: both ends or neither, budgets exact, waiting prompt and cheap."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import permutations
+from typing import Any
+
+import pytest
+import redis
+
+from worker import leases, wire
+from worker.leases import Attempt, End, Lease
+from worker.schedule import tournament_order
+from worker.turns import Keeper, Turns
+
+pytestmark = pytest.mark.redis
+
+A, B, C = End(name="a"), End(name="b"), End(name="c")
+LIMIT_S = 10.0
+
+
+def take(connection: redis.Redis, source: End, *targets: End, **how: Any) -> Attempt:
+    return leases.acquire(connection, leases.new_token(), source, targets, **how)
+
+
+def held(connection: redis.Redis, source: End, *targets: End, **how: Any) -> Lease:
+    lease = take(connection, source, *targets, **how).lease
+    assert lease is not None
+    return lease
+
+
+def keys(connection: redis.Redis, pattern: str = "ptzmesh:lease:*") -> set[bytes | str]:
+    return set(connection.keys(pattern))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@contextmanager
+def watched(connection: redis.Redis) -> Iterator[dict[str, int]]:
+    """Count the commands of clients, and those inside scripts, until the block ends."""
+    before = calls(connection)
+    spent: dict[str, int] = {}
+    yield spent
+    spent.update({name: n - before.get(name, 0) for name, n in calls(connection).items()})
+
+
+def calls(connection: redis.Redis) -> dict[str, int]:
+    stats = connection.info("commandstats")
+    return {name.removeprefix("cmdstat_"): int(row["calls"]) for name, row in stats.items()}
+
+
+def test_both_ends_are_held_or_neither(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    assert (lease.source, lease.target) == ("a", "b")
+    assert keys(connection) == {b"ptzmesh:lease:a", b"ptzmesh:lease:b"}
+    assert take(connection, C, A, B).lease is None
+    assert take(connection, C, B).lease is None
+    assert take(connection, A, C).lease is None
+    assert keys(connection) == {b"ptzmesh:lease:a", b"ptzmesh:lease:b"}
+
+
+def test_first_target_in_order_that_is_free_is_taken(connection: redis.Redis) -> None:
+    held(connection, B, End(name="d"))
+    assert held(connection, A, B, End(name="d"), C).target == "c"
+
+
+def test_who_holds_which_node_is_known_by_the_token(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    assert leases.holds(connection, "b", lease.token)
+    assert not leases.holds(connection, "b", "another")
+    assert not leases.holds(connection, "c", lease.token)
+
+
+def test_same_call_again_gives_the_same_lease_and_reserves_once(connection: redis.Redis) -> None:
+    token = leases.new_token()
+    first = leases.acquire(connection, token, A, [C, B], reserve_bytes=10)
+    again = leases.acquire(connection, token, A, [C, B], reserve_bytes=10)
+    assert first.lease == again.lease
+    assert first.lease is not None
+    assert leases.spent_today(connection, ["a", "c"]) == {"a": 10, "c": 10}
+
+
+def test_only_the_token_gives_up_what_it_holds(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    other = Lease(token=leases.new_token(), source="a", target="b")
+    leases.release(connection, other)
+    assert not leases.renew(connection, other)
+    assert len(keys(connection)) == 2
+    leases.release(connection, lease)
+    assert not keys(connection)
+
+
+def test_late_release_leaves_the_next_holder_alone(connection: redis.Redis) -> None:
+    lease = held(connection, A, B, ttl_s=0.03)
+    until(lambda: not keys(connection))
+    next_one = held(connection, C, B)
+    leases.release(connection, lease)
+    assert leases.holds(connection, "b", next_one.token)
+    assert not leases.renew(connection, lease)
+    assert not connection.exists(leases.lease_key("a"))
+
+
+def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
+    held(connection, A, B, ttl_s=0.2)
+    attempt = take(connection, C, B)
+    assert attempt.lease is None
+    assert attempt.lapses_s is not None
+    assert 0.1 < attempt.lapses_s <= 0.2
+    until(lambda: take(connection, C, B).lease is not None)
+
+
+def test_renewed_lease_outlives_its_first_time(connection: redis.Redis) -> None:
+    lease = held(connection, A, B, ttl_s=0.2)
+    assert leases.renew(connection, lease, ttl_s=60)
+    assert connection.pttl(leases.lease_key("a")) > 50_000
+    assert connection.pttl(leases.lease_key("b")) > 50_000
+
+
+def test_lease_that_nobody_took_is_renewed_after_it_lapsed(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    connection.delete(leases.lease_key("a"), leases.lease_key("b"))
+    assert leases.renew(connection, lease)
+    assert leases.holds(connection, "a", lease.token)
+
+
+def test_keeper_notices_that_the_lease_is_lost(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    keeper = Keeper(connection, lease, ttl_s=0.03)
+    until(lambda: connection.pttl(leases.lease_key("a")) <= 30 or keeper.lost())
+    assert not keeper.lost()
+    connection.set(leases.lease_key("a"), "another")
+    until(keeper.lost)
+
+
+def test_shared_link_carries_its_capacity_and_no_more(connection: redis.Redis) -> None:
+    ends = [End(name=f"n{i}", links={"cell-7": 2}) for i in range(3)]
+    others = [End(name=f"m{i}") for i in range(3)]
+    first = held(connection, ends[0], others[0])
+    held(connection, others[1], ends[1])
+    assert take(connection, ends[2], others[2]).lease is None
+    assert not connection.exists(leases.lease_key("n2"), leases.lease_key("m2"))
+    leases.release(connection, first)
+    assert take(connection, ends[2], others[2]).lease is not None
+
+
+def test_link_on_both_ends_is_on_the_way_once(connection: redis.Redis) -> None:
+    a, b = End(name="a", links={"hub": 1}), End(name="b", links={"hub": 1})
+    lease = held(connection, a, b)
+    assert lease.links == ("hub",)
+    assert connection.zcard(leases.link_key("hub")) == 1
+
+
+def test_link_of_a_crashed_test_is_free_after_its_time(connection: redis.Redis) -> None:
+    a, b = End(name="a", links={"cell": 1}), End(name="b", links={"cell": 1})
+    held(connection, a, C, ttl_s=0.05)
+    assert take(connection, b, End(name="d")).lease is None
+    until(lambda: take(connection, b, End(name="d")).lease is not None)
+
+
+def test_bytes_are_reserved_before_and_settled_after(connection: redis.Redis) -> None:
+    lease = held(connection, A, B, reserve_bytes=1000)
+    assert leases.spent_today(connection, ["a", "b", "c"]) == {"a": 1000, "b": 1000, "c": 0}
+    leases.release(connection, lease, spent_bytes=400)
+    leases.release(connection, lease, spent_bytes=400)
+    assert leases.spent_today(connection, ["a", "b"]) == {"a": 400, "b": 400}
+
+
+def test_bytes_of_a_test_that_nobody_settled_stay_spent(connection: redis.Redis) -> None:
+    lease = held(connection, A, B, reserve_bytes=1000)
+    leases.release(connection, lease)
+    assert leases.spent_today(connection, ["a"]) == {"a": 1000}
+    other = held(connection, A, B, reserve_bytes=500, ttl_s=0.02)
+    until(lambda: not keys(connection))
+    assert leases.spent_today(connection, ["a"]) == {"a": 1500}
+    leases.release(connection, other, spent_bytes=1)
+    assert leases.spent_today(connection, ["a"]) == {"a": 1001}
+
+
+def test_large_counts_of_bytes_stay_exact(connection: redis.Redis) -> None:
+    large = 10**15 + 1
+    lease = held(connection, A, B, reserve_bytes=large)
+    assert leases.spent_today(connection, ["a"]) == {"a": large}
+    leases.release(connection, lease, spent_bytes=large - 3)
+    assert leases.spent_today(connection, ["a"]) == {"a": large - 3}
+
+
+def test_target_over_its_budget_is_passed_over_and_named(connection: redis.Redis) -> None:
+    poor = End(name="b", bytes_per_day=999)
+    attempt = take(connection, A, poor, C, reserve_bytes=1000)
+    assert attempt.over_budget == ("b",)
+    assert attempt.lease is not None
+    assert attempt.lease.target == "c"
+    assert leases.spent_today(connection, ["b"]) == {"b": 0}
+
+
+def test_source_over_its_budget_takes_nothing(connection: redis.Redis) -> None:
+    attempt = take(connection, End(name="a", bytes_per_day=999), B, reserve_bytes=1000)
+    assert attempt.source_over_budget
+    assert attempt.lease is None
+    assert not keys(connection)
+    assert not connection.hgetall(leases.WAITING)
+
+
+def test_budget_is_never_exceeded_by_many_at_once(redis_url: str, connection: redis.Redis) -> None:
+    def spend(number: int) -> int:
+        own, got = wire.connect(redis_url), 0
+        hub = End(name="hub", bytes_per_day=1000)
+        for attempt in range(40):
+            lease = take(own, End(name=f"n{number}"), hub, reserve_bytes=100).lease
+            if lease is not None:
+                got += 1
+                leases.release(own, lease, spent_bytes=100 if attempt % 2 else 90)
+        own.close()
+        return got
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(spend, range(8))) >= 10
+    assert 900 < leases.spent_today(connection, ["hub"])["hub"] <= 1000
+
+
+def contend(url: str, number: int, seconds: float, report: Any) -> None:
+    """Take and give up leases among eight nodes as fast as possible, marking who is in a test."""
+    connection, rng = wire.connect(url), random.Random(number)
+    names, overlaps, taken = [f"n{i}" for i in range(8)], 0, 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        source, *targets = rng.sample(names, 4)
+        lease = take(connection, End(name=source), *(End(name=t) for t in targets)).lease
+        if lease is None:
+            continue
+        pair, taken = (lease.source, lease.target), taken + 1
+        overlaps += sum(connection.incr(f"busy:{name}") != 1 for name in pair)
+        for name in pair:
+            connection.decr(f"busy:{name}")
+        leases.release(connection, lease)
+    report.put((taken, overlaps))
+    connection.close()
+
+
+def test_no_node_is_ever_in_two_tests_whatever_the_contention(redis_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    report = context.Queue()
+    workers = [
+        context.Process(target=contend, args=(redis_url, number, 1.5, report))
+        for number in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    counts = [report.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    report.close()
+    report.join_thread()
+    assert sum(taken for taken, _ in counts) > 100
+    assert sum(overlaps for _, overlaps in counts) == 0
+
+
+def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    started: list[float] = []
+
+    def wait_for_b() -> None:
+        own = wire.connect(redis_url)
+        turns = Turns(own, C, [B], keeps_order=False)
+        assert turns.take() is not None
+        started.append(time.monotonic())
+        own.close()
+
+    waiting = threading.Thread(target=wait_for_b)
+    waiting.start()
+    until(lambda: bool(connection.hget(leases.WAITING, "c")))
+    time.sleep(0.05)
+    given_up = time.monotonic()
+    leases.release(connection, lease)
+    waiting.join(LIMIT_S)
+    assert started[0] - given_up < 0.1
+
+
+def test_lapse_lets_who_waits_begin_within_100_ms(redis_url: str, connection: redis.Redis) -> None:
+    held(connection, A, B, ttl_s=0.3)
+    lapses_at = time.monotonic() + 0.3
+    own = wire.connect(redis_url)
+    assert Turns(own, C, [B], keeps_order=False).take() is not None
+    assert time.monotonic() - lapses_at < 0.1
+    own.close()
+
+
+def test_release_wakes_only_who_can_use_it(connection: redis.Redis) -> None:
+    lease, other = held(connection, A, B), held(connection, C, End(name="d"))
+    assert take(connection, End(name="e"), B).lease is None
+    assert take(connection, End(name="f"), C).lease is None
+    assert take(connection, B, End(name="f")).lease is None
+    leases.release(connection, lease)
+    assert keys(connection, "ptzmesh:wake:*") == {b"ptzmesh:wake:e", b"ptzmesh:wake:b"}
+    assert set(connection.hgetall(leases.WAITING)) == {b"f"}
+    leases.release(connection, other)
+    assert b"ptzmesh:wake:f" in keys(connection, "ptzmesh:wake:*")
+
+
+def test_who_held_the_target_hears_that_it_wants_to_test_back(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    assert take(connection, B, C, A).lease is None
+    assert leases.release(connection, lease)
+    lease = held(connection, A, B)
+    assert take(connection, B, C).lease is None
+    assert not leases.release(connection, lease)
+
+
+def test_who_leaves_is_not_woken(connection: redis.Redis) -> None:
+    lease = held(connection, A, B)
+    take(connection, C, B)
+    leases.leave(connection, "c")
+    leases.release(connection, lease)
+    assert not keys(connection, "ptzmesh:wake:*")
+
+
+def test_waiting_costs_no_more_than_one_command_a_source_each_second(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    held(connection, A, B, ttl_s=600)
+    stop = threading.Event()
+
+    def wait_for_b(number: int) -> None:
+        own = wire.connect(redis_url)
+        Turns(own, End(name=f"w{number}"), [B], should_stop=stop.is_set).take()
+        own.close()
+
+    with ThreadPoolExecutor(10) as pool:
+        for number in range(10):
+            pool.submit(wait_for_b, number)
+        until(lambda: connection.hlen(leases.WAITING) == 10)
+        time.sleep(0.5)
+        with watched(connection) as spent:
+            time.sleep(4.0)
+        stop.set()
+    assert spent.get("evalsha", 0) == 0
+    assert spent["blpop"] <= 4 * 10
+
+
+def test_scripts_take_less_than_a_millisecond_in_a_mesh_of_many(connection: redis.Redis) -> None:
+    """All of 64 targets busy, each on a link, and 200 sources waiting for them."""
+    targets = [End(name=f"target-{i}", links={f"link-{i}": 1}) for i in range(64)]
+    taken = [held(connection, End(name=f"holder-{i}"), t) for i, t in enumerate(targets)]
+    for number in range(200):
+        assert take(connection, End(name=f"waiting-{number}"), *targets).lease is None
+    connection.config_resetstat()
+    for number in range(50):
+        take(connection, End(name=f"waiting-{number}"), *targets)
+    acquire_us = connection.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+    connection.config_resetstat()
+    for lease in taken:
+        leases.release(connection, lease)
+    release_us = connection.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+    assert acquire_us < 1000
+    assert release_us < 1000
+
+
+def test_mesh_in_turns_tests_every_pair_once_and_no_node_twice_at_a_time(redis_url: str) -> None:
+    count, busy, lock = 6, [0] * 6, threading.Lock()
+    tested: list[tuple[int, int]] = []
+
+    def sweep(index: int) -> None:
+        own = wire.connect(redis_url)
+        ends = [End(name=f"n{t}") for t in tournament_order(index, count)]
+        turns = Turns(own, End(name=f"n{index}"), ends)
+        while (lease := turns.take()) is not None:
+            pair = index, int(lease.target[1:])
+            with lock:
+                for node in pair:
+                    busy[node] += 1
+                    assert busy[node] == 1
+            time.sleep(0.05)
+            with lock:
+                tested.append(pair)
+                for node in pair:
+                    busy[node] -= 1
+            turns.finish(lease)
+        own.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(sweep, range(count)))
+    assert sorted(tested) == sorted(permutations(range(count), 2))
+
+
+def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis.Redis) -> None:
+    poor = End(name="b", bytes_per_day=10)
+    turns = Turns(connection, A, [poor, C], reserve_bytes=100)
+    lease = turns.take()
+    assert lease is not None
+    assert lease.target == "c"
+    assert turns.over_budget == ["b"]
+    turns.finish(lease)
+    assert turns.take() is None
+
+
+def test_source_without_budget_has_no_turn_and_names_all(connection: redis.Redis) -> None:
+    turns = Turns(connection, End(name="a", bytes_per_day=1), [B, C], reserve_bytes=100)
+    assert turns.take() is None
+    assert turns.over_budget == ["b", "c"]
+    assert not connection.hgetall(leases.WAITING)
+
+
+def test_source_that_is_stopped_leaves(redis_url: str, connection: redis.Redis) -> None:
+    held(connection, A, B)
+    stop = threading.Event()
+    own = wire.connect(redis_url)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Turns(own, C, [B], should_stop=stop.is_set).take)
+        until(lambda: bool(connection.hget(leases.WAITING, "c")))
+        stop.set()
+        assert waiting.result(LIMIT_S) is None
+    own.close()
+    assert not connection.hgetall(leases.WAITING)

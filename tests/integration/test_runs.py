@@ -1,0 +1,205 @@
+"""Runs: started once, joined, carried on by anyone, ended whole."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import redis
+
+from coordinator.advance import advance, cancel, missing_pairs
+from coordinator.follow import follow_run
+from coordinator.results import of_run
+from coordinator.rows import read_rows
+from coordinator.runs import read_run, recent, resolve_run, start
+from worker import wire
+from worker.errors import ConfigError, RedisUnavailable
+from worker.jobs import Row
+from worker.measurement import Outcome
+from worker.options import PingOptions
+from worker.plan import Plan, PlannedNode
+
+pytestmark = pytest.mark.redis
+
+
+def plan(size: int = 3, **fields: object) -> Plan:
+    nodes = tuple(PlannedNode(name=f"n{i}", address=f"127.0.0.{i + 1}") for i in range(size))
+    everyone = tuple(range(size))
+    return Plan(nodes=nodes, sources=everyone, targets=everyone, **fields)  # type: ignore[arg-type]  # one test field
+
+
+def beat(connection: redis.Redis, *names: str) -> None:
+    """Make nodes look alive, as their heartbeats would."""
+    now = wire.redis_seconds(connection)
+    connection.zadd(wire.NODES, dict.fromkeys(names, now))
+    for name in names:
+        connection.sadd(wire.queue_workers_key(wire.node_queue(name)), f"rq:worker:{name}")
+        connection.set(f"rq:worker:{name}", "here")
+
+
+def outcomes(connection: redis.Redis, run: str) -> list[Outcome]:
+    return [one.outcome for _, one in of_run(connection, run)]
+
+
+def test_one_job_a_source_is_enqueued(connection: redis.Redis) -> None:
+    start(connection, plan(5))
+    waiting = [connection.llen(wire.queue_key(wire.node_queue(f"n{i}"))) for i in range(5)]
+    assert waiting == [1] * 5
+
+
+def test_same_plan_joins_the_open_run(connection: redis.Redis) -> None:
+    first, is_new = start(connection, plan())
+    again, is_new_again = start(connection, plan())
+    assert (again, is_new, is_new_again) == (first, True, False)
+    assert recent(connection, 9) == [first]
+
+
+def test_two_who_start_at_once_start_one(redis_url: str, connection: redis.Redis) -> None:
+    barrier, ids = threading.Barrier(8), []
+
+    def trigger() -> None:
+        own = wire.connect(redis_url)
+        barrier.wait()
+        ids.append(start(own, plan())[0])
+
+    threads = [threading.Thread(target=trigger) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ids)) == 1
+    assert recent(connection, 9) == ids[:1]
+
+
+def test_another_run_of_the_same_plan_can_be_forced(connection: redis.Redis) -> None:
+    first, _ = start(connection, plan())
+    second, is_new = start(connection, plan(), join=False)
+    assert is_new
+    assert recent(connection, 9) == [second, first]
+
+
+def test_ended_run_is_not_joined(connection: redis.Redis) -> None:
+    first, _ = start(connection, plan())
+    cancel(connection, first)
+    assert start(connection, plan())[1]
+
+
+def test_dead_sources_get_rows_that_say_so_and_the_run_ends(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6
+    assert read_run(connection, run).status == "done"
+    assert connection.zcard(wire.RUNS_OPEN) == 0
+
+
+def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n0", "n1")
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
+    assert read_run(connection, run).is_open
+    assert connection.zscore(wire.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
+
+
+def test_job_that_vanished_is_enqueued_again(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n0", "n1", "n2")
+    queue = wire.queue_key(wire.node_queue("n1"))
+    connection.delete(queue)
+    advance(connection, run)
+    assert connection.llen(queue) == 1
+    row = Row(run=run, plan=plan(), phase=0, source=1)
+    assert read_rows(connection, [row])[0].in_queue
+
+
+def test_cancel_makes_the_matrix_whole(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    cancel(connection, run)
+    assert outcomes(connection, run) == [Outcome.CANCELLED] * 6
+    assert read_run(connection, run).status == "cancelled"
+    with pytest.raises(ConfigError, match="has ended already"):
+        cancel(connection, run)
+
+
+def test_cancel_that_was_cut_short_is_ended_by_whoever_looks(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    connection.hset(wire.run_key(run), "cancel", 1)
+    advance(connection, run)
+    assert read_run(connection, run).status == "cancelled"
+    assert outcomes(connection, run) == [Outcome.CANCELLED] * 6
+
+
+def test_advance_may_be_called_any_number_of_times(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    for _ in range(3):
+        advance(connection, run)
+    advance(connection, "20260101T000000000-0000")
+    assert len(outcomes(connection, run)) == 6
+
+
+def test_advance_from_many_sides_at_once_does_no_harm(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    run, _ = start(connection, plan(8))
+    barrier = threading.Barrier(6)
+
+    def carry_on() -> None:
+        own = wire.connect(redis_url)
+        barrier.wait()
+        advance(own, run)
+
+    threads = [threading.Thread(target=carry_on) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes(connection, run)) == 56
+    assert read_run(connection, run).status == "done"
+
+
+def test_follower_carries_a_run_on_when_every_node_is_dead(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan(2, ping=PingOptions(count=1, wait_s=0.1)))
+    found = [one for update in follow_run(connection, run) for one in update.arrived]
+    assert [one.outcome for one in found] == [Outcome.SOURCE_LOST] * 2
+
+
+def test_run_is_found_by_a_part_of_its_id(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    assert resolve_run(connection, "last") == run
+    assert resolve_run(connection, run[-4:]) == run
+    with pytest.raises(ConfigError, match="not known"):
+        resolve_run(connection, "nope")
+
+
+def test_run_that_redis_lost_is_told(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    connection.flushall()
+    with pytest.raises(ConfigError, match="lost its data"):
+        read_run(connection, run)
+
+
+def test_run_is_not_started_when_the_stream_is_full(connection: redis.Redis) -> None:
+    connection.hset(wire.LIMITS, "stream_entries", 5)
+    for _ in range(5):
+        connection.xadd(wire.RESULTS, {"v": "1"})
+    with pytest.raises(RedisUnavailable, match="ptzmesh collect"):
+        start(connection, plan())
+    assert recent(connection, 9) == []
+
+
+def test_run_is_started_when_what_fills_the_stream_is_collected(connection: redis.Redis) -> None:
+    connection.hset(wire.LIMITS, "stream_entries", 5)
+    for _ in range(5):
+        connection.xadd(wire.RESULTS, {"v": "1"})
+    connection.xgroup_create(wire.RESULTS, "csv", "$")
+    assert start(connection, plan())[1]
+
+
+def test_nothing_outside_our_keys_is_touched(connection: redis.Redis) -> None:
+    connection.set("file_lockers:0", "somebody", ex=36000)
+    run, _ = start(connection, plan())
+    advance(connection, run)
+    ours = ("ptzmesh:", "rq:")
+    others = [k for k in connection.scan_iter() if not k.decode().startswith(ours)]
+    assert others == [b"file_lockers:0"]
+    assert not missing_pairs(connection, read_run(connection, run), 0)

@@ -1,0 +1,118 @@
+"""The proof that a file has exactly one row for each pair of a run's plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.collector import Collector
+from coordinator.csvfile import HEADER
+from coordinator.verify import Pair, verify
+from worker import wire
+from worker.errors import ConfigError
+from worker.measurement import Measurement, Outcome
+from worker.plan import Plan, PlannedNode
+
+pytestmark = pytest.mark.redis
+
+RUN = "20260102T030405000-abcd"
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def csv_path(tmp_path: Path) -> Path:
+    return tmp_path / "network_metrics.csv"
+
+
+@pytest.fixture
+def plan(connection: redis.Redis) -> Plan:
+    nodes = tuple(PlannedNode(name=name, address="10.0.0.1") for name in NAMES)
+    plan = Plan(nodes=nodes, sources=(0, 1, 2, 3), targets=(0, 1, 2, 3))
+    record: dict[Any, Any] = {"status": "done", "phase": 0, "created": "1.0", "closed": "2.0"}
+    connection.hset(wire.run_key(RUN), mapping=record | {"plan": plan.packed()})
+    return plan
+
+
+def result(source: str, target: str, **changes: Any) -> Measurement:
+    usual = Measurement(
+        run=RUN,
+        probe="ping",
+        source=source,
+        target=target,
+        address="10.0.0.1",
+        started_at=datetime(2026, 1, 2, tzinfo=timezone.utc),
+        outcome=Outcome.OK,
+    )
+    return replace(usual, **changes)
+
+
+def add(connection: redis.Redis, *measurements: Measurement) -> None:
+    for one in measurements:
+        connection.xadd(wire.RESULTS, dict[Any, Any](one.to_fields()))
+
+
+@pytest.mark.usefixtures("plan")
+def test_whole_run_agrees_and_other_runs_do_not_count(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    add(connection, *(result(*pair) for pair in permutations(NAMES, 2)))
+    add(connection, result("a", "b", run="other"), result("a", "b", run="o", error=f"not {RUN}"))
+    Collector(connection, csv_path).drain()
+    found = verify(connection, RUN, csv_path)
+    assert (found.agrees, found.expected, found.rows) == (True, 12, 12)
+    assert found.status == "done"
+
+
+@pytest.mark.usefixtures("plan")
+def test_missing_doubled_and_unexpected_pairs_are_named(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    add(connection, *(result(*pair) for pair in permutations(NAMES, 2) if pair != ("b", "d")))
+    add(connection, *[result("a", "b")] * 300)
+    add(connection, result("a", "a"), result("a", "z"), result("a", "b", probe="tcp"))
+    Collector(connection, csv_path).drain()
+    found = verify(connection, RUN, csv_path)
+    assert not found.agrees
+    assert found.missing == (Pair("ping", "b", "d"),)
+    assert found.doubled == (Pair("ping", "a", "b"),)
+    assert found.unexpected == (
+        Pair("ping", "a", "a"),
+        Pair("ping", "a", "z"),
+        Pair("tcp", "a", "b"),
+    )
+    assert found.rows == 11 + 300 + 3
+
+
+@pytest.mark.usefixtures("plan")
+def test_line_that_is_still_being_written_does_not_count(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    add(connection, *(result(*pair) for pair in permutations(NAMES, 2)))
+    Collector(connection, csv_path).drain()
+    csv_path.write_bytes(csv_path.read_bytes()[:-3])
+    assert len(verify(connection, RUN, csv_path).missing) == 1
+
+
+@pytest.mark.usefixtures("plan")
+@pytest.mark.parametrize("content", [b"time,host\n", HEADER + RUN.encode() + b",x\n", b"\xff\n"])
+def test_file_that_is_not_ours_is_refused(
+    connection: redis.Redis, csv_path: Path, content: bytes
+) -> None:
+    csv_path.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(csv_path)):
+        verify(connection, RUN, csv_path)
+    assert csv_path.read_bytes() == content
+
+
+@pytest.mark.usefixtures("plan")
+def test_missing_file_and_unknown_run_are_told(connection: redis.Redis, csv_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        verify(connection, RUN, csv_path)
+    with pytest.raises(ConfigError, match="not known"):
+        verify(connection, "never", csv_path)

@@ -1,0 +1,52 @@
+"""
+Laws that mostly wait, each in a lab of its own: all of them wait at once.
+
+A node counts as lost after half a minute of silence, and there is no way to make that shorter which
+would still be the same law. So the first of these tests starts all that are to be run, each in a
+thread, and every test gives the result of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from lab.mesh import LabMesh, mesh_of
+from lab.redis_server import Persist
+
+Law = Callable[[LabMesh], None]
+
+_LAWS: dict[str, Callable[[], None]] = {}
+
+
+def together(
+    nodes: int, *, persist: Persist = "nothing"
+) -> Callable[[Law], Callable[[dict[str, Future[None]]], None]]:
+    """Make a test of a law about a mesh of so many nodes, which runs beside the others."""
+
+    def decorate(law: Law) -> Callable[[dict[str, Future[None]]], None]:
+        def hold() -> None:
+            with mesh_of(nodes, persist=persist) as mesh:
+                law(mesh)
+
+        def test(under_way: dict[str, Future[None]]) -> None:
+            under_way[law.__name__].result()
+
+        _LAWS[law.__name__] = hold
+        test.__name__ = law.__name__
+        return test
+
+    return decorate
+
+
+@contextmanager
+def begin_chosen(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+    """Begin all laws of the module that this session is to test, until the block ends."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    mine = [item.name for item in items if item.module is request.module]
+    chosen = [name for name in mine if name in _LAWS]
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        yield {name: pool.submit(_LAWS[name]) for name in chosen}

@@ -1,0 +1,125 @@
+"""A plan is frozen, whole, and nothing damaged is taken for one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.errors import ConfigError, PtzmeshError, WireError
+from worker.options import PingOptions
+from worker.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
+
+
+def mesh(count: int, **fields: Any) -> Plan:
+    nodes = tuple(PlannedNode(name=f"n{i}", address=f"10.0.0.{i}") for i in range(count))
+    everyone = tuple(range(count))
+    return Plan(**{"nodes": nodes, "sources": everyone, "targets": everyone, **fields})
+
+
+def test_plan_comes_back_from_its_packed_form() -> None:
+    plan = mesh(4, ping=PingOptions(count=3, wait_s=0.5))
+    assert unpack_plan(plan.packed()) == plan
+
+
+def test_every_ordered_pair_has_a_bit_of_its_own() -> None:
+    plan = mesh(7)
+    bits = [plan.bit(s, t) for s, t in plan.pairs()]
+    assert len(bits) == len(set(bits)) == plan.pair_count == 42
+
+
+def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
+    plan = mesh(4, sources=(0, 1), targets=(1, 2, 3))
+    assert plan.pair_count == len(list(plan.pairs())) == 5
+
+
+def test_targets_are_rotated_so_that_sources_start_apart() -> None:
+    plan = mesh(4)
+    assert [plan.targets_of(s)[0] for s in plan.sources] == [1, 2, 3, 0]
+
+
+def test_starts_are_spread_within_half_a_second() -> None:
+    plan = mesh(100)
+    offsets = [plan.start_offset_s(s) for s in plan.sources]
+    assert len(set(offsets)) == 100
+    assert max(offsets) < 0.5
+
+
+def test_same_question_has_the_same_digest_and_another_has_not() -> None:
+    assert mesh(3).digest == mesh(3).digest
+    assert mesh(3).digest != mesh(3, ping=PingOptions(count=11)).digest
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sources": (0,), "targets": (0,)},
+        {"sources": (0, 9)},
+        {"targets": (-1,)},
+        {"probes": ("pong",)},
+    ],
+)
+def test_plan_that_cannot_be_run_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        mesh(3, **fields)
+
+
+def test_mesh_beyond_the_bound_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        mesh(MAX_NODES + 1)
+
+
+def test_cost_is_what_echoes_and_replies_weigh_on_both_ends() -> None:
+    plan = mesh(2, ping=PingOptions(count=10, size_bytes=56))
+    assert plan.bytes_per_node() == {"n0": 2 * 10 * 2 * 84, "n1": 2 * 10 * 2 * 84}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"count": 10_001},
+        {"interval_s": 0.0001},
+        {"wait_s": 0},
+        {"size_bytes": 8},
+        {"count": True},
+        {"count": "10"},
+        {"interval_s": float("nan")},
+    ],
+)
+def test_options_out_of_bounds_are_refused_with_the_rule(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        PingOptions(**wrong)
+
+
+def test_plan_that_is_too_long_is_not_looked_at() -> None:
+    with pytest.raises(WireError, match="over"):
+        unpack_plan(b"\x00" * (MAX_PLAN_BYTES + 1))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_plan_are_refused(packed: bytes) -> None:
+    with pytest.raises(WireError):
+        unpack_plan(packed)
+
+
+GOOD = asdict(mesh(2))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*GOOD, "more"]), values)
+def test_plan_with_one_field_replaced_is_a_plan_or_refused(name: str, value: object) -> None:
+    try:
+        plan = unpack_plan(msgpack.packb({**GOOD, name: value}))
+    except PtzmeshError as exc:
+        assert isinstance(exc, WireError)  # noqa: PT017 - the class is the point
+    else:
+        assert list(plan.pairs())

@@ -1,0 +1,90 @@
+"""What a person asks for becomes a plan, or one line that says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.nodes import Node
+from coordinator.planning import Selection, left_out, make_plan
+from worker.errors import ConfigError
+from worker.options import PingOptions
+
+
+def node(name: str, **fields: Any) -> Node:
+    usual: dict[str, Any] = {
+        "address": "10.0.0.1",
+        "labels": {},
+        "version": "1",
+        "icmp": "raw",
+        "clock_offset_ms": None,
+        "seen_s": 1.0,
+        "alive": True,
+    }
+    return Node(name=name, **{**usual, **fields})
+
+
+NODES = [
+    node("a", labels={"site": "roof"}),
+    node("b", labels={"site": "roof"}),
+    node("c", labels={"site": "yard"}, icmp="datagram"),
+    node("d", alive=False),
+]
+
+
+def plan_names(
+    selection: Selection, nodes: list[Node] | None = None
+) -> tuple[list[str], list[str]]:
+    plan = make_plan(NODES if nodes is None else nodes, selection, ("ping",), PingOptions())
+    names = [one.name for one in plan.nodes]
+    return [names[i] for i in plan.sources], [names[i] for i in plan.targets]
+
+
+def test_everyone_alive_takes_part_by_default() -> None:
+    assert plan_names(Selection()) == (["a", "b", "c"], ["a", "b", "c"])
+
+
+def test_node_that_is_named_takes_part_though_offline() -> None:
+    assert plan_names(Selection(nodes=["a", "d"])) == (["a", "d"], ["a", "d"])
+
+
+def test_labels_choose() -> None:
+    assert plan_names(Selection(labels={"site": "roof"}))[0] == ["a", "b"]
+
+
+def test_sources_and_targets_may_differ() -> None:
+    assert plan_names(Selection(sources=["a"], targets=["b", "c"])) == (["a"], ["b", "c"])
+
+
+def test_one_side_named_leaves_the_other_to_everyone() -> None:
+    assert plan_names(Selection(sources=["a"])) == (["a"], ["a", "b", "c"])
+
+
+def test_unknown_node_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"'zz'.*known nodes: a, b, c, d"):
+        plan_names(Selection(nodes=["a", "zz"]))
+
+
+def test_no_node_alive_says_how_to_start_one() -> None:
+    with pytest.raises(ConfigError, match="ptzmesh worker"):
+        plan_names(Selection(), [node("d", alive=False)])
+    with pytest.raises(ConfigError, match="ptzmesh worker"):
+        plan_names(Selection(), [])
+
+
+def test_one_node_alone_has_no_pair() -> None:
+    with pytest.raises(ConfigError, match="no pair"):
+        plan_names(Selection(nodes=["a"]))
+
+
+def test_interval_below_what_a_source_may_do_is_refused_by_its_name() -> None:
+    fast = PingOptions(interval_s=0.005)
+    assert make_plan(NODES, Selection(nodes=["a", "b"]), ("ping",), fast)
+    with pytest.raises(ConfigError, match="node c pings through a datagram socket"):
+        make_plan(NODES, Selection(), ("ping",), fast)
+
+
+def test_offline_nodes_that_were_not_named_are_told() -> None:
+    plan = make_plan(NODES, Selection(), ("ping",), PingOptions())
+    assert left_out(NODES, plan) == ["d"]

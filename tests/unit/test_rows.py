@@ -1,0 +1,74 @@
+"""When a source counts as lost, and when it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.rows import OVERDUE_S, Hope, Lost, RowState, judge
+from worker import wire
+from worker.measurement import Outcome
+
+ALIVE = wire.ALIVE_S
+
+
+def row(**fields: Any) -> RowState:
+    usual: dict[str, Any] = {
+        "name": "n1",
+        "silent_s": 3.0,
+        "restarted": False,
+        "outbox_bytes": 0,
+        "running_s": None,
+        "longest_s": 2.0,
+        "job": "queued",
+        "in_queue": True,
+        "served": True,
+        "unserved_s": None,
+    }
+    return RowState(**{**usual, **fields})
+
+
+@pytest.mark.parametrize("silent_s", [None, ALIVE + 1.0])
+def test_source_without_heartbeat_is_lost(silent_s: float | None) -> None:
+    verdict = judge(row(silent_s=silent_s))
+    assert isinstance(verdict, Lost)
+    assert verdict.outcome is Outcome.SOURCE_LOST
+
+
+def test_source_that_waits_its_turn_is_never_lost() -> None:
+    assert judge(row(in_queue=True)) is Hope.WAIT
+
+
+def test_sweep_overdue_since_it_started_is_lost() -> None:
+    late = row(running_s=2.0 + OVERDUE_S + 1, job="started", in_queue=False)
+    assert isinstance(judge(late), Lost)
+
+
+def test_sweep_that_is_not_yet_overdue_is_waited_for() -> None:
+    assert judge(row(running_s=2.0 + OVERDUE_S - 1, job="started", in_queue=False)) is Hope.WAIT
+
+
+def test_overdue_sweep_whose_results_wait_on_disk_is_waited_for() -> None:
+    assert judge(row(running_s=999.0, job=None, outbox_bytes=10)) is Hope.WAIT
+
+
+def test_sweep_that_failed_is_crashed() -> None:
+    verdict = judge(row(running_s=1.0, job="failed", in_queue=False))
+    assert isinstance(verdict, Lost)
+    assert verdict.outcome is Outcome.CRASHED
+
+
+def test_sweep_of_a_process_that_was_restarted_is_enqueued_again() -> None:
+    assert judge(row(running_s=5.0, restarted=True, job="started")) is Hope.ENQUEUE
+
+
+@pytest.mark.parametrize("job", [None, "queued", "failed"])
+def test_job_that_vanished_before_it_began_is_enqueued_again(job: str | None) -> None:
+    assert judge(row(job=job, in_queue=False)) is Hope.ENQUEUE
+
+
+def test_queue_that_nobody_serves_is_given_time_then_lost() -> None:
+    assert judge(row(served=False)) is Hope.MARK_UNSERVED
+    assert judge(row(served=False, unserved_s=ALIVE - 1.0)) is Hope.WAIT
+    assert isinstance(judge(row(served=False, unserved_s=ALIVE + 1.0)), Lost)

@@ -1,0 +1,215 @@
+"""
+Who may test now: both ends of a test and every shared link on its way, or nothing, in one call.
+
+A lease is held by a token, lapses by itself, and is given up by its token only. With it go the
+bytes that the test may cost each end, reserved before and settled after. The clock is Redis's.
+Names are those of nodes and links: letters, digits, '.', '-' and '_' (`wire.valid_name`).
+
+Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
+waiting source costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import redis
+
+from worker import wire
+
+LEASE_PREFIX = "ptzmesh:lease:"
+WAKE_PREFIX = "ptzmesh:wake:"
+BUDGET_PREFIX = "ptzmesh:budget:"
+#: Source → until when, and for what, it waits.
+WAITING = "ptzmesh:waiting"
+
+#: What a crash leaves behind is free after this long; holders renew at a third of it.
+LEASE_TTL_S = 15.0
+#: A spent day's count is kept for people to read on the next.
+BUDGET_TTL_S = 3 * 24 * 3600
+#: One call looks at so many targets, so that it stays far below a millisecond.
+MAX_TARGETS = 64
+#: BLPOP returns after this long at most, so that who waits can be told to stop.
+WAIT_SLICE_S = 2.0
+#: A registration counts for longer than a waiting source sleeps.
+WAITING_TTL_S = 60.0
+#: A Redis without other work notices the end of a BLPOP up to 0.1 s late (`hz` 10): the last part
+#: of a wait is slept here, with a glance every `GLANCE_S`.
+LATE_S = 0.1
+GLANCE_S = 0.02
+
+
+def lease_key(node: str) -> str:
+    """Give the key that holds the token of the test that has the node."""
+    return LEASE_PREFIX + node
+
+
+def link_key(link: str) -> str:
+    """Give the key of the tokens on a shared link, each with its expiry."""
+    return f"{LEASE_PREFIX}link:{link}"
+
+
+def budget_key(node: str, day: int) -> str:
+    """Give the key of the bytes that a node spent on a day, counted in UTC days since 1970."""
+    return f"{BUDGET_PREFIX}{node}:{day}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """
+    One end of a test.
+
+    Attributes:
+        name: The node.
+        links: Shared links on its way to everyone → tests that each carries at once.
+        bytes_per_day: Its own budget; None is no limit.
+    """
+
+    name: str
+    links: Mapping[str, int] = field(default_factory=dict)
+    bytes_per_day: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The hold of both ends and the links between them."""
+
+    token: str
+    source: str
+    target: str
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """
+    What one call of `acquire` brought.
+
+    Attributes:
+        lease: What is held now; None when everything is in use, and the source waits.
+        over_budget: Targets whose budget of today the test would exceed; they were passed over.
+        source_over_budget: The same of the source: nothing was tried.
+        source_held: The source itself takes part in another's test.
+        lapses_s: Something that is in the way lapses after so long unless renewed; None unknown.
+    """
+
+    lease: Lease | None = None
+    over_budget: tuple[str, ...] = ()
+    source_over_budget: bool = False
+    source_held: bool = False
+    lapses_s: float | None = None
+
+
+def new_token() -> str:
+    """Give a token that no other test has."""
+    return secrets.token_hex(8)
+
+
+def acquire(
+    connection: redis.Redis,
+    token: str,
+    source: End,
+    targets: Sequence[End],
+    *,
+    reserve_bytes: int = 0,
+    ttl_s: float = LEASE_TTL_S,
+) -> Attempt:
+    """
+    Take the source and the first target that is free; else be woken when it is worth another call.
+
+    Called again with the same token it gives the same lease: the first answer may have been lost.
+
+    Args:
+        connection: To Redis.
+        token: From `new_token`, one a test.
+        source: The end that asks.
+        targets: The other ends, in the order preferred; only the first `MAX_TARGETS` are tried.
+        reserve_bytes: What the test may cost each end, at most.
+        ttl_s: The lease lapses after so long unless renewed.
+    """
+    tried = list(targets[:MAX_TARGETS])
+    arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes]
+    arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S]
+    for end in (source, *tried):
+        limit = "" if end.bytes_per_day is None else end.bytes_per_day
+        arguments += [end.name, limit, len(end.links)]
+        arguments += [part for link in end.links.items() for part in link]
+    keys = [LEASE_PREFIX, WAKE_PREFIX, BUDGET_PREFIX, WAITING]
+    index, lapses_ms, state, over = wire.script(connection, "lease_acquire")(keys, arguments)
+    taken = tried[index - 1] if index else None
+    return Attempt(
+        lease=None if taken is None else _lease(token, source, taken),
+        over_budget=tuple(tried[i - 1].name for i in over),
+        source_over_budget=state == b"over",
+        source_held=state == b"held",
+        lapses_s=None if lapses_ms < 0 else lapses_ms / 1000,
+    )
+
+
+def _lease(token: str, source: End, target: End) -> Lease:
+    links = tuple(sorted({*source.links, *target.links}))
+    return Lease(token=token, source=source.name, target=target.name, links=links)
+
+
+def wait(connection: redis.Redis, source: str, at_most_s: float = WAIT_SLICE_S) -> bool:
+    """Sleep until something that the source waits for is given up; False when nothing was."""
+    key = WAKE_PREFIX + source
+    if at_most_s > 2 * LATE_S:
+        timeout_s = min(at_most_s, WAIT_SLICE_S) - LATE_S
+        return connection.blpop([key], timeout=timeout_s) is not None
+    until = time.monotonic() + at_most_s
+    while connection.lpop(key) is None:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return False
+        time.sleep(min(left_s, GLANCE_S))
+    return True
+
+
+def renew(connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S) -> bool:
+    """Hold on for `ttl_s` more; False when the lease is lost, and the test must end."""
+    arguments = [lease.token, round(ttl_s * 1000), lease.source, lease.target, *lease.links]
+    return bool(wire.script(connection, "lease_renew")([LEASE_PREFIX], arguments))
+
+
+def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:
+    """
+    Give up both ends and the links, settle the bytes, and wake who waits for them.
+
+    Args:
+        connection: To Redis.
+        lease: What is held; an end that lapsed and is another's by now is left alone.
+        spent_bytes: What the test cost each end; None keeps what was reserved.
+
+    Returns:
+        Whether the target was waiting for its own test with the source: it should come next.
+    """
+    spent = "" if spent_bytes is None else max(0, spent_bytes)
+    arguments = [lease.token, lease.source, lease.target, spent, round(WAITING_TTL_S * 1000)]
+    keys = [LEASE_PREFIX, WAKE_PREFIX, BUDGET_PREFIX, WAITING]
+    answer = wire.script(connection, "lease_release")(keys, [*arguments, *lease.links])
+    return bool(answer[1])
+
+
+def leave(connection: redis.Redis, source: str) -> None:
+    """Wait no longer: whoever releases something need not wake this source."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hdel(WAITING, source)
+    pipeline.delete(WAKE_PREFIX + source)
+    pipeline.execute()
+
+
+def holds(connection: redis.Redis, node: str, token: str) -> bool:
+    """Say whether the node is held by this token: a responder answers such a test and no other."""
+    return cast("bytes | None", connection.get(lease_key(node))) == token.encode()
+
+
+def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
+    """Give the bytes that each node spent today (UTC, by Redis's clock), reservations included."""
+    day = int(wire.redis_seconds(connection) // 86400)
+    values = connection.mget([budget_key(node, day) for node in nodes]) if nodes else []
+    return {n: int(v or 0) for n, v in zip(nodes, cast("list[bytes | None]", values), strict=True)}

@@ -1,0 +1,115 @@
+"""
+What the monitor has of a process: one recorder, one thread beside.
+
+A forked child starts with nothing: its parent's threads do not exist there, its parent's records
+are its parent's to write, and its parent's locks may have been held at the fork. What it records
+itself gets a recorder of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.util
+import os
+import threading
+from pathlib import Path
+
+from worker.monitor.beside import Beside
+from worker.monitor.guard import never_raises
+from worker.monitor.recorder import Recorder
+from worker.monitor.settings import MonitorSettings, load_settings
+
+#: At its end the host waits at most this long for the last records.
+EXIT_DEADLINE_S = 2.0
+
+
+class _Process:
+    """The state of the present process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.one_test = threading.Lock()
+        self.recorder: Recorder | None = None
+        self.beside: Beside | None = None
+        self.settings: MonitorSettings | None = None
+
+
+_process = _Process()
+
+
+def configure(
+    *, source: str | None = None, redis_url: str | None = None, csv_path: Path | str | None = None
+) -> Recorder:
+    """
+    Say where this process's records go; None leaves it to the environment.
+
+    Args:
+        source: Name of this node; else `PTZMESH_NODE`, else the host name.
+        redis_url: Redis of the mesh; else `PTZMESH_REDIS_URL`, `REDIS_URL`, or none.
+        csv_path: The loop's file; else `PTZMESH_METRICS_CSV`, else
+            `/persistence/network_metrics.csv`.
+
+    Returns:
+        The recorder; what it has already goes to the new places, too.
+    """
+    path = None if csv_path is None else Path(csv_path)
+    settings = load_settings(os.environ, source=source, redis_url=redis_url, csv_path=path)
+    with _process.lock:
+        _process.settings = settings
+        found = recorder()
+        found.use(settings)
+        return found
+
+
+def recorder() -> Recorder:
+    """Give this process's recorder."""
+    found = _process.recorder
+    if found is not None:
+        return found
+    with _process.lock:
+        if _process.recorder is None:
+            settings = _process.settings or load_settings(os.environ)
+            _process.recorder = _new_recorder(settings)
+        return _process.recorder
+
+
+def beside() -> Beside:
+    """Give this process's thread for small jobs."""
+    with _process.lock:
+        if _process.beside is None:
+            _process.beside = Beside()
+        return _process.beside
+
+
+def one_test() -> threading.Lock:
+    """Give the lock of throughput tests: two at once would measure each other."""
+    return _process.one_test
+
+
+def _new_recorder(settings: MonitorSettings) -> Recorder:
+    made = Recorder(settings)
+    # A child of multiprocessing ends without `atexit`.
+    if multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, _finish, exitpriority=10)
+    else:
+        atexit.unregister(_finish)
+        atexit.register(_finish)
+    return made
+
+
+@never_raises(lambda: None)
+def _finish() -> None:
+    """Publish what waits, as the process ends."""
+    if _process.recorder is not None:
+        _process.recorder.close(EXIT_DEADLINE_S)
+
+
+def _begin_anew() -> None:
+    """Forget the parent's threads, records and locks, but not where records go."""
+    settings = _process.settings
+    _process.__init__()  # type: ignore[misc]  # the one object that modules hold stays the same
+    _process.settings = settings
+
+
+os.register_at_fork(after_in_child=_begin_anew)
