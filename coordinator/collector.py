@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 COMMIT_ROWS = 1000
 #: Following, results trickle in: this gathers them to at most ten fsyncs a second.
 LINGER_S = 0.1
+#: Where another program keeps changing the file, it is not opened again and again without end.
+REOPEN_S = 0.5
 
 
 class Collector:
@@ -102,6 +104,7 @@ class Collector:
                         patience.wait(exc)
             if not should_stop():
                 logger.warning("%s was moved or changed; it is opened again", self.path)
+                time.sleep(REOPEN_S)
 
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
@@ -146,20 +149,21 @@ class _Batch:
         """Collect one batch: read, write, fsync, and tell Redis."""
         rows: list[list[Cell]] = []
         bad: list[tuple[Entry, WireError]] = []
-        position, last = self.place.position, None
+        position, last, count = self.place.position, None, 0
         for _ in range(COMMIT_ROWS // MAX_PAGE):
             entries = self.pages.after(position)
             _parse(self.place.unseen(entries), rows, bad)
             if entries:
                 last = entries[-1]
                 position = last[0].decode()
+                count += len(entries)
             if self.at_end:
                 break
         self.file.append(rows)
         self.bad_file.append(bad)
         self.on_written(len(rows), len(bad))
         if last is not None:
-            self.place.passed(last)
+            self.place.passed(last, count)
 
 
 def _parse(

@@ -37,7 +37,8 @@ class Group:
         name: Of its consumer group.
         position: Stream id of the last entry that it has on its disk.
         pending: Entries delivered and not acknowledged; 0 unless another program uses the group.
-        lag: Entries it has not read; None where Redis cannot tell (before 7.0, and at times after).
+        lag: Entries it has not read; None where Redis cannot tell: before 7.0, and after a crash of
+            the collector until it has reached the end.
         behind_s: Seconds between its last entry and the newest of the stream, by Redis' clock;
             None when it has read nothing yet.
     """
@@ -93,16 +94,31 @@ def forget(connection: redis.Redis, group: str) -> None:
 
 def group_position(connection: redis.Redis, group: str) -> str | None:
     """Give the id that a group has passed; None when there is no such group."""
-    for raw in _raw_groups(connection):
-        if raw["name"].decode() == group:
-            return _text(raw["last-delivered-id"])
-    return None
+    raw = _raw_group(connection, group)
+    return None if raw is None else _text(raw["last-delivered-id"])
 
 
-def set_group(connection: redis.Redis, group: str, position: str) -> bool:
-    """Say that the group has passed `position`; False when there is no such group."""
+def entries_read(connection: redis.Redis, group: str) -> int | None:
+    """Give how many of all entries ever added a group has passed; None where Redis cannot tell."""
+    raw = _raw_group(connection, group)
+    if raw is None or raw.get("lag") is None:
+        return None
+    added = connection.xinfo_stream(wire.RESULTS)["entries-added"]
+    return max(0, int(added) - int(raw["lag"]))
+
+
+def set_group(connection: redis.Redis, group: str, position: str, read: int | None = None) -> bool:
+    """
+    Say that the group has passed `position`; False when there is no such group.
+
+    Args:
+        connection: To a Redis.
+        group: Name of the group.
+        position: A stream id.
+        read: What `entries_read` is there; with None, Redis tells no lag until the stream's end.
+    """
     try:
-        connection.xgroup_setid(wire.RESULTS, group, position)
+        connection.xgroup_setid(wire.RESULTS, group, position, entries_read=read)
     except redis.ResponseError as exc:
         # The second: the key itself is gone.
         if "NOGROUP" not in str(exc) and "requires the key to exist" not in str(exc):
@@ -130,6 +146,11 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
     for consumer in connection.xinfo_consumers(wire.RESULTS, group):
         logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
         connection.xgroup_delconsumer(wire.RESULTS, group, consumer["name"])
+
+
+def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
+    found = (raw for raw in _raw_groups(connection) if raw["name"].decode() == group)
+    return next(found, None)
 
 
 def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:

@@ -15,7 +15,13 @@ from typing import cast
 import redis
 
 from coordinator.csvfile import CsvFile, Identity
-from coordinator.groups import create_group, drop_pending, group_position, set_group
+from coordinator.groups import (
+    create_group,
+    drop_pending,
+    entries_read,
+    group_position,
+    set_group,
+)
 from coordinator.results import START, Entry
 from coordinator.runs import stream_position
 from worker import wire
@@ -39,6 +45,7 @@ class Place:
         #: Entries up to here may be in the file already.
         self._doubt_until = file.highest
         self._known: set[int] | None = None
+        self._read: int | None = None
 
     def begin(self) -> None:
         """Set the group to the file's place, and make the group the file's own."""
@@ -60,6 +67,7 @@ class Place:
             create_group(self.connection, self.group, self.position)
         elif known != self.position:
             set_group(self.connection, self.group, self.position)
+        self._read = entries_read(self.connection, self.group)
 
     def unseen(self, entries: list[Entry]) -> list[Entry]:
         """Leave out what is in the file already."""
@@ -76,10 +84,12 @@ class Place:
             or hash(_identity(fields)) not in self._known
         ]
 
-    def passed(self, last: Entry) -> None:
-        """Note that everything up to this entry is on the disk, and let Redis know."""
+    def passed(self, last: Entry, count: int) -> None:
+        """Note that the next `count` entries, up to `last`, are on the disk; let Redis know."""
         self.position, self._last = last[0].decode(), _identity(last[1])
-        if not set_group(self.connection, self.group, self.position):
+        if self._read is not None:
+            self._read += count
+        if not set_group(self.connection, self.group, self.position, self._read):
             logger.warning(
                 "group %s is gone: Redis lost its data, or somebody removed the collector; it is "
                 "made again",
@@ -97,7 +107,7 @@ class Place:
     def _doubt(self) -> None:
         """Go through the whole stream again, leaving out what the file has."""
         self._doubt_until = max(self._doubt_until, stream_position(self.position))
-        self.position, self._last, self._known = START, None, None
+        self.position, self._last, self._known, self._read = START, None, None, None
 
 
 def _identity(fields: Mapping[bytes, bytes]) -> Identity:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import click
@@ -42,18 +43,20 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command."""
-        if name not in COMMANDS:
-            return None
-        module = __import__(f"coordinator.cli.{COMMANDS[name]}", fromlist=[name])
-        command: click.Command = getattr(module, name)
-        return command
+        """Import a command; None when there is none of that name."""
+        return load(name) if name in COMMANDS else None
+
+
+def load(name: str) -> click.Command:
+    """Import a command of `COMMANDS`."""
+    command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
+    return command
 
 
 EPILOG = """\b
 Examples:
   ptzmesh demo                                       a mesh on this machine, nothing to set up
-  ptzmesh worker --name cam-1 --redis redis://hub    make this machine a node
+  ptzmesh worker --name cam-2 --redis redis://hub    make this machine a node
   ptzmesh run --csv network_metrics.csv              measure every node against every other
 """
 

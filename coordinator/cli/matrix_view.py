@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -72,8 +73,8 @@ def number(value: float | None) -> str:
 
 
 def _table(matrix: Matrix) -> Table:
-    table = Table(title=f"{matrix.probe}, {matrix.unit}: source ↓ target →", title_justify="left")
-    table.add_column("", no_wrap=True, style="bold")
+    table = _new_table()
+    table.add_column(f"{matrix.probe} {matrix.unit}", no_wrap=True, style="bold")
     for target in matrix.targets:
         table.add_column(target, justify="right", no_wrap=True)
     typical = matrix.median
@@ -81,6 +82,13 @@ def _table(matrix: Matrix) -> Table:
         cells = (_cell(matrix, source, target, typical) for target in matrix.targets)
         table.add_row(source, *cells)
     return table
+
+
+def _new_table(title: str | None = None) -> Table:
+    # Few lines: they are wider than a letter in some fonts, and say nothing.
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
 
 
 def _cell(matrix: Matrix, source: str, target: str, typical: float | None) -> Text:
@@ -115,8 +123,10 @@ def _legend(matrix: Matrix) -> Iterable[Text]:
         parts.append(f"* = {worse} {times} the median ({number(typical)} {matrix.unit})")
     if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
         parts.append("n% = packets lost")
-    if parts:
-        yield Text("  ".join(parts), style="dim")
+    if matrix.cells:
+        yield Text("rows are sources, columns are targets", style="dim")
+    for part in parts:
+        yield Text(part, style="dim")
 
 
 def _summary(matrix: Matrix) -> RenderableType:
@@ -130,7 +140,7 @@ def _summary(matrix: Matrix) -> RenderableType:
 
 
 def _worst_pairs(matrix: Matrix, typical: float | None) -> Table:
-    table = Table(title="worst pairs", title_justify="left")
+    table = _new_table("worst pairs")
     for name in ("source", "target", matrix.unit):
         table.add_column(name, no_wrap=True, justify="right" if name == matrix.unit else "left")
     failed = [(s, t, c) for (s, t), c in matrix.cells.items() if c.value is None][:WORST_PAIRS]
@@ -140,7 +150,7 @@ def _worst_pairs(matrix: Matrix, typical: float | None) -> Table:
 
 
 def _nodes(matrix: Matrix) -> Table:
-    table = Table(title=f"median per node, {matrix.unit} (worst first)", title_justify="left")
+    table = _new_table(f"median per node, {matrix.unit}, worst first")
     table.add_column("node", no_wrap=True)
     for name in ("as source", "as target"):
         table.add_column(name, justify="right")

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 import click
+from rich import box
 from rich.table import Table
 
 from coordinator.cli.logs import log_to_stderr
@@ -107,7 +108,7 @@ def nodes(redis_url: str, as_json: bool) -> None:
 
 
 def _table(found: list[Node]) -> Table:
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("node", "address", "state", "seen", "clock", "icmp", "labels", "version"):
         table.add_column(column, justify="right" if column in ("seen", "clock") else "left")
     for node in found:

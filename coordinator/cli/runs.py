@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from pathlib import Path
 
 import click
+from rich import box
 from rich.table import Table
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.screen import out
-from coordinator.cli.watch import run_to_json, show_matrices, watch
+from coordinator.cli.screen import err, out
+from coordinator.cli.watch import run_to_json, save_svg, show_matrices, watch
 from coordinator.mesh import Mesh
 from coordinator.report import matrices
 from coordinator.results import of_run
@@ -49,7 +51,7 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
 
 
 def _table(found: list[Run]) -> Table:
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("run", "started (UTC)", "probes", "nodes", "pairs", "failed", "status", "by"):
         right = name in ("nodes", "pairs", "failed")
         table.add_column(name, justify="right" if right else "left")
@@ -73,14 +75,20 @@ def _table(found: list[Run]) -> Table:
 Examples:
   ptzmesh show last
   ptzmesh show 20261124T101500123-9f3a
-  ptzmesh show last --follow
+  ptzmesh show last --svg matrix.svg
 """
 )
 @redis_option
 @click.argument("run", default="last")
 @click.option("--follow", is_flag=True, help="Until the run has ended.")
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Save the matrix as a picture.",
+)
 @json_option
-def show(redis_url: str, run: str, follow: bool, as_json: bool) -> None:
+def show(redis_url: str, run: str, follow: bool, svg: Path | None, as_json: bool) -> None:
     """Show the matrix of a run, `last` by default."""
     opened = Mesh(redis_url).open(run)
     if follow:
@@ -93,7 +101,12 @@ def show(redis_url: str, run: str, follow: bool, as_json: bool) -> None:
         for measurement in found:
             click.echo(json.dumps(measurement.to_json()))
         return
-    show_matrices(state, matrices(state.plan, found), out())
+    made = matrices(state.plan, found)
+    if svg is not None:
+        save_svg(state, made, svg)
+        err().print(f"the matrix as a picture in {svg}")
+        return
+    show_matrices(state, made, out())
 
 
 @click.command(

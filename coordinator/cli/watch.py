@@ -21,6 +21,7 @@ from coordinator.follow import follow_run
 from coordinator.mesh import MeshRun
 from coordinator.report import Matrix, matrices
 from coordinator.runs import Run
+from worker.errors import ConfigError
 
 BAR_WIDTH = 24
 SVG_WIDTH = 90
@@ -105,20 +106,28 @@ def show_matrices(state: Run, found: dict[str, Matrix], console: Console) -> Non
     """Print a run's heading and one matrix a probe."""
     ended = "is running" if state.is_open else f"is {state.status}"
     took = f" after {state.closed - state.created:.1f} s" if state.closed else ""
-    console.print(
-        Text(f"run {state.id} {ended}{took}: {state.published} of {state.expected} pairs"),
-        f"({state.failed} failed)" if state.failed else "",
-    )
+    failed = f", {state.failed} without a result" if state.failed else ""
+    counted = f"{state.published} of {state.expected} pairs{failed}"
+    console.print(Text(f"run {state.id} {ended}{took}: {counted}"))
     for matrix in found.values():
+        console.print()
         console.print(matrix_view(matrix, console))
 
 
 def save_svg(state: Run, found: dict[str, Matrix], path: Path) -> None:
-    """Save what `show_matrices` prints as a picture."""
+    """
+    Save what `show_matrices` prints as a picture.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     with Path(os.devnull).open("w") as nowhere:
         console = Console(file=nowhere, record=True, width=SVG_WIDTH, force_terminal=True)
         show_matrices(state, found, console)
-    console.save_svg(str(path), title="ptzmesh")
+    try:
+        path.write_text(console.export_svg(title="ptzmesh"), encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"picture ({path}) cannot be written: {exc.strerror}") from exc
 
 
 def run_to_json(state: Run) -> dict[str, Any]:

@@ -25,18 +25,15 @@ def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEA
         time.sleep(0.05)
 
 
-def worker_command(name: str, address: str, folder: Path) -> list[str]:
-    command = [sys.executable, "-m", "coordinator.cli", "worker", "--name", name]
-    return [*command, "--address", address, "--state-dir", str(folder / "state")]
-
-
-def start_worker(url: str, name: str, address: str, folder: Path) -> subprocess.Popen[bytes]:
+def start_worker(
+    url: str, name: str, address: str, folder: Path, more: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start a worker; its log is `<name>.log` in the folder."""
+    command = [sys.executable, "-m", "coordinator.cli", "worker", "--name", name, *more]
+    command += ["--address", address, "--state-dir", str(folder / "state")]
     environment = {**os.environ, "PTZMESH_REDIS_URL": url}
     with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(
-            worker_command(name, address, folder), env=environment, stderr=log
-        )
+        return subprocess.Popen(command, env=environment, stderr=log)
 
 
 def alive(connection: redis.Redis) -> list[str]:
@@ -45,11 +42,15 @@ def alive(connection: redis.Redis) -> list[str]:
 
 @contextmanager
 def workers(
-    url: str, connection: redis.Redis, folder: Path, names: Sequence[str]
+    url: str,
+    connection: redis.Redis,
+    folder: Path,
+    names: Sequence[str],
+    more: Sequence[str] = (),
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Run workers until the block ends; all are registered when it begins."""
     started = {
-        name: start_worker(url, name, f"127.0.0.{place + 1}", folder)
+        name: start_worker(url, name, f"127.0.0.{place + 1}", folder, more)
         for place, name in enumerate(names)
     }
     try:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import redis
-from integration.nodes import alive, cli, eventually, start_worker, workers
 from rq import Queue
 
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.nodes import read_nodes
 from coordinator.results import of_run
+from integration.nodes import alive, cli, eventually, start_worker, workers
 from worker import wire
 from worker.measurement import Outcome
 from worker.probes.icmp import icmp_capability

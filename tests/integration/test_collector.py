@@ -542,7 +542,7 @@ def test_data_lost_between_reading_and_acknowledging_hides_no_row(
         fill(connection, 1, first=7)
         (entry,) = Pages(connection).after(place.position)
         file.append([measurement(7).to_row(entry[0].decode())])
-        place.passed(entry)
+        place.passed(entry, 1)
         assert place.position == START
         left = place.unseen(Pages(connection).after(place.position))
         assert [stream_id for stream_id, _ in left] == [b"5-1"]
@@ -561,6 +561,23 @@ def test_collectors_are_listed_and_forgotten(connection: redis.Redis, csv_path: 
     assert [group.name for group in collectors(connection)] == [default_group(csv_path)]
     with pytest.raises(ConfigError, match="known: csv:"):
         forget(connection, "mine")
+
+
+def test_lag_is_told_where_redis_can_tell_it(connection: redis.Redis, csv_path: Path) -> None:
+    fill(connection, 1500)
+    connection.xgroup_create(wire.RESULTS, default_group(csv_path), "0")
+    if collectors(connection)[0].lag is None:
+        pytest.skip("this server does not know the lag of a group")
+    Collector(connection, csv_path).drain()
+    assert collectors(connection)[0].lag == 0
+    fill(connection, 30, first=1500)
+    assert collectors(connection)[0].lag == 30
+    with CsvFile(csv_path) as file:
+        place = Place(connection, default_group(csv_path), file)
+        place.begin()
+        entries = Pages(connection).after(place.position)
+        place.passed(entries[-1], len(entries))
+    assert collectors(connection)[0].lag == 30 - len(entries)
 
 
 def test_group_name_with_a_space_is_refused(connection: redis.Redis, csv_path: Path) -> None:

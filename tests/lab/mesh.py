@@ -34,6 +34,8 @@ CLI = (sys.executable, "-m", "coordinator.cli")
 #: Of conditions that take as long as the machine needs, which others use, too.
 DEADLINE_S = 30.0
 
+LOG_CHARS = 4000
+
 Pair = tuple[str, str]
 
 
@@ -87,6 +89,11 @@ class LabMesh:
     def log(self, name: str) -> Path:
         """Give a worker's log."""
         return self.lab.directory / f"{name}.log"
+
+    def logs(self) -> str:
+        """Give the end of each worker's log, for a failed law: the lab goes, and they with it."""
+        texts = {name: self.log(name).read_text() for name in self.workers}
+        return "\n".join(f"--- {name}\n{text[-LOG_CHARS:]}" for name, text in texts.items())
 
     def outbox_bytes(self, name: str) -> int:
         """Give the size of what waits on a node's disk."""

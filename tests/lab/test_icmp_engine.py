@@ -87,6 +87,11 @@ def finish(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
+def times_of(series: dict[str, Any]) -> list[float]:
+    """Give the times of the replies; a send that lost the CPU for a moment has none."""
+    return [rtt for rtt in series["rtts_ms"] if rtt is not None]
+
+
 def sh(command: str, stdin: str | None = None) -> None:
     subprocess.run(shlex.split(command), check=True, text=True, input=stdin)
 
@@ -147,9 +152,9 @@ def test_every_family_and_a_repeated_address_answer_whole(pair: Pair, raw: bool)
     assert [one["address"] for one in found] == addresses
     for one in found:
         assert (one["sent"], one["received"], one["refused"]) == (10, 10, 0)
-        assert (one["duplicates"], one["late"], one["times_refused"]) == (0, 0, 0)
+        assert (one["duplicates"], one["late"], one["damaged"]) == (0, 0, 0)
         assert one["socket_kind"] == ("raw" if raw else "datagram")
-        assert 0 < median(one["rtts_ms"]) < 1
+        assert 0 < median(times_of(one)) < 1
         assert one["interval_mean_s"] == pytest.approx(0.02, rel=0.1)
         assert abs(one["started_ns"] / 1e9 - time.time()) < 30
 
@@ -159,9 +164,8 @@ def test_one_echo_in_four_dropped_is_25_percent_lost(pair: Pair) -> None:
     nft(pair.far, "input", drop)
     (one,) = pair.echo([FAR], count=40, interval_s=0.01)
     assert (one["sent"], one["received"]) == (40, 30)
-    assert one["rtts_ms"].count(None) == 10
-    assert one["rtts_ms"][0] is None
-    assert None not in one["rtts_ms"][1:4]
+    assert one["rtts_ms"].count(None) == 10 + one["times_refused"]
+    assert one["rtts_ms"][::4] == [None] * 10
 
 
 @kinds
@@ -180,8 +184,8 @@ def test_a_delayed_link_reads_its_delay(lab: MakeLab, raw: bool) -> None:
     made.allow_datagram_icmp(near)
     addresses = [far.address, far.address6]
     for one in Pair(near.namespace, far.namespace).echo(addresses, raw=raw):
-        assert min(one["rtts_ms"]) >= 20
-        assert median(one["rtts_ms"]) < 21
+        assert min(times_of(one)) >= 20
+        assert median(times_of(one)) < 21
 
 
 def test_replies_after_the_wait_are_late_and_lost(lab: MakeLab) -> None:
@@ -277,8 +281,8 @@ def test_a_process_that_was_stopped_measures_right_and_says_it_was_late(lab: Mak
     os.kill(process.pid, signal.SIGCONT)
     one, _ = finish(process)
     assert one["received"] == 50
-    assert min(one["rtts_ms"]) >= 40
-    assert max(one["rtts_ms"]) < 60
+    assert min(times_of(one)) >= 40
+    assert max(times_of(one)) < 60
     assert one["read_lag_max_ms"] > 200
     assert one["send_lag_max_ms"] > 300
 
@@ -308,7 +312,8 @@ def test_sixteen_processes_at_once_lose_nothing_and_hear_only_themselves(pair: P
 def test_more_than_65536_echoes_wrap_the_sequence_and_confuse_nothing(pair: Pair) -> None:
     found = pair.echo([FAR, FAR_TOO] * 350, count=100, interval_s=0.001)
     assert sum(one["received"] for one in found) == 70_000
-    assert sum(one["duplicates"] + one["times_refused"] for one in found) == 0
+    assert sum(one["duplicates"] for one in found) == 0
+    assert max(max(times_of(one)) for one in found) < 100
 
 
 def test_stopped_early_it_yields_only_what_is_complete_and_closes(pair: Pair) -> None:

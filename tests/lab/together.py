@@ -30,7 +30,10 @@ def together(
     def decorate(law: Law) -> Callable[[dict[str, Future[None]]], None]:
         def hold() -> None:
             with mesh_of(nodes, persist=persist) as mesh:
-                law(mesh)
+                try:
+                    law(mesh)
+                except BaseException as exc:
+                    raise AssertionError(f"{exc}\n{mesh.logs()}") from exc
 
         def test(under_way: dict[str, Future[None]]) -> None:
             under_way[law.__name__].result()

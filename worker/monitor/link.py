@@ -12,7 +12,7 @@ import redis
 
 from worker import wire
 from worker.errors import ConfigError
-from worker.monitor.guard import forget, tell
+from worker.monitor.guard import forget, tell, tell_failure
 from worker.monitor.locker_notes import note
 from worker.monitor.record import LOCKER, Entry
 from worker.monitor.stream import RecordStream, StreamRefused
@@ -59,6 +59,8 @@ class Link:
             reason = wire.without_secrets(str(wire.unavailable(exc, wire.safe_url(url))), url)
             tell(AWAY, "monitor: records are kept in memory: %s", reason)
             return False
+        except Exception as exc:  # what cannot be encoded must not hold up what can
+            tell_failure("publishing", exc)
         forget(AWAY)
         return True
 

@@ -94,9 +94,7 @@ class MultiLockerSystem:
             expire_in_sec: Whole seconds after which a locker is free, released or not.
             acquire_timeout: Seconds that an acquire tries for.
         """
-        self.redis = redis.Redis(
-            host=redis_host, port=redis_port, password=redis_password, db=0
-        )
+        self.redis = redis.Redis(host=redis_host, port=redis_port, password=redis_password, db=0)
         self.identifier = str(uuid.uuid4())
         self.redis_host, self.redis_port = redis_host, redis_port
         self.locker_prefix, self.num_lockers = locker_prefix, num_lockers
@@ -224,11 +222,11 @@ class MultiLockerSystem:
         common = {
             "operation": operation,
             "prefix": self.locker_prefix,
-            "locker": locker_num,
+            "locker": int(locker_num),  # PTZJEPA's may be numpy's
             "identifier": self.identifier,
             "pid": os.getpid(),
-            "lockers": self.num_lockers,
-            "expire_s": self.expire_in_sec,
+            "lockers": int(self.num_lockers),
+            "expire_s": int(self.expire_in_sec),
             "attempts": attempts.count,
             "elapsed_s": time.monotonic() - attempts.begun,
         }

@@ -2,8 +2,9 @@
 Appends records to a CSV that others may append to as well, whole lines only.
 
 The file has our columns, or, when PTZJEPA's own module began it, the first five of them; it then
-keeps to these, and only gets the records that fit there. Rows of the monitor have no `stream_id`.
-A file that a collector holds is left to it: the collector's cursor is the file's last line.
+keeps to these and to their form, and only gets the records that fit there. Rows of the monitor have
+no `stream_id`. A file that a collector holds is left to it: the collector's cursor is the file's
+last line.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from worker.fields import Cell
 from worker.measurement import CSV_COLUMNS, Measurement
 from worker.monitor.record import NETWORK_PROBES
 
 SEED_COLUMNS = CSV_COLUMNS[:5]
+SEED_TIME = "%Y-%m-%d %H:%M:%S"
 #: Another process of this node holds the file for one write.
 LOCK_DEADLINE_S = 1.0
 LOCK_PAUSE_S = 0.02
@@ -95,8 +98,20 @@ def _lines(
         writer.writerow(columns)
     elif not _ends_whole(fd):
         text.write(ending)  # a crash left half a line: it stays, but takes none of ours with it
-    writer.writerows(m.to_row("")[: len(columns)] for m in measurements)
+    row = _seed_row if columns is SEED_COLUMNS else _full_row
+    writer.writerows(map(row, measurements))
     return text.getvalue().encode()
+
+
+def _full_row(measurement: Measurement) -> list[Cell]:
+    return measurement.to_row("")
+
+
+def _seed_row(measurement: Measurement) -> list[Cell]:
+    """Give the five cells as PTZJEPA's module writes them: local time, the host as it was named."""
+    numbers = measurement.to_row("")[2:5]
+    at = measurement.started_at.astimezone().strftime(SEED_TIME)
+    return [at, measurement.target, *numbers]
 
 
 def _ends_whole(fd: int) -> bool:

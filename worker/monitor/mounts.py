@@ -14,12 +14,13 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -73,8 +74,11 @@ class MeasuredMounts:
 
     def unmount(self, *args: Any, **kwargs: Any) -> Any:
         """Unmount, timed, after a probe of the folder was ended: an open file would keep it."""
-        _end_probe(self._place)
-        return _timed("unmount", self._place, _method(super(), "unmount"), args, kwargs)
+        _keep_out(self._place)
+        try:
+            return _timed("unmount", self._place, _method(super(), "unmount"), args, kwargs)
+        finally:
+            _probes.leaving.discard(self._place.folder)
 
 
 Mounter = TypeVar("Mounter", bound=type)
@@ -113,7 +117,8 @@ def probe_mount(
     argv += ["--name", PROBE_FILE.format(source=recorder().settings.source)]
     argv += ["--bulk-bytes", str(bulk_bytes), "--max-s", str(BULK_MAX_S)]
     argv += ["--deadline-s", str(deadline_s), *([] if mount_only else ["--anywhere"])]
-    found = _Probe(folder, argv).wait(deadline_s)
+    probe = _probes.start(folder, argv)
+    found = _UNMOUNTING.copy() if probe is None else probe.wait(deadline_s)
     outcome = Outcome(found.pop("outcome", Outcome.OK))
     return record(
         probe=SSHFS,
@@ -127,13 +132,42 @@ def probe_mount(
     )
 
 
+_UNMOUNTING: dict[str, Any] = {
+    "outcome": Outcome.CANCELLED,
+    "error": "the folder is being unmounted",
+}
+
+
+class _Probes:
+    """The probes at work, one a folder, and the folders where there may be none."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: dict[str, _Probe] = {}
+        self.leaving: set[str] = set()
+
+    def start(self, folder: str, argv: list[str]) -> _Probe | None:
+        """Start a probe, unless the folder is being unmounted."""
+        with self.lock:
+            if folder in self.leaving:
+                return None
+            self.running[folder] = _Probe(argv)
+            return self.running[folder]
+
+    def end(self, folder: str) -> None:
+        """Let no probe begin in the folder, and kill the one that is there."""
+        with self.lock:
+            self.leaving.add(folder)
+            running = self.running.pop(folder, None)
+        if running is not None:
+            running.end()
+
+
 class _Probe:
-    """The process at work in a folder; there is one a folder."""
+    """A process at work in a folder."""
 
-    running: dict[str, _Probe] = {}  # noqa: RUF012 - of the process, not of an instance
-
-    def __init__(self, folder: str, argv: list[str]) -> None:
-        self.folder, self.ended = folder, False
+    def __init__(self, argv: list[str]) -> None:
+        self.ended = False
         self.process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -142,7 +176,7 @@ class _Probe:
             cwd="/",  # a process whose folder is in the mount would keep it
             start_new_session=True,
         )
-        self.running[folder] = self
+        self._gone = threading.Event()
 
     def wait(self, deadline_s: float) -> dict[str, Any]:
         try:
@@ -154,21 +188,31 @@ class _Probe:
         except ValueError:
             return self._cut_short(deadline_s)
         finally:
-            self.running.pop(self.folder, None)
+            self._gone.set()
 
     def _cut_short(self, deadline_s: float) -> dict[str, Any]:
         if self.ended:
-            return {"outcome": Outcome.CANCELLED, "error": "it is being unmounted"}
-        if self.process.returncode == -mount_probe.signal.SIGALRM:
+            return _UNMOUNTING.copy()
+        if self.process.returncode == -signal.SIGALRM:
             return {"outcome": Outcome.TIMEOUT, "error": f"no end after {deadline_s:.0f} s"}
         return {"outcome": Outcome.BAD_REPLY, "error": "the probe printed no result"}
 
     def end(self) -> None:
+        """Kill it and wait until it has left the folder."""
         self.ended = True
         self.process.kill()
-        give_up_at = time.monotonic() + KILL_DEADLINE_S
-        while self.running.get(self.folder) is self and time.monotonic() < give_up_at:
-            time.sleep(0.005)
+        self._gone.wait(KILL_DEADLINE_S)
+
+
+_probes = _Probes()
+
+
+def _begin_anew() -> None:
+    """A parent's probes are not the child's."""
+    _probes.__init__()  # type: ignore[misc]  # the one object that this module uses stays the same
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 @never_raises(lambda: None)
@@ -178,8 +222,7 @@ def _ping_beside(place: Place, operation: str) -> None:
 
     def job() -> None:
         for found in measure_hosts([place.host]):
-            found.detail["operation"] = operation  # type: ignore[index]  # made just now
-            keep(place.host, found)
+            keep(place.host, replace(found, detail={**found.detail, "operation": operation}))
 
     beside().submit(f"{operation}/{place.host}", job)
 
@@ -198,10 +241,8 @@ def _probe_job(place: Place) -> None:
 
 
 @never_raises(lambda: None)
-def _end_probe(place: Place) -> None:
-    running = _Probe.running.get(place.folder)
-    if running is not None:
-        running.end()
+def _keep_out(place: Place) -> None:
+    _probes.end(place.folder)
 
 
 def _timed(

@@ -16,13 +16,13 @@ from typing import Any
 
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome, finding
-from worker.monitor.activity import tags
 from worker.monitor.guard import forget, never_raises, tell
 from worker.monitor.hosts import valid_host
 from worker.monitor.process import one_test, recorder
 from worker.monitor.record import NETWORK, PING, THROUGHPUT, label
 from worker.monitor.settings import DEFAULT_CSV
 from worker.monitor.stats import Metrics, NetworkStats
+from worker.monitor.tagging import tags
 from worker.options import PingOptions, ThroughputOptions
 from worker.plan import PlannedNode
 from worker.probes import iperf3, iperf3_client, ping
@@ -109,10 +109,7 @@ def keep(host: str, measurement: Measurement) -> Metrics:
         "throughput_mbps": measurement.throughput_mbps,
     }
     network_stats.add(host, metrics)
-    if measurement.outcome is Outcome.OK:
-        forget(f"host/{host}")
-    else:
-        tell(f"host/{host}", "monitor: %s: %s", label(host), measurement.error)
+    _tell_troubles(measurement)
     logger.info(
         "network host=%s latency_ms=%s packet_loss_pct=%s throughput_mbps=%s",
         label(host), metrics["latency_ms"], metrics["packet_loss_pct"], metrics["throughput_mbps"],
@@ -183,9 +180,18 @@ def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
         "throughput_outcome": tested.outcome.value,
         "throughput_error": tested.error,
     }
-    return replace(
-        pinged, probe=NETWORK, throughput_mbps=tested.throughput_mbps, detail=detail
-    )
+    return replace(pinged, probe=NETWORK, throughput_mbps=tested.throughput_mbps, detail=detail)
+
+
+def _tell_troubles(measurement: Measurement) -> None:
+    """Log what went wrong, once until it has gone well again."""
+    throughput_error = measurement.detail.get("throughput_error", "")
+    for kind, error in (("ping", measurement.error), ("throughput", throughput_error)):
+        key = f"{kind}/{measurement.target}"
+        if error:
+            tell(key, "monitor: %s to %s: %s", kind, measurement.target, error)
+        else:
+            forget(key)
 
 
 def _iperf3_port(port: int) -> int:

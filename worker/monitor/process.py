@@ -33,6 +33,7 @@ class _Process:
         self.recorder: Recorder | None = None
         self.beside: Beside | None = None
         self.settings: MonitorSettings | None = None
+        self.csv_target: Path | None = None
 
 
 _process = _Process()
@@ -74,6 +75,12 @@ def recorder() -> Recorder:
         return _process.recorder
 
 
+def configured_redis() -> str | None:
+    """Give the Redis that was configured, or that the environment names; None when neither did."""
+    settings = _process.settings
+    return (settings and settings.redis_url) or load_settings(os.environ).redis_url
+
+
 def beside() -> Beside:
     """Give this process's thread for small jobs."""
     with _process.lock:
@@ -88,7 +95,7 @@ def one_test() -> threading.Lock:
 
 
 def _new_recorder(settings: MonitorSettings) -> Recorder:
-    made = Recorder(settings)
+    made = Recorder(settings, csv_target=_process.csv_target)
     # A child of multiprocessing ends without `atexit`.
     if multiprocessing.parent_process() is not None:
         multiprocessing.util.Finalize(None, _finish, exitpriority=10)
@@ -107,9 +114,10 @@ def _finish() -> None:
 
 def _begin_anew() -> None:
     """Forget the parent's threads, records and locks, but not where records go."""
-    settings = _process.settings
+    parent, settings = _process.recorder, _process.settings
     _process.__init__()  # type: ignore[misc]  # the one object that modules hold stays the same
     _process.settings = settings
+    _process.csv_target = None if parent is None else parent.csv_target
 
 
 os.register_at_fork(after_in_child=_begin_anew)

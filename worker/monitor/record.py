@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from worker.measurement import Measurement, Outcome
-from worker.monitor.activity import tags
+from worker.monitor.tagging import tags
 from worker.text import one_line
 
 #: Begin of the run field of a record that belongs to no run.

@@ -49,14 +49,21 @@ class Recorder:
     Attributes:
         id: Random; a new one in each process, so that numbers never meet others'.
         dropped: Records that no longer fitted before the CSV or the stream had them.
+        csv_target: The file that was saved to last; None while the host has saved to none.
     """
 
-    def __init__(self, settings: MonitorSettings, *, max_records: int = MAX_RECORDS) -> None:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        *,
+        max_records: int = MAX_RECORDS,
+        csv_target: Path | None = None,
+    ) -> None:
         """Keep at most `max_records` for the file, and as many for the stream."""
         self.settings = settings
         self.id = secrets.token_hex(4)
         self.dropped = 0
-        self._csv_wanted = False
+        self.csv_target = csv_target
         self._numbers = itertools.count(1)
         self._for_csv: deque[Entry] = deque(maxlen=max_records)
         self._for_stream: deque[Entry] = deque(maxlen=max_records)
@@ -102,8 +109,7 @@ class Recorder:
         Returns:
             Lines written.
         """
-        self._csv_wanted = True
-        target = path or self.settings.csv_path
+        target = self.csv_target = path or self.settings.csv_path
         if not self._csv_lock.acquire(timeout=LOCK_DEADLINE_S):
             return 0
         try:
@@ -136,7 +142,9 @@ class Recorder:
         return not self._for_stream
 
     def close(self, deadline_s: float) -> None:
-        """Try once more to publish what waits, no longer than the deadline, and end the thread."""
+        """Save once more where it was saved, publish until the deadline, and end the thread."""
+        if self.csv_target is not None and self._for_csv:
+            self.save_csv(self.csv_target)
         self._closing.set()
         self._wake.set()
         if self._thread is not None and self._thread.is_alive():
@@ -152,7 +160,7 @@ class Recorder:
 
     def _append(self, queue: deque[Entry], entry: Entry) -> None:
         # A host that never saves a file does not miss what would have been in it.
-        if len(queue) == queue.maxlen and (queue is self._for_stream or self._csv_wanted):
+        if len(queue) == queue.maxlen and (queue is self._for_stream or self.csv_target):
             self.dropped += 1
             tell("dropped", "monitor: more than %d records wait; the oldest go", queue.maxlen)
         queue.append(entry)

@@ -165,7 +165,7 @@ class _Engine:
             return
         target = self.targets[self.serial % self.count]
         try:
-            sent_ns = self._send(target, now_ns)
+            sent_ns, left_ns = self._send(target, now_ns)
         except BlockingIOError as exc:
             self.busy_since_ns = self.busy_since_ns or now_ns
             if now_ns - self.busy_since_ns < BUSY_RETRY_NS:
@@ -177,7 +177,7 @@ class _Engine:
             sent_ns = now_ns
             target.refuse(now_ns, exc)
         else:
-            target.sent(sent_ns, scheduled_ns)
+            target.sent(sent_ns, left_ns, scheduled_ns)
         if not target.started_wall_ns:
             target.started_wall_ns = self.clock.to_wall_ns(sent_ns)
         self.serial, self.last_sent_ns, self.busy_since_ns = self.serial + 1, sent_ns, 0
@@ -186,7 +186,7 @@ class _Engine:
             # Catching up so much would bring two echoes to a target too close: be late for good.
             self.origin_ns += lag_ns
 
-    def _send(self, target: Target, now_ns: int) -> int:
+    def _send(self, target: Target, now_ns: int) -> tuple[int, int]:
         obstacle = self.obstacles.get(self.serial % self.count)
         if obstacle is not None:
             raise obstacle.with_traceback(None)

@@ -27,6 +27,11 @@ SEND_KINDS = {
 }
 
 
+#: A send that took longer was interrupted, and whether the echo left before or after that is not
+#: known: its time is refused. It takes some 10 µs.
+CERTAIN_NS = 1_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class EchoOptions:
     """
@@ -67,7 +72,8 @@ class EchoSeries:
         errors: Echoes answered by an ICMP error and by no reply; they are lost.
         damaged: Replies whose payload came back changed or cut; they answer nothing.
         refused: Echoes that this host's kernel refused to send; they are not lost, but never left.
-        times_refused: Replies received whose time cannot be told, as the clock was set meanwhile.
+        times_refused: Replies received whose time is not certain to `CERTAIN_NS`, as the clock was
+            set meanwhile, or the process lost the CPU while it sent.
         rtts_ms: In sending order; None where lost, refused or of no certain time.
         started_ns: Wall clock of the first send, nanoseconds since the epoch.
         elapsed_s: From the first send until the series was complete.
@@ -124,6 +130,7 @@ class Target:
     sent_ns: array[int] = field(default_factory=lambda: array("q"))
     states: bytearray = field(default_factory=bytearray)
     rtts_ns: array[int] = field(default_factory=lambda: array("q"))
+    uncertain: set[int] = field(default_factory=set)
     pending: int = 0
     duplicates: int = 0
     damaged: int = 0
@@ -137,8 +144,10 @@ class Target:
         """Say whether a socket address is this target's, whatever its port and flow label."""
         return sockaddr[0] == self.sockaddr[0] and sockaddr[3:] == self.sockaddr[3:]
 
-    def sent(self, sent_ns: int, due_ns: int) -> None:
-        """Count an echo that left."""
+    def sent(self, sent_ns: int, left_ns: int, due_ns: int) -> None:
+        """Count an echo that left between two times, and was due at a third."""
+        if left_ns - sent_ns > CERTAIN_NS:
+            self.uncertain.add(len(self.states))
         self._append(sent_ns, State.PENDING)
         self.pending += 1
         self.send_lag_ns = max(self.send_lag_ns, sent_ns - due_ns)
@@ -172,7 +181,8 @@ class Target:
             stamp_ns = None
         if stamp_ns is not None:
             self.read_lag_ns = max(self.read_lag_ns, read_ns - stamp_ns)
-            self.rtts_ns[echo] = stamp_ns - sent_ns
+            if echo not in self.uncertain:
+                self.rtts_ns[echo] = stamp_ns - sent_ns
         rtt_ns = (read_ns if stamp_ns is None else stamp_ns) - sent_ns
         self.states[echo] = State.ANSWERED if rtt_ns <= self.wait_ns else State.LATE
 

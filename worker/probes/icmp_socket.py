@@ -155,12 +155,12 @@ class EchoSocket:
         except OSError:  # `send` meets it again if it was this echo's own
             self.errors_pending = True
 
-    def send(self, packet: bytes, address: Sockaddr) -> int:
+    def send(self, packet: bytes, address: Sockaddr) -> tuple[int, int]:
         """
         Send an echo.
 
         Returns:
-            Monotonic nanoseconds at which it was handed to the kernel.
+            Monotonic nanoseconds just before and just after; it left in between.
 
         Raises:
             BlockingIOError: The kernel is short of room; try again shortly.
@@ -178,7 +178,7 @@ class EchoSocket:
                 # the next call and then forgets (net/core/sock.c, sock_error).
                 refusal, self.errors_pending = exc, True
             else:
-                return now_ns
+                return now_ns, time.monotonic_ns()
         raise refusal or OSError("no attempt was made")
 
     def drain(self) -> tuple[list[Received], list[Quoted]]:

@@ -19,13 +19,20 @@ from worker.options import ThroughputOptions
 from worker.probes.icmp import EchoSeries
 from worker.probes.iperf3 import Iperf3, Tool, why_unable
 from worker.probes.iperf3_json import parse_report
-from worker.probes.iperf3_record import Ends, Options, findings, host_limits, records
+from worker.probes.iperf3_record import (
+    Ends,
+    Options,
+    findings,
+    host_limits,
+    records,
+    spent_bytes,
+)
 from worker.probes.iperf3_report import Iperf3Report
 from worker.probes.loaded_rtt import LoadedRtt
 from worker.probes.throttle import read_throttle, throttled_by
 from worker.rtt import rtt_statistics
 
-__all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure"]
+__all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure", "spent_bytes"]
 
 #: Round trips that setting a test up and exchanging its results take: about 1 s at 50 ms
 #: (perfSONAR's experience, pscheduler issue 868).

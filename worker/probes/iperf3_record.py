@@ -6,12 +6,14 @@ Pure. Both ends are named by their roles in the test, `near` and `far`; in a rec
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from worker.measurement import Measurement, Outcome
-from worker.options import ThroughputOptions, UdpOptions
+from worker.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
 from worker.plan import PlannedNode
 from worker.probes.iperf3 import THREADS_VERSION, Iperf3, parse_version
 from worker.probes.iperf3_report import Flow, Iperf3Report
@@ -95,6 +97,22 @@ def records(
             _measurement(ends, options, source, target, outcome, error, started_at, flow, detail)
         )
     return found
+
+
+def spent_bytes(found: Sequence[Measurement]) -> int | None:
+    """
+    Give what a test cost each of its ends, sent and received at the IP layer, the omitted time too.
+
+    Returns:
+        Bytes, 0 when it never began; None when it broke in the middle, and nobody knows.
+    """
+    data = 0.0
+    for measurement in found:
+        intervals = measurement.detail.get("intervals") or []
+        if intervals and measurement.outcome not in (Outcome.OK, Outcome.NO_REPLY):
+            return None
+        data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
+    return math.ceil(data * WIRE_BYTES_PER_BYTE)
 
 
 def host_limits(

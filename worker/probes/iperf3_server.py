@@ -76,8 +76,9 @@ def serve_one_test(
                     continue
                 return _not_started(server, address)
             on_ready(port)
-            ended = server.pump(deadline, should_stop=should_stop)
-            return _ended(server, port, ended, deadline_s, idle_s)
+            if not server.pump(deadline, should_stop=should_stop):
+                return _cut_off(port, deadline, deadline_s)
+            return _ended(server, port, idle_s)
         finally:
             server.kill()
     first, last = (min(ports), max(ports)) if ports else (0, 0)
@@ -112,13 +113,17 @@ def _not_started(server: Tool, address: str) -> Served:
     return Served(outcome=Outcome.BAD_REPLY, error=f"the iperf3 server did not start: {why}")
 
 
-def _ended(server: Tool, port: int, ended: bool, deadline_s: float, idle_s: float) -> Served:
-    if not ended:
-        return Served(
-            outcome=Outcome.TIMEOUT,
-            error=f"the iperf3 server was ended after {deadline_s:.0f} s at most",
-            port=port,
-        )
+def _cut_off(port: int, deadline: float, deadline_s: float) -> Served:
+    if time.monotonic() < deadline:
+        return Served(outcome=Outcome.CANCELLED, error="the node was told to stop", port=port)
+    return Served(
+        outcome=Outcome.TIMEOUT,
+        error=f"the iperf3 server was ended at its deadline, after {deadline_s:g} s",
+        port=port,
+    )
+
+
+def _ended(server: Tool, port: int, idle_s: float) -> Served:
     if ACCEPTED not in server.stdout:
         return Served(
             outcome=Outcome.NO_REPLY, error=f"no client came within {idle_s:.0f} s", port=port

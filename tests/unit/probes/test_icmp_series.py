@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.probes.icmp_packet import IcmpError
-from worker.probes.icmp_series import EchoOptions, EchoSeries, Target, parse_address
+from worker.probes.icmp_series import CERTAIN_NS, EchoOptions, EchoSeries, Target, parse_address
 
 MS = 1_000_000
 WAIT = 1000 * MS
@@ -22,7 +22,7 @@ def target(sent: int = 3) -> Target:
     """Give a target with echoes sent at 0, 100, 200 ms and so on."""
     made = Target("192.0.2.1", socket.AF_INET, ("192.0.2.1", 0), WAIT)
     for echo in range(sent):
-        made.sent(echo * 100 * MS, echo * 100 * MS)
+        made.sent(echo * 100 * MS, echo * 100 * MS + 9000, echo * 100 * MS)
     return made
 
 
@@ -67,6 +67,17 @@ def test_an_impossible_time_is_refused_and_the_reply_still_counts(stamp_ns: int 
     assert series.rtts_ms == (None, None, None)
 
 
+def test_a_send_that_was_interrupted_has_no_certain_time_but_counts() -> None:
+    made = target(0)
+    made.sent(0, CERTAIN_NS + 1, 0)
+    made.sent(100 * MS, 100 * MS + CERTAIN_NS, 100 * MS)
+    made.answer(0, 5 * MS, 5 * MS)
+    made.answer(1, 105 * MS, 105 * MS)
+    series = series_of(made)
+    assert (series.received, series.times_refused) == (2, 1)
+    assert series.rtts_ms == (None, 5.0)
+
+
 def test_without_a_time_a_reply_read_after_the_wait_is_late() -> None:
     made = target()
     made.answer(0, None, WAIT + 1)
@@ -96,7 +107,7 @@ def test_a_reply_outweighs_an_error_that_may_be_forged(error_first: bool) -> Non
 def test_what_the_kernel_refused_was_not_sent_and_is_not_lost() -> None:
     made = target(0)
     made.refuse(0, OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)))
-    made.sent(100 * MS, 100 * MS)
+    made.sent(100 * MS, 100 * MS, 100 * MS)
     made.answer(1, 101 * MS, 101 * MS)
     made.answer(0, 101 * MS, 101 * MS)
     series = series_of(made)
@@ -121,8 +132,8 @@ def test_a_series_waits_for_the_last_echo_or_settles_after_the_last_answer() -> 
 
 def test_real_interval_and_lag_are_recorded() -> None:
     made = target(0)
-    made.sent(0, 0)
-    made.sent(250 * MS, 100 * MS)
+    made.sent(0, 0, 0)
+    made.sent(250 * MS, 250 * MS, 100 * MS)
     series = series_of(made)
     assert series.interval_mean_s == 0.25
     assert series.send_lag_max_ms == 150.0

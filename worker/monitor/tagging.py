@@ -33,7 +33,7 @@ def activity(name: str) -> Iterator[None]:
 
 def set_cycle(number: int) -> None:
     """Tag what is recorded from here on with the number of the host's cycle."""
-    _cycle[:] = [number]
+    _cycle[:] = [int(number)]
 
 
 def tags() -> dict[str, Any]:

@@ -1,0 +1,359 @@
+"""
+A whole mesh in the lab: how long a run takes, what an idle node costs, what lockers feel of it.
+
+Needs root: `sudo .venv/bin/python tests/bench/bench_mesh.py [full] [idle] [lockers]`; some 4
+minutes for all three. Nothing else should run on the machine; its load is printed with the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import redis
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab import namespaces
+from lab.mesh import LabMesh, mesh_of
+from samples import measurement
+
+from coordinator.results import read
+from worker import wire
+from worker.measurement import Measurement
+from worker.outbox import BATCH, Letter, publish
+
+NODES = 16
+REPETITIONS = 5
+#: 10 echoes at 0.1 s: the last one leaves 0.9 s after the first.
+SERIES_S = 0.9
+TARGET_BEYOND_SERIES_S = 1.5
+
+IDLE_S = 60.0
+#: RQ's first maintenance and the registration are over by then.
+SETTLE_S = 10.0
+
+PUBLISHERS = 4
+#: Rounds of each kind, taking turns, so that a change of the machine's mood meets all.
+LOCKER_ROUNDS = 4
+LOCKER_ROUND_S = 4.0
+LOCKER_PAUSE_S = 0.001
+TARGET_LOCKER_RATIO = 2.0
+
+
+def main() -> None:
+    """Measure what was asked for, or everything."""
+    parts: dict[str, Callable[[], None]] = {"full": full, "idle": idle, "lockers": lockers}
+    for name in sys.argv[1:] or parts:
+        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+        print(f"\n== {name} (load before: {load:.2f} on {cores} cores)")
+        parts[name]()
+
+
+def full() -> None:
+    """Time a full mesh from the command to its last result."""
+    totals: list[float] = []
+    shares: dict[str, list[float]] = defaultdict(list)
+    with mesh_of(NODES) as mesh:
+        for _ in range(REPETITIONS):
+            jobs = _jobs_pushed(mesh)
+            begun, lines = _timed_run(mesh)
+            run = str(lines[0][1]["run"])
+            last = max(at for at, line in lines if "source" in line)
+            totals.append(last - begun)
+            for name, share in _where_time_goes(mesh, run, begun, last).items():
+                shares[name].append(share)
+            rows = list(mesh.rows(run).values())
+            sweeps = sum(key.startswith(b"job:") for key in _fields_of(mesh, run))
+            pushed = _jobs_pushed(mesh) - jobs
+            ok = sum(row.outcome == "ok" for row in rows)
+            print(
+                f"{totals[-1]:.3f} s; {ok} of {len(rows)} pairs ok; "
+                f"{sweeps} sweeps, {pushed} jobs in all"
+            )
+    beyond = median(totals) - SERIES_S
+    print(
+        f"full mesh of {NODES}: median {median(totals):.3f} s = series {SERIES_S} s + {beyond:.3f} "
+        f"s (ratio {median(totals) / SERIES_S:.2f}); target + {TARGET_BEYOND_SERIES_S} s: "
+        f"{'met' if beyond <= TARGET_BEYOND_SERIES_S else 'MISSED'}"
+    )
+    for name, seconds in shares.items():
+        print(f"  {name}: {median(seconds):.3f} s")
+
+
+def _timed_run(mesh: LabMesh) -> tuple[float, list[tuple[float, dict[str, Any]]]]:
+    """Run the command on a node; give when it began and when each of its lines came."""
+    command = Path(sys.executable).with_name("ptzmesh")
+    begun = time.time()
+    process = subprocess.Popen(
+        mesh.lab.nodes[0].inside([str(command), "run", "--json"]),
+        stdout=subprocess.PIPE,
+        env={**os.environ, **mesh.env},
+    )
+    with process:
+        assert process.stdout is not None
+        lines = [(time.time(), json.loads(line)) for line in process.stdout]
+    assert process.returncode == 0, process.returncode
+    return begun, lines
+
+
+def _where_time_goes(mesh: LabMesh, run: str, begun: float, last: float) -> dict[str, float]:
+    """Part the time by the one clock that all processes of the lab share."""
+    created = mesh.state(run).created
+    starts = [
+        float(value) for key, value in _fields_of(mesh, run).items() if key.startswith(b"started:")
+    ]
+    entries = [
+        (int(stream_id.partition("-")[0]) / 1e3, one) for stream_id, one in _entries(mesh, run)
+    ]
+    first_echo = [one.started_at.timestamp() for _, one in entries]
+    over = [one.started_at.timestamp() + float(one.detail["elapsed_s"]) for _, one in entries]
+    published = max(at for at, _ in entries)
+    return {
+        "command starts, plans, writes the run": created - begun,
+        "until the first row has begun (queue, fork)": min(starts) - created,
+        "until the last row has begun": max(starts) - min(starts),
+        "until the last pair's first echo (spread, pacing)": max(first_echo) - max(starts),
+        "until the last pair's series is over": max(over) - max(first_echo),
+        "until the last pair is in the stream": published - max(over),
+        "until the command has printed it": last - published,
+    }
+
+
+def _entries(mesh: LabMesh, run: str) -> list[tuple[str, Measurement]]:
+    return list(read(mesh.connection, run=run))
+
+
+def _fields_of(mesh: LabMesh, run: str) -> Mapping[bytes, bytes]:
+    return cast("dict[bytes, bytes]", mesh.connection.hgetall(wire.run_key(run)))
+
+
+def _jobs_pushed(mesh: LabMesh) -> int:
+    stats = cast("dict[str, dict[str, int]]", mesh.connection.info("commandstats"))
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("rpush", "lpush"))
+
+
+def idle() -> None:
+    """Tell what one node costs that has nothing to do."""
+    with mesh_of(1) as mesh:
+        time.sleep(SETTLE_S)
+        pids = list(namespaces.pids_inside([mesh.lab.nodes[0].namespace]))
+        before, cpu = _server(mesh), sum(map(_cpu_s, pids))
+        time.sleep(IDLE_S)
+        after, cpu = _server(mesh), sum(map(_cpu_s, pids)) - cpu
+        assert sorted(namespaces.pids_inside([mesh.lab.nodes[0].namespace])) == sorted(pids)
+        commands = {
+            name: calls - before["calls"].get(name, 0)
+            for name, calls in after["calls"].items()
+            if calls > before["calls"].get(name, 0) and name != "info"
+        }
+        # The second look is in its own figures: two INFOs, one read each.
+        trips = after["reads"] - before["reads"] - 2
+        processed = after["processed"] - before["processed"] - 2
+        pss, alone = _memory_mb(pids)
+    print(f"over {IDLE_S:.0f} s, {len(pids)} processes:")
+    print(f"  round trips (reads of the server): {trips / IDLE_S:.2f}/s")
+    print(f"  commands processed, those of scripts included: {processed / IDLE_S:.2f}/s")
+    print(f"  {', '.join(f'{name} {calls}' for name, calls in sorted(commands.items()))}")
+    print(f"  memory: PSS {pss:.1f} MB; {alone:.1f} MB if no other Python ran on the machine")
+    print(f"  CPU: {100 * cpu / IDLE_S:.3f} % of a core")
+
+
+def _server(mesh: LabMesh) -> dict[str, Any]:
+    stats = mesh.connection.info("stats")
+    by_command = cast("dict[str, dict[str, int]]", mesh.connection.info("commandstats"))
+    return {
+        "reads": int(stats["total_reads_processed"]),
+        "processed": int(stats["total_commands_processed"]),
+        "calls": {n.removeprefix("cmdstat_"): one["calls"] for n, one in by_command.items()},
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    """Give the CPU seconds of a process and of its children that have ended."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, numbers[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_mb(pids: list[int]) -> tuple[float, float]:
+    """
+    Give the processes' proportional set size, and what it would be without this program.
+
+    The latter counts what they share with nobody but each other, and each page of a file once.
+    """
+    pss_kb = anonymous_kb = 0
+    resident_kb: dict[tuple[str, str], int] = {}
+    for pid in pids:
+        mapping = ("", "")
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            words = line.split()
+            if not words[0].endswith(":"):
+                mapping = (words[5], words[2]) if len(words) > 5 else ("", "")
+            elif words[0] == "Pss:":
+                pss_kb += int(words[1])
+                is_file = mapping[0].startswith("/")
+                anonymous_kb += 0 if is_file else int(words[1])
+            elif words[0] == "Rss:" and mapping[0].startswith("/"):
+                resident_kb[mapping] = max(resident_kb.get(mapping, 0), int(words[1]))
+    return pss_kb / 1024, (anonymous_kb + sum(resident_kb.values())) / 1024
+
+
+def lockers() -> None:
+    """Compare a locker's cycle on an idle mesh with one that publishes at full speed."""
+    cores = sorted(os.sched_getaffinity(0))
+    with mesh_of(NODES) as mesh:
+        # Nodes are other machines than the one that Redis is on: not on its core, where there are
+        # two. Then the lesson is what Redis makes of the load, and not what the scheduler does.
+        server = mesh.lab.redis.process
+        assert server is not None
+        apart = len(cores) > 1
+        if apart:
+            for pid in namespaces.pids_inside(node.namespace for node in mesh.lab.nodes):
+                os.sched_setaffinity(pid, cores[1:])
+            for task in Path(f"/proc/{server.pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), cores[:1])
+            os.sched_setaffinity(0, cores[:1])
+        print(f"nodes on cores of their own: {apart}")
+        _compare_lockers(mesh, cores[1:] or cores)
+    os.sched_setaffinity(0, cores)
+
+
+def _compare_lockers(mesh: LabMesh, cores: list[int]) -> None:
+    loads: dict[str, Callable[[], contextlib.AbstractContextManager[Callable[[], str]]]] = {
+        "idle": contextlib.nullcontext,  # type: ignore[dict-item]  # says nothing at its end
+        f"{PUBLISHERS} publishers flat out": lambda: _publishers(mesh, cores),
+        f"runs of {NODES} nodes without a pause": lambda: _runs(mesh, cores),
+    }
+    cycles: dict[str, list[float]] = defaultdict(list)
+    said: dict[str, list[str]] = defaultdict(list)
+    for _ in range(LOCKER_ROUNDS):
+        for name, load in loads.items():
+            with load() as tell:
+                cycles[name] += _locker_cycles_ms(mesh.connection, LOCKER_ROUND_S)
+                if tell is not None:
+                    said[name].append(tell())
+            mesh.connection.delete(wire.RESULTS)
+    base = _percentile(cycles["idle"], 99)
+    for name, times in cycles.items():
+        p50, p99 = _percentile(times, 50), _percentile(times, 99)
+        print(
+            f"  {name}: p50 {p50:.3f} ms, p99 {p99:.3f} ms of {len(times)} cycles; "
+            f"p99 ratio {p99 / base:.2f}; {', '.join(said[name])}"
+        )
+    print(f"  target: p99 ratio <= {TARGET_LOCKER_RATIO}")
+
+
+def _locker_cycles_ms(connection: redis.Redis, seconds: float) -> list[float]:
+    """Take and give back one lock as PTZJEPA's lockers do, again and again."""
+    cycles, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        begun = time.perf_counter()
+        assert connection.set("bench:lock", "me", nx=True, ex=30)
+        with connection.pipeline() as pipeline:
+            pipeline.watch("bench:lock")  # type: ignore[no-untyped-call]  # untyped in redis-py
+            assert cast("bytes", pipeline.get("bench:lock")) == b"me"
+            pipeline.multi()
+            pipeline.delete("bench:lock")
+            pipeline.execute()
+        cycles.append((time.perf_counter() - begun) * 1e3)
+        time.sleep(LOCKER_PAUSE_S)
+    return cycles
+
+
+@contextlib.contextmanager
+def _publishers(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
+    """Publish from several processes as fast as they can, over TCP from a node."""
+    context = multiprocessing.get_context("fork")
+    script = [sys.executable, __file__, "publish", mesh.lab.redis_url]
+    before, begun = _published(mesh), time.monotonic()
+    processes = [
+        context.Process(target=_exec_on, args=(mesh.lab.nodes[i].inside([*script, str(i)]), cores))
+        for i in range(PUBLISHERS)
+    ]
+    for process in processes:
+        process.start()
+    while _published(mesh) - before < 100:
+        time.sleep(0.01)
+    before, begun = _published(mesh), time.monotonic()
+
+    def tell() -> str:
+        rate = (_published(mesh) - before) / (time.monotonic() - begun)
+        return f"{rate:.0f} results/s"
+
+    try:
+        yield tell
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _exec_on(argv: list[str], cores: list[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    os.execvp(argv[0], argv)  # noqa: S606 - the process is to be the command
+
+
+def _published(mesh: LabMesh) -> int:
+    """Give the results that were ever added."""
+    stats = cast("dict[str, dict[str, int]]", mesh.connection.info("commandstats"))
+    return stats.get("cmdstat_xadd", {"calls": 0})["calls"]
+
+
+def publish_for_ever(url: str, number: str) -> None:
+    """Publish sample results of a run of this process's own, batch after batch."""
+    connection = wire.connect(url)
+    run = f"bench-{number}-{os.getpid()}"
+    connection.hset(wire.run_key(run), mapping={"status": "running", "pairs": 10**9})
+    bit = 0
+    while True:
+        letters = [Letter(bit + i, measurement(bit + i, run)) for i in range(BATCH)]
+        publish(connection, letters)
+        bit = (bit + BATCH) % 10**7
+
+
+@contextlib.contextmanager
+def _runs(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
+    """Trigger one run after the other from a node."""
+    command = str(Path(sys.executable).with_name("ptzmesh"))
+    loop = f"while :; do {command} run --json --new > /dev/null || exit 1; done"
+    before, begun = _published(mesh), time.monotonic()
+    process = subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, cores)), *mesh.lab.nodes[0].inside(["sh", "-c", loop])],
+        env={**os.environ, **mesh.env},
+        start_new_session=True,
+    )
+
+    def tell() -> str:
+        rate = (_published(mesh) - before) / (time.monotonic() - begun)
+        return f"{rate:.0f} results/s"
+
+    try:
+        yield tell
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while mesh.connection.zcard(wire.RUNS_OPEN):
+            time.sleep(0.05)
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    """Nearest rank (RFC 2330 section 11.3)."""
+    return sorted(values)[max(0, -int(-percent * len(values) // 100) - 1)]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["publish"]:
+        publish_for_ever(*sys.argv[2:4])
+    else:
+        main()

@@ -1,0 +1,155 @@
+"""Every command that README, docs and the help show does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator.cli import COMMANDS, cli, load
+from coordinator.embedded import embedded_server
+from integration.nodes import cli as run_cli
+from integration.nodes import workers
+from worker.probes.icmp import icmp_capability
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+#: Shown, but not run here: they change the machine, or are tests of their own.
+ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python docs/")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def shown_in_docs() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    commands = [line.partition("  #")[0].strip() for line in lines]
+    return sorted({one for one in commands if one and not one.startswith(ELSEWHERE)})
+
+
+def shown_in_help() -> list[str]:
+    found = []
+    for name in ("", *COMMANDS):
+        command = load(name) if name else cli
+        assert command.epilog is not None, f"{name} has no examples"
+        lines = [line.strip() for line in command.epilog.splitlines()]
+        examples = [re.split(r" {2,}", line)[0] for line in lines if "ptzmesh" in line]
+        assert len(examples) >= 3, f"{name} has fewer than three examples"
+        found += examples
+    return sorted(set(found))
+
+
+@pytest.fixture(scope="module")
+def mesh_folder(
+    server_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Nodes with the names and labels that the examples use, and a folder to work in."""
+    folder = tmp_path_factory.mktemp("docs")
+    with embedded_server(folder, binary=server_binary, unix=False) as server:
+        connection = redis.Redis.from_url(server.url)
+        names = ["cam-1", "hub", "cam-east"]
+        with workers(server.url, connection, folder, names, ["--label", "site=roof"]):
+            assert run_cli(server.url, "run", "--count", "2").returncode == 0
+            yield server.url, folder
+
+
+def adapt(command: str, url: str, run: str) -> str:
+    """Put this test's own Redis, run and folder where the example has its reader's."""
+    ours = f"{shlex.quote(sys.executable)} -m coordinator.cli"
+    command = re.sub(r"(^|[\s|])ptzmesh(?=\s)", rf"\g<1>{ours}", command)
+    command = re.sub(r"/(data|tmp|persistence)/", "./", command)
+    command = re.sub(r"(PTZMESH_REDIS_URL=|--redis[ =])\S+", rf"\g<1>{url}", command)
+    return re.sub(r"\d{8}T\d{9}-[0-9a-f]{4}", run, command)
+
+
+def prepare(command: str, url: str, folder: Path) -> str:
+    """Give the id of a run that the command can work on."""
+    if "cancel" in command:
+        return run_cli(url, "run", "--detach", "--new", "--count", "100").stdout.strip()
+    if "verify" in command:
+        csv = str(folder / "network_metrics.csv")
+        run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "1", "--csv", csv)
+    runs = run_cli(url, "runs", "--json", "--last", "1").stdout
+    return str(json.loads(runs)["run"])
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+@pytest.mark.parametrize("command", sorted({*shown_in_docs(), *shown_in_help()}))
+def test_command_that_is_shown_works(command: str, mesh_folder: tuple[str, Path]) -> None:
+    url, folder = mesh_folder
+    if " jq " in command and shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    adapted = adapt(command, url, prepare(command, url, folder))
+    endless = bool(re.search(r"ptzmesh (worker|.*--follow)", command))
+    process = subprocess.Popen(
+        ["bash", "-o", "pipefail", "-ec", f"exec env {adapted}" if endless else adapted],
+        cwd=folder,
+        env={**os.environ, "PTZMESH_REDIS_URL": url, "STATE_DIRECTORY": str(folder / "more")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if endless:
+        time.sleep(2.0)  # it has no end of its own; what counts is that it is still there
+        process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, f"{adapted}\n{said}"
+    assert "error:" not in said, said
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_that_is_shown_works(page: Path, mesh_folder: tuple[str, Path]) -> None:
+    url, _ = mesh_folder
+    for block in blocks(page, "python"):
+        code = re.sub(r'Mesh\("[^"]*"\)', f"Mesh({url!r})", block)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_page_of_the_command_line_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run: python docs/make_cli.py"
+
+
+def test_every_column_of_the_csv_is_documented() -> None:
+    from worker.measurement import CSV_COLUMNS
+
+    page = (ROOT / "docs" / "csv.md").read_text()
+    assert [name for name in CSV_COLUMNS if f"`{name}`" not in page] == []
+
+
+def test_every_outcome_is_documented() -> None:
+    from worker.measurement import Outcome
+
+    page = (ROOT / "docs" / "csv.md").read_text()
+    assert [one.value for one in Outcome if f"`{one.value}`" not in page] == []
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,304 @@
+"""The drop-in and an unchanged PTZJEPA on the same lockers; what is recorded, and who is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from locker_contender import INSIDE, LOCKERS
+from ptzjepa import UnchangedLockers
+from samples import wait_until
+
+from coordinator.embedded import EmbeddedServer, embedded_server
+from worker import wire
+from worker.measurement import Measurement, Outcome
+from worker.monitor import MultiLockerSystem, lockers, process, read_lockers
+from worker.monitor.beside import Beside
+from worker.monitor.locker_notes import note
+from worker.monitor.lockers import MEASURED_SHARE
+
+pytestmark = pytest.mark.redis
+
+TESTS = Path(__file__).parents[1]
+PREFIX = "file_lockers"
+SYSTEMS = (MultiLockerSystem, UnchangedLockers)
+MakeLockers = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PTZMESH_NODE", "cam-7")
+    for name in ("PTZMESH_REDIS_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(process, "_process", process._Process())
+    yield
+    process.recorder().close(0.0)
+
+
+@pytest.fixture
+def server(server_binary: Path, tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """PTZJEPA connects by host and port."""
+    with embedded_server(tmp_path / "tcp", binary=server_binary, unix=False) as running:
+        yield running
+
+
+@pytest.fixture
+def plain(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    opened = redis.Redis.from_url(server.url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLockers]:
+    """Make systems of either class that do not wait long."""
+    monkeypatch.setattr(lockers.MultiLockerSystem, "_measure_beside", lambda _self: None)
+    url, made = urlsplit(server.url), []
+
+    def factory(kind: MakeLockers, **options: float) -> Any:
+        chosen = {"expire_in_sec": 60, "acquire_timeout": 0.25, **options}
+        system = kind(url.hostname, url.port, url.password, PREFIX, 4, **chosen)
+        made.append(system)
+        return system
+
+    yield factory
+    for system in made:
+        system.redis.close()
+
+
+def records(plain: redis.Redis, count: int) -> list[Measurement]:
+    """Wait for so many locker records and give them."""
+    wait_until(lambda: plain.xlen(wire.RESULTS) >= count)
+    entries: Any = plain.xrange(wire.RESULTS)
+    return [Measurement.from_fields(fields) for _, fields in entries]
+
+
+@pytest.mark.parametrize("holder", SYSTEMS)
+@pytest.mark.parametrize("other", SYSTEMS)
+def test_whoever_holds_a_locker_keeps_the_other_out(
+    make: MakeLockers, plain: redis.Redis, holder: MakeLockers, other: MakeLockers
+) -> None:
+    first, second = make(holder), make(other)
+    assert first.acquire_locker(0) == 0
+    assert plain.get(f"{PREFIX}:0") == first.identifier.encode()
+    assert 59_000 < plain.pttl(f"{PREFIX}:0") <= 60_000
+    assert second.acquire_locker(0) is None
+    assert first.acquire_locker(0) is None
+    assert second.release_locker(0) is False
+    assert first.release_locker(0) is True
+    assert first.release_locker(0) is False
+    assert second.acquire_locker(0) == 0
+
+
+@pytest.mark.parametrize("holder", SYSTEMS)
+@pytest.mark.parametrize("other", SYSTEMS)
+def test_an_expired_locker_is_the_next_ones_and_not_freed_by_the_last(
+    make: MakeLockers, plain: redis.Redis, holder: MakeLockers, other: MakeLockers
+) -> None:
+    first, second = make(holder, expire_in_sec=1), make(other)
+    assert first.acquire_locker(3) == 3
+    wait_until(lambda: not plain.exists(f"{PREFIX}:3"))
+    assert second.acquire_locker(3) == 3
+    assert first.release_locker(3) is False
+    assert second.release_locker(3) is True
+
+
+def test_thousands_of_contended_acquisitions_none_lost_none_double(
+    server: EmbeddedServer, plain: redis.Redis, tmp_path: Path
+) -> None:
+    url, rounds = urlsplit(server.url), 1500
+    for n in range(LOCKERS):
+        (tmp_path / f"locker-{n}").write_bytes(INSIDE.pack(0, 0))
+    running = []
+    for number, kind in enumerate(("ours", "unchanged") * 3):
+        argv = [sys.executable, str(TESTS / "locker_contender.py"), kind, str(url.port)]
+        argv += [str(url.password), str(tmp_path), str(number), str(rounds)]
+        running.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
+    told = [json.loads(process.communicate(timeout=300)[0]) for process in running]
+    taken = [sum(one["taken"][n] for one in told) for n in range(LOCKERS)]
+    counted = [INSIDE.unpack((tmp_path / f"locker-{n}").read_bytes())[0] for n in range(LOCKERS)]
+    assert sum(taken) == len(running) * rounds
+    assert counted == taken
+    assert [one["doubled"] for one in told] == [0] * len(running)
+    assert [one["not_freed"] for one in told] == [0] * len(running)
+    # Else the test would have tested nothing.
+    assert sum(one["contended"] for one in told) > 2000
+    assert not plain.exists(*(f"{PREFIX}:{n}" for n in range(LOCKERS)))
+
+
+def test_each_operation_is_a_record(make: MakeLockers, plain: redis.Redis) -> None:
+    mine, other = make(MultiLockerSystem, acquire_timeout=0.35), make(UnchangedLockers)
+    mine.acquire_locker(0)
+    mine.release_locker(0)
+    other.acquire_locker(1)
+    mine.acquire_locker(1)
+    taken, freed, refused = records(plain, 3)
+    assert {m.probe for m in (taken, freed, refused)} == {"locker"}
+    assert (taken.source, taken.target, taken.address) == ("cam-7", f"{PREFIX}:0", "127.0.0.1")
+    assert (taken.outcome, freed.outcome) == (Outcome.OK, Outcome.OK)
+    assert 0 < taken.latency_ms < 100  # type: ignore[operator]  # None would fail as well
+    assert (taken.detail["operation"], taken.detail["contended"]) == ("acquire", 0)
+    assert taken.detail["identifier"] == mine.identifier
+    assert 0 <= freed.detail["held_s"] < 10
+    assert freed.detail["expired"] is False
+    assert 50 < freed.detail["left_s"] <= 60
+    assert refused.outcome is Outcome.TARGET_BUSY
+    assert refused.detail["contended"] == refused.detail["attempts"] >= 3
+    assert 0.35 <= refused.detail["elapsed_s"] < 5
+
+
+def test_a_locker_that_expired_under_its_holder_is_told(
+    make: MakeLockers, plain: redis.Redis
+) -> None:
+    mine = make(MultiLockerSystem, expire_in_sec=1)
+    mine.acquire_locker(0)
+    wait_until(lambda: not plain.exists(f"{PREFIX}:0"))
+    assert mine.release_locker(0) is False
+    assert mine.release_locker(0) is False
+    _, expired, never_held = records(plain, 3)
+    assert (expired.outcome, expired.detail["expired"]) == (Outcome.DENIED, True)
+    assert expired.detail["held_s"] >= 1
+    assert never_held.detail["expired"] is None
+
+
+def test_a_redis_that_is_away_raises_as_it_would_and_is_recorded(
+    make: MakeLockers, server: EmbeddedServer, plain: redis.Redis
+) -> None:
+    mine = make(MultiLockerSystem)
+    server.stop()
+    with pytest.raises(redis.ConnectionError):
+        mine.acquire_locker(0)
+    with pytest.raises(redis.ConnectionError):
+        mine.release_locker(0)
+    server.start()
+    assert mine.acquire_locker(0) == 0
+    told = records(plain, 3)
+    assert [m.outcome for m in told] == [Outcome.UNREACHABLE, Outcome.UNREACHABLE, Outcome.OK]
+
+
+def test_numpys_numbers_are_lockers_as_well(make: MakeLockers, plain: redis.Redis) -> None:
+    numpy = pytest.importorskip("numpy")
+    mine = make(MultiLockerSystem)
+    assert mine.acquire_locker(numpy.int64(2)) == 2
+    assert records(plain, 1)[0].detail["locker"] == 2
+
+
+def test_the_way_to_redis_is_measured_at_start_and_on_a_tenth_of_operations(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Beside, "submit", lambda _self, key, _job: asked.append(key))
+    url = urlsplit(server.url)
+    mine = MultiLockerSystem(str(url.hostname), int(url.port or 0), url.password, PREFIX, 4)
+    assert asked == ["redis/127.0.0.1"]
+    mine._random.seed(1)
+    for _ in range(500):
+        mine.acquire_locker(0)
+        mine.release_locker(0)
+    assert 0.05 < (len(asked) - 1) / 500 < 2 * MEASURED_SHARE
+    mine.redis.close()
+
+
+def test_measuring_that_fails_changes_no_operation(
+    make: MakeLockers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(lockers, "record", broken)
+    monkeypatch.setattr(lockers, "recorder", broken)
+    mine = make(MultiLockerSystem)
+    assert mine.acquire_locker(0) == 0
+    assert mine.release_locker(0) is True
+    assert "broken on purpose" in caplog.text
+
+
+def test_the_hosts_random_numbers_are_left_alone(make: MakeLockers) -> None:
+    import random
+
+    random.seed(7)
+    expected = [random.random() for _ in range(3)]
+    random.seed(7)
+    mine = make(MultiLockerSystem)
+    found = []
+    for _ in range(3):
+        mine.acquire_locker(0)
+        found.append(random.random())
+        mine.release_locker(0)
+    assert found == expected
+
+
+def test_holders_waiters_and_slow_operations_are_seen(
+    make: MakeLockers, plain: redis.Redis
+) -> None:
+    mine, other = make(MultiLockerSystem, acquire_timeout=0.35), make(UnchangedLockers)
+    mine.acquire_locker(0)
+    other.acquire_locker(2)
+    mine.acquire_locker(2)
+    records(plain, 2)
+    view = read_lockers(plain)
+    known, unknown = view.lockers
+    assert (known.locker, known.node, known.pid) == (0, "cam-7", os.getpid())
+    assert known.held_s is not None
+    assert 0 <= known.held_s < 10
+    assert (unknown.locker, unknown.node, unknown.held_s) == (2, None, None)
+    assert unknown.identifier == other.identifier
+    assert unknown.left_s is not None
+    assert 50 < unknown.left_s <= 60
+    (waiter,) = view.waiters
+    assert (waiter.locker, waiter.node, waiter.identifier) == (2, "cam-7", mine.identifier)
+    assert (view.slowest[0].locker, view.slowest[0].outcome) == (2, "target_busy")
+    assert view.slowest[0].elapsed_s >= 0.35
+
+
+def test_as_many_lockers_are_looked_at_as_a_holder_said(
+    make: MakeLockers, plain: redis.Redis
+) -> None:
+    mine = make(MultiLockerSystem)
+    mine.num_lockers = 1234
+    mine.acquire_locker(0)
+    plain.set(f"{PREFIX}:1233", "far")
+    records(plain, 1)
+    view = read_lockers(plain)
+    assert view.looked_at == 1234
+    assert [(found.locker, found.left_s is None) for found in view.lockers] == [
+        (0, False),
+        (1233, True),
+    ]
+
+
+def test_rubbish_under_our_keys_does_not_hide_the_lockers(plain: redis.Redis) -> None:
+    plain.set(f"{PREFIX}:0", b"\xff\xfe\n")
+    plain.set("ptzmesh:monitor:holder:\ufffd\ufffd?", b"\xc1")
+    plain.zadd(f"ptzmesh:monitor:waiters:{PREFIX}", {b"\xc1": 1e12, b"\x01": 1e12})
+    view = read_lockers(plain)
+    assert (len(view.lockers), view.waiters) == (1, ())
+
+
+def test_notes_are_bounded(make: MakeLockers, plain: redis.Redis) -> None:
+    mine = make(MultiLockerSystem)
+    for _ in range(40):
+        mine.acquire_locker(0)
+        mine.release_locker(0)
+    told = records(plain, 80)
+    note(plain, told)
+    assert len(read_lockers(plain).slowest) == 20
+    for key in plain.scan_iter("ptzmesh:monitor:*"):
+        assert 0 < plain.ttl(key) <= 8 * 24 * 3600
+
+
+def test_no_look_scans_the_keyspace(make: MakeLockers, plain: redis.Redis) -> None:
+    make(MultiLockerSystem).acquire_locker(0)
+    records(plain, 1)
+    plain.config_resetstat()
+    read_lockers(plain)
+    used = {name.removeprefix("cmdstat_") for name in plain.info("commandstats")}
+    assert not used & {"keys", "scan"}

@@ -1,0 +1,379 @@
+"""
+The throughput and UDP probes between namespaces, against links of known rate and loss.
+
+Bounds on counts are five standard deviations, so a right probe fails once in a million runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.conftest import MakeLab
+from lab.net import Lab
+from lab.node import Node
+from worker.options import ThroughputOptions
+
+pytestmark = pytest.mark.lab
+
+END = str(Path(__file__).with_name("iperf3_end.py"))
+LIMIT_S = 30.0
+IDLE_RTT_MS = 1.0
+
+
+@contextmanager
+def started(node: Node, role: str, **asked: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run one end on a node; it is killed with the block."""
+    argv = node.inside([sys.executable, END, role, json.dumps(asked)])
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as end:
+        try:
+            yield end
+        finally:
+            end.kill()
+
+
+def line(end: subprocess.Popen[str]) -> Any:
+    assert end.stdout is not None
+    return json.loads(end.stdout.readline())
+
+
+@contextmanager
+def server(
+    node: Node, *, idle_s: float = 10, deadline_s: float = LIMIT_S
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Serve one test on a node; gives the end and its port."""
+    with started(node, "serve", address=node.address, idle_s=idle_s, deadline_s=deadline_s) as end:
+        yield end, line(end)
+
+
+def asked_of(
+    near: Node,
+    far: Node,
+    port: int,
+    *,
+    udp: bool = False,
+    rtt_ms: float = IDLE_RTT_MS,
+    **options: Any,
+) -> dict[str, Any]:
+    return {
+        "near": near.address,
+        "far": far.address,
+        "port": port,
+        "udp": udp,
+        "idle_rtt_ms": rtt_ms,
+        "options": options,
+    }
+
+
+def run_client(near: Node, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    done = near.run([sys.executable, END, "measure", json.dumps(asked)], timeout_s=60)
+    return [json.loads(text) for text in done.stdout.splitlines()]
+
+
+def measured(near: Node, far: Node, **options: Any) -> list[dict[str, Any]]:
+    """Run one whole test and see that nothing of it is left."""
+    with server(far) as (end, port):
+        found = run_client(near, asked_of(near, far, port, **options))
+        assert line(end) == ["ok", "", port]
+    assert not iperf3_on(far)
+    assert not iperf3_on(near)
+    return found
+
+
+def one(near: Node, far: Node, **options: Any) -> dict[str, Any]:
+    (found,) = measured(near, far, **options)
+    assert (found["outcome"], found["error"]) == ("ok", "")
+    return found
+
+
+def iperf3_on(node: Node) -> list[int]:
+    pids = node.run(["ip", "netns", "pids", node.namespace]).stdout.split()
+    return [int(pid) for pid in pids if name_of(pid) == "iperf3"]
+
+
+def name_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def pair(lab: MakeLab) -> tuple[Lab, Node, Node]:
+    made = lab(2)
+    return made, made.nodes[0], made.nodes[1]
+
+
+def test_link_of_50_mbps_reads_44_to_50(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.shape(a, up_mbps=50)
+    found = one(a, b, duration_s=2)
+    assert (found["probe"], found["source"], found["target"]) == ("throughput", "near", "far")
+    assert found["address"] == b.address
+    assert 44 <= found["throughput_mbps"] <= 50
+    assert found["bytes_received"] * 8 / found["elapsed_s"] / 1e6 == pytest.approx(
+        found["throughput_mbps"]
+    )
+    assert found["retransmits"] is not None
+    assert found["congestion"]
+    assert found["host_limited"] is False
+    assert found["iperf3_source"].startswith("3.")
+    assert len(found["intervals"]) == 2
+
+
+def test_asymmetric_link_reads_as_such_both_ways(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.shape(a, up_mbps=20, down_mbps=100)
+    assert 17 <= one(a, b, duration_s=2)["throughput_mbps"] <= 20
+    assert 88 <= one(b, a, duration_s=2)["throughput_mbps"] <= 100
+
+
+def test_reverse_is_the_record_of_who_sends(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.shape(a, up_mbps=20, down_mbps=100)
+    found = one(a, b, duration_s=2, reverse=True)
+    assert (found["source"], found["target"], found["address"]) == ("far", "near", a.address)
+    assert found["connected_by"] == "near"
+    assert 88 <= found["throughput_mbps"] <= 100
+
+
+def test_bidir_reads_both_directions_at_once(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.shape(a, up_mbps=20, down_mbps=100)
+    forth, back = measured(a, b, duration_s=2, bidir=True)
+    assert (forth["source"], back["source"]) == ("near", "far")
+    assert forth["outcome"] == back["outcome"] == "ok"
+    # Each direction carries the other's acknowledgements too.
+    assert 14 <= forth["throughput_mbps"] <= 20
+    assert 60 <= back["throughput_mbps"] <= 100
+
+
+def test_bitrate_is_for_all_streams_together(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    found = one(a, b, duration_s=2, bitrate_mbps=8, parallel=4)
+    assert 7.5 <= found["throughput_mbps"] <= 8.5
+
+
+def test_low_bitrate_is_kept_to(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    assert 0.9 <= one(a, b, duration_s=2, bitrate_mbps=1)["throughput_mbps"] <= 1.1
+
+
+def test_test_costs_no_more_than_its_worst_case(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.loss(a, b, 2)
+    before = counted_bytes(a)
+    one(a, b, duration_s=2, omit_s=1, bitrate_mbps=10)
+    spent = counted_bytes(a) - before
+    worst = ThroughputOptions(duration_s=2, omit_s=1, bitrate_mbps=10).worst_case_bytes
+    assert worst is not None
+    assert 10e6 / 8 * 2 < spent < worst
+    before = counted_bytes(a)
+    one(a, b, duration_s=5, bytes_limit=2_000_000)
+    spent = counted_bytes(a) - before
+    worst = ThroughputOptions(bytes_limit=2_000_000).worst_case_bytes
+    assert worst is not None
+    # The client closes once its kernel has the last byte; some of it may never leave.
+    assert 1_000_000 < spent < worst
+
+
+def counted_bytes(node: Node) -> int:
+    stats = json.loads(node.run(["ip", "-s", "-j", "link", "show", "eth0"]).stdout)[0]["stats64"]
+    return int(stats["rx"]["bytes"] + stats["tx"]["bytes"])
+
+
+def test_loss_of_5_percent_is_read_within_its_binomial_bounds(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    with server(b) as (_, port):
+        asked = asked_of(a, b, port, udp=True, duration_s=4, bitrate_mbps=8)
+        with started(a, "measure", **asked) as client:
+            # The loss begins once data flows: iperf3 sends its first packet, a greeting, only once.
+            until(lambda: counted_bytes(b) > 200_000)
+            made.loss(a, b, 5, "udp")
+            first = counted_bytes(b)
+            found = line(client)
+    assert first < 1_000_000
+    assert (found["probe"], found["outcome"]) == ("udp", "ok")
+    sent = found["sent"]
+    assert sent == pytest.approx(4 * 8e6 / 8 / 1448, rel=0.02)
+    lost = round(found["packet_loss_pct"] / 100 * sent)
+    margin = 5 * sqrt(sent * 0.05 * 0.95)
+    # Up to a quarter of the packets went before the loss began.
+    assert 0.75 * sent * 0.05 - margin < lost < sent * 0.05 + margin
+    assert found["received"] + lost + found["undecided"] == pytest.approx(sent, abs=2)
+    assert found["throughput_mbps"] < 8
+    assert found["jitter_rfc3550_ms"] > 0
+    assert found["out_of_order"] == 0
+
+
+def test_udp_without_loss_loses_nothing(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    for reverse in (False, True):
+        found = one(a, b, udp=True, duration_s=1, bitrate_mbps=4, reverse=reverse)
+        assert found["packet_loss_pct"] == 0
+        assert found["throughput_mbps"] == pytest.approx(4, rel=0.03)
+
+
+def test_rtt_rises_under_load_on_a_buffered_link(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    idle = one(a, b, duration_s=2, bitrate_mbps=2)
+    assert idle["rtt_loaded_median_ms"] < 2
+    # Not the sender's own uplink: its kernel keeps that queue short (tcp_limit_output_bytes).
+    made.shape(b, down_mbps=20, buffer_ms=100)
+    loaded = one(a, b, duration_s=2, congestion="cubic")
+    assert loaded["rtt_loaded_received"] > 5
+    assert 20 < loaded["rtt_loaded_median_ms"] < 130
+    assert loaded["rtt_idle_median_ms"] == IDLE_RTT_MS
+
+
+def test_far_target_is_measured_within_its_deadline(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.shape(a, up_mbps=20)
+    made.round_trip(a, b, 150)
+    found = one(a, b, duration_s=2, omit_s=1, rtt_ms=150.0)
+    assert found["test_s"] < found["deadline_s"]
+    assert found["rtt_loaded_median_ms"] >= 150
+    assert found["throughput_mbps"] > 5
+
+
+def test_refused_is_found_at_once(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    begun = time.monotonic()
+    (found,) = run_client(a, asked_of(a, b, 5201))
+    assert found["outcome"] == "refused"
+    assert found["throughput_mbps"] is None
+    assert time.monotonic() - begun < 2
+
+
+def test_black_hole_is_a_timeout_within_the_connect_time(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    made.cut(a, b)
+    begun = time.monotonic()
+    (found,) = run_client(a, asked_of(a, b, 5201))
+    assert found["outcome"] == "timeout"
+    assert 3 < time.monotonic() - begun < 6
+
+
+def test_second_client_hears_that_the_server_is_busy(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    with server(b) as (_, port), started(a, "measure", **asked_of(a, b, port, duration_s=3)):
+        until(lambda: iperf3_on(a))
+        time.sleep(0.5)
+        (found,) = run_client(a, asked_of(a, b, port, duration_s=1))
+        assert found["outcome"] == "target_busy"
+
+
+def test_server_killed_in_the_middle_leaves_the_intervals(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    with (
+        server(b) as (_, port),
+        started(a, "measure", **asked_of(a, b, port, duration_s=5)) as client,
+    ):
+        until(lambda: counted_bytes(b) > 1_000_000)
+        time.sleep(1.2)
+        for pid in iperf3_on(b):
+            os.kill(pid, signal.SIGKILL)
+        found = line(client)
+    assert found["outcome"] == "bad_reply"
+    assert found["throughput_mbps"] is None
+    assert len(found["intervals"]) == 1
+
+
+def test_link_cut_in_the_middle_is_a_timeout_with_intervals(pair: tuple[Lab, Node, Node]) -> None:
+    made, a, b = pair
+    begun = time.monotonic()
+    with server(b) as (_, port), started(a, "measure", **asked_of(a, b, port, duration_s=3)) as end:
+        until(lambda: counted_bytes(b) > 1_000_000)
+        time.sleep(1.2)
+        made.cut(a, b)
+        found = line(end)
+    assert found["outcome"] == "timeout"
+    assert found["intervals"]
+    assert time.monotonic() - begun < 20
+    assert not iperf3_on(a)
+
+
+@pytest.mark.parametrize("victim", ["client", "server"])
+def test_end_that_is_killed_leaves_no_iperf3(pair: tuple[Lab, Node, Node], victim: str) -> None:
+    """SIGKILL to our own process, of which iperf3 is a child in another process group."""
+    _, a, b = pair
+    with (
+        server(b, deadline_s=6) as (serving, port),
+        started(a, "measure", **asked_of(a, b, port, duration_s=20)) as client,
+    ):
+        until(lambda: iperf3_on(a) and iperf3_on(b))
+        killed, node = (client, a) if victim == "client" else (serving, b)
+        killed.kill()
+        killed.wait()
+        until(lambda: not iperf3_on(node))
+        if victim == "client":
+            # The server's deadline ends it even if it does not notice.
+            until(lambda: not iperf3_on(b))
+
+
+def test_server_that_nobody_asks_ends_when_idle(pair: tuple[Lab, Node, Node]) -> None:
+    _, _, b = pair
+    begun = time.monotonic()
+    with server(b, idle_s=1) as (serving, port):
+        assert iperf3_on(b)
+        assert line(serving) == ["no_reply", "no client came within 1 s", port]
+        assert time.monotonic() - begun < 5
+        assert not iperf3_on(b)
+
+
+def test_server_is_killed_at_its_deadline(pair: tuple[Lab, Node, Node]) -> None:
+    _, _, b = pair
+    with server(b, idle_s=60, deadline_s=1) as (serving, _port):
+        assert line(serving)[0] == "timeout"
+        assert not iperf3_on(b)
+
+
+def test_server_takes_the_next_port_when_one_is_in_use(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    with server(b, idle_s=20) as (_, first), server(b, idle_s=20) as (_, second):
+        assert (first, second) == (5201, 5202)
+        (found,) = run_client(a, asked_of(a, b, second, duration_s=1))
+        assert found["outcome"] == "ok"
+
+
+def test_server_listens_on_the_nodes_address_only(pair: tuple[Lab, Node, Node]) -> None:
+    _, _, b = pair
+    with server(b) as (_, port):
+        listening = b.run(["ss", "-Htln"]).stdout.split()
+        assert f"{b.address}:{port}" in listening
+        assert not [text for text in listening if text.endswith(f"*:{port}")]
+
+
+def test_server_for_an_address_of_another_machine_says_so(pair: tuple[Lab, Node, Node]) -> None:
+    _, _, b = pair
+    with started(b, "serve", address="192.0.2.1", idle_s=1, deadline_s=5) as end:
+        outcome, error, port = line(end)
+    assert (outcome, port) == ("unreachable", None)
+    assert "192.0.2.1" in error
+
+
+def test_ipv6_is_measured_too(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    with started(b, "serve", address=b.address6, idle_s=10, deadline_s=20) as serving:
+        asked = asked_of(a, b, line(serving), duration_s=1) | {"far": b.address6}
+        (found,) = run_client(a, asked)
+    assert found["outcome"] == "ok"
+    assert found["rtt_loaded_median_ms"] is not None

@@ -1,0 +1,116 @@
+"""Laws of turning a series of echoes into a measurement."""
+
+from __future__ import annotations
+
+import pytest
+from icmplib import NameLookupError
+
+from worker.measurement import Measurement, Outcome
+from worker.options import PingOptions
+from worker.plan import PlannedNode
+from worker.probes import ping
+from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted
+
+CAMERA = PlannedNode(name="camera-3", address="192.0.2.3")
+
+
+def series(**changed: object) -> EchoSeries:
+    values: dict[str, object] = {
+        "address": "192.0.2.3",
+        "sent": 4,
+        "received": 3,
+        "duplicates": 1,
+        "late": 0,
+        "errors": 0,
+        "damaged": 0,
+        "refused": 0,
+        "times_refused": 0,
+        "rtts_ms": (10.0, None, 12.0, 14.0),
+        "started_ns": 1_767_323_045_678_000_000,
+        "elapsed_s": 0.5,
+        "interval_mean_s": 0.1,
+        "send_lag_max_ms": 0.1,
+        "read_lag_max_ms": 0.2,
+        "receive_drops": 0,
+        "error_kind": None,
+        "error": None,
+        "socket_kind": "raw",
+    }
+    return EchoSeries(**(values | changed))  # type: ignore[arg-type]  # fields by name
+
+
+def measured(**changed: object) -> Measurement:
+    return ping.measurement("r1", "edge-1", CAMERA, series(**changed), PingOptions(count=4))
+
+
+def test_a_series_becomes_one_row_that_survives_the_stream() -> None:
+    found = measured()
+    assert (found.source, found.target, found.probe) == ("edge-1", "camera-3", "ping")
+    assert (found.latency_ms, found.packet_loss_pct, found.outcome) == (12.0, 25.0, Outcome.OK)
+    assert found.detail["rtts_ms"] == [10.0, None, 12.0, 14.0]
+    assert found.detail["jitter_mean_abs_ms"] == 2.0
+    assert found.started_at.isoformat() == "2026-01-02T03:04:05.678000+00:00"
+    fields = {
+        name.encode(): value.encode() if isinstance(value, str) else value
+        for name, value in found.to_fields().items()
+    }
+    assert Measurement.from_fields(fields) == found
+
+
+def test_silence_is_no_reply_with_full_loss_and_no_time() -> None:
+    found = measured(received=0, rtts_ms=(None,) * 4)
+    assert (found.outcome, found.packet_loss_pct, found.latency_ms) == (Outcome.NO_REPLY, 100, None)
+    assert found.error == "none of 4 echoes was answered in time"
+
+
+def test_what_a_router_said_is_unreachable_in_its_words() -> None:
+    said = "host unreachable, said 10.0.0.1"
+    found = measured(
+        received=0, errors=4, rtts_ms=(None,) * 4, error_kind="host_unreachable", error=said
+    )
+    assert (found.outcome, found.error) == (Outcome.UNREACHABLE, said)
+
+
+def test_what_never_left_has_no_loss() -> None:
+    found = measured(sent=0, received=0, refused=4, rtts_ms=(None,) * 4, error_kind="prohibited")
+    assert (found.outcome, found.packet_loss_pct) == (Outcome.UNREACHABLE, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "limited"),
+    [({}, False), ({"receive_drops": 1}, True), ({"send_lag_max_ms": 101.0}, True)],
+)
+def test_a_host_too_busy_to_measure_says_so(changed: dict[str, object], limited: bool) -> None:
+    assert measured(**changed).detail["host_limited"] is limited
+
+
+def test_names_are_looked_up_once_and_literal_addresses_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def resolve(name: str) -> list[str]:
+        asked.append(name)
+        if name == "nowhere.lan":
+            raise NameLookupError(name)
+        return ["192.0.2.9", "2001:db8::9"]
+
+    monkeypatch.setattr("icmplib.resolve", resolve)
+    nodes = [
+        PlannedNode(name=f"n{number}", address=address)
+        for number, address in enumerate(["192.0.2.1", "cam.lan", "nowhere.lan", "cam.lan", "::1"])
+    ]
+    found, missing = ping.resolve(nodes)
+    assert [address for _, address in found] == ["192.0.2.1", "192.0.2.9", "192.0.2.9", "::1"]
+    assert [node.name for node in missing] == ["n2"]
+    assert sorted(asked) == ["cam.lan", "nowhere.lan"]
+
+
+def test_without_the_right_every_target_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_permitted(addresses: list[str], options: EchoOptions, *, should_stop: object) -> None:
+        raise IcmpNotPermitted
+
+    monkeypatch.setattr(ping, "echo_many", not_permitted)
+    (found,) = ping.measure("r1", "edge-1", [CAMERA], PingOptions(), lambda: False)
+    assert found.outcome is Outcome.TOOL_MISSING
+    assert "ping_group_range" in found.error
