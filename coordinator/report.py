@@ -91,6 +91,11 @@ class Matrix:
         """Give the values as rows of sources by columns of targets; None on the diagonal."""
         return [[self.value(s, t) for t in self.targets] for s in self.sources]
 
+    def unfinished(self) -> list[str]:
+        """Give the sources of which some pair is not here yet."""
+        count = Counter(source for source, _ in self.cells)
+        return [s for s in self.sources if count[s] < len(set(self.targets) - {s})]
+
     def outcomes(self) -> Counter[Outcome]:
         """Count the outcomes."""
         return Counter(cell.outcome for cell in self.cells.values())

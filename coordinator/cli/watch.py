@@ -84,13 +84,13 @@ def _frame(
     state: Run, found: dict[str, Matrix], elapsed_s: float, console: Console
 ) -> RenderableType:
     probe = state.plan.probes[min(state.phase, len(state.plan.probes) - 1)]
-    return Group(_progress(state, elapsed_s), matrix_view(found[probe], console))
+    return Group(_progress(state, found[probe], elapsed_s), matrix_view(found[probe], console))
 
 
-def _progress(state: Run, elapsed_s: float) -> Table:
+def _progress(state: Run, matrix: Matrix, elapsed_s: float) -> Table:
     longest_s = sum(state.plan.sweep_seconds(probe) for probe in state.plan.probes)
     left_s = longest_s - elapsed_s
-    left = f"at most {left_s:.0f} s left" if left_s > 0 else f"{elapsed_s:.0f} s, waiting for nodes"
+    left = f"at most {left_s:.0f} s left" if left_s > 0 else _waited_for(matrix)
     line = Table.grid(padding=(0, 1))
     line.add_row(
         f"run {state.id}",
@@ -100,6 +100,12 @@ def _progress(state: Run, elapsed_s: float) -> Table:
         left,
     )
     return line
+
+
+def _waited_for(matrix: Matrix) -> str:
+    """Name whose rows are not whole: they wait behind another run, or are about to be lost."""
+    late = matrix.unfinished()
+    return f"waiting for {', '.join(late[:2])}" + (f" and {len(late) - 2} more" if late[2:] else "")
 
 
 def show_matrices(state: Run, found: dict[str, Matrix], console: Console) -> None:

@@ -16,7 +16,7 @@ from worker.monitor.arguments import add_network_arguments, monitor_from_argumen
 from worker.monitor.locker_view import LockersView, read_lockers, watch_lockers
 from worker.monitor.lockers import MultiLockerSystem
 from worker.monitor.loop import NetworkMonitor
-from worker.monitor.mounts import MeasuredMounts, measured_mounts, probe_mount
+from worker.monitor.mounts import MeasuredMounts, measured_mounts
 from worker.monitor.network import (
     check_throughput,
     log_network_metrics,
@@ -24,6 +24,7 @@ from worker.monitor.network import (
     network_stats,
     save_network_stats_to_csv,
 )
+from worker.monitor.probing import probe_mount
 from worker.monitor.process import configure
 from worker.monitor.tagging import activity
 from worker.monitor.timing import timeit

@@ -25,7 +25,7 @@ from worker.monitor.locker_notes import ACQUIRE, RELEASE, WAITING
 from worker.monitor.network import keep, log_network_metrics, measure_hosts, network_stats
 from worker.monitor.process import beside, recorder
 from worker.monitor.record import LOCKER, record
-from worker.monitor.stats import Metrics
+from worker.monitor.stats import Metrics, no_metrics
 
 #: Between two attempts; PTZJEPA's own.
 RETRY_S = 0.1
@@ -161,7 +161,7 @@ class MultiLockerSystem:
         self._note_release(locker_num, attempts, bool(deleted), found, left_ms)
         return bool(deleted)
 
-    @never_raises(dict)
+    @never_raises(no_metrics)
     def measure_network(self) -> Metrics:
         """Measure the way to Redis now, on the caller's thread; takes two to three seconds."""
         return log_network_metrics(self.redis_host, throughput=False)

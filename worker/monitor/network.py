@@ -21,7 +21,7 @@ from worker.monitor.hosts import valid_host
 from worker.monitor.process import one_test, recorder
 from worker.monitor.record import NETWORK, PING, THROUGHPUT, label
 from worker.monitor.settings import DEFAULT_CSV
-from worker.monitor.stats import Metrics, NetworkStats
+from worker.monitor.stats import Metrics, NetworkStats, no_metrics
 from worker.monitor.tagging import tags
 from worker.options import PingOptions, ThroughputOptions
 from worker.plan import PlannedNode
@@ -70,7 +70,7 @@ def check_throughput(
     return measure_throughput(host, port, duration, size_mb).throughput_mbps
 
 
-@never_raises(dict)
+@never_raises(no_metrics)
 def log_network_metrics(
     host: str, port: int = IPERF3_PORT, *, throughput: bool = True, count: int = COUNT
 ) -> Metrics:

@@ -6,15 +6,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from threading import RLock
 from typing import Any
 
 from worker.monitor.hosts import MAX_HOSTS
+from worker.text import iso_utc
 
 #: A day of one measurement every five minutes.
 MAX_METRICS = 288
 
 Metrics = dict[str, Any]
+
+
+def no_metrics() -> Metrics:
+    """Give metrics that say that nothing was measured; a host may ask them for each field."""
+    numbers = dict.fromkeys(("latency_ms", "packet_loss_pct", "throughput_mbps"))
+    return {"timestamp": iso_utc(datetime.now(timezone.utc)), "host": "", **numbers}
 
 
 class NetworkStats(Mapping[str, list[Metrics]]):

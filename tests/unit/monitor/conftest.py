@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from worker.monitor import guard, process, tagging
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTZMESH_NODE", "cam-7")
     for name in ("PTZMESH_REDIS_URL", "REDIS_URL", "PTZMESH_METRICS_CSV"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(guard, "_told", {})
     monkeypatch.setattr(tagging, "_cycle", [])
     monkeypatch.setattr(process, "_process", process._Process())
-    yield

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ class Hosts:
         self.asked.append(tuple(hosts))
         self.tags.append(tags())
         return [record(probe=PING, target=host, address=host, latency_ms=1.0) for host in hosts]
+
+    def were_asked(self, times: int) -> Callable[[], bool]:
+        return lambda: len(self.asked) == times
+
+
+def exceeds(calls: list[int], number: int) -> bool:
+    return len(calls) > number
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def test_each_nth_cycle_is_measured_tagged_and_saved(hosts: Hosts, tmp_path: Pat
         wait_until(lambda: len(rows(path)) == 1)
         for number in range(1, 11):
             monitor.cycle(number)
-            wait_until(lambda n=number: len(hosts.asked) == 1 + n // 5)
+            wait_until(hosts.were_asked(1 + number // 5))
         wait_until(lambda: len(rows(path)) == 3)
         with monitor.activity("world_model"):
             monitor.cycle(15)
@@ -142,7 +150,7 @@ def test_what_the_block_raises_goes_on(hosts: Hosts, tmp_path: Path) -> None:
 def test_measuring_that_fails_does_not_end_the_loop(
     hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[int] = []
 
     def broken(*args: object, **kwargs: object) -> list[Measurement]:
         calls.append(1)
@@ -152,7 +160,7 @@ def test_measuring_that_fails_does_not_end_the_loop(
     with NetworkMonitor(["a"], every_cycles=1, csv_path=tmp_path / "m.csv") as monitor:
         for number in range(3):
             monitor.cycle(number)
-            wait_until(lambda n=number: len(calls) > n)
+            wait_until(partial(exceeds, calls, number))
 
 
 def test_stop_returns_although_a_measurement_hangs(
@@ -169,11 +177,14 @@ def test_stop_returns_although_a_measurement_hangs(
     monkeypatch.setattr(loop, "measure_hosts", hang)
     monitor = NetworkMonitor(["a"], csv_path=tmp_path / "m.csv").start()
     hanging.wait(10)
+    thread = monitor._thread
     begun = time.monotonic()
     monitor.stop()
     monitor.stop()
     assert time.monotonic() - begun < 2
     release.set()
+    assert thread is not None
+    thread.join(10)
 
 
 def test_in_a_forked_child_it_is_stopped(hosts: Hosts, tmp_path: Path) -> None:
