@@ -20,7 +20,7 @@ from samples import wait_until
 from coordinator.embedded import EmbeddedServer, embedded_server
 from worker import wire
 from worker.measurement import Measurement, Outcome
-from worker.monitor import MultiLockerSystem, lockers, process, read_lockers
+from worker.monitor import MultiLockerSystem, guard, lockers, process, read_lockers, watch_lockers
 from worker.monitor.beside import Beside
 from worker.monitor.locker_notes import note
 from worker.monitor.lockers import MEASURED_SHARE
@@ -39,6 +39,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("PTZMESH_REDIS_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(process, "_process", process._Process())
+    monkeypatch.setattr(guard, "_told", {})
     yield
     process.recorder().close(0.0)
 
@@ -257,6 +258,26 @@ def test_holders_waiters_and_slow_operations_are_seen(
     assert (waiter.locker, waiter.node, waiter.identifier) == (2, "cam-7", mine.identifier)
     assert (view.slowest[0].locker, view.slowest[0].outcome) == (2, "target_busy")
     assert view.slowest[0].elapsed_s >= 0.35
+
+
+def test_lockers_are_watched_by_their_own_redis_and_across_its_absence(
+    make: MakeLockers,
+    server: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = make(MultiLockerSystem)
+    mine.acquire_locker(0)
+    views = watch_lockers(PREFIX, interval_s=0.01)
+    assert [found.locker for found in next(views).lockers] == [0]
+    server.stop()
+    monkeypatch.setattr("worker.monitor.locker_view.tell", lambda *_args: server.start())
+    assert next(views).lockers == ()
+    views.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_without_a_redis_nothing_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(watch_lockers()) == []
+    assert "no Redis is configured" in caplog.text
 
 
 def test_as_many_lockers_are_looked_at_as_a_holder_said(

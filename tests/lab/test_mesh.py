@@ -40,6 +40,11 @@ LOST_S = wire.ALIVE_S + wire.HEARTBEAT_S + 15.0
 #: A cut node is back once its present attempt is over and a heartbeat is due.
 BACK_S = 45.0
 
+#: Results of a sweep are on the disk within this time after Redis fell silent, however many.
+KEPT_S = 60.0
+#: A result of 30 echoes takes more than this.
+LEAST_LETTER_BYTES = 600
+
 #: A user without any right but to read the interpreter where it is installed.
 UNPRIVILEGED = (
     *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
@@ -292,6 +297,28 @@ def test_silent_cut_is_noticed_in_30_s_and_results_are_kept(mesh: LabMesh) -> No
     assert run(mesh, n2).code == 0
 
 
+@together(2)
+def test_results_of_many_targets_are_all_on_disk_soon_after_redis_falls_silent(
+    mesh: LabMesh,
+) -> None:
+    n0, n1 = mesh.lab.nodes
+    names = [f"alias-{number}" for number in range(60)]
+    for name in names:
+        mesh.connection.hset(wire.node_key(name), "address", n1.address)
+        mesh.connection.zadd(wire.NODES, {name: mesh.seconds()})
+    run_id = mesh.detach(n0, "--from", "n0", "--to", ",".join(names), "--count", "30")
+    mesh.wait_until_begun(run_id)
+    sweep_ends_at = mesh.seconds() + 4
+    # Not before all targets are being measured, which the sweep reads from Redis first.
+    wait_until(lambda: mesh.seconds() > sweep_ends_at - 3, "the sweep measures")
+    mesh.lab.cut(mesh.lab.redis_node)
+    whole = len(names) * LEAST_LETTER_BYTES
+    wait_until(lambda: mesh.outbox_bytes("n0") > whole, "all results are on disk", KEPT_S)
+    mesh.lab.heal(mesh.lab.redis_node)
+    assert mesh.wait_until_ended(run_id, BACK_S + LOST_S).failed == 0
+    assert len(mesh.rows(run_id)) == len(names)
+
+
 @together(3)
 def test_terminated_worker_hands_its_row_back_and_finishes_it_after_a_restart(
     mesh: LabMesh,
@@ -365,9 +392,11 @@ def test_redis_that_was_away_longer_than_a_node_may_be_silent_costs_no_row(
     mesh.wait_until_begun(run_id)
     last_seen = max(seen_at(mesh, node.name) for node in mesh.lab.nodes)
     mesh.lab.redis.kill()
-    wait_until(lambda: mesh.seconds() > last_seen + wire.ALIVE_S + 1, "nobody was heard", 60)
+    # Just after the nodes tried to beat once more: whoever follows the run looks after it before
+    # the next heartbeat.
+    back_at = last_seen + wire.ALIVE_S + 3
+    wait_until(lambda: mesh.seconds() > back_at, "nobody was heard for long enough", 60)
     mesh.lab.redis.start()
-    # Whoever follows the run looks after it, too: before the first heartbeat is back.
     said = mesh.cli(mesh.lab.nodes[1], "show", "--follow", "--json", run_id)
     assert {row["outcome"] for row in said.rows.values()} == {"ok"}
     assert mesh.wait_until_ended(run_id).failed == 0

@@ -16,7 +16,8 @@ import msgpack
 import redis
 
 from worker import wire
-from worker.monitor.guard import tell
+from worker.errors import ConfigError
+from worker.monitor.guard import forget, tell
 from worker.monitor.locker_notes import (
     NOTES_TTL_S,
     SLOWEST,
@@ -25,6 +26,7 @@ from worker.monitor.locker_notes import (
     slowest_key,
     waiters_key,
 )
+from worker.monitor.process import recorder
 from worker.text import iso_utc, one_line
 
 #: PTZJEPA's own.
@@ -128,19 +130,35 @@ def read_lockers(
 def watch_lockers(
     prefix: str = DEFAULT_PREFIX,
     *,
-    redis_url: str,
+    redis_url: str | None = None,
     count: int | None = None,
     interval_s: float = 2.0,
 ) -> Iterator[LockersView]:
-    """Look every `interval_s` for ever; while Redis is away that is said once, and waited for."""
-    connection = wire.connect(redis_url)
+    """
+    Look every `interval_s` for ever; while Redis is away that is said once, and waited for.
+
+    Args:
+        prefix: Begin of the lockers' keys.
+        redis_url: Redis of the lockers; None is the one that gets this process's records.
+        count: As for `read_lockers`.
+        interval_s: Seconds between two looks.
+    """
+    url = redis_url or recorder().redis_url
+    try:
+        if url is None:
+            raise ConfigError("no Redis is configured; set PTZMESH_REDIS_URL")
+        connection = wire.connect(url)
+    except ConfigError as exc:
+        tell("watch_lockers", "monitor: the lockers cannot be read: %s", exc)
+        return
     while True:
         try:
             view = read_lockers(connection, prefix, count)
         except redis.RedisError as exc:
-            reason = wire.without_secrets(str(exc), redis_url)
+            reason = wire.without_secrets(str(exc), url)
             tell("watch_lockers", "monitor: the lockers cannot be read: %s", reason)
         else:
+            forget("watch_lockers")
             yield view
         time.sleep(interval_s)
 

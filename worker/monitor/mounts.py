@@ -6,7 +6,7 @@ SSHFS mounts, timed and probed: a mixin and a decorator for PTZJEPA's `SSHFSMoun
 
 Works with any class that has `mount()` and `unmount()` and is told `host_ip` and
 `local_data_directory`. On the caller's thread a mount costs well under a millisecond more; an
-unmount waits for a probe in the folder to be killed, two seconds at most.
+unmount waits for a probe in the folder to be killed, one second at most.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import icmplib
+
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome, finding
 from worker.monitor.guard import forget, never_raises, tell
@@ -134,7 +136,7 @@ def measure_hosts(
     targets = []
     for host in dict.fromkeys(hosts):
         try:
-            targets.append(PlannedNode(name=label(host), address=valid_host(host)))
+            targets.append(PlannedNode(name=label(host), address=_resolved(valid_host(host))))
         except ConfigError as exc:
             found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
     for one in ping.measure("", "", targets, options, should_stop):
@@ -181,6 +183,23 @@ def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
         "throughput_error": tested.error,
     }
     return replace(pinged, probe=NETWORK, throughput_mbps=tested.throughput_mbps, detail=detail)
+
+
+def _resolved(host: str) -> str:
+    """
+    Give a host's address, looked up on this thread.
+
+    The probe would look names up on threads that Python waits for when the host program ends.
+
+    Raises:
+        ConfigError: The name does not resolve.
+    """
+    if ping.is_literal(host):
+        return host
+    try:
+        return str(icmplib.resolve(host)[0])
+    except (icmplib.NameLookupError, UnicodeError) as exc:
+        raise ConfigError(f"the name {host} does not resolve") from exc
 
 
 def _tell_troubles(measurement: Measurement) -> None:

@@ -6,6 +6,7 @@ The process is `mount_probe.py`; a folder has one at a time, and none while it i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -27,8 +28,11 @@ BULK_BYTES = 4 * 1024 * 1024
 BULK_MAX_S = 5.0
 PROBE_DEADLINE_S = 30.0
 START_S = 1.0
-#: A killed process leaves the kernel within milliseconds; waiting for it may not hold up the host.
-KILL_DEADLINE_S = 2.0
+#: How often it is looked whether a probe is to end.
+LOOK_S = 0.2
+#: A killed process leaves the kernel within milliseconds, unless the server has gone; then it
+#: stays, but in a mount namespace of its own, where it keeps no host from unmounting.
+KILL_DEADLINE_S = 1.0
 #: A probe's file on the server, one a node, so that what a crash leaves is one file.
 PROBE_FILE = ".ptzmesh-probe-{source}"
 
@@ -57,7 +61,7 @@ def probe_mount(
     argv += ["--bulk-bytes", str(bulk_bytes), "--max-s", str(BULK_MAX_S)]
     argv += ["--deadline-s", str(deadline_s), *([] if mount_only else ["--anywhere"])]
     probe = probes.start(folder, argv)
-    found = _UNMOUNTING.copy() if probe is None else probe.wait(deadline_s)
+    found = probes.refusal(folder) if probe is None else probe.wait(deadline_s)
     outcome = Outcome(found.pop("outcome", Outcome.OK))
     return record(
         probe=SSHFS,
@@ -81,23 +85,31 @@ class Probes:
     """The probes at work, one a folder, and the folders where there may be none."""
 
     def __init__(self) -> None:
+        """Begin without any."""
         self.lock = threading.Lock()
         self.running: dict[str, _Probe] = {}
         self.leaving: set[str] = set()
 
     def start(self, folder: str, argv: list[str]) -> _Probe | None:
-        """Start a probe, unless the folder is being unmounted."""
+        """Start a probe; None when the folder is being unmounted, or the last one hangs there."""
         with self.lock:
-            if folder in self.leaving:
+            last = self.running.get(folder)
+            if folder in self.leaving or (last and last.process.poll() is None):
                 return None
             self.running[folder] = _Probe(argv)
             return self.running[folder]
+
+    def refusal(self, folder: str) -> dict[str, Any]:
+        """Say why a probe was not started."""
+        if folder in self.leaving:
+            return _UNMOUNTING.copy()
+        return {"outcome": Outcome.TARGET_BUSY, "error": "the last probe still hangs there"}
 
     def keep_out(self, folder: str) -> None:
         """Let no probe begin in the folder, and kill the one that is there."""
         with self.lock:
             self.leaving.add(folder)
-            running = self.running.pop(folder, None)
+            running = self.running.get(folder)
         if running is not None:
             running.end()
 
@@ -110,7 +122,7 @@ class _Probe:
     """A process at work in a folder."""
 
     def __init__(self, argv: list[str]) -> None:
-        self.ended = False
+        self.ended, self.output = False, b""
         self.process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -119,40 +131,46 @@ class _Probe:
             cwd="/",  # a process whose folder is in the mount would keep it
             start_new_session=True,
         )
-        self._gone = threading.Event()
 
     def wait(self, deadline_s: float) -> dict[str, Any]:
         """Give what it printed, or why there is nothing."""
+        # It ends itself at its deadline; the rest is for its start.
+        give_up_at = time.monotonic() + deadline_s + START_S
+        while not self._has_ended():
+            if self.ended or time.monotonic() > give_up_at:
+                # Once sshfs has a request, the kernel lets nobody go before it is answered.
+                self.process.kill()
+                break
+        return self._read(deadline_s)
+
+    def _has_ended(self) -> bool:
         try:
-            # It ends itself at its deadline; the rest is for its start.
-            output, _ = self.process.communicate(timeout=deadline_s + START_S)
-            found = json.loads(output)
+            self.output, _ = self.process.communicate(timeout=LOOK_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            return _late(deadline_s)
+            return False
+        return True
+
+    def _read(self, deadline_s: float) -> dict[str, Any]:
+        try:
+            found = json.loads(self.output)
         except ValueError:
             return self._cut_short(deadline_s)
-        finally:
-            self._gone.set()
         return found if isinstance(found, dict) else self._cut_short(deadline_s)
 
     def _cut_short(self, deadline_s: float) -> dict[str, Any]:
         if self.ended:
             return _UNMOUNTING.copy()
-        if self.process.returncode == -signal.SIGALRM:
-            return _late(deadline_s)
+        if self.process.returncode in (None, -signal.SIGALRM):
+            error = f"no end after {deadline_s:.0f} s"
+            return {"outcome": Outcome.TIMEOUT, "error": error}
         return {"outcome": Outcome.BAD_REPLY, "error": "the probe printed no result"}
 
     def end(self) -> None:
-        """Kill it and wait until it has left the folder."""
+        """Kill it and wait a little until it has left the folder."""
         self.ended = True
         self.process.kill()
-        self._gone.wait(KILL_DEADLINE_S)
-
-
-def _late(deadline_s: float) -> dict[str, Any]:
-    return {"outcome": Outcome.TIMEOUT, "error": f"no end after {deadline_s:.0f} s"}
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_DEADLINE_S)
 
 
 probes = Probes()

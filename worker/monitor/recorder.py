@@ -102,6 +102,11 @@ class Recorder:
         if self._link.url is None:
             self._link = Link(url, self.id)
 
+    @property
+    def redis_url(self) -> str | None:
+        """Where records are published to; None when nowhere."""
+        return self._link.url
+
     def save_csv(self, path: Path | None = None) -> int:
         """
         Write what no file has yet; what cannot be written stays, and is told once.

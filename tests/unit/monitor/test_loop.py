@@ -187,6 +187,7 @@ def test_stop_returns_although_a_measurement_hangs(
     thread.join(10)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 and newer
 def test_in_a_forked_child_it_is_stopped(hosts: Hosts, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     with NetworkMonitor(["a"], every_cycles=1, csv_path=path) as monitor:

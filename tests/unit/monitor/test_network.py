@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+import icmplib
 import pytest
 
 from worker.measurement import Measurement, Outcome
@@ -41,6 +42,7 @@ class Probes:
         self.tested: list[tuple[Ends, ThroughputOptions]] = []
         self.throughput = Outcome.OK
         monkeypatch.setattr(ping, "measure", self.ping)
+        monkeypatch.setattr(icmplib, "resolve", lambda _name: ["10.0.0.1"])
         monkeypatch.setattr(iperf3_client, "measure", self.iperf3)
         monkeypatch.setattr(iperf3, "find_iperf3", lambda: None)
 
@@ -130,7 +132,7 @@ def test_bad_input_is_none_and_reaches_no_tool(
 ) -> None:
     assert call() is None
     assert probes.tested == []
-    assert [host for hosts in probes.pinged for host in hosts if host != "hub"] == []
+    assert [host for hosts in probes.pinged for host in hosts if host != "10.0.0.1"] == []
 
 
 def test_a_bad_host_has_a_row_that_says_why(probes: Probes) -> None:

@@ -116,6 +116,7 @@ def test_without_redis_nothing_waits_for_it_and_no_thread_runs(tmp_path: Path) -
     assert "ptzmesh-records" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 and newer
 def test_a_forked_child_does_not_write_its_parents_records(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     process.configure(csv_path=path)
