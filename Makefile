@@ -21,6 +21,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 install: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
+	@command -v iperf3 >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get install -qq --yes --no-install-recommends iperf3 >/dev/null 2>&1; } || true
 	@$(BIN)/ptzmesh demo
 
 lint: install

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from typing import cast
 
 import redis
 
-from coordinator.rows import Hope, Lost, judge, read_rows
-from coordinator.runs import GRACE_S, Run, enqueue_phase, enqueue_rows, read_run
+from coordinator.lost import Hope, Lost, judge, read_rows
+from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import wire
 from worker.errors import ConfigError
-from worker.jobs import Row
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Outcome
 from worker.outbox import Letter, publish
+from worker.rows import Row, enqueue_rows
 
 logger = logging.getLogger(__name__)
 
@@ -98,22 +97,28 @@ def _settle_lost(
     connection: redis.Redis, run: Run, missing: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
     """Publish the rows of sources that will not answer; give the pairs that may still come."""
+    probe = run.plan.probes[run.phase]
+    by_performer: dict[int, list[tuple[int, int]]] = {}
+    for pair in missing:
+        by_performer.setdefault(run.plan.performer(probe, *pair), []).append(pair)
     rows = [
-        Row(run=run.id, plan=run.plan, phase=run.phase, source=source)
-        for source in sorted({source for source, _ in missing})
+        Row(run=run.id, plan=run.plan, phase=run.phase, performer=performer)
+        for performer in sorted(by_performer)
     ]
-    states = read_rows(connection, rows)
-    verdicts = {row.source: judge(state) for row, state in zip(rows, states, strict=True)}
-    enqueue_rows(connection, [row for row in rows if verdicts[row.source] is Hope.ENQUEUE])
-    for row in rows:
-        verdict = verdicts[row.source]
-        if verdict is Hope.MARK_UNSERVED:
-            field = wire.unserved_field(row.phase, row.source)
-            connection.hsetnx(wire.run_key(run.id), field, repr(wire.redis_seconds(connection)))
+    verdicts = [judge(state) for state in read_rows(connection, rows)]
+    judged = list(zip(rows, verdicts, strict=True))
+    enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
+    hoped: list[tuple[int, int]] = []
+    for row, verdict in judged:
         if isinstance(verdict, Lost):
-            pairs = [pair for pair in missing if pair[0] == row.source]
+            pairs = by_performer[row.performer]
             _publish(connection, run, run.phase, pairs, verdict.outcome, verdict.error)
-    return [pair for pair in missing if isinstance(verdicts[pair[0]], Hope)]
+        else:
+            hoped += by_performer[row.performer]
+        if verdict is Hope.MARK_UNSERVED:
+            field = wire.unserved_field(row.phase, row.performer)
+            connection.hsetnx(wire.run_key(run.id), field, repr(wire.redis_seconds(connection)))
+    return hoped
 
 
 def _publish(
@@ -124,26 +129,11 @@ def _publish(
     outcome: Outcome,
     error: str,
 ) -> None:
-    nodes, probe = run.plan.nodes, run.plan.probes[phase]
-    publish(
-        connection,
-        [
-            Letter(
-                run.plan.bit(source, target),
-                Measurement(
-                    run=run.id,
-                    probe=probe,
-                    source=nodes[source].name,
-                    target=nodes[target].name,
-                    address=nodes[target].address,
-                    started_at=datetime.now(timezone.utc),
-                    outcome=outcome,
-                    error=error,
-                ),
-            )
-            for source, target in pairs
-        ],
-    )
+    row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
+    letters = [
+        Letter(run.plan.bit(*pair), row.finding(pair, outcome, error)) for pair in pairs
+    ]
+    publish(connection, letters)
 
 
 def _look_again(connection: redis.Redis, run: Run) -> None:
@@ -153,7 +143,7 @@ def _look_again(connection: redis.Redis, run: Run) -> None:
 
 def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
     now = wire.redis_seconds(connection)
-    deadline = now + run.plan.sweep_seconds(run.plan.probes[phase]) + GRACE_S
+    deadline = now + deadline_s(run.plan, phase)
     key = wire.run_key(run.id)
     with connection.pipeline() as pipeline:
         try:

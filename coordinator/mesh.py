@@ -22,12 +22,12 @@ import redis
 from coordinator import advance, runs
 from coordinator.follow import follow_run
 from coordinator.nodes import Node, read_nodes
-from coordinator.planning import Selection, make_plan
-from coordinator.report import Matrix, matrices
+from coordinator.planning import ProbeOptions, Selection, make_plan
+from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
 from worker import wire
 from worker.measurement import Measurement
-from worker.options import PingOptions
+from worker.options import PingOptions, ThroughputOptions, UdpOptions
 from worker.plan import Plan
 
 
@@ -61,6 +61,8 @@ class Mesh:
         sources: Sequence[str] = (),
         targets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        throughput: ThroughputOptions | None = None,
+        udp: UdpOptions | None = None,
         **ping: Any,
     ) -> Plan:
         """
@@ -70,7 +72,12 @@ class Mesh:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
         """
         selection = Selection(nodes=nodes, sources=sources, targets=targets, labels=labels or {})
-        return make_plan(self.nodes(), selection, probes, PingOptions(**ping))
+        options = ProbeOptions(
+            ping=PingOptions(**ping),
+            throughput=throughput or ThroughputOptions(),
+            udp=udp or UdpOptions(),
+        )
+        return make_plan(self.nodes(), selection, probes, options)
 
     def run(self, *, join: bool = True, **what: Any) -> MeshRun:
         """Start a run of what `plan` would make, or join an open run of the same plan."""
@@ -120,8 +127,8 @@ class MeshRun:
             KeyError: The run has no such probe.
         """
         plan = self.state().plan
-        found = matrices(plan, (m for _, m in of_run(self.connection, self.id)))
-        return found[probe or plan.probes[0]]
+        report = make_report(plan, (m for _, m in of_run(self.connection, self.id)))
+        return report.matrices[probe or plan.probes[0]]
 
     def cancel(self) -> None:
         """End the run now; pairs that are not measured get outcome `cancelled`."""

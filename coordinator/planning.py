@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import redis
+
 from coordinator.nodes import Node
 from worker.errors import ConfigError
-from worker.options import PingOptions
-from worker.plan import Plan, PlannedNode
+from worker.leases import spent_today
+from worker.options import PingOptions, ThroughputOptions, UdpOptions
+from worker.plan import PROBES, Plan, PlannedNode
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
 MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}
@@ -32,8 +35,17 @@ class Selection:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Options of each probe; those of probes that are not asked for do not matter."""
+
+    ping: PingOptions = field(default_factory=PingOptions)
+    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
+    udp: UdpOptions = field(default_factory=UdpOptions)
+
+
 def make_plan(
-    nodes: Sequence[Node], selection: Selection, probes: Sequence[str], ping: PingOptions
+    nodes: Sequence[Node], selection: Selection, probes: Sequence[str], options: ProbeOptions
 ) -> Plan:
     """
     Make the plan of a run.
@@ -54,21 +66,43 @@ def make_plan(
     members = sorted({*sources, *targets})
     for name in members if "ping" in probes else []:
         if name in sources:
-            _check_interval(known[name], ping)
+            _check_interval(known[name], options.ping)
     index = {name: place for place, name in enumerate(members)}
     return Plan(
-        nodes=tuple(PlannedNode(name=n, address=known[n].address) for n in members),
+        nodes=tuple(
+            PlannedNode(name=n, address=known[n].address, accepts=known[n].accepts)
+            for n in members
+        ),
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),
-        probes=tuple(probes),
-        ping=ping,
+        probes=tuple(sorted(set(probes), key=_place)),
+        ping=options.ping,
+        throughput=options.throughput,
+        udp=options.udp,
     )
+
+
+def _place(probe: str) -> int:
+    """Give a probe's place among the phases; one that is not known is refused by the plan."""
+    return PROBES.index(probe) if probe in PROBES else len(PROBES)
 
 
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
     """Give the names of registered nodes that are not part of a plan as they are offline."""
     members = {node.name for node in plan.nodes}
     return [node.name for node in nodes if not node.alive and node.name not in members]
+
+
+def budgets_left(
+    connection: redis.Redis, nodes: Sequence[Node], names: Sequence[str]
+) -> dict[str, int | None]:
+    """Give the bytes that each node's budget still has for today; None without a budget."""
+    budget = {node.name: node.bytes_per_day for node in nodes}
+    spent = spent_today(connection, names)
+    return {
+        name: None if (limit := budget.get(name)) is None else max(0, limit - spent[name])
+        for name in names
+    }
 
 
 def _known(known: Mapping[str, Node], names: Sequence[str], labels: Mapping[str, str]) -> list[str]:

@@ -7,15 +7,19 @@ Pure: made from measurements as they come; how it looks on a terminal is the com
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from worker.measurement import Measurement, Outcome
-from worker.plan import Plan
+from worker.plan import TRANSFERS, Plan
+from worker.probes.iperf3_record import spent_bytes
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
 FAR_FACTOR = 3.0
+
+
+ValueOf = Callable[[Measurement], "float | None"]
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,29 @@ class Matrix:
 
     Attributes:
         probe: The probe.
+        title: What the values are.
         unit: Of `Cell.value`: `ms` or `Mbit/s`.
         sources: Row names, in the plan's order.
         targets: Column names, in the plan's order.
+        value_of: Gives the value of a measurement.
         cells: What has arrived.
     """
 
     probe: str
+    title: str
     unit: str
     sources: Sequence[str]
     targets: Sequence[str]
+    value_of: ValueOf
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
 
     def add(self, measurement: Measurement) -> None:
         """Fill a cell."""
-        value = measurement.latency_ms if self.unit == "ms" else measurement.throughput_mbps
         self.cells[measurement.source, measurement.target] = Cell(
-            value, measurement.packet_loss_pct, measurement.outcome, measurement.error
+            self.value_of(measurement),
+            measurement.packet_loss_pct,
+            measurement.outcome,
+            measurement.error,
         )
 
     @property
@@ -122,21 +132,58 @@ class Matrix:
         return sorted(medians, key=lambda x: missing if x[2] is None else sign * x[2])
 
 
-def matrices(plan: Plan, measurements: Iterable[Measurement] = ()) -> dict[str, Matrix]:
-    """Make one matrix a probe, and fill them."""
-    made = {
-        probe: Matrix(
-            probe=probe,
-            unit="Mbit/s" if probe in ("throughput", "udp") else "ms",
-            sources=[plan.nodes[index].name for index in plan.sources],
-            targets=[plan.nodes[index].name for index in plan.targets],
-        )
-        for probe in plan.probes
-    }
+@dataclass
+class Report:
+    """
+    The matrices of a run, by title, and what its tests cost.
+
+    Attributes:
+        matrices: One a probe; with `wide`, one more for each probe that loads a link.
+        bytes_by_node: What tests with two ends sent and received, as far as they know it.
+    """
+
+    matrices: dict[str, Matrix]
+    bytes_by_node: Counter[str] = field(default_factory=Counter)
+
+    def add(self, measurement: Measurement) -> None:
+        """Take a measurement into every matrix of its probe."""
+        for matrix in self.matrices.values():
+            if matrix.probe == measurement.probe:
+                matrix.add(measurement)
+        if measurement.probe in TRANSFERS:
+            cost = spent_bytes([measurement]) or 0
+            self.bytes_by_node[measurement.source] += cost
+            self.bytes_by_node[measurement.target] += cost
+
+
+def make_report(
+    plan: Plan, measurements: Iterable[Measurement] = (), *, wide: bool = False
+) -> Report:
+    """Make a run's report and fill it; `wide` adds how much a load adds to the RTT."""
+    names = [node.name for node in plan.nodes]
+    sources, targets = [names[i] for i in plan.sources], [names[i] for i in plan.targets]
+    report = Report({})
+
+    def put(probe: str, title: str, unit: str, value: ValueOf) -> None:
+        report.matrices[title] = Matrix(probe, title, unit, sources, targets, value)
+
+    for probe in plan.probes:
+        if probe in TRANSFERS:
+            put(probe, probe, "Mbit/s", lambda m: m.throughput_mbps)
+            if wide:
+                put(probe, f"{probe}: RTT loaded - idle", "ms", added_rtt_ms)
+        else:
+            put(probe, probe, "ms", lambda m: m.latency_ms)
     for measurement in measurements:
-        if measurement.probe in made:
-            made[measurement.probe].add(measurement)
-    return made
+        report.add(measurement)
+    return report
+
+
+def added_rtt_ms(measurement: Measurement) -> float | None:
+    """Give the median RTT under load minus the idle one of the same run, in ms."""
+    loaded = measurement.detail.get("rtt_loaded_median_ms")
+    idle = measurement.detail.get("rtt_idle_median_ms")
+    return None if loaded is None or idle is None else float(loaded) - float(idle)
 
 
 def _median(values: Sequence[float]) -> float | None:

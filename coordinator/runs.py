@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -18,15 +17,15 @@ import redis
 
 from worker import wire
 from worker.errors import ConfigError
-from worker.jobs import Row, enqueue_sweep
 from worker.plan import Plan, unpack_plan
+from worker.rows import Row, enqueue_rows
 
 logger = logging.getLogger(__name__)
 
 #: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis.
 GRACE_S = 5.0
-#: Rows enqueued in one transaction: about 10 commands each, well within a millisecond together.
-ENQUEUE_BATCH = 8
+#: A phase that may take longer is looked at that often, as a source may die at once.
+LOOK_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ def _write(
         "created": repr(now),
         "by": by,
     }
-    deadline = now + plan.sweep_seconds(plan.probes[0]) + GRACE_S
+    deadline = now + deadline_s(plan, 0)
     pipeline.multi()
     pipeline.hset(wire.run_key(run), mapping=record)
     pipeline.expire(wire.run_key(run), wire.RUN_TTL_S)
@@ -136,19 +135,17 @@ def _write(
     return run
 
 
+def deadline_s(plan: Plan, phase: int) -> float:
+    """Give the seconds after which a phase that has not ended is looked at."""
+    return min(plan.phase_seconds(plan.probes[phase]), LOOK_S) + GRACE_S
+
+
 def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> None:
-    """Enqueue one sweep a source."""
-    rows = [Row(run=run, plan=plan, phase=phase, source=source) for source in plan.sources]
-    enqueue_rows(connection, rows)
-
-
-def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
-    """Enqueue sweeps, a few in each transaction."""
-    for start_ in range(0, len(rows), ENQUEUE_BATCH):
-        pipeline = connection.pipeline()
-        for row in rows[start_ : start_ + ENQUEUE_BATCH]:
-            enqueue_sweep(connection, pipeline, row)
-        pipeline.execute()
+    """Enqueue one sweep a performer."""
+    performers = plan.performers(plan.probes[phase])
+    enqueue_rows(
+        connection, [Row(run=run, plan=plan, phase=phase, performer=one) for one in performers]
+    )
 
 
 def _check_room(connection: redis.Redis) -> None:

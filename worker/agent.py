@@ -26,10 +26,12 @@ import redis
 from worker import wire
 from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
+from worker.context import NodeContext
 from worker.errors import ConfigError
-from worker.jobs import NodeContext
 from worker.outbox import Outbox
+from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import find_iperf3
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class AgentSettings:
     labels: Mapping[str, str]
     state_dir: Path
     version: str
+    policy: Policy
 
 
 class Agent:
@@ -63,6 +66,7 @@ class Agent:
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
+        self.iperf3 = find_iperf3()
         self.record: dict[str, str] = {}
         self.clock_offset_ms: float | None = None
 
@@ -91,11 +95,17 @@ class Agent:
         address = self.settings.address or _local_address(connection)
         if address is None:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
+        policy = self.settings.policy
+        budget = policy.max_bytes_per_day
         return {
             "address": address,
             "labels": json.dumps(dict(self.settings.labels), sort_keys=True),
             "version": self.settings.version,
             "icmp": icmp_capability(),
+            "iperf3": self.iperf3.text if self.iperf3 else "",
+            "accepts": "1" if policy.accepts_connections and is_local(address) else "0",
+            "links": json.dumps(dict(policy.links), sort_keys=True),
+            "bytes_per_day": "" if budget is None else str(budget),
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
             "since": repr(self._look_at_clock(connection)),
@@ -138,8 +148,11 @@ class Agent:
         name = self.settings.name
         context = NodeContext(
             name=name,
+            address=self.record["address"],
             redis_url=self.settings.redis_url,
             outbox_path=self.outbox.path,
+            policy=self.settings.policy,
+            iperf3=self.iperf3,
             should_stop=lambda: bool(self.stopping.value),
         )
         job_class = allow_listed(self.make_allow_list(context))
@@ -233,6 +246,22 @@ def _owner_token(file: IO[str]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
+
+
+def is_local(address: str) -> bool:
+    """
+    Tell whether others that connect to an address reach this machine itself.
+
+    They do not when it is a router's, which forwards to this one: then no server can be bound to
+    it, and this node is the connecting side of every test.
+    """
+    try:
+        family, kind, _, _, sockaddr = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(sockaddr)
+    except OSError:
+        return False
+    return True
 
 
 def _offset_ms(sent: float, sent_mono: float, redis_now: float) -> float:

@@ -1,124 +1,131 @@
 """
-The RQ jobs that a node executes: `sweep`, one source's row of a run for one probe.
+The RQ job `sweep`: a node measures its row of a run, and publishes as results arrive.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
 
+import msgpack
 import redis
 
 from worker import wire
+from worker.context import NodeContext
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
-from worker.plan import Plan, PlannedNode, unpack_plan
+from worker.plan import TRANSFERS, PlannedNode
 from worker.probes import ping
 from worker.publisher import Publisher
+from worker.rows import Row, begin, hand_back, load_row
+from worker.transfers import transfers
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class NodeContext:
-    """What a job needs to know of the node that runs it."""
-
-    name: str
-    redis_url: str = field(repr=False)
-    outbox_path: Path
-    should_stop: Callable[[], bool]
+Pairs = Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One source's part of one phase of a run."""
-
-    run: str
-    plan: Plan
-    phase: int
-    source: int
-
-    @property
-    def probe(self) -> str:
-        """The probe of this phase."""
-        return self.plan.probes[self.phase]
-
-    def bit_of(self, measurement: Measurement) -> int:
-        """Give the place of a measurement of this row in the run's bitmap."""
-        return self.plan.bit(self.source, self.plan.index_of(measurement.target))
-
-
-def sweep(context: NodeContext, run: str, phase: int, source: int) -> None:
+def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     """
-    Measure one source's row of a run for one probe, publishing as results arrive.
+    Measure one node's row of a run for one probe.
 
     Raises:
         WireError: The arguments or the run's plan are damaged, or the row is another node's.
     """
     connection = wire.connect(context.redis_url)
-    row = _load_row(connection, context.name, run, phase, source)
+    row = load_row(connection, run, phase, performer)
     if row is None:
+        logger.warning("run %s is gone; nothing to measure", run[:80])
         return
-    offset_ms = _begin(connection, row)
+    if row.name != context.name:
+        raise WireError(f"row {performer} of run {run} belongs to {row.name}")
+    offset_ms = begin(connection, row)
     if offset_ms is None:
-        logger.info("row %d of run %s is no longer wanted", source, run)
+        logger.info("row %d of run %s is no longer wanted", performer, run)
         return
-    _sleep(row.plan.start_offset_s(source), context.should_stop)
-    extra = {} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)}
-    outbox = Outbox(context.outbox_path)
-    with Publisher(connection, outbox, run, row.bit_of, extra) as publisher:
+    with Publisher(
+        connection,
+        Outbox(context.outbox_path),
+        run,
+        bit_of=row.bit_of,
+        seen_field=wire.seen_field(phase, performer),
+        extra={} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)},
+    ) as publisher:
         _measure(context, connection, row, publisher)
     if context.should_stop():
         _hand_back(connection, row)
 
 
-def _load_row(
-    connection: redis.Redis, name: str, run: str, phase: int, source: int
-) -> Row | None:
-    """Read and check what this job is about; None when the run has expired."""
-    if not isinstance(run, str) or type(phase) is not int or type(source) is not int:
-        raise WireError("a sweep takes run (text), phase and source (whole numbers)")
-    plan = load_plan(connection, run)
-    if plan is None:
-        logger.warning("run %s is gone; nothing to measure", run[:80])
-        return None
-    if not 0 <= phase < len(plan.probes) or source not in plan.sources:
-        raise WireError(f"run {run} has no phase {phase} with source {source}")
-    if plan.nodes[source].name != name:
-        raise WireError(f"row {source} of run {run} belongs to {plan.nodes[source].name}")
-    return Row(run=run, plan=plan, phase=phase, source=source)
+def _hand_back(connection: redis.Redis, row: Row) -> None:
+    try:
+        hand_back(connection, row)
+    except redis.RedisError as exc:
+        logger.warning("row %d of run %s not handed back: %s", row.performer, row.run, exc)
 
 
-def load_plan(connection: redis.Redis, run: str) -> Plan | None:
-    """Read the plan of a run; None when the run has expired."""
-    packed = cast("bytes | None", connection.hget(wire.run_key(run), "plan"))
-    return None if packed is None else unpack_plan(packed)
+def _measure(
+    context: NodeContext, connection: redis.Redis, row: Row, publisher: Publisher
+) -> None:
+    pairs, strangers = _split_registered(connection, row, row.not_done(connection))
+    for pair, error in strangers.items():
+        publisher.put(row.finding(pair, Outcome.DENIED, error))
+    started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
+
+    def should_stop() -> bool:
+        return publisher.stopped.is_set() or context.should_stop()
+
+    try:
+        for measurement in _probe(context, connection, row, pairs, should_stop):
+            if waiting.pop(row.bit_of(measurement), None) is not None:
+                publisher.put(measurement)
+    except Exception as exc:
+        # RQ's own JobTimeoutException is an Exception and must reach RQ: publish, re-raise.
+        for pair in waiting.values():
+            error = f"{type(exc).__name__}: {exc}"
+            publisher.put(row.finding(pair, Outcome.CRASHED, error))
+        raise
+    logger.info(
+        "sweep done run=%s probe=%s node=%s pairs=%d unfinished=%d elapsed_s=%.3f",
+        row.run, row.probe, row.name, len(pairs), len(waiting), time.monotonic() - started,
+    )  # fmt: skip
 
 
-def _begin(connection: redis.Redis, row: Row) -> str | None:
-    """
-    Say that this row has started.
+def _probe(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    pairs: Pairs,
+    should_stop: Callable[[], bool],
+) -> Iterator[Measurement]:
+    if row.probe in TRANSFERS:
+        return transfers(context, connection, row, pairs, should_stop)
+    return _ping(connection, row, pairs, should_stop)
 
-    Returns:
-        The node's clock offset as its last heartbeat said it, empty when it is not known;
-        None when the run is no longer in this phase.
-    """
-    key = wire.run_key(row.run)
-    pipeline = connection.pipeline(transaction=False)
-    pipeline.hmget(key, ["status", "cancel", "phase"])
-    pipeline.hget(wire.node_key(row.plan.nodes[row.source].name), "clock_offset_ms")
-    (status, cancelled, present), offset_ms = pipeline.execute()
-    if status != b"running" or cancelled is not None or int(present) != row.phase:
-        return None
-    now = wire.redis_seconds(connection)
-    connection.hset(key, wire.started_field(row.phase, row.source), repr(now))
-    return offset_ms.decode() if offset_ms else ""
+
+def _ping(
+    connection: redis.Redis, row: Row, pairs: Pairs, should_stop: Callable[[], bool]
+) -> Iterator[Measurement]:
+    """Ping; leave the round-trip times for the run's later phases, whose time-outs need them."""
+    _sleep(row.plan.start_offset_s(row.performer), should_stop)
+    targets = [row.plan.nodes[target] for _, target in pairs]
+    idle_ms: dict[str, float] = {}
+    for measurement in ping.measure(row.run, row.name, targets, row.plan.ping, should_stop):
+        median_ms = measurement.detail.get("rtt_median_ms")
+        if median_ms is not None:
+            idle_ms[measurement.target] = median_ms
+        yield measurement
+    if idle_ms and len(row.plan.probes) > row.phase + 1:
+        _keep_idle_rtts(connection, row, idle_ms)
+
+
+def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]) -> None:
+    try:
+        packed = msgpack.packb(idle_ms)
+        connection.hset(wire.run_key(row.run), wire.rtt_field(row.performer), packed)
+    except redis.RedisError as exc:
+        logger.warning("idle round-trip times not kept: %s", exc)
 
 
 def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
@@ -127,95 +134,22 @@ def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
         time.sleep(min(left, 0.1))
 
 
-def _measure(
-    context: NodeContext, connection: redis.Redis, row: Row, publisher: Publisher
-) -> None:
-    targets, strangers = _split_registered(connection, _not_done(connection, row))
-    for target in strangers:
-        error = f"{target.name} at {target.address} is not a registered node"
-        publisher.put(_finding(row, target, Outcome.DENIED, error))
-    started, waiting = time.monotonic(), {target.name: target for target in targets}
-    try:
-        for measurement in _probe(context, row, targets, publisher):
-            waiting.pop(measurement.target, None)
-            publisher.put(measurement)
-    except Exception as exc:
-        # RQ's own JobTimeoutException is an Exception and must reach RQ: publish, re-raise.
-        for target in waiting.values():
-            error = f"{type(exc).__name__}: {exc}"
-            publisher.put(_finding(row, target, Outcome.CRASHED, error))
-        raise
-    logger.info(
-        "sweep done run=%s probe=%s source=%s targets=%d unfinished=%d elapsed_s=%.3f",
-        row.run, row.probe, context.name, len(targets), len(waiting), time.monotonic() - started,
-    )  # fmt: skip
-
-
-def _probe(
-    context: NodeContext, row: Row, targets: Sequence[PlannedNode], publisher: Publisher
-) -> Iterator[Measurement]:
-    def should_stop() -> bool:
-        return publisher.stopped.is_set() or context.should_stop()
-
-    return ping.measure(row.run, context.name, targets, row.plan.ping, should_stop)
-
-
-def _finding(row: Row, target: PlannedNode, outcome: Outcome, error: str) -> Measurement:
-    return ping.finding(row.run, row.plan.nodes[row.source].name, target, outcome, error)
-
-
-def _not_done(connection: redis.Redis, row: Row) -> list[PlannedNode]:
-    """Give the targets whose bit is clear: all at first, fewer when a row is carried on."""
-    bitmap = cast("bytes | None", connection.get(wire.done_key(row.run, row.probe))) or b""
-    targets = row.plan.targets_of(row.source)
-    bit = row.plan.bit
-    return [
-        row.plan.nodes[t] for t in targets if not wire.bit_is_set(bitmap, bit(row.source, t))
-    ]
-
-
 def _split_registered(
-    connection: redis.Redis, targets: Sequence[PlannedNode]
-) -> tuple[list[PlannedNode], list[PlannedNode]]:
-    """Part the targets that are registered nodes at that address from those that are not."""
+    connection: redis.Redis, row: Row, pairs: Pairs
+) -> tuple[list[tuple[int, int]], dict[tuple[int, int], str]]:
+    """Part the pairs with registered nodes from those that would measure somebody else."""
+    others = {(t if s == row.performer else s) for s, t in pairs}
+    nodes = {index: row.plan.nodes[index] for index in others}
     pipeline = connection.pipeline(transaction=False)
-    for target in targets:
-        pipeline.hget(wire.node_key(target.name), "address")
-    good: list[PlannedNode] = []
-    strangers: list[PlannedNode] = []
-    for target, address in zip(targets, pipeline.execute(), strict=True):
-        (good if address == target.address.encode() else strangers).append(target)
-    return good, strangers
+    for node in nodes.values():
+        pipeline.hget(wire.node_key(node.name), "address")
+    addresses = dict(zip(nodes, pipeline.execute(), strict=True))
+    strange = {i: _stranger(n) for i, n in nodes.items() if addresses[i] != n.address.encode()}
+    good = [pair for pair in pairs if not strange.keys() & set(pair)]
+    return good, {
+        pair: strange[index] for pair in pairs for index in pair if index in strange
+    }
 
 
-def _hand_back(connection: redis.Redis, row: Row) -> None:
-    """Put an interrupted row back at the front of this node's queue, for its next start."""
-    try:
-        pipeline = connection.pipeline()
-        enqueue_sweep(connection, pipeline, row, at_front=True)  # RQ wants a pipeline still empty
-        pipeline.hdel(wire.run_key(row.run), wire.started_field(row.phase, row.source))
-        pipeline.execute()
-    except redis.RedisError as exc:
-        logger.warning("row %d of run %s could not be handed back: %s", row.source, row.run, exc)
-
-
-def enqueue_sweep(
-    connection: redis.Redis,
-    pipeline: redis.client.Pipeline,
-    row: Row,
-    *,
-    at_front: bool = False,
-) -> None:
-    """Enqueue one source's row on that node's own queue, under a new job id."""
-    job_id = f"{row.run}-{row.phase}-{row.source}-{secrets.token_hex(3)}"
-    wire.enqueue(
-        connection,
-        pipeline,
-        wire.node_queue(row.plan.nodes[row.source].name),
-        wire.SWEEP,
-        {"run": row.run, "phase": row.phase, "source": row.source},
-        job_id=job_id,
-        timeout_s=int(row.plan.sweep_seconds(row.probe)) + 60,
-        at_front=at_front,
-    )
-    pipeline.hset(wire.run_key(row.run), wire.job_field(row.phase, row.source), job_id)
+def _stranger(node: PlannedNode) -> str:
+    return f"{node.name} at {node.address} is not a registered node"

@@ -9,17 +9,24 @@ not part of it, and one that leaves gets `source_lost` rows. Pairs are numbered
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import msgpack
 
 from worker.errors import ConfigError, WireError
-from worker.options import PingOptions, within
+from worker.options import PingOptions, ThroughputOptions, UdpOptions, within
+from worker.schedule import lower_bound_s, plays_first, preferred
 
-PROBES = ("ping",)
+#: In the order of their phases: a loaded link spoils round-trip times.
+PROBES = ("ping", "throughput", "udp")
+#: Those that saturate a link, and so hold both ends of a pair under a lease.
+TRANSFERS = ("throughput", "udp")
+#: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
+TEST_OVERHEAD_S, SLACK = 1.0, 1.5
 
 #: A plan for 1,000 nodes packs to about 40 kB.
 MAX_PLAN_BYTES = 4 * 1024 * 1024
@@ -28,10 +35,34 @@ MAX_NODES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedNode:
-    """A node as the plan froze it."""
+    """
+    A node as the plan froze it.
+
+    Attributes:
+        name: Unique in the mesh.
+        address: Where others reach it.
+        accepts: Others can connect to it; else it is the connecting side of every test.
+    """
 
     name: str
     address: str
+    accepts: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encounter:
+    """
+    The tests of one pair of nodes that one of them performs under one lease.
+
+    Attributes:
+        far: The other node's index; it listens.
+        tests: Options of each test, in order, `reverse` and `bidir` as they have to be.
+        pairs: (source, target) of every measurement that the tests make.
+    """
+
+    far: int
+    tests: tuple[ThroughputOptions | UdpOptions, ...]
+    pairs: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +76,8 @@ class Plan:
         targets: Indices into `nodes`; a node is never its own target.
         probes: One phase each, in order.
         ping: Options of the `ping` probe.
+        throughput: Options of the `throughput` probe.
+        udp: Options of the `udp` probe.
     """
 
     nodes: tuple[PlannedNode, ...]
@@ -52,6 +85,8 @@ class Plan:
     targets: tuple[int, ...]
     probes: tuple[str, ...] = ("ping",)
     ping: PingOptions = field(default_factory=PingOptions)
+    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
+    udp: UdpOptions = field(default_factory=UdpOptions)
 
     def __post_init__(self) -> None:
         """Refuse a plan without pairs, of unknown probes, or with indices out of range."""
@@ -59,6 +94,8 @@ class Plan:
         for probe in self.probes:
             if probe not in PROBES:
                 raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
+        if len(set(self.probes)) != len(self.probes):
+            raise ConfigError("a probe is named twice")
         for index in (*self.sources, *self.targets):
             within("node index", index, 0, len(self.nodes) - 1)
         if self.pair_count == 0:
@@ -72,10 +109,63 @@ class Plan:
         """Give a node's index; KeyError when it is not part of the plan."""
         return self._index_of[name]
 
-    def targets_of(self, source: int) -> list[int]:
-        """Give the target indices of a source, rotated so that sources start apart."""
-        after = [t for t in self.targets if t > source]
-        return after + [t for t in self.targets if t < source]
+    def transfer(self, probe: str) -> ThroughputOptions | UdpOptions:
+        """Give the options of a probe that saturates links."""
+        return self.udp if probe == "udp" else self.throughput
+
+    def performer(self, probe: str, source: int, target: int) -> int:
+        """
+        Give the node that does a pair's measurement: the source, but for tests with two ends.
+
+        There it is who connects: the target under `reverse`, one of the two under `bidir`, and
+        always a node that others cannot connect to.
+        """
+        if probe not in TRANSFERS:
+            return source
+        options, count = self.transfer(probe), len(self.nodes)
+        near, far = (target, source) if options.reverse else (source, target)
+        if options.bidir and not plays_first(near, far, count):
+            near, far = far, near
+        return far if self.nodes[near].accepts and not self.nodes[far].accepts else near
+
+    def pairs_of(self, probe: str, performer: int) -> list[tuple[int, int]]:
+        """Give the pairs of a performer; a ping's are rotated, so that sources start apart."""
+        if probe in TRANSFERS:
+            mine = (pair for each in self._touching(performer) for pair in each)
+            return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
+        after = [t for t in self.targets if t > performer]
+        before = [t for t in self.targets if t < performer]
+        return [(performer, t) for t in after + before] if performer in self.sources else []
+
+    def performers(self, probe: str) -> list[int]:
+        """Give the nodes that do a phase's measurements: one sweep each."""
+        if probe not in TRANSFERS:
+            return sorted(set(self.sources))
+        return sorted({self.performer(probe, s, t) for s, t in self.pairs()})
+
+    def encounters(self, probe: str, performer: int) -> list[Encounter]:
+        """Give a performer's tests by the other node, in the order that keeps the mesh busy."""
+        by_far: dict[int, list[tuple[int, int]]] = {}
+        for s, t in self.pairs_of(probe, performer):
+            by_far.setdefault(t if s == performer else s, []).append((s, t))
+        order = preferred(performer, len(self.nodes), list(by_far))
+        return [self._encounter(probe, performer, far, by_far[far]) for far in order]
+
+    def _encounter(
+        self, probe: str, performer: int, far: int, pairs: list[tuple[int, int]]
+    ) -> Encounter:
+        options = self.transfer(probe)
+        if options.bidir:
+            return Encounter(far=far, tests=(options,), pairs=tuple(pairs))
+        tests = tuple(replace(options, reverse=source != performer) for source, _ in pairs)
+        return Encounter(far=far, tests=tests, pairs=tuple(pairs))
+
+    def _touching(self, node: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the pairs of a node with each other node."""
+        sources, targets = set(self.sources), set(self.targets)
+        for other in range(len(self.nodes)):
+            both = ((node, other), (other, node))
+            yield [(s, t) for s, t in both if s != t and s in sources and t in targets]
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield every ordered pair of a phase as indices."""
@@ -100,23 +190,48 @@ class Plan:
         """Give the source's own share of the start spread, in seconds."""
         return self.start_spread_s * self.sources.index(source) / len(self.sources)
 
-    def sweep_seconds(self, probe: str) -> float:
-        """Longest time a sweep of `probe` takes, once started, in seconds."""
-        return self.ping.seconds + self.start_spread_s
-
-    def bytes_per_node(self) -> dict[str, int]:
+    def phase_seconds(self, probe: str) -> float:
         """
-        Give the bytes that each node sends and receives in the run, at the IP layer, worst case.
+        Longest time that a phase takes on a mesh that has nothing else to do, in seconds.
 
-        An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size).
+        For tests with two ends it is what a schedule without gaps takes, and half of that again.
         """
-        spent = dict.fromkeys((node.name for node in self.nodes), 0)
-        for source, target in self.pairs():
-            header = 48 if ":" in self.nodes[target].address else 28
-            cost = 2 * self.ping.count * (header + self.ping.size_bytes)
-            spent[self.nodes[source].name] += cost
-            spent[self.nodes[target].name] += cost
+        if probe not in TRANSFERS:
+            return self.ping.seconds + self.start_spread_s
+        options = self.transfer(probe)
+        whole = lower_bound_s(options.seconds + TEST_OVERHEAD_S, self._busiest, bidir=options.bidir)
+        return SLACK * whole
+
+    @property
+    def _busiest(self) -> int:
+        """Size of the full mesh in which each node has as many tests as the busiest one here."""
+        load = Counter(node for pair in self.pairs() for node in pair)
+        return max(load.values()) // 2 + 1
+
+    def bytes_per_node(self) -> dict[str, int | None]:
+        """
+        Give the bytes that each node sends and receives in the run, at the IP layer, at most.
+
+        An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size). None where a
+        test without a rate or a number of bytes has no bound.
+        """
+        names = [node.name for node in self.nodes]
+        spent: dict[str, int | None] = dict.fromkeys(names, 0)
+        for probe in self.probes:
+            for source, target in self.pairs():
+                cost = self._pair_bytes(probe, target)
+                for name in (names[source], names[target]):
+                    before = spent[name]
+                    spent[name] = None if cost is None or before is None else before + cost
         return spent
+
+    def _pair_bytes(self, probe: str, target: int) -> int | None:
+        if probe in TRANSFERS:
+            options = self.transfer(probe)
+            cost = options.worst_case_bytes
+            return cost if cost is None or not options.bidir else cost // 2
+        header = 48 if ":" in self.nodes[target].address else 28
+        return 2 * self.ping.count * (header + self.ping.size_bytes)
 
     def packed(self) -> bytes:
         """Give the msgpack form."""
@@ -145,14 +260,21 @@ def unpack_plan(packed: bytes) -> Plan:
 
 def _plan_from(raw: Mapping[str, Any]) -> Plan:
     return Plan(
-        nodes=tuple(
-            PlannedNode(name=_text(n, "name"), address=_text(n, "address")) for n in raw["nodes"]
-        ),
+        nodes=tuple(_node(n) for n in raw["nodes"]),
         sources=_indices(raw["sources"]),
         targets=_indices(raw["targets"]),
         probes=tuple(str(probe) for probe in raw["probes"]),
         ping=PingOptions(**raw["ping"]),
+        throughput=ThroughputOptions(**raw["throughput"]),
+        udp=UdpOptions(**raw["udp"]),
     )
+
+
+def _node(raw: Mapping[str, Any]) -> PlannedNode:
+    accepts = raw["accepts"]
+    if not isinstance(accepts, bool):
+        raise TypeError("accepts is not true or false")
+    return PlannedNode(name=_text(raw, "name"), address=_text(raw, "address"), accepts=accepts)
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Results wait at most this long for company: a matrix fills smoothly, and Redis sees batches.
 LINGER_S = 0.05
-#: How often a sweep looks whether its run was cancelled.
-LOOK_S = 2.0
+#: How often a sweep gives a sign of life, and looks whether its run was cancelled.
+LOOK_S = 4.0
 
 
 class Publisher:
@@ -42,12 +42,24 @@ class Publisher:
         connection: redis.Redis,
         outbox: Outbox,
         run: str,
+        *,
         bit_of: Callable[[Measurement], int],
+        seen_field: str,
         extra: dict[str, float],
     ) -> None:
-        """Publish to `run`; `extra` is added to each record's detail."""
+        """
+        Publish to a run.
+
+        Args:
+            connection: To Redis.
+            outbox: Keeps what cannot be published.
+            run: The run's id.
+            bit_of: Gives a measurement's place in the run's bitmap.
+            seen_field: The run's field for this row's signs of life.
+            extra: Added to each record's detail.
+        """
         self.connection, self.outbox, self.run = connection, outbox, run
-        self.bit_of, self.extra = bit_of, extra
+        self.bit_of, self.seen_field, self.extra = bit_of, seen_field, extra
         self.stopped = threading.Event()
         self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
@@ -110,8 +122,10 @@ class Publisher:
 
     def _look(self) -> None:
         try:
-            wanted = wire.run_is_wanted(self.connection, self.run)
-        except redis.RedisError:
-            return
-        if not wanted:
-            self.stopped.set()
+            if not wire.run_is_wanted(self.connection, self.run):
+                self.stopped.set()
+                return
+            now = wire.redis_seconds(self.connection)
+            self.connection.hset(wire.run_key(self.run), self.seen_field, repr(now))
+        except redis.RedisError as exc:
+            logger.debug("no sign of life: %s", exc)

@@ -31,6 +31,7 @@ LIMITS = "ptzmesh:limits"
 CONTROL_QUEUE = "ptzmesh:control"
 
 SWEEP = "ptzmesh.sweep"
+SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
@@ -41,7 +42,7 @@ RUN_TTL_S = 7 * 24 * 3600
 MAX_RUNS = 1000
 NODE_TTL_S = 7 * 24 * 3600
 #: The stream pushes back beyond either (`LIMITS` may say otherwise for the whole mesh);
-#: 256 MiB hold some 700,000 ping results.
+#: 256 MiB hold some 450,000 ping results.
 MAX_STREAM_ENTRIES = 1_000_000
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 #: XTRIM MINID and XAUTOCLAIM came with 6.2.
@@ -72,14 +73,29 @@ def done_key(run: str, probe: str) -> str:
     return f"ptzmesh:run:{run}:done:{probe}"
 
 
-def started_field(phase: int, source: int) -> str:
+def started_field(phase: int, performer: int) -> str:
     """Give the run hash's field that says when a row began, in Redis' epoch seconds."""
-    return f"started:{phase}:{source}"
+    return f"started:{phase}:{performer}"
 
 
-def unserved_field(phase: int, source: int) -> str:
+def seen_field(phase: int, performer: int) -> str:
+    """Give the run hash's field that says when a row last gave a sign of life."""
+    return f"seen:{phase}:{performer}"
+
+
+def rtt_field(source: int) -> str:
+    """Give the run hash's field of a source's idle round-trip times: msgpack, ms by target."""
+    return f"rtt:{source}"
+
+
+def ready_key(token: str) -> str:
+    """Give the key of the list where a responder says what became of a test that is asked."""
+    return f"ptzmesh:ready:{token}"
+
+
+def unserved_field(phase: int, performer: int) -> str:
     """Give the run hash's field that says since when no prober serves a row's queue."""
-    return f"unserved:{phase}:{source}"
+    return f"unserved:{phase}:{performer}"
 
 
 def job_key(job_id: str) -> str:
@@ -97,9 +113,9 @@ def queue_workers_key(name: str) -> str:
     return f"rq:workers:{name}"
 
 
-def job_field(phase: int, source: int) -> str:
+def job_field(phase: int, performer: int) -> str:
     """Give the run hash's field that names a row's present RQ job."""
-    return f"job:{phase}:{source}"
+    return f"job:{phase}:{performer}"
 
 
 def bit_is_set(bitmap: bytes, bit: int) -> bool:

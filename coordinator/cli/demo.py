@@ -19,9 +19,11 @@ from coordinator.cli.watch import save_svg, watch
 from coordinator.collector import Collector
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh
-from coordinator.report import matrices
+from coordinator.report import make_report
 from worker.errors import PtzmeshError, RunIncomplete, ToolError
+from worker.options import ThroughputOptions
 from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import find_iperf3
 
 NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.
@@ -49,7 +51,7 @@ Examples:
 )
 @click.option("--count", type=int, default=10, show_default=True, help="Echoes a pair.")
 def demo(csv_path: Path, count: int) -> None:
-    """Start a Redis and four workers here, measure the full mesh, leave a CSV and a picture."""
+    """Start a Redis and four workers here, measure their mesh, leave a CSV and a picture."""
     if icmp_capability() == "none":
         raise ToolError(f"this user may not ping; allow it with: {PRIVILEGE}")
     with (
@@ -61,11 +63,14 @@ def demo(csv_path: Path, count: int) -> None:
         _wait_until_ready(mesh)
         collector = Collector(mesh.connection, csv_path)
         collector.drain()  # a file that cannot be used is told before anything is measured
-        run = mesh.run(count=count)
+        probes = ("ping", "throughput") if find_iperf3() else ("ping",)
+        if len(probes) == 1:
+            err().print("iperf3 is not on PATH, so throughput is left out: apt-get install iperf3")
+        run = mesh.run(probes=probes, count=count, throughput=ThroughputOptions(duration_s=1))
         state = watch(run, as_json=False)
         collector.drain()
         picture = csv_path.with_suffix(".svg")
-        save_svg(state, matrices(state.plan, run.measurements()), picture)
+        save_svg(state, make_report(state.plan, run.measurements()), picture)
     err().print(f"{collector.rows} rows added to {csv_path.resolve()}")
     err().print(f"the matrix as a picture in {picture.resolve()}")
     if state.failed:

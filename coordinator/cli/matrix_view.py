@@ -74,7 +74,7 @@ def number(value: float | None) -> str:
 
 def _table(matrix: Matrix) -> Table:
     table = _new_table()
-    table.add_column(f"{matrix.probe} {matrix.unit}", no_wrap=True, style="bold")
+    table.add_column(f"{matrix.title} {matrix.unit}", no_wrap=True, style="bold")
     for target in matrix.targets:
         table.add_column(target, justify="right", no_wrap=True)
     typical = matrix.median
@@ -133,7 +133,7 @@ def _summary(matrix: Matrix) -> RenderableType:
     typical = matrix.median
     done, total = len(matrix.cells), matrix.pair_count
     head = Text(
-        f"{matrix.probe}: {done} of {total} pairs, median {number(typical) or '-'} {matrix.unit}",
+        f"{matrix.title}: {done} of {total} pairs, median {number(typical) or '-'} {matrix.unit}",
         style="bold",
     )
     return Group(head, _worst_pairs(matrix, typical), _nodes(matrix))

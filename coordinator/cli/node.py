@@ -14,9 +14,11 @@ from rich.table import Table
 
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, labels, redis_option
+from coordinator.cli.policy import policy_options
 from coordinator.cli.screen import out
 from coordinator.nodes import Node, read_nodes
 from worker import wire
+from worker.policy import Policy
 
 
 def default_state_dir() -> Path:
@@ -34,7 +36,7 @@ def default_state_dir() -> Path:
 Examples:
   PTZMESH_REDIS_URL=redis://:secret@10.0.0.1 ptzmesh worker
   ptzmesh worker --name cam-7 --address 10.8.0.7 --label site=roof
-  ptzmesh worker --redis redis://10.0.0.1 --state-dir /persistence/ptzmesh
+  ptzmesh worker --link cell-7=1 --max-bitrate 20 --max-bytes-per-day 2000000000
 """
 )
 @redis_option
@@ -46,6 +48,7 @@ Examples:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for results that wait for Redis [default: by user].",
 )
+@policy_options
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, not only what is wrong.")
 def worker(
     redis_url: str,
@@ -53,6 +56,7 @@ def worker(
     address: str | None,
     labels_: dict[str, str],
     state_dir: Path | None,
+    policy: Policy,
     verbose: bool,
 ) -> None:
     """Make this machine a node of the mesh, until SIGTERM or Ctrl-C."""
@@ -61,7 +65,9 @@ def worker(
     from coordinator.advance import advance
     from worker.agent import Agent, AgentSettings
     from worker.allowlist import AllowList
-    from worker.jobs import NodeContext, sweep
+    from worker.context import NodeContext
+    from worker.jobs import sweep
+    from worker.serving import serve
 
     log_to_stderr(verbose)
     settings = AgentSettings(
@@ -71,13 +77,18 @@ def worker(
         labels=labels_,
         state_dir=state_dir or default_state_dir(),
         version=version("ptzmesh"),
+        policy=policy,
     )
 
     def allow_list(context: NodeContext) -> AllowList:
         def carry_on(run: str) -> None:
             advance(wire.connect(context.redis_url), run)
 
-        return {wire.SWEEP: functools.partial(sweep, context), wire.ADVANCE: carry_on}
+        return {
+            wire.SWEEP: functools.partial(sweep, context),
+            wire.SERVE: functools.partial(serve, context),
+            wire.ADVANCE: carry_on,
+        }
 
     Agent(settings, allow_list).run()
 
@@ -107,9 +118,14 @@ def nodes(redis_url: str, as_json: bool) -> None:
     out().print(_table(found))
 
 
+def _links(node: Node) -> list[tuple[str, str]]:
+    return [(f"link:{name}", str(capacity)) for name, capacity in node.links.items()]
+
+
 def _table(found: list[Node]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("node", "address", "state", "seen", "clock", "icmp", "labels", "version"):
+    columns = ("node", "address", "state", "seen", "clock", "icmp", "iperf3", "labels", "version")
+    for column in columns:
         table.add_column(column, justify="right" if column in ("seen", "clock") else "left")
     for node in found:
         clock = "" if node.clock_offset_ms is None else f"{node.clock_offset_ms:+.1f} ms"
@@ -120,7 +136,8 @@ def _table(found: list[Node]) -> Table:
             f"{node.seen_s:.0f} s ago",
             clock,
             node.icmp,
-            " ".join(f"{key}={value}" for key, value in node.labels.items()),
+            (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
+            " ".join(f"{key}={value}" for key, value in (*node.labels.items(), *_links(node))),
             node.version,
             style="" if node.alive else "dim",
         )

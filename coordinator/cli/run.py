@@ -10,11 +10,12 @@ import click
 
 from coordinator.cli.options import json_option, labels, names, redis_option
 from coordinator.cli.screen import err, out
+from coordinator.cli.transfer import transfer_options
 from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
-from coordinator.planning import left_out
+from coordinator.planning import budgets_left, left_out
 from worker.errors import RunIncomplete
-from worker.options import PingOptions
+from worker.options import PingOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ PING = PingOptions()
 Examples:
   ptzmesh run                                      every node to every other, ping
   ptzmesh run --from cam-1 --to hub --count 100    one pair, a hundred echoes
-  ptzmesh run --label site=roof --dry-run          what it would cost, without doing it
+  ptzmesh run --probe ping --probe throughput --duration 2 --dry-run
 """
 )
 @redis_option
@@ -51,6 +52,7 @@ Examples:
 @click.option(
     "--size", type=int, default=PING.size_bytes, show_default=True, help="Bytes of payload."
 )
+@transfer_options
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
 @click.option("--dry-run", is_flag=True, help="Say what it costs, then stop.")
 @click.option("--detach", is_flag=True, help="Start it, print its id, and go.")
@@ -67,6 +69,8 @@ def run(
     interval: float,
     wait_for_reply: float,
     size: int,
+    throughput: ThroughputOptions,
+    udp: UdpOptions,
     new: bool,
     dry_run: bool,
     detach: bool,
@@ -82,13 +86,15 @@ def run(
         sources=sources,
         targets=targets,
         labels=labels_,
+        throughput=throughput,
+        udp=udp,
         count=count,
         interval_s=interval,
         wait_s=wait_for_reply,
         size_bytes=size,
     )
     if dry_run:
-        _print_cost(plan, as_json)
+        _print_cost(mesh, plan, as_json)
         return
     offline = left_out(registered, plan)
     if offline and not (nodes or (sources and targets)):
@@ -128,16 +134,28 @@ def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
     return collector
 
 
-def _print_cost(plan: Plan, as_json: bool) -> None:
-    seconds = sum(plan.sweep_seconds(probe) for probe in plan.probes)
-    bytes_ = plan.bytes_per_node()
+def _print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
+    seconds = {probe: plan.phase_seconds(probe) for probe in plan.probes}
+    cost = plan.bytes_per_node()
+    left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
     if as_json:
-        cost = {"pairs": plan.pair_count, "seconds": seconds, "bytes_per_node": bytes_}
-        click.echo(json.dumps({"probes": list(plan.probes), **cost}))
+        click.echo(
+            json.dumps(
+                {
+                    "pairs": plan.pair_count,
+                    "seconds": seconds,
+                    "bytes_per_node": cost,
+                    "bytes_left_today": left,
+                }
+            )
+        )
         return
-    out().print(
-        f"{plan.pair_count} pairs, {', '.join(plan.probes)}: at most {seconds:.1f} s once every "
-        f"source is free; nothing was started"
-    )
-    for name, amount in sorted(bytes_.items(), key=lambda item: -item[1]):
-        out().print(f"  {name}: at most {amount:,} bytes sent and received")
+    times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())
+    out().print(f"{plan.pair_count} pairs each: {times}, once every node is free")
+    for name in sorted(cost, key=lambda one: -(cost[one] or 0)):
+        amount = cost[name]
+        said = "no bound (say --bitrate or --bytes)" if amount is None else f"{amount:,} bytes"
+        budget = left[name]
+        of_today = "" if budget is None else f"; {budget:,} are left for today"
+        out().print(f"  {name}: at most {said}{of_today}")
+    out().print("nothing was started")

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.screen import err, out
-from coordinator.cli.watch import run_to_json, save_svg, show_matrices, watch
+from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
 from coordinator.mesh import Mesh
-from coordinator.report import matrices
+from coordinator.report import make_report
 from coordinator.results import of_run
 from coordinator.runs import Run, read_run, recent
 from worker.errors import ConfigError
@@ -81,6 +81,7 @@ Examples:
 @redis_option
 @click.argument("run", default="last")
 @click.option("--follow", is_flag=True, help="Until the run has ended.")
+@click.option("--wide", is_flag=True, help="Also how much a load adds to the round-trip time.")
 @click.option(
     "--svg",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -88,7 +89,9 @@ Examples:
     help="Save the matrix as a picture.",
 )
 @json_option
-def show(redis_url: str, run: str, follow: bool, svg: Path | None, as_json: bool) -> None:
+def show(
+    redis_url: str, run: str, follow: bool, wide: bool, svg: Path | None, as_json: bool
+) -> None:
     """Show the matrix of a run, `last` by default."""
     opened = Mesh(redis_url).open(run)
     if follow:
@@ -101,12 +104,12 @@ def show(redis_url: str, run: str, follow: bool, svg: Path | None, as_json: bool
         for measurement in found:
             click.echo(json.dumps(measurement.to_json()))
         return
-    made = matrices(state.plan, found)
+    made = make_report(state.plan, found, wide=wide)
     if svg is not None:
         save_svg(state, made, svg)
         err().print(f"the matrix as a picture in {svg}")
         return
-    show_matrices(state, made, out())
+    show_report(state, made, out())
 
 
 @click.command(

@@ -19,7 +19,7 @@ from coordinator.cli.matrix_view import matrix_view
 from coordinator.cli.screen import err, out
 from coordinator.follow import follow_run
 from coordinator.mesh import MeshRun
-from coordinator.report import Matrix, matrices
+from coordinator.report import Matrix, Report, make_report
 from coordinator.runs import Run
 from worker.errors import ConfigError
 
@@ -51,44 +51,45 @@ def _json_lines(run: MeshRun) -> Run:
 def _plain(run: MeshRun, console: Console) -> Run:
     """Progress as lines on stderr, the matrix on stdout when it is whole."""
     state = run.state()
-    found = matrices(state.plan)
+    report = make_report(state.plan)
     said = -1
     err().print(f"run {run.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
     for update in follow_run(run.connection, run.id):
         state = update.run
         for measurement in update.arrived:
-            found[measurement.probe].add(measurement)
+            report.add(measurement)
         quarter = 4 * state.published // state.expected
         if quarter > said:
             said = quarter
             err().print(f"{state.published} of {state.expected} pairs")
-    show_matrices(state, found, console)
+    show_report(state, report, console)
     return state
 
 
 def _live(run: MeshRun, console: Console) -> Run:
     state = run.state()
-    found = matrices(state.plan)
+    report = make_report(state.plan)
     started = time.monotonic()
     with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
         for update in follow_run(run.connection, run.id):
             state = update.run
             for measurement in update.arrived:
-                found[measurement.probe].add(measurement)
-            live.update(_frame(state, found, time.monotonic() - started, console))
-    show_matrices(state, found, console)
+                report.add(measurement)
+            live.update(_frame(state, report, time.monotonic() - started, console))
+    show_report(state, report, console)
     return state
 
 
 def _frame(
-    state: Run, found: dict[str, Matrix], elapsed_s: float, console: Console
+    state: Run, report: Report, elapsed_s: float, console: Console
 ) -> RenderableType:
     probe = state.plan.probes[min(state.phase, len(state.plan.probes) - 1)]
-    return Group(_progress(state, found[probe], elapsed_s), matrix_view(found[probe], console))
+    matrix = report.matrices[probe]
+    return Group(_progress(state, matrix, elapsed_s), matrix_view(matrix, console))
 
 
 def _progress(state: Run, matrix: Matrix, elapsed_s: float) -> Table:
-    longest_s = sum(state.plan.sweep_seconds(probe) for probe in state.plan.probes)
+    longest_s = sum(state.plan.phase_seconds(probe) for probe in state.plan.probes)
     left_s = longest_s - elapsed_s
     left = f"at most {left_s:.0f} s left" if left_s > 0 else _waited_for(matrix)
     line = Table.grid(padding=(0, 1))
@@ -108,28 +109,45 @@ def _waited_for(matrix: Matrix) -> str:
     return f"waiting for {', '.join(late[:2])}" + (f" and {len(late) - 2} more" if late[2:] else "")
 
 
-def show_matrices(state: Run, found: dict[str, Matrix], console: Console) -> None:
+def show_report(state: Run, report: Report, console: Console) -> None:
     """Print a run's heading and one matrix a probe."""
     ended = "is running" if state.is_open else f"is {state.status}"
     took = f" after {state.closed - state.created:.1f} s" if state.closed else ""
     failed = f", {state.failed} without a result" if state.failed else ""
     counted = f"{state.published} of {state.expected} pairs{failed}"
     console.print(Text(f"run {state.id} {ended}{took}: {counted}"))
-    for matrix in found.values():
+    for matrix in report.matrices.values():
         console.print()
         console.print(matrix_view(matrix, console))
+    if report.bytes_by_node:
+        name, most = report.bytes_by_node.most_common(1)[0]
+        whole = sum(report.bytes_by_node.values()) // 2
+        console.print(Text(f"the tests moved {size(whole)}; most at {name}: {size(most)}"))
 
 
-def save_svg(state: Run, found: dict[str, Matrix], path: Path) -> None:
+def size(amount: float) -> str:
     """
-    Save what `show_matrices` prints as a picture.
+    Write a number of bytes for people.
+
+    >>> [size(n) for n in (0, 999, 12_345, 2.5e9)]
+    ['0 B', '999 B', '12.3 kB', '2.5 GB']
+    """
+    power = 0
+    while amount >= 1000 and power < 4:
+        amount, power = amount / 1000, power + 1
+    return f"{amount:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def save_svg(state: Run, report: Report, path: Path) -> None:
+    """
+    Save what `show_report` prints as a picture.
 
     Raises:
         ConfigError: The file cannot be written.
     """
     with Path(os.devnull).open("w") as nowhere:
         console = Console(file=nowhere, record=True, width=SVG_WIDTH, force_terminal=True)
-        show_matrices(state, found, console)
+        show_report(state, report, console)
     try:
         path.write_text(console.export_svg(title="ptzmesh"), encoding="utf-8")
     except OSError as exc:

@@ -159,7 +159,7 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
     trap = tmp_path / "trap"
     ours = Queue(wire.node_queue("a"), connection=connection, serializer=wire.MsgpackSerializer)
     ours.enqueue_call("os.system", args=[f"touch {trap}"])
-    ours.enqueue_call(wire.SWEEP, kwargs={"run": "x", "phase": "y", "source": []})
+    ours.enqueue_call(wire.SWEEP, kwargs={"run": "x", "phase": "y", "performer": []})
     ours.enqueue_call(wire.SWEEP, args=["a", 0, 0])
     ours.enqueue_call(wire.SWEEP, kwargs={"nonsense": 1})
     ours.enqueue_call(wire.ADVANCE, kwargs={"run": ["not", "text"]})

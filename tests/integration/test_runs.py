@@ -9,15 +9,15 @@ import redis
 
 from coordinator.advance import advance, cancel, missing_pairs
 from coordinator.follow import follow_run
+from coordinator.lost import read_rows
 from coordinator.results import of_run
-from coordinator.rows import read_rows
 from coordinator.runs import read_run, recent, resolve_run, start
 from worker import wire
 from worker.errors import ConfigError, RedisUnavailable
-from worker.jobs import Row
 from worker.measurement import Outcome
 from worker.options import PingOptions
 from worker.plan import Plan, PlannedNode
+from worker.rows import Row
 
 pytestmark = pytest.mark.redis
 
@@ -108,7 +108,7 @@ def test_job_that_vanished_is_enqueued_again(connection: redis.Redis) -> None:
     connection.delete(queue)
     advance(connection, run)
     assert connection.llen(queue) == 1
-    row = Row(run=run, plan=plan(), phase=0, source=1)
+    row = Row(run=run, plan=plan(), phase=0, performer=1)
     assert read_rows(connection, [row])[0].in_queue
 
 

@@ -39,7 +39,7 @@ def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
 
 def test_targets_are_rotated_so_that_sources_start_apart() -> None:
     plan = mesh(4)
-    assert [plan.targets_of(s)[0] for s in plan.sources] == [1, 2, 3, 0]
+    assert [plan.pairs_of("ping", s)[0][1] for s in plan.sources] == [1, 2, 3, 0]
 
 
 def test_starts_are_spread_within_half_a_second() -> None:

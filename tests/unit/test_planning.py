@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.nodes import Node
-from coordinator.planning import Selection, left_out, make_plan
+from coordinator.planning import ProbeOptions, Selection, left_out, make_plan
 from worker.errors import ConfigError
 from worker.options import PingOptions
 
@@ -18,6 +18,10 @@ def node(name: str, **fields: Any) -> Node:
         "labels": {},
         "version": "1",
         "icmp": "raw",
+        "iperf3": "3.12",
+        "accepts": True,
+        "links": {},
+        "bytes_per_day": None,
         "clock_offset_ms": None,
         "seen_s": 1.0,
         "alive": True,
@@ -36,7 +40,7 @@ NODES = [
 def plan_names(
     selection: Selection, nodes: list[Node] | None = None
 ) -> tuple[list[str], list[str]]:
-    plan = make_plan(NODES if nodes is None else nodes, selection, ("ping",), PingOptions())
+    plan = make_plan(NODES if nodes is None else nodes, selection, ("ping",), ProbeOptions())
     names = [one.name for one in plan.nodes]
     return [names[i] for i in plan.sources], [names[i] for i in plan.targets]
 
@@ -79,12 +83,12 @@ def test_one_node_alone_has_no_pair() -> None:
 
 
 def test_interval_below_what_a_source_may_do_is_refused_by_its_name() -> None:
-    fast = PingOptions(interval_s=0.005)
+    fast = ProbeOptions(ping=PingOptions(interval_s=0.005))
     assert make_plan(NODES, Selection(nodes=["a", "b"]), ("ping",), fast)
     with pytest.raises(ConfigError, match="node c pings through a datagram socket"):
         make_plan(NODES, Selection(), ("ping",), fast)
 
 
 def test_offline_nodes_that_were_not_named_are_told() -> None:
-    plan = make_plan(NODES, Selection(), ("ping",), PingOptions())
+    plan = make_plan(NODES, Selection(), ("ping",), ProbeOptions())
     assert left_out(NODES, plan) == ["d"]

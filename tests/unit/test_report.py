@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.cli.matrix_view import matrix_view
-from coordinator.report import Matrix, matrices
+from coordinator.report import Matrix, make_report
 from worker.measurement import Measurement, Outcome
 from worker.plan import Plan, PlannedNode
 
@@ -41,7 +41,7 @@ def filled(count: int, *special: Measurement) -> Matrix:
     made = plan(count)
     names = [n.name for n in made.nodes]
     usual = [measured(s, t, 1.0) for s in names for t in names if s != t]
-    return matrices(made, [*usual, *special])["ping"]
+    return make_report(made, [*usual, *special]).matrices["ping"]
 
 
 def shown(matrix: Matrix, width: int = 100) -> str:
@@ -53,7 +53,7 @@ def shown(matrix: Matrix, width: int = 100) -> str:
 
 
 def test_pair_not_yet_measured_has_no_value() -> None:
-    empty = matrices(plan(3))["ping"]
+    empty = make_report(plan(3)).matrices["ping"]
     assert empty.rows() == [[None] * 3] * 3
     assert empty.median is None
     assert shown(empty).count("·") == 6

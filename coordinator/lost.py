@@ -1,7 +1,7 @@
 """
 What became of a row that has not ended: a source lost, a job lost, or one that may still come.
 
-A source is lost when its heartbeat is gone, or its sweep is overdue since it started; never
+A source is lost when its heartbeat is gone, or its sweep has begun and gives no sign of life; never
 because it waits its turn behind another run.
 """
 
@@ -15,12 +15,12 @@ from typing import Any, cast
 import redis
 
 from worker import wire
-from worker.jobs import Row
 from worker.measurement import Outcome
+from worker.rows import Row
 
-#: A started sweep is overdue this long after its longest time: a Redis that was away for less has
-#: had its heartbeats back by then, and a node has sent what its outbox kept.
-OVERDUE_S = 30.0
+#: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
+#: Redis that was away for less has its heartbeats back by then, and what outboxes kept.
+QUIET_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,7 @@ class RowState:
         silent_s: Since its last heartbeat; None when there was none.
         restarted: Its process began after the sweep did.
         outbox_bytes: Results that wait on the source's disk.
-        running_s: Since the sweep began; None when it did not.
-        longest_s: What the sweep may take.
+        quiet_s: Since the sweep's last sign of life; None when it has not begun.
         job: RQ's status of the row's job; None when RQ has forgotten it.
         in_queue: The job waits in the source's queue.
         served: A live RQ worker listens on that queue.
@@ -45,8 +44,7 @@ class RowState:
     silent_s: float | None
     restarted: bool
     outbox_bytes: int
-    running_s: float | None
-    longest_s: float
+    quiet_s: float | None
     job: str | None
     in_queue: bool
     served: bool
@@ -74,7 +72,7 @@ def judge(row: RowState) -> Hope | Lost:
     if row.silent_s is None or row.silent_s > wire.ALIVE_S:
         heard = "was never heard" if row.silent_s is None else f"silent for {row.silent_s:.0f} s"
         return Lost(Outcome.SOURCE_LOST, f"source {row.name} {heard}")
-    if row.running_s is None:
+    if row.quiet_s is None:
         return _judge_waiting(row)
     if row.restarted:
         return Hope.ENQUEUE
@@ -82,8 +80,8 @@ def judge(row: RowState) -> Hope | Lost:
         return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
     if row.outbox_bytes:
         return Hope.WAIT
-    if row.running_s > row.longest_s + OVERDUE_S:
-        error = f"the sweep of {row.name} began {row.running_s:.0f} s ago and is overdue"
+    if row.quiet_s > QUIET_S:
+        error = f"the sweep of {row.name} gave no sign of life for {row.quiet_s:.0f} s"
         return Lost(Outcome.SOURCE_LOST, error)
     return Hope.WAIT
 
@@ -105,22 +103,16 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     now = wire.redis_seconds(connection)
     pipeline = connection.pipeline(transaction=False)
     for row in rows:
-        name = row.plan.nodes[row.source].name
-        pipeline.hmget(
-            key,
-            [
-                wire.job_field(row.phase, row.source),
-                wire.started_field(row.phase, row.source),
-                wire.unserved_field(row.phase, row.source),
-            ],
-        )
-        pipeline.zscore(wire.NODES, name)
-        pipeline.hmget(wire.node_key(name), ["since", "outbox"])
-        pipeline.smembers(wire.queue_workers_key(wire.node_queue(name)))
+        place = (row.phase, row.performer)
+        marks_of = (wire.job_field, wire.started_field, wire.seen_field, wire.unserved_field)
+        pipeline.hmget(key, [field(*place) for field in marks_of])
+        pipeline.zscore(wire.NODES, row.name)
+        pipeline.hmget(wire.node_key(row.name), ["since", "outbox"])
+        pipeline.smembers(wire.queue_workers_key(wire.node_queue(row.name)))
     first = pipeline.execute()
     marks = [first[4 * i : 4 * i + 4] for i in range(len(rows))]
     for row, ((job, *_), _, _, workers) in zip(rows, marks, strict=True):
-        queue = wire.queue_key(wire.node_queue(row.plan.nodes[row.source].name))
+        queue = wire.queue_key(wire.node_queue(row.name))
         job_id = (job or b"-").decode()
         pipeline.hget(wire.job_key(job_id), "status")
         pipeline.lpos(queue, job_id)
@@ -132,15 +124,14 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
 
 
 def _state(row: Row, now: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
-    (_, started, unserved), seen, (since, outbox), _ = marks
+    (_, started, sign, unserved), seen, (since, outbox), _ = marks
     status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
     return RowState(
-        name=row.plan.nodes[row.source].name,
+        name=row.name,
         silent_s=None if seen is None else now - seen,
         restarted=bool(started and since and float(since) > float(started)),
         outbox_bytes=int(outbox or 0),
-        running_s=None if started is None else now - float(started),
-        longest_s=row.plan.sweep_seconds(row.probe),
+        quiet_s=None if started is None else now - max(float(started), float(sign or 0)),
         job=status.decode() if status else None,
         in_queue=place is not None,
         served=workers > 0,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.rows import OVERDUE_S, Hope, Lost, RowState, judge
+from coordinator.lost import QUIET_S, Hope, Lost, RowState, judge
 from worker import wire
 from worker.measurement import Outcome
 
@@ -19,8 +19,7 @@ def row(**fields: Any) -> RowState:
         "silent_s": 3.0,
         "restarted": False,
         "outbox_bytes": 0,
-        "running_s": None,
-        "longest_s": 2.0,
+        "quiet_s": None,
         "job": "queued",
         "in_queue": True,
         "served": True,
@@ -40,27 +39,27 @@ def test_source_that_waits_its_turn_is_never_lost() -> None:
     assert judge(row(in_queue=True)) is Hope.WAIT
 
 
-def test_sweep_overdue_since_it_started_is_lost() -> None:
-    late = row(running_s=2.0 + OVERDUE_S + 1, job="started", in_queue=False)
+def test_sweep_that_gives_no_sign_of_life_is_lost() -> None:
+    late = row(quiet_s=QUIET_S + 1, job="started", in_queue=False)
     assert isinstance(judge(late), Lost)
 
 
-def test_sweep_that_is_not_yet_overdue_is_waited_for() -> None:
-    assert judge(row(running_s=2.0 + OVERDUE_S - 1, job="started", in_queue=False)) is Hope.WAIT
+def test_sweep_that_gave_a_sign_of_life_is_waited_for() -> None:
+    assert judge(row(quiet_s=QUIET_S - 1, job="started", in_queue=False)) is Hope.WAIT
 
 
-def test_overdue_sweep_whose_results_wait_on_disk_is_waited_for() -> None:
-    assert judge(row(running_s=999.0, job=None, outbox_bytes=10)) is Hope.WAIT
+def test_quiet_sweep_whose_results_wait_on_disk_is_waited_for() -> None:
+    assert judge(row(quiet_s=999.0, job=None, outbox_bytes=10)) is Hope.WAIT
 
 
 def test_sweep_that_failed_is_crashed() -> None:
-    verdict = judge(row(running_s=1.0, job="failed", in_queue=False))
+    verdict = judge(row(quiet_s=1.0, job="failed", in_queue=False))
     assert isinstance(verdict, Lost)
     assert verdict.outcome is Outcome.CRASHED
 
 
 def test_sweep_of_a_process_that_was_restarted_is_enqueued_again() -> None:
-    assert judge(row(running_s=5.0, restarted=True, job="started")) is Hope.ENQUEUE
+    assert judge(row(quiet_s=5.0, restarted=True, job="started")) is Hope.ENQUEUE
 
 
 @pytest.mark.parametrize("job", [None, "queued", "failed"])

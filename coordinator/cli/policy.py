@@ -1,0 +1,89 @@
+"""The options with which a node's operator limits what others may ask of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from coordinator.cli.options import names
+from worker.policy import (
+    DEFAULT_PORTS,
+    Policy,
+    parse_hours,
+    parse_links,
+    parse_ports,
+    parse_sources,
+)
+
+OPTIONS = (
+    click.option(
+        "--link",
+        "links",
+        multiple=True,
+        metavar="NAME=N",
+        help="Shared link on its way, and how many tests it carries at once; repeatable.",
+    ),
+    click.option(
+        "--no-accept",
+        is_flag=True,
+        help="Others cannot connect to it (NAT): it is always the connecting side.",
+    ),
+    click.option("--max-duration", type=float, help="Longest test that it takes part in, seconds."),
+    click.option("--max-bitrate", type=float, help="Greatest rate that it takes, Mbit/s."),
+    click.option("--max-bytes-per-day", type=int, help="Data budget of a UTC day for tests."),
+    click.option(
+        "--hours",
+        multiple=True,
+        metavar="HH:MM-HH:MM",
+        help="When it may be tested, its own time; repeatable [default: always].",
+    ),
+    click.option(
+        "--allow-source",
+        "sources",
+        multiple=True,
+        callback=names,
+        help="Nodes that may ask it for a test [default: all].",
+    ),
+    click.option(
+        "--ports",
+        metavar="FIRST-LAST",
+        default="-".join(map(str, DEFAULT_PORTS)),
+        show_default=True,
+        help="Where it listens while a test runs.",
+    ),
+)
+
+
+def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options, as one argument `policy`."""
+
+    @functools.wraps(command)
+    def with_policy(
+        links: tuple[str, ...],
+        no_accept: bool,
+        max_duration: float | None,
+        max_bitrate: float | None,
+        max_bytes_per_day: int | None,
+        hours: tuple[str, ...],
+        sources: tuple[str, ...],
+        ports: str,
+        **others: Any,
+    ) -> Any:
+        policy = Policy(
+            max_duration_s=max_duration,
+            max_bitrate_mbps=max_bitrate,
+            max_bytes_per_day=max_bytes_per_day,
+            hours=tuple(map(parse_hours, hours)),
+            sources=parse_sources(sources),
+            accepts_connections=not no_accept,
+            ports=parse_ports(ports),
+            links=parse_links(links),
+        )
+        return command(policy=policy, **others)
+
+    for option in reversed(OPTIONS):
+        with_policy = option(with_policy)
+    return with_policy

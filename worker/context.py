@@ -1,0 +1,34 @@
+"""What a job needs to know of the node that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.policy import Policy
+from worker.probes.iperf3 import Iperf3
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeContext:
+    """
+    One node, as its jobs see it.
+
+    Attributes:
+        name: Unique in the mesh.
+        address: Where others reach it.
+        redis_url: The mesh's Redis; it may hold a password.
+        outbox_path: Where results wait for Redis.
+        policy: The node's own limits.
+        iperf3: The one on PATH; None when there is none.
+        should_stop: True once the node is told to stop.
+    """
+
+    name: str
+    address: str
+    redis_url: str = field(repr=False)
+    outbox_path: Path
+    policy: Policy
+    iperf3: Iperf3 | None
+    should_stop: Callable[[], bool]

@@ -1,0 +1,164 @@
+"""
+A row: what one node measures in one phase of a run, as one RQ job.
+
+For a ping it is one source's targets; for tests with two ends, all that the node performs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from worker import wire
+from worker.errors import WireError
+from worker.measurement import Measurement, Outcome
+from worker.measurement import finding as make_finding
+from worker.plan import TRANSFERS, Plan, unpack_plan
+
+#: A job may take so many times what its phase should, as nodes wait for each other and for other
+#: runs; a hung sweep is noticed by its missing signs of life long before.
+TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
+#: Rows enqueued in one transaction: about 10 commands each, well within a millisecond together.
+ENQUEUE_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One node's part of one phase of a run."""
+
+    run: str
+    plan: Plan
+    phase: int
+    performer: int
+
+    @property
+    def probe(self) -> str:
+        """The probe of this phase."""
+        return self.plan.probes[self.phase]
+
+    @property
+    def name(self) -> str:
+        """The node that performs it."""
+        return self.plan.nodes[self.performer].name
+
+    def bit_of(self, measurement: Measurement) -> int:
+        """Give the place of a measurement in the run's bitmap."""
+        source, target = map(self.plan.index_of, (measurement.source, measurement.target))
+        return self.plan.bit(source, target)
+
+    def finding(self, pair: tuple[int, int], outcome: Outcome, error: str) -> Measurement:
+        """Give the record of a pair that says why it has no numbers."""
+        source, target = (self.plan.nodes[index] for index in pair)
+        return make_finding(
+            run=self.run,
+            probe=self.probe,
+            source=source.name,
+            target=target.name,
+            address=target.address,
+            outcome=outcome,
+            error=error,
+        )
+
+    def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
+        """Give the pairs whose bit is clear: all at first, fewer when a row is carried on."""
+        key = wire.done_key(self.run, self.probe)
+        bitmap = cast("bytes | None", connection.get(key)) or b""
+        pairs = self.plan.pairs_of(self.probe, self.performer)
+        return [(s, t) for s, t in pairs if not wire.bit_is_set(bitmap, self.plan.bit(s, t))]
+
+    @property
+    def timeout_s(self) -> int:
+        """RQ's time-out of the row's job."""
+        seconds = self.plan.phase_seconds(self.probe)
+        factor = TIMEOUT_FACTOR if self.probe in TRANSFERS else 1
+        return min(wire.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
+
+
+def load_row(
+    connection: redis.Redis, run: object, phase: object, performer: object
+) -> Row | None:
+    """
+    Read and check what a job is about; None when the run has expired.
+
+    Raises:
+        WireError: The arguments or the plan are not what they should be.
+    """
+    if not isinstance(run, str) or type(phase) is not int or type(performer) is not int:
+        raise WireError("a row is named by run (text), phase and performer (whole numbers)")
+    plan = load_plan(connection, run)
+    if plan is None:
+        return None
+    if not 0 <= phase < len(plan.probes) or not 0 <= performer < len(plan.nodes):
+        raise WireError(f"run {run} has no phase {phase} with node {performer}")
+    return Row(run=run, plan=plan, phase=phase, performer=performer)
+
+
+def load_plan(connection: redis.Redis, run: str) -> Plan | None:
+    """Read the plan of a run; None when the run has expired."""
+    packed = cast("bytes | None", connection.hget(wire.run_key(run), "plan"))
+    return None if packed is None else unpack_plan(packed)
+
+
+def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
+    """Enqueue sweeps, a few in each transaction."""
+    for start in range(0, len(rows), ENQUEUE_BATCH):
+        pipeline = connection.pipeline()
+        for row in rows[start : start + ENQUEUE_BATCH]:
+            enqueue_row(connection, pipeline, row)
+        pipeline.execute()
+
+
+def enqueue_row(
+    connection: redis.Redis,
+    pipeline: redis.client.Pipeline,
+    row: Row,
+    *,
+    at_front: bool = False,
+) -> None:
+    """Enqueue a row on its node's own queue, under a new job id; RQ wants the pipeline empty."""
+    job_id = f"{row.run}-{row.phase}-{row.performer}-{secrets.token_hex(3)}"
+    wire.enqueue(
+        connection,
+        pipeline,
+        wire.node_queue(row.name),
+        wire.SWEEP,
+        {"run": row.run, "phase": row.phase, "performer": row.performer},
+        job_id=job_id,
+        timeout_s=row.timeout_s,
+        at_front=at_front,
+    )
+    pipeline.hset(wire.run_key(row.run), wire.job_field(row.phase, row.performer), job_id)
+
+
+def hand_back(connection: redis.Redis, row: Row) -> None:
+    """Put an interrupted row back at the front of its node's queue, for its next start."""
+    pipeline = connection.pipeline()
+    enqueue_row(connection, pipeline, row, at_front=True)
+    pipeline.hdel(wire.run_key(row.run), wire.started_field(row.phase, row.performer))
+    pipeline.execute()
+
+
+def begin(connection: redis.Redis, row: Row) -> str | None:
+    """
+    Say that a row has started.
+
+    Returns:
+        The node's clock offset as its last heartbeat said it, empty when it is not known;
+        None when the run is no longer in this phase.
+    """
+    key = wire.run_key(row.run)
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hmget(key, ["status", "cancel", "phase"])
+    pipeline.hget(wire.node_key(row.name), "clock_offset_ms")
+    (status, cancelled, present), offset_ms = pipeline.execute()
+    if status != b"running" or cancelled is not None or int(present) != row.phase:
+        return None
+    now = wire.redis_seconds(connection)
+    connection.hset(key, wire.started_field(row.phase, row.performer), repr(now))
+    return offset_ms.decode() if offset_ms else ""
+
+

@@ -1,0 +1,137 @@
+"""
+The RQ job `serve`: a node answers one test, if its own limits let it.
+
+It answers a token that holds this node's lease and no other, so that nothing listens unasked.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import datetime
+
+import redis
+
+from worker import wire
+from worker.context import NodeContext
+from worker.errors import WireError
+from worker.leases import holds, spent_today
+from worker.measurement import Outcome
+from worker.plan import TRANSFERS, Encounter
+from worker.policy import TestRequest, judge
+from worker.probes.iperf3 import why_unable
+from worker.probes.iperf3_client import deadline_s
+from worker.probes.iperf3_server import serve_one_test
+from worker.rows import Row, load_row
+from worker.transfers import Options
+
+logger = logging.getLogger(__name__)
+
+#: The client connects at once; this is for a path whose handshake takes seconds.
+IDLE_S = 15.0
+#: The server may outlive the client's own deadline by this.
+MARGIN_S = 5.0
+#: The word is of no use to anybody after this long.
+READY_TTL_S = 60
+MAX_RTT_MS = 60_000.0
+
+
+def serve(
+    context: NodeContext,
+    run: str,
+    phase: int,
+    performer: int,
+    token: str,
+    number: int,
+    idle_rtt_ms: float | None,
+) -> None:
+    """
+    Answer one test that a performer asks for.
+
+    Raises:
+        WireError: The arguments are not what they should be, or the test is not one of the run's.
+    """
+    connection = wire.connect(context.redis_url)
+    row = load_row(connection, run, phase, performer)
+    if row is None:
+        logger.warning("run %s is gone; nothing to answer", run[:80])
+        return
+    encounter, options = _asked_for(context, row, number)
+    if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
+        raise WireError(f"{row.name} asks for a test without holding the lease of {context.name}")
+    key = wire.ready_key(token)
+    refusal = _refusal(context, connection, row, encounter, options)
+    if refusal is not None:
+        _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")
+        return
+    assert context.iperf3 is not None  # noqa: S101 - `_refusal` has looked
+    iperf3 = context.iperf3
+    ended = serve_one_test(
+        iperf3,
+        context.address,
+        context.policy.port_range,
+        idle_s=IDLE_S,
+        deadline_s=deadline_s(options, _rtt(idle_rtt_ms)) + MARGIN_S,
+        on_ready=lambda port: _say(connection, key, port=port, version=iperf3.text),
+        should_stop=context.should_stop,
+        max_mbps=context.policy.max_bitrate_mbps,
+    )
+    if ended.port is None:
+        _say(connection, key, outcome=ended.outcome, error=f"{context.name}: {ended.error}")
+    logger.info(
+        "serve done run=%s probe=%s asker=%s outcome=%s %s",
+        run, row.probe, row.name, ended.outcome.value, ended.error,
+    )  # fmt: skip
+
+
+def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:
+    """Find the test in the run's own plan."""
+    if row.probe not in TRANSFERS:
+        raise WireError(f"probe {row.probe} is not one that is answered")
+    for one in row.plan.encounters(row.probe, row.performer):
+        if row.plan.nodes[one.far].name == context.name:
+            if type(number) is int and 0 <= number < len(one.tests):
+                return one, one.tests[number]
+            break
+    raise WireError(f"run {row.run} has no such test of {row.name} with {context.name}")
+
+
+def _refusal(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    encounter: Encounter,
+    options: Options,
+) -> tuple[Outcome, str] | None:
+    obstacle = why_unable(context.iperf3, options)
+    if obstacle is not None:
+        return Outcome.TOOL_MISSING, obstacle
+    if connection.hget(wire.node_key(row.name), "address") is None:
+        return Outcome.DENIED, f"{row.name} is not a registered node"
+    # What these tests may cost was reserved with the lease, and is part of what is spent.
+    reserved = len(encounter.tests) * (options.worst_case_bytes or 0)
+    spent = spent_today(connection, [context.name])[context.name] - reserved
+    request = TestRequest(source=row.name, options=options)
+    return judge(context.policy, request, datetime.now().astimezone(), max(0, spent))
+
+
+def _say(
+    connection: redis.Redis,
+    key: str,
+    *,
+    port: int = 0,
+    version: str = "",
+    outcome: Outcome = Outcome.OK,
+    error: str = "",
+) -> None:
+    word = {"port": port, "version": version, "outcome": outcome.value, "error": error}
+    pipeline = connection.pipeline()
+    pipeline.rpush(key, wire.MsgpackSerializer.dumps(word))
+    pipeline.expire(key, READY_TTL_S)
+    pipeline.execute()
+
+
+def _rtt(idle_rtt_ms: object) -> float | None:
+    if isinstance(idle_rtt_ms, (int, float)) and not isinstance(idle_rtt_ms, bool):
+        return min(MAX_RTT_MS, max(0.0, idle_rtt_ms)) if math.isfinite(idle_rtt_ms) else None
+    return None

@@ -1,0 +1,295 @@
+"""
+The tests of a row that have two ends and saturate a link: one at a time, under a lease of both.
+
+A test of near with far: lease both; ask far's responder for a server (`serve`), which says its port
+on the list `ptzmesh:ready:<token>`; run the client; give the lease up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, cast
+
+import msgpack
+import redis
+
+from worker import wire
+from worker.context import NodeContext
+from worker.errors import WireError
+from worker.leases import End, Lease, spent_today
+from worker.measurement import Measurement, Outcome
+from worker.options import ThroughputOptions, UdpOptions
+from worker.plan import Encounter
+from worker.policy import TestRequest, judge
+from worker.probes import iperf3_client
+from worker.probes.iperf3 import why_unable
+from worker.probes.iperf3_client import Ends, findings, spent_bytes
+from worker.rows import Row
+from worker.turns import Keeper, Turns
+
+logger = logging.getLogger(__name__)
+
+Options = ThroughputOptions | UdpOptions
+ShouldStop = Callable[[], bool]
+
+#: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
+READY_S = 8.0
+#: What passes by itself, and how often it is tried again.
+AWAY = (redis.ConnectionError, redis.TimeoutError)
+AWAY_S = 1.0
+#: How long one look for the responder's word lasts, so that the lease is renewed in between.
+LOOK_S = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The responder's word: a port and its iperf3's version, or why not."""
+
+    port: int = 0
+    version: str = ""
+    outcome: Outcome = Outcome.OK
+    error: str = ""
+
+
+def transfers(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    pairs: Sequence[tuple[int, int]],
+    should_stop: ShouldStop,
+) -> Iterator[Measurement]:
+    """Yield the measurements of a row's tests; whatever far node is free comes next."""
+    wanted = set(pairs)
+    encounters = {
+        row.plan.nodes[one.far].name: one
+        for one in row.plan.encounters(row.probe, row.performer)
+        if wanted & set(one.pairs)
+    }
+    refused = _own_refusal(context, connection, row)
+    if refused is not None:
+        for one in encounters.values():
+            yield from _findings(row, one, *refused)
+        return
+    near = row.plan.nodes[row.performer]
+    for name, one in list(encounters.items()):
+        if not near.accepts and not row.plan.nodes[one.far].accepts:
+            yield from _findings(row, encounters.pop(name), *NEITHER)
+    yield from _take_turns(context, connection, row, encounters, should_stop)
+
+
+NEITHER = (Outcome.UNREACHABLE, "neither of the two nodes accepts connections")
+
+
+def _take_turns(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    encounters: Mapping[str, Encounter],
+    should_stop: ShouldStop,
+) -> Iterator[Measurement]:
+    ends = read_ends(connection, [row.name, *encounters])
+    tests = max((len(one.tests) for one in encounters.values()), default=1)
+    cost = row.plan.transfer(row.probe).worst_case_bytes or 0
+    turns = Turns(
+        connection=connection,
+        source=ends[row.name],
+        remaining=[ends[name] for name in encounters],
+        reserve_bytes=tests * cost,
+        should_stop=should_stop,
+    )
+    idle_ms = _idle_rtts(connection, row)
+    told = 0
+    while (lease := patiently(turns.take, should_stop)) or told < len(turns.over_budget):
+        for name in turns.over_budget[told:]:
+            error = f"the test may cost {tests * cost} bytes, more than is left today"
+            yield from _findings(row, encounters[name], Outcome.OVER_BUDGET, error)
+        told = len(turns.over_budget)
+        if lease is not None:
+            one = encounters[lease.target]
+            found = _meet(context, connection, row, one, lease, idle_ms, should_stop)
+            _give_up(turns, lease, spent_bytes(found))
+            yield from found
+
+
+def patiently(call: Callable[[], Lease | None], should_stop: ShouldStop) -> Lease | None:
+    """Call until Redis answers; None when told to stop meanwhile."""
+    while True:
+        try:
+            return call()
+        except AWAY as exc:
+            logger.warning("Redis is away, the next test waits for it: %s", exc)
+            if should_stop():
+                return None
+            time.sleep(AWAY_S)
+
+
+def _give_up(turns: Turns, lease: Lease, spent: int | None) -> None:
+    try:
+        turns.finish(lease, spent_bytes=spent)
+    except AWAY as exc:
+        logger.warning("lease of %s not given up, it will lapse: %s", lease.target, exc)
+
+
+def _meet(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    encounter: Encounter,
+    lease: Lease,
+    idle_ms: Mapping[str, float],
+    should_stop: ShouldStop,
+) -> list[Measurement]:
+    """Do the tests with one far node, under the lease of both."""
+    keeper = Keeper(connection, lease)
+    near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
+    found: list[Measurement] = []
+    for number, options in enumerate(encounter.tests):
+        token = f"{lease.token}.{number}"
+        try:
+            answer = _ask(connection, row, encounter, token, number, idle_ms, keeper, should_stop)
+        except AWAY as exc:
+            answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
+        if answer is None:
+            return found
+        ends = Ends(
+            run=row.run, near=near, far=far, port=answer.port, far_version=answer.version or None
+        )
+        if answer.outcome is not Outcome.OK:
+            found += findings(ends, options, answer.outcome, answer.error)
+            continue
+        measured = iperf3_client.measure(
+            ends,
+            options,
+            iperf3=context.iperf3,
+            idle_rtt_ms=idle_ms.get(far.name),
+            should_stop=lambda: should_stop() or keeper.lost(),
+        )
+        if not measured and not should_stop():
+            error = "the lease was lost in the middle of the test: Redis was away for too long"
+            measured = findings(ends, options, Outcome.TARGET_BUSY, error)
+        found += measured
+    return found
+
+
+def _ask(
+    connection: redis.Redis,
+    row: Row,
+    encounter: Encounter,
+    token: str,
+    number: int,
+    idle_ms: Mapping[str, float],
+    keeper: Keeper,
+    should_stop: ShouldStop,
+) -> Answer | None:
+    """Ask the far node's responder for a server; None when told to stop."""
+    far = row.plan.nodes[encounter.far].name
+    pipeline = connection.pipeline()
+    wire.enqueue(
+        connection,
+        pipeline,
+        wire.serve_queue(far),
+        wire.SERVE,
+        {
+            "run": row.run,
+            "phase": row.phase,
+            "performer": row.performer,
+            "token": token,
+            "number": number,
+            "idle_rtt_ms": idle_ms.get(far),
+        },
+        timeout_s=_serve_timeout_s(encounter.tests[number], idle_ms.get(far)),
+        at_front=True,
+    )
+    pipeline.execute()
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until and not keeper.lost():
+        said = connection.blpop([wire.ready_key(token)], timeout=LOOK_S)
+        if said is not None:
+            return unpack_answer(cast(bytes, said[1]))
+        if should_stop():
+            return None
+    error = f"the responder of {far} did not answer within {READY_S:.0f} s"
+    return Answer(outcome=Outcome.TIMEOUT, error=error)
+
+
+def _serve_timeout_s(options: Options, idle_rtt_ms: float | None) -> int:
+    return int(iperf3_client.deadline_s(options, idle_rtt_ms)) + 60
+
+
+def unpack_answer(packed: bytes) -> Answer:
+    """
+    Read a responder's word; what makes no sense is an answer, too: `bad_reply`.
+
+    >>> unpack_answer(b"nonsense").outcome.value
+    'bad_reply'
+    """
+    try:
+        raw = wire.MsgpackSerializer.loads(packed)
+        answer = Answer(
+            port=int(raw["port"]),
+            version=str(raw["version"])[:20],
+            outcome=Outcome(raw["outcome"]),
+            error=str(raw["error"]),
+        )
+    except (WireError, KeyError, TypeError, ValueError, AttributeError) as exc:
+        error = f"the responder's word makes no sense: {exc}"
+        return Answer(outcome=Outcome.BAD_REPLY, error=error)
+    if answer.outcome is Outcome.OK and not 1 <= answer.port <= 65535:
+        return Answer(outcome=Outcome.BAD_REPLY, error=f"port ({answer.port}) is none")
+    return answer
+
+
+def _own_refusal(
+    context: NodeContext, connection: redis.Redis, row: Row
+) -> tuple[Outcome, str] | None:
+    """Say why this node itself does not do such tests; None when it does."""
+    options = row.plan.transfer(row.probe)
+    obstacle = why_unable(context.iperf3, options)
+    if obstacle is not None:
+        return Outcome.TOOL_MISSING, obstacle
+    own = replace(context.policy, sources=frozenset())
+    spent = spent_today(connection, [context.name])[context.name]
+    request = TestRequest(source=context.name, options=options)
+    verdict = judge(own, request, datetime.now().astimezone(), spent)
+    return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")
+
+
+def _findings(
+    row: Row, encounter: Encounter, outcome: Outcome, error: str
+) -> Iterator[Measurement]:
+    return (row.finding(pair, outcome, error) for pair in encounter.pairs)
+
+
+def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, float]:
+    """Give what the run's ping phase measured from this node, in ms by target."""
+    field = wire.rtt_field(row.performer)
+    packed = cast("bytes | None", connection.hget(wire.run_key(row.run), field))
+    if packed is None:
+        return {}
+    raw: Any = msgpack.unpackb(packed)
+    return {str(name): float(value) for name, value in raw.items()}
+
+
+def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
+    """Read from the registry what a lease needs to know of nodes: shared links, daily budget."""
+    pipeline = connection.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(wire.node_key(name), ["links", "bytes_per_day"])
+    return {
+        name: End(
+            name=name,
+            links=_links(links),
+            bytes_per_day=int(budget) if budget else None,
+        )
+        for name, (links, budget) in zip(names, pipeline.execute(), strict=True)
+    }
+
+
+def _links(packed: bytes | None) -> dict[str, int]:
+    raw = json.loads(packed) if packed else {}
+    return {wire.valid_name(name): int(capacity) for name, capacity in raw.items()}
