@@ -48,6 +48,7 @@ DETAIL_COLUMNS = (
     "received",
     "duplicates",
     "late",
+    "refused",
     "wait_s",
     "rtt_min_ms",
     "rtt_mean_ms",
@@ -66,6 +67,10 @@ DETAIL_COLUMNS = (
     "host_limited",
     "send_lag_max_ms",
     "read_lag_max_ms",
+    "receive_drops",
+    "times_refused",
+    "activity",
+    "operation",
     "clock_offset_ms",
 )
 

@@ -1,8 +1,9 @@
 """
 Publish each pair exactly once; keep results on disk while Redis is away or its stream is full.
 
-A batch is one Lua call (`lua/publish.lua`) that sets the pair's bit and adds the stream entry only
-if the bit was clear, so a retry, a resend from disk or a second worker never doubles a pair.
+A batch is one Lua call (`lua/room.lua` and `publish.lua`) that sets the pair's bit and adds the
+stream entry only if the bit was clear, so a retry, a resend from disk or a second worker never
+doubles a pair.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
         StreamFull: Nothing of the present batch was published.
         redis.RedisError: Redis did not answer; whether the batch is in is unknown, resend it.
     """
-    call = wire.script(connection, "publish")
+    call = wire.script(connection, "room", "publish")
     complete = False
     for start in range(0, len(letters), BATCH):
         batch = letters[start : start + BATCH]

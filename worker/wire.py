@@ -164,13 +164,18 @@ def valid_address(address: str) -> str:
     Pass an IPv4 or IPv6 address or a host name through, or refuse it.
 
     Raises:
-        ConfigError: Neither an address nor a host name (which may not end in a digit, or
-            10.0.0.256 would be one), or no address of one machine (multicast, broadcast, ::).
+        ConfigError: Neither of these, such as one with a leading dash, or no address of one
+            machine (multicast, broadcast, unspecified).
+
+    >>> valid_address("edge-7"), valid_address("10.0.0.1"), valid_address("fe80::1%eth0")
+    ('edge-7', '10.0.0.1', 'fe80::1%eth0')
     """
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        if len(address) <= 253 and HOSTNAME.fullmatch(address) and not address[-1].isdigit():
+        # A last label of digits only would make 10.0.0.256 a name (RFC 1123 section 2.1).
+        last = address.rstrip(".").rpartition(".")[2]
+        if len(address) <= 253 and HOSTNAME.fullmatch(address) and not last.isdigit():
             return address
         raise ConfigError(
             f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name"
@@ -359,9 +364,9 @@ def _script_text(name: str) -> str:
     return (resources.files("worker") / "lua" / f"{name}.lua").read_text()
 
 
-def script(connection: redis.Redis, name: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
-    """Give a callable (keys, arguments) for one of our Lua files."""
-    registered = connection.register_script(_script_text(name))
+def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
+    """Give a callable (keys, arguments) for our Lua files of these names, one after another."""
+    registered = connection.register_script("".join(map(_script_text, names)))
     return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
 
 

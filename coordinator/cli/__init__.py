@@ -31,6 +31,7 @@ COMMANDS = {
     "results": "results",
     "collect": "results",
     "verify": "results",
+    "lockers": "lockers",
     "limits": "limits",
 }
 

@@ -25,7 +25,8 @@ from worker.monitor import recorder as recorder_module
 from worker.monitor.record import PING, Entry, record
 from worker.monitor.recorder import Recorder
 from worker.monitor.settings import MonitorSettings
-from worker.monitor.stream import BATCH, RecordStream, StreamRefused, sequence_key
+from worker.monitor.stream import BATCH, RecordStream, sequence_key
+from worker.outbox import StreamFull
 
 pytestmark = pytest.mark.redis
 
@@ -88,12 +89,12 @@ def test_a_full_stream_takes_nothing_and_gives_no_locker_away(connection: redis.
     fill(connection, 50)
     connection.hset(wire.LIMITS, "stream_entries", 50)
     stream = RecordStream(connection, "abc")
-    with pytest.raises(StreamRefused):
+    with pytest.raises(StreamFull):
         stream.add(entries(1, 5))
     assert connection.xlen(wire.RESULTS) == 50
     assert not connection.exists(sequence_key("abc"))
     connection.hset(wire.LIMITS, mapping={"stream_entries": 1000, "stream_bytes": 100})
-    with pytest.raises(StreamRefused):
+    with pytest.raises(StreamFull):
         stream.add(entries(1, 5))
 
 
@@ -101,7 +102,7 @@ def test_what_a_collector_has_makes_room(connection: redis.Redis, tmp_path: Path
     fill(connection, 1000)
     connection.hset(wire.LIMITS, "stream_entries", 1000)
     stream = RecordStream(connection, "abc")
-    with pytest.raises(StreamRefused):
+    with pytest.raises(StreamFull):
         stream.add(entries(1, 5))
     Collector(connection, tmp_path / "all.csv").drain()
     assert stream.add(entries(1, 5)) == 5

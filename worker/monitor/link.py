@@ -15,7 +15,8 @@ from worker.errors import ConfigError
 from worker.monitor.guard import forget, tell, tell_failure
 from worker.monitor.locker_notes import note
 from worker.monitor.record import LOCKER, Entry
-from worker.monitor.stream import RecordStream, StreamRefused
+from worker.monitor.stream import RecordStream
+from worker.outbox import StreamFull
 
 #: Key of the one message that Redis does not take our records.
 AWAY = "stream"
@@ -51,7 +52,7 @@ class Link:
         except ConfigError as exc:
             tell(AWAY, "monitor: records are not published: %s", exc)
             return False
-        except StreamRefused:
+        except StreamFull:
             tell(AWAY, "monitor: records are kept: %s", wire.stream_is_full())
             return False
         except redis.RedisError as exc:

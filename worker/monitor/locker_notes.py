@@ -15,8 +15,8 @@ from typing import Any
 import msgpack
 import redis
 
+from worker import wire
 from worker.measurement import Measurement, Outcome
-from worker.monitor.stream import script
 
 ACQUIRE, RELEASE, WAITING = "acquire", "release", "waiting"
 
@@ -54,7 +54,7 @@ def note(connection: redis.Redis, measurements: Iterable[Measurement]) -> None:
     for prefix, same in groupby(measurements, key=lambda m: str(m.detail["prefix"])):
         noted = [part for measurement in same for part in _notes(measurement, now)]
         keys = [waiters_key(prefix), slowest_key(prefix, now)]
-        script(connection, "lockers")(keys, [NOTES_TTL_S, WAITERS_S, SLOWEST, *noted])
+        wire.script(connection, "lockers")(keys, [NOTES_TTL_S, WAITERS_S, SLOWEST, *noted])
 
 
 def _notes(measurement: Measurement, now: datetime) -> Iterator[Any]:

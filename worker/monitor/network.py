@@ -16,10 +16,10 @@ from typing import Any
 
 import icmplib
 
+from worker import wire
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome, finding
 from worker.monitor.guard import forget, never_raises, tell
-from worker.monitor.hosts import valid_host
 from worker.monitor.process import one_test, recorder
 from worker.monitor.record import NETWORK, PING, THROUGHPUT, label
 from worker.monitor.settings import DEFAULT_CSV
@@ -136,7 +136,8 @@ def measure_hosts(
     targets = []
     for host in dict.fromkeys(hosts):
         try:
-            targets.append(PlannedNode(name=label(host), address=_resolved(valid_host(host))))
+            address = _resolved(wire.valid_address(host))
+            targets.append(PlannedNode(name=label(host), address=address))
         except ConfigError as exc:
             found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
     for one in ping.measure("", "", targets, options, should_stop):
@@ -153,7 +154,7 @@ def measure_throughput(
 ) -> Measurement:
     """Run one iperf3 test against a standing server; the measurement is not recorded yet."""
     try:
-        node = PlannedNode(name=label(host), address=valid_host(host))
+        node = PlannedNode(name=label(host), address=wire.valid_address(host))
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, str(exc))
     try:

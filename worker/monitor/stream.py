@@ -7,15 +7,14 @@ because an answer was lost is not added again. Nothing is added to a full stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from importlib import resources
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import redis
 
 from worker import wire
 from worker.monitor.record import RUN_PREFIX, Entry
+from worker.outbox import StreamFull
 
 #: A script holds every locker in the fleet: 10 entries stay well within a millisecond.
 BATCH = 10
@@ -23,19 +22,9 @@ BATCH = 10
 SEQUENCE_TTL_S = 7 * 24 * 3600
 
 
-class StreamRefused(Exception):  # noqa: N818 - control flow between stream and recorder
-    """The results stream is at its cap; nothing of the batch was added."""
-
-
 def sequence_key(recorder: str) -> str:
     """Give the key of the last number that the stream has of a recorder."""
     return f"ptzmesh:monitor:seq:{recorder}"
-
-
-def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
-    """Give a callable (keys, arguments) for Lua files put one after another."""
-    registered = connection.register_script("".join(map(_text, names)))
-    return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
 
 
 class RecordStream:
@@ -44,7 +33,7 @@ class RecordStream:
     def __init__(self, connection: redis.Redis, recorder: str) -> None:
         """Add records of `recorder`."""
         self.recorder = recorder
-        self._call = script(connection, "room", "record")
+        self._call = wire.script(connection, "room", "record")
 
     def add(self, entries: Sequence[Entry]) -> int:
         """
@@ -54,14 +43,14 @@ class RecordStream:
             How many were added; the others are in already.
 
         Raises:
-            StreamRefused: The stream is full; none was added.
+            StreamFull: The stream is full; none was added.
             redis.RedisError: Whether they are in is unknown: add them again.
         """
         keys = [wire.RESULTS, wire.LIMITS, sequence_key(self.recorder)]
         limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, SEQUENCE_TTL_S]
         status, added = self._call(keys, [*limits, *_arguments(entries)])
         if status == b"full":
-            raise StreamRefused
+            raise StreamFull
         return int(added)
 
 
@@ -78,8 +67,3 @@ def _arguments(entries: Sequence[Entry]) -> Iterator[Any]:
         for name, value in fields.items():
             yield name
             yield value
-
-
-@cache
-def _text(name: str) -> str:
-    return (resources.files("worker") / "lua" / f"{name}.lua").read_text()

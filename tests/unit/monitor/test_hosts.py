@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import ConfigError
-from worker.monitor.hosts import MAX_HOSTS, parse_hosts, valid_host
+from worker.monitor.hosts import MAX_HOSTS, parse_hosts
+from worker.wire import valid_address
 
 
 @pytest.mark.parametrize("host", ["edge-7", "cam1", "a.b.example", "10.0.0.1", "fd00::1", "n0"])
 def test_hosts_pass(host: str) -> None:
-    assert valid_host(host) == host
+    assert valid_address(host) == host
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_hosts_pass(host: str) -> None:
 )
 def test_what_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(ConfigError):
-        valid_host(host)
+        valid_address(host)
 
 
 @given(st.text())
