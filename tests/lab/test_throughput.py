@@ -1,0 +1,642 @@
+"""
+Throughput through the whole mesh in the lab: workers on nodes, runs triggered from nodes.
+
+First what is exact, on a quiet machine; then what waits, all of it at once. Bounds on counts are
+five standard deviations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from shutil import which
+from typing import Any, cast
+
+import pytest
+
+from coordinator.results import read
+from lab import namespaces
+from lab.mesh import LabMesh, Pair, children_of, mesh_of, wait_until
+from lab.net import Lab
+from lab.node import Node
+from lab.together import begin_chosen, together
+from worker import wire
+from worker.leases import LEASE_PREFIX, LEASE_TTL_S, lease_key, spent_today
+from worker.measurement import Measurement, Outcome
+from worker.options import ThroughputOptions
+from worker.schedule import lower_bound_s
+
+pytestmark = pytest.mark.lab
+
+TCP = ("--probe", "throughput")
+UDP = ("--probe", "udp")
+OK = {Outcome.OK}
+TWO = ("--nodes", "n0,n1")
+
+#: All four tests at once of a mesh of eight leave the processor idle most of the time.
+EASY = ("--bitrate", "10")
+MAKESPAN_GOAL = 1.35
+
+#: A lease whose holder died is free by then: its time to live, and one look.
+FREE_S = LEASE_TTL_S + 2.0
+#: A run ends by then when a source falls silent in the middle: half a minute, and two looks.
+LOST_S = 90.0
+#: A refusal takes the time of the command that asks, not that of a test or of a time-out.
+AT_ONCE_S = 5.0
+
+#: Data of a test crosses the wire with 1.046 times its size, in frames of 1,448 bytes of 1,514, and
+#: is acknowledged by 66 bytes for every second frame, or by fewer.
+WIRE_FACTOR = 1.07
+
+#: In place of iperf3 on a node's PATH: writes down when each iperf3 began and ended. What is killed
+#: in the middle writes nothing.
+TRACED_IPERF3 = """#!/bin/bash
+[ "$1" = --version ] && exec {iperf3} "$@"
+begun=$EPOCHREALTIME
+{iperf3} "$@"
+code=$?
+echo "{name} $begun $EPOCHREALTIME $*" >> {trace}
+exit $code
+"""
+
+#: What a router with NAT does: nobody gets through who was not asked.
+NAT = """table inet nat {
+  chain in {
+    type filter hook input priority 0
+    ct state established,related accept
+    meta l4proto { icmp, ipv6-icmp } accept
+    drop
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """When something ran on one node or on two; in seconds of the lab's one clock."""
+
+    begin: float
+    end: float
+    nodes: frozenset[str]
+
+
+class TracedMesh(LabMesh):
+    """A mesh whose nodes write down when each iperf3 began and ended."""
+
+    @property
+    def trace(self) -> Path:
+        """The file in which they do."""
+        return self.lab.directory / "iperf3.trace"
+
+    def start(
+        self, node: Node, *options: str, name: str | None = None, prefix: Sequence[str] = ()
+    ) -> Any:
+        """Start a worker that finds the traced iperf3."""
+        folder = self.lab.directory / f"bin-{node.name}"
+        folder.mkdir()
+        script = folder / "iperf3"
+        text = TRACED_IPERF3.format(iperf3=which("iperf3"), name=node.name, trace=self.trace)
+        script.write_text(text)
+        script.chmod(0o755)
+        path = f"PATH={folder}:{os.environ['PATH']}"
+        return super().start(node, *options, name=name, prefix=("env", path, *prefix))
+
+    def spans(self, role: str) -> list[Span]:
+        """Give the lives of all clients (on both their nodes), or of all servers."""
+        names = {node.address: node.name for node in self.lab.nodes}
+        found = []
+        for line in self.trace.read_text().splitlines():
+            name, begun, ended, said, *argv = line.split()
+            if said == f"--{role}":
+                nodes = {name} | ({names[argv[0]]} if role == "client" else set())
+                found.append(Span(float(begun), float(ended), frozenset(nodes)))
+        return found
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[LabMesh]:
+    with mesh_of(3) as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def eight() -> Iterator[TracedMesh]:
+    with Lab(8, redis=True) as made:
+        mesh = TracedMesh(made)
+        try:
+            mesh.start_all()
+            yield mesh
+        finally:
+            mesh.close()
+
+
+@pytest.fixture(scope="module")
+def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+    with begin_chosen(request) as laws:
+        yield laws
+
+
+# What is exact.
+
+
+def test_link_of_50_mbps_reads_44_to_50_in_both_directions(three: LabMesh) -> None:
+    with shaped(three, "n1", up_mbps=50, down_mbps=50):
+        rows = measured(three, *TWO, *TCP, "--duration", "2")
+    for pair, row in rows.items():
+        assert 44 <= row["throughput_mbps"] <= 50, pair
+        assert row["connected_by"] == row["source"]
+
+
+@pytest.mark.parametrize(
+    ("option", "up", "down"),
+    [
+        pytest.param((), (17, 20), (88, 100), id="one way and then the other"),
+        pytest.param(("--reverse",), (17, 20), (88, 100), id="reverse"),
+        # Each direction carries the other's acknowledgements too.
+        pytest.param(("--bidir",), (14, 20), (60, 100), id="both at once"),
+    ],
+)
+def test_asymmetric_link_reads_as_such_whoever_connects(
+    three: LabMesh, option: Sequence[str], up: Pair, down: Pair
+) -> None:
+    with shaped(three, "n1", up_mbps=20, down_mbps=100):
+        rows = measured(three, *TWO, *TCP, "--duration", "2", *option)
+    upward, downward = rows["n1", "n0"], rows["n0", "n1"]
+    assert up[0] <= upward["throughput_mbps"] <= up[1]
+    assert down[0] <= downward["throughput_mbps"] <= down[1]
+    connected = [upward["connected_by"], downward["connected_by"]]
+    if "--bidir" in option:
+        assert len(set(connected)) == 1
+    else:
+        assert connected == (["n0", "n1"] if option else ["n1", "n0"])
+
+
+def test_udp_loss_of_5_percent_is_within_its_binomial_bounds(three: LabMesh) -> None:
+    n0, n1, n2 = three.lab.nodes
+    before = counted_bytes(n1)
+    options = ("--from", "n0", "--to", "n1", "--duration", "4", "--bitrate", "8")
+    with three.command(n2, "run", "--json", *UDP, *options) as command:
+        # The loss begins once data flows: iperf3 sends its first packet, a greeting, only once.
+        wait_until(lambda: counted_bytes(n1) > before + 200_000, "data flows", every_s=0.01)
+        three.lab.loss(n0, n1, 5, "udp")
+        clean = counted_bytes(n1) - before
+        said = command.end()
+    three.lab.clear()
+    assert said.code == 0, said.err
+    row = said.rows["n0", "n1"]
+    sent = row["sent"]
+    assert sent == pytest.approx(4 * 8e6 / 8 / 1448, rel=0.02)
+    lost = row["packet_loss_pct"] / 100 * sent
+    at_risk = sent - clean / 1514
+    assert 0.7 * sent < at_risk < sent
+    # What was lost while the rule took hold, some 15 ms, may be of either part.
+    slack = 5 * sqrt(sent * 0.05 * 0.95) + 0.05 * 0.02 * sent
+    assert lost == pytest.approx(0.05 * at_risk, abs=slack)
+    assert row["jitter_rfc3550_ms"] > 0
+    assert row["throughput_mbps"] == pytest.approx(8 * (1 - lost / sent), rel=0.03)
+
+
+def test_loaded_rtt_rises_on_a_buffered_link_and_not_on_an_idle_one(three: LabMesh) -> None:
+    both = ("--probe", "ping", *TCP, *TWO, "--duration", "2", "--congestion", "cubic")
+    with shaped(three, "n1", down_mbps=20, buffer_ms=100):
+        full = measured(three, *both)["n0", "n1"]
+    assert full["rtt_idle_median_ms"] < 2
+    assert 20 < full["rtt_loaded_median_ms"] < 130
+    easy = measured(three, *both, "--bitrate", "2")
+    for pair, row in easy.items():
+        assert row["rtt_idle_median_ms"] < 2, pair
+        assert row["rtt_loaded_median_ms"] < 2, pair
+
+
+def test_eight_nodes_test_one_at_a_time_each_and_near_the_bound(eight: TracedMesh) -> None:
+    both = ("--probe", "ping", *TCP, "--duration", "1", *EASY)
+    said = eight.cli(eight.lab.nodes[5], "run", "--json", *both)
+    assert said.code == 0, said.err
+    pings, tests = rows_of(eight, said.run, "ping"), rows_of(eight, said.run)
+    assert (len(pings), len(tests)) == (56, 56)
+    assert len(eight.spans("client")) == 56
+    assert_never_two_on_a_node(eight)
+    spans = list(map(span_of, tests.values()))
+    assert clashes(spans) == []
+    # From the last echo to the last test, so what lies between the phases is in it.
+    pinged = max(map(ended_at, pings.values()))
+    makespan_s = max(span.end for span in spans) - pinged
+    assert makespan_s <= MAKESPAN_GOAL * lower_bound_s(1.0, 8)
+    assert min(span.begin for span in spans) > pinged
+
+
+def test_two_runs_at_once_share_the_nodes_and_both_end(eight: TracedMesh) -> None:
+    known = len(eight.spans("client"))
+    options = ("--nodes", "n0,n1,n2,n3", "--duration", "1", "--new", *TCP, *EASY)
+    runs = [eight.detach(eight.lab.nodes[number], *options) for number in (4, 5)]
+    states = [eight.wait_until_ended(run) for run in runs]
+    assert [(state.status, state.failed) for state in states] == [("done", 0)] * 2
+    assert states[0].closed is not None
+    assert states[1].created < states[0].closed
+    assert len(eight.spans("client")) == known + 24
+    assert_never_two_on_a_node(eight)
+
+
+# What waits.
+
+
+@together(4)
+def test_shared_link_of_capacity_1_carries_one_test_at_a_time(mesh: LabMesh) -> None:
+    names = ["cell-0", "cell-1", "cell-2"]
+    for name, node in zip(names, mesh.lab.nodes, strict=False):
+        mesh.start(node, "--link", "cell=1", name=name)
+    mesh.wait_until_alive(*names)
+    # Three pairs without a node in common, and one beside the cell.
+    options = ("--from", f"{','.join(names)},n3", "--to", "n0,n1,n2", "--duration", "1")
+    rows = ended_ok(mesh, mesh.detach(mesh.lab.nodes[3], *options, *TCP, *EASY))
+    within = [span_of(row) for (source, _), row in rows.items() if source in names]
+    beside = [span_of(row) for (source, _), row in rows.items() if source == "n3"]
+    assert (len(within), len(beside)) == (9, 3)
+    assert [pair for pair in combinations(within, 2) if overlap(*pair)] == []
+    assert any(overlap(a, b) for a in within for b in beside)
+
+
+@together(4)
+def test_node_that_accepts_no_connection_connects_for_both_directions(mesh: LabMesh) -> None:
+    names = ["nat-0", "nat-1"]
+    for name, node in zip(names, mesh.lab.nodes, strict=False):
+        node.run(["nft", "-f", "-"], stdin=NAT)
+        mesh.start(node, "--no-accept", name=name)
+    mesh.wait_until_alive(*names)
+    options = ("--nodes", "nat-0,nat-1,n2,n3", "--duration", "1", "--probe", "udp", *TCP, *EASY)
+    run = mesh.detach(mesh.lab.nodes[2], *options)
+    state = mesh.wait_until_ended(run)
+    assert state.status == "done"
+    for probe in state.plan.probes:
+        rows = rows_of(mesh, run, probe)
+        neither = {("nat-0", "nat-1"), ("nat-1", "nat-0")}
+        assert {p for p, row in rows.items() if row.outcome is Outcome.UNREACHABLE} == neither
+        for pair in rows.keys() - neither:
+            assert rows[pair].outcome is Outcome.OK, rows[pair].error
+            expected = set(pair) & set(names) or {pair[0]}
+            assert {rows[pair].detail["connected_by"]} == expected
+    begun = time.monotonic()
+    alone = mesh.cli(mesh.lab.nodes[2], "run", "--json", "--nodes", ",".join(names), *TCP)
+    assert (alone.code, {row["outcome"] for row in alone.rows.values()}) == (4, {"unreachable"})
+    assert time.monotonic() - begun < AT_ONCE_S
+
+
+@together(4)
+def test_budget_lets_tests_through_until_the_next_may_exceed_it(mesh: LabMesh) -> None:
+    n0, n1, _, n3 = mesh.lab.nodes
+    options = ("--to", "n1,n2,n3", "--duration", "1", "--bitrate", "40", *TCP)
+    worst = ThroughputOptions(duration_s=1, bitrate_mbps=40).worst_case_bytes
+    assert worst is not None
+    budget = 2 * worst + worst // 2
+    mesh.start(n0, "--max-bytes-per-day", str(budget), name="metered")
+    mesh.wait_until_alive("metered")
+    before = counted_bytes(n0)
+    said = mesh.cli(n3, "run", "--json", "--from", "metered", *options)
+    moved = counted_bytes(n0) - before
+    assert said.code == 4
+    outcomes = Counter(row["outcome"] for row in said.rows.values())
+    assert outcomes == {"ok": 2, "over_budget": 1}
+    spent = spent_today(mesh.connection, ["metered"])["metered"]
+    # Nothing that moved is left out, and no more is counted than what a lossy link would cost.
+    assert moved < spent < 1.15 * moved
+    assert moved == pytest.approx(2 * 5e6 * WIRE_FACTOR, rel=0.05)
+    told = mesh.cli(n1, "run", "--dry-run", "--json", "--from", "metered", *options).lines[0]
+    assert told["bytes_left_today"]["metered"] == budget - spent
+    assert told["bytes_left_today"]["n1"] is None
+    assert told["bytes_per_node"] == {"metered": 3 * worst, **dict.fromkeys(("n1", "n2", "n3"), worst)}
+    begun = time.monotonic()
+    again = mesh.cli(n3, "run", "--json", "--nodes", "metered,n1", *options[2:])
+    assert {row["outcome"] for row in again.rows.values()} == {"over_budget"}
+    assert time.monotonic() - begun < AT_ONCE_S
+    assert spent_today(mesh.connection, ["metered"])["metered"] == spent
+    unbounded = mesh.cli(n3, "run", "--json", "--nodes", "metered,n1", *TCP)
+    assert {row["outcome"] for row in unbounded.rows.values()} == {"denied"}
+
+
+@together(2)
+def test_test_that_is_broken_off_is_not_taken_for_free(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    mesh.start(n0, "--max-bytes-per-day", str(10**9), name="metered")
+    mesh.wait_until_alive("metered")
+    pair = ("--from", "metered", "--to", "n1", "--duration", "10", "--bitrate", "20", *TCP)
+    for broken_off in ("cancelled", "killed"):
+        before = counted_bytes(n0)
+        spent_before = spent_today(mesh.connection, ["metered"])["metered"]
+        run = mesh.detach(n1, *pair, "--new")
+        wait_until(lambda since=before: counted_bytes(n0) > since + 2_000_000, "data flows")
+        if broken_off == "cancelled":
+            assert mesh.cli(n1, "cancel", run).code == 0
+        else:
+            os.kill(iperf3_on(n0)[0], signal.SIGKILL)
+        wait_until(lambda: lease_keys(mesh) == [], "the leases are given up")
+        mesh.wait_until_ended(run)
+        spent = spent_today(mesh.connection, ["metered"])["metered"] - spent_before
+        assert spent > 0.95 * (counted_bytes(n0) - before), broken_off
+
+
+@together(2)
+def test_what_a_node_does_not_allow_is_denied_at_once_with_its_reason(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    now = datetime.now().astimezone()
+    hours = "-".join(f"{now + timedelta(hours=ahead):%H:%M}" for ahead in (2, 3))
+    reasons = {
+        "slow": ("over this node's limit of 5", "--max-bitrate", "5"),
+        "short": ("over this node's limit of 1 s", "--max-duration", "1"),
+        "asleep": (f"may be tested at {hours}", "--hours", hours),
+        "choosy": ("does not let n0 test it", "--allow-source", "n1"),
+    }
+    for name, (_, *options) in reasons.items():
+        mesh.start(n1, *options, name=name)
+    mesh.wait_until_alive(*reasons)
+    begun = time.monotonic()
+    asked = ("--duration", "2", "--bitrate", "10", *TCP)
+    said = mesh.cli(n0, "run", "--json", "--from", "n0", "--to", ",".join(reasons), *asked)
+    assert time.monotonic() - begun < AT_ONCE_S
+    for name, (reason, *_) in reasons.items():
+        row = said.rows["n0", name]
+        assert row["outcome"] == "denied"
+        assert row["error"].startswith(f"{name}: ")
+        assert reason in row["error"]
+    # Limits hold for what a node asks itself, too; whom it lets test it is another matter.
+    said = mesh.cli(n0, "run", "--json", "--from", ",".join(reasons), "--to", "n0", *asked)
+    found = {source: row["outcome"] for (source, _), row in said.rows.items()}
+    assert found == {**dict.fromkeys(reasons, "denied"), "choosy": "ok"}
+    unlimited = mesh.cli(n0, "run", "--json", "--from", "n0", "--to", "slow", *TCP)
+    assert "ask with --bitrate" in unlimited.rows["n0", "slow"]["error"]
+    allowed = ("--from", "n1", "--to", "choosy", "--duration", "1", *TCP, *EASY)
+    assert mesh.cli(n0, "run", "--json", *allowed).code == 0
+
+
+@together(3)
+def test_pairs_of_a_node_without_iperf3_say_so_and_the_rest_goes_on(mesh: LabMesh) -> None:
+    n2 = mesh.lab.nodes[2]
+    empty = mesh.lab.directory / "empty"
+    empty.mkdir()
+    mesh.start(n2, name="bare", prefix=("env", f"PATH={empty}"))
+    mesh.wait_until_alive("bare")
+    listed = {line["name"]: line for line in mesh.cli(n2, "nodes", "--json").lines}
+    assert listed["bare"]["iperf3"] == ""
+    assert listed["n0"]["iperf3"].startswith("3.")
+    options = ("--nodes", "n0,n1,bare", "--duration", "1", *TCP, *EASY)
+    said = mesh.cli(n2, "run", "--json", *options)
+    assert said.code == 4
+    for pair, row in said.rows.items():
+        assert row["outcome"] == ("tool_missing" if "bare" in pair else "ok"), pair
+        assert ("iperf3 is not on PATH" in row["error"]) == ("bare" in pair)
+
+
+@together(3)
+def test_client_killed_in_a_test_costs_its_pair_only(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    os.kill(iperf3_on(node_of(mesh, pair[0]))[0], signal.SIGKILL)
+    assert_ends_whole(mesh, run, {pair: {Outcome.BAD_REPLY}})
+
+
+@together(3)
+def test_server_killed_in_a_test_costs_its_pair_only(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    os.kill(iperf3_on(node_of(mesh, pair[1]))[0], signal.SIGKILL)
+    assert_ends_whole(mesh, run, {pair: {Outcome.BAD_REPLY}})
+
+
+@together(3)
+def test_prober_killed_in_a_test_costs_its_row_and_holds_nobody_up(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    held = lease_of(mesh, pair[0])
+    kill(mesh.horse_pid(pair[0]), mesh.prober_pid(pair[0]))
+    wait_until(lambda: not held_by(mesh, held), "its lease lapses", FREE_S)
+    row = [one for one in pairs_of(mesh, run) if one[0] == pair[0]]
+    assert_ends_whole(mesh, run, dict.fromkeys(row, {Outcome.SOURCE_LOST, Outcome.CRASHED}))
+
+
+@together(3)
+def test_work_horse_killed_in_a_test_costs_its_row_at_once(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    held = lease_of(mesh, pair[0])
+    kill(mesh.horse_pid(pair[0]))
+    wait_until(lambda: not held_by(mesh, held), "its lease lapses", FREE_S)
+    row = [one for one in pairs_of(mesh, run) if one[0] == pair[0]]
+    assert_ends_whole(mesh, run, dict.fromkeys(row, {Outcome.CRASHED}))
+
+
+@together(3)
+def test_responder_killed_in_a_test_costs_its_pair_only(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    responder = responder_pid(mesh, pair[1])
+    kill(*children_of(responder), responder)
+    assert_ends_whole(mesh, run, {pair: {Outcome.BAD_REPLY}})
+
+
+@together(3)
+def test_supervisor_killed_in_a_test_leaves_a_whole_matrix(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    mesh.workers[pair[0]].kill()
+    # Its prober ends its row as an orphan; nobody is left to answer the others.
+    touched = [one for one in pairs_of(mesh, run) if pair[0] in one]
+    assert_ends_whole(
+        mesh, run, dict.fromkeys(touched, {Outcome.OK, Outcome.TIMEOUT, Outcome.SOURCE_LOST})
+    )
+    wait_until(
+        lambda: not list(namespaces.pids_inside([node_of(mesh, pair[0]).namespace])),
+        "its orphans end",
+    )
+
+
+@together(3)
+def test_node_unplugged_in_a_test_costs_its_own_pairs_only(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh)
+    mesh.lab.unplug(node_of(mesh, pair[0]))
+    touched = [one for one in pairs_of(mesh, run) if pair[0] in one]
+    lost = {Outcome.OK, Outcome.TIMEOUT, Outcome.SOURCE_LOST, Outcome.BAD_REPLY}
+    assert_ends_whole(mesh, run, dict.fromkeys(touched, {*lost, Outcome.UNREACHABLE}))
+    mesh.lab.plug(node_of(mesh, pair[0]))
+    mesh.wait_until_alive(pair[0], deadline_s=45)
+    ended_ok(mesh, mesh.detach(mesh.lab.nodes[1], "--duration", "1", *TCP, *EASY))
+
+
+@together(3, persist="always")
+def test_redis_killed_in_a_test_costs_no_row(mesh: LabMesh) -> None:
+    run, _ = in_a_test(mesh)
+    mesh.lab.redis.kill()
+    mesh.lab.redis.start()
+    anything = {Outcome.OK, Outcome.TIMEOUT, Outcome.TARGET_BUSY}
+    assert_ends_whole(mesh, run, dict.fromkeys(pairs_of(mesh, run), anything))
+    assert sum(row.outcome is Outcome.OK for row in rows_of(mesh, run).values()) >= 4
+
+
+@together(3)
+def test_run_cancelled_in_a_test_frees_both_ends_at_once(mesh: LabMesh) -> None:
+    run, pair = in_a_test(mesh, duration_s=30)
+    assert mesh.cli(mesh.lab.nodes[2], "cancel", run).code == 0
+    assert {row.outcome for row in rows_of(mesh, run).values()} == {Outcome.CANCELLED}
+    # A publisher looks every 4 s whether its run is still wanted.
+    wait_until(lambda: not any(map(iperf3_on, mesh.lab.nodes)), "no iperf3 is left", 6.0)
+    wait_until(lambda: lease_keys(mesh) == [], "the leases are given up", 2.0)
+    ended_ok(mesh, mesh.detach(mesh.lab.nodes[1], "--duration", "1", *TCP, *EASY))
+
+
+def measured(mesh: LabMesh, *options: str) -> dict[Pair, dict[str, Any]]:
+    """Run a plan that must succeed; give what its last probe's lines say, one a pair."""
+    said = mesh.cli(mesh.lab.nodes[2], "run", "--json", *options)
+    assert said.code == 0, said.err
+    probe = said.lines[0]["probes"][-1]
+    lines = [line for line in said.lines if line.get("probe") == probe]
+    rows = {(line["source"], line["target"]): line for line in lines}
+    assert len(rows) == len(lines) == len(pairs_of(mesh, said.run))
+    return rows
+
+
+def pairs_of(mesh: LabMesh, run: str) -> list[Pair]:
+    """Give the pairs that a run is to measure."""
+    plan = mesh.state(run).plan
+    return [(plan.nodes[s].name, plan.nodes[t].name) for s, t in plan.pairs()]
+
+
+def rows_of(mesh: LabMesh, run: str, probe: str = "throughput") -> dict[Pair, Measurement]:
+    """Give one probe's rows in the stream; exactly one for each pair, or fail."""
+    found = [one for _, one in read(mesh.connection, run=run) if one.probe == probe]
+    assert Counter((one.source, one.target) for one in found) == Counter(pairs_of(mesh, run))
+    return {(one.source, one.target): one for one in found}
+
+
+def ended_ok(mesh: LabMesh, run: str) -> dict[Pair, Measurement]:
+    """Wait for the end of a run that must succeed, and give its rows."""
+    state = mesh.wait_until_ended(run)
+    rows = rows_of(mesh, run)
+    assert (state.status, state.failed) == ("done", 0), {row.error for row in rows.values()}
+    return rows
+
+
+def assert_ends_whole(mesh: LabMesh, run: str, excused: dict[Pair, set[Outcome]]) -> None:
+    """See a run end with a row a pair, ok but where excused, and nothing left of its tests."""
+    assert mesh.wait_until_ended(run, LOST_S).status == "done"
+    for pair, row in rows_of(mesh, run).items():
+        assert row.outcome in excused.get(pair, OK), (pair, row.outcome, row.error)
+    wait_until(lambda: lease_keys(mesh) == [], "no lease is left", FREE_S)
+    wait_until(lambda: not any(map(iperf3_on, mesh.lab.nodes)), "no iperf3 is left", FREE_S)
+
+
+def in_a_test(mesh: LabMesh, duration_s: int = 2) -> tuple[str, Pair]:
+    """Start a run of all nodes, and give it with the pair that is in the middle of its test."""
+    options = ("--duration", str(duration_s), "--bitrate", "8", *TCP)
+    run = mesh.detach(mesh.lab.nodes[0], *options)
+    before = {node.name: counted_bytes(node) for node in mesh.lab.nodes}
+
+    def moved() -> list[str]:
+        return [n.name for n in mesh.lab.nodes if counted_bytes(n) - before[n.name] > 500_000]
+
+    wait_until(lambda: len(moved()) == 2, "data flows between two nodes", every_s=0.02)
+    (source,) = (name for name in moved() if is_client(iperf3_on(node_of(mesh, name))[0]))
+    (target,) = set(moved()) - {source}
+    return run, (source, target)
+
+
+def span_of(row: Measurement) -> Span:
+    """Give the life of a test's client, as its record says it."""
+    begin = row.started_at.timestamp()
+    return Span(begin, begin + row.detail["test_s"], frozenset((row.source, row.target)))
+
+
+def ended_at(row: Measurement) -> float:
+    """Give when a ping was over."""
+    return row.started_at.timestamp() + float(row.detail["elapsed_s"])
+
+
+def overlap(a: Span, b: Span) -> bool:
+    """Tell whether there is a moment at which both ran."""
+    return a.begin < b.end and b.begin < a.end
+
+
+def clashes(spans: Iterable[Span]) -> list[tuple[Span, Span]]:
+    """Give all that ran at once on one node."""
+    return [(a, b) for a, b in combinations(spans, 2) if a.nodes & b.nodes and overlap(a, b)]
+
+
+def assert_never_two_on_a_node(mesh: TracedMesh) -> None:
+    """See from the processes themselves that no node took part in two tests at once."""
+    clients, servers = mesh.spans("client"), mesh.spans("server")
+    assert len(clients) == len(servers)
+    assert clashes(clients) == []
+    assert clashes(servers) == []
+
+
+@contextmanager
+def shaped(mesh: LabMesh, name: str, **limits: float) -> Iterator[None]:
+    """Shape a node's link until the block ends."""
+    mesh.lab.shape(node_of(mesh, name), **limits)
+    try:
+        yield
+    finally:
+        mesh.lab.shape(node_of(mesh, name))
+
+
+def node_of(mesh: LabMesh, name: str) -> Node:
+    """Give the machine of a name."""
+    return next(node for node in mesh.lab.nodes if node.name == name)
+
+
+def counted_bytes(node: Node) -> int:
+    """Give the bytes of all frames that a node has sent and received."""
+    stats = json.loads(node.run(["ip", "-s", "-j", "link", "show", "eth0"]).stdout)[0]["stats64"]
+    return int(stats["rx"]["bytes"] + stats["tx"]["bytes"])
+
+
+def iperf3_on(node: Node) -> list[int]:
+    """Give the process ids of every iperf3 that runs on a node."""
+    pids = namespaces.pids_inside([node.namespace])
+    return [pid for pid in pids if Path(command_of(pid)[:1][0]).name == "iperf3"]
+
+
+def is_client(pid: int) -> bool:
+    """Tell whether an iperf3 is the side that connects."""
+    return "--client" in command_of(pid)
+
+
+def command_of(pid: int) -> list[str]:
+    """Give the argv of a process; one empty word when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [""]
+
+
+def kill(*pids: int) -> None:
+    """SIGKILL all of these at once."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def responder_pid(mesh: LabMesh, name: str) -> int:
+    """Give the process id of a node's responder, as its RQ worker is registered."""
+    key = wire.queue_workers_key(wire.serve_queue(name))
+    (worker,) = cast("set[bytes]", mesh.connection.smembers(key))
+    return int(worker.decode().split("-")[-2])
+
+
+def lease_keys(mesh: LabMesh) -> list[bytes]:
+    """Give what is held, on a Redis that is the lab's own."""
+    return list(mesh.connection.scan_iter(f"{LEASE_PREFIX}*"))
+
+
+def lease_of(mesh: LabMesh, name: str) -> bytes:
+    """Give the token that holds a node."""
+    token = cast("bytes | None", mesh.connection.get(lease_key(name)))
+    assert token is not None
+    return token
+
+
+def held_by(mesh: LabMesh, token: bytes) -> bool:
+    """Tell whether a token still holds some node."""
+    names = [lease_key(node.name) for node in mesh.lab.nodes]
+    return token in mesh.connection.mget(names)
