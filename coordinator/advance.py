@@ -88,9 +88,9 @@ def _carry_on(connection: redis.Redis, run: Run) -> None:
 
 def missing_pairs(connection: redis.Redis, run: Run, phase: int) -> list[tuple[int, int]]:
     """Give the pairs of a phase that are not in the stream, as indices of the plan."""
-    key = wire.done_key(run.id, run.plan.probes[phase])
-    bitmap = cast("bytes | None", connection.get(key)) or b""
-    return [(s, t) for s, t in run.plan.pairs() if not wire.bit_is_set(bitmap, run.plan.bit(s, t))]
+    probe, bit = run.plan.probes[phase], run.plan.bit
+    bitmap = cast("bytes | None", connection.get(wire.done_key(run.id, probe))) or b""
+    return [(s, t) for s, t in run.plan.pairs(probe) if not wire.bit_is_set(bitmap, bit(s, t))]
 
 
 def _settle_lost(

@@ -27,7 +27,7 @@ from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
 from worker import wire
 from worker.measurement import Measurement
-from worker.options import PingOptions, ThroughputOptions, UdpOptions
+from worker.options import PingOptions
 from worker.plan import Plan
 
 
@@ -61,23 +61,20 @@ class Mesh:
         sources: Sequence[str] = (),
         targets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
-        throughput: ThroughputOptions | None = None,
-        udp: UdpOptions | None = None,
+        options: ProbeOptions | None = None,
         **ping: Any,
     ) -> Plan:
         """
-        Make a plan without starting it; `ping` takes the fields of `PingOptions`.
+        Make a plan without starting it.
+
+        `options` has those of every probe; without it, `ping` takes the fields of `PingOptions`.
 
         Raises:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
         """
         selection = Selection(nodes=nodes, sources=sources, targets=targets, labels=labels or {})
-        options = ProbeOptions(
-            ping=PingOptions(**ping),
-            throughput=throughput or ThroughputOptions(),
-            udp=udp or UdpOptions(),
-        )
-        return make_plan(self.nodes(), selection, probes, options)
+        chosen = options or ProbeOptions(ping=PingOptions(**ping))
+        return make_plan(self.nodes(), selection, probes, chosen)
 
     def run(self, *, join: bool = True, **what: Any) -> MeshRun:
         """Start a run of what `plan` would make, or join an open run of the same plan."""

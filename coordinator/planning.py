@@ -10,7 +10,7 @@ import redis
 from coordinator.nodes import Node
 from worker.errors import ConfigError
 from worker.leases import spent_today
-from worker.options import PingOptions, ThroughputOptions, UdpOptions
+from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan, PlannedNode
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
@@ -40,6 +40,8 @@ class ProbeOptions:
     """Options of each probe; those of probes that are not asked for do not matter."""
 
     ping: PingOptions = field(default_factory=PingOptions)
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    redis: RedisOptions = field(default_factory=RedisOptions)
     throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
     udp: UdpOptions = field(default_factory=UdpOptions)
 
@@ -77,6 +79,8 @@ def make_plan(
         targets=tuple(index[name] for name in targets),
         probes=tuple(sorted(set(probes), key=_place)),
         ping=options.ping,
+        tcp=options.tcp,
+        redis=options.redis,
         throughput=options.throughput,
         udp=options.udp,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from worker.measurement import Measurement, Outcome
-from worker.plan import TRANSFERS, Plan
+from worker.plan import REDIS_TARGET, TRANSFERS, Plan
 from worker.probes.iperf3_record import spent_bytes
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
@@ -165,7 +165,8 @@ def make_report(
     report = Report({})
 
     def put(probe: str, title: str, unit: str, value: ValueOf) -> None:
-        report.matrices[title] = Matrix(probe, title, unit, sources, targets, value)
+        columns = [REDIS_TARGET] if probe == "redis" else targets
+        report.matrices[title] = Matrix(probe, title, unit, sources, columns, value)
 
     for probe in plan.probes:
         if probe in TRANSFERS:

@@ -65,7 +65,7 @@ class Run:
     @property
     def expected(self) -> int:
         """Measurements that the run ends with."""
-        return self.plan.pair_count * len(self.plan.probes)
+        return sum(map(self.plan.count, self.plan.probes))
 
     @property
     def published(self) -> int:
@@ -119,6 +119,7 @@ def _write(
         "status": "running",
         "phase": 0,
         "pairs": plan.pair_count,
+        **{f"pairs:{probe}": plan.count(probe) for probe in plan.probes},
         "created": repr(now),
         "by": by,
     }

@@ -15,7 +15,7 @@ import redis
 
 from coordinator.csvfile import rows_of
 from coordinator.runs import read_run
-from worker.plan import Plan
+from worker.plan import REDIS_TARGET, Plan
 
 #: A byte counts the rows of a pair; more than this are as wrong as this.
 MAX_COUNT = 255
@@ -98,6 +98,8 @@ class _Tally:
         source, target = self._index.get(pair.source, -1), self._index.get(pair.target, -1)
         counts = self._counts.get(pair.probe)
         planned = source in self._sources and target in self._targets and source != target
+        if pair.probe == "redis":
+            target, planned = source, source in self._sources and pair.target == REDIS_TARGET
         if counts is None or not planned:
             self.unexpected.add(pair)
             return
@@ -108,6 +110,7 @@ class _Tally:
         """Yield the pairs of the plan that have between `low` and `high` rows."""
         nodes = self.plan.nodes
         for probe, counts in self._counts.items():
-            for source, target in self.plan.pairs():
+            for source, target in self.plan.pairs(probe):
                 if low <= counts[self.plan.bit(source, target)] <= high:
-                    yield Pair(probe, nodes[source].name, nodes[target].name)
+                    name = REDIS_TARGET if probe == "redis" else nodes[target].name
+                    yield Pair(probe, nodes[source].name, name)

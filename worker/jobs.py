@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 import msgpack
 import redis
 
-from worker import wire
+from worker import redis_probe, wire
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
 from worker.plan import TRANSFERS, PlannedNode
-from worker.probes import ping
+from worker.probes import ping, tcp
 from worker.publisher import Publisher
 from worker.rows import Row, begin, hand_back, load_row
 from worker.transfers import transfers
@@ -101,6 +101,13 @@ def _probe(
 ) -> Iterator[Measurement]:
     if row.probe in TRANSFERS:
         return transfers(context, connection, row, pairs, should_stop)
+    if row.probe == "redis":
+        options = row.plan.redis
+        return redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
+    _sleep(row.plan.start_offset_s(row.performer), should_stop)
+    if row.probe == "tcp":
+        targets = [row.plan.nodes[target] for _, target in pairs]
+        return tcp.measure(row.run, row.name, targets, row.plan.tcp, should_stop)
     return _ping(connection, row, pairs, should_stop)
 
 
@@ -108,7 +115,6 @@ def _ping(
     connection: redis.Redis, row: Row, pairs: Pairs, should_stop: Callable[[], bool]
 ) -> Iterator[Measurement]:
     """Ping; leave the round-trip times for the run's later phases, whose time-outs need them."""
-    _sleep(row.plan.start_offset_s(row.performer), should_stop)
     targets = [row.plan.nodes[target] for _, target in pairs]
     idle_ms: dict[str, float] = {}
     for measurement in ping.measure(row.run, row.name, targets, row.plan.ping, should_stop):
@@ -138,7 +144,7 @@ def _split_registered(
     connection: redis.Redis, row: Row, pairs: Pairs
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], str]]:
     """Part the pairs with registered nodes from those that would measure somebody else."""
-    others = {(t if s == row.performer else s) for s, t in pairs}
+    others = {(t if s == row.performer else s) for s, t in pairs if s != t}
     nodes = {index: row.plan.nodes[index] for index in others}
     pipeline = connection.pipeline(transaction=False)
     for node in nodes.values():

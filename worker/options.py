@@ -55,6 +55,64 @@ class PingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TcpOptions:
+    """
+    How handshakes with one pair's target are timed.
+
+    Attributes:
+        port: Of the target; a refusal is an answer, so nothing need listen there.
+        count: Handshakes a target.
+        interval_s: Seconds between two of them.
+        wait_s: Later than this is a loss. At most 1 s: then the kernel sends a lost first packet
+            again (RFC 6298 section 2), and nobody could tell which one was answered.
+    """
+
+    port: int = 22
+    count: int = 10
+    interval_s: float = 0.1
+    wait_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        whole("port", self.port, 1, 65535)
+        whole("count", self.count, 1, 10_000)
+        within("interval", self.interval_s, 0.01, 60.0)
+        within("wait_for_reply", self.wait_s, 0.01, 1.0)
+
+    @property
+    def seconds(self) -> float:
+        """Longest time one sweep takes, in seconds."""
+        return self.count * self.interval_s + self.wait_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisOptions:
+    """
+    How a node's operations on the mesh's Redis are timed.
+
+    Attributes:
+        count: Operations of each kind.
+        interval_s: Seconds between two of them.
+        wait_s: Later than this is a loss.
+    """
+
+    count: int = 10
+    interval_s: float = 0.1
+    wait_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        whole("count", self.count, 1, 10_000)
+        within("interval", self.interval_s, 0.01, 60.0)
+        within("wait_for_reply", self.wait_s, 0.01, 60.0)
+
+    @property
+    def seconds(self) -> float:
+        """Longest time one sweep takes, in seconds: three operations each may be waited for."""
+        return self.count * (self.interval_s + 3 * self.wait_s) + self.wait_s
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferOptions:
     """
     What tests of both protocols have in common.

@@ -18,15 +18,29 @@ from typing import Any
 import msgpack
 
 from worker.errors import ConfigError, WireError
-from worker.options import PingOptions, ThroughputOptions, UdpOptions, within
+from worker.options import (
+    PingOptions,
+    RedisOptions,
+    TcpOptions,
+    ThroughputOptions,
+    UdpOptions,
+    within,
+)
 from worker.schedule import lower_bound_s, plays_first, preferred
 
 #: In the order of their phases: a loaded link spoils round-trip times.
-PROBES = ("ping", "throughput", "udp")
+PROBES = ("ping", "tcp", "redis", "throughput", "udp")
 #: Those that saturate a link, and so hold both ends of a pair under a lease.
 TRANSFERS = ("throughput", "udp")
+#: What the one measurement of a `redis` row has as its target.
+REDIS_TARGET = "redis"
 #: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
 TEST_OVERHEAD_S, SLACK = 1.0, 1.5
+
+#: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
+HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
+#: PING, SET and DEL with their answers and the packets that acknowledge them.
+REDIS_OPERATION_BYTES = 700
 
 #: A plan for 1,000 nodes packs to about 40 kB.
 MAX_PLAN_BYTES = 4 * 1024 * 1024
@@ -76,6 +90,8 @@ class Plan:
         targets: Indices into `nodes`; a node is never its own target.
         probes: One phase each, in order.
         ping: Options of the `ping` probe.
+        tcp: Options of the `tcp` probe.
+        redis: Options of the `redis` probe.
         throughput: Options of the `throughput` probe.
         udp: Options of the `udp` probe.
     """
@@ -85,6 +101,8 @@ class Plan:
     targets: tuple[int, ...]
     probes: tuple[str, ...] = ("ping",)
     ping: PingOptions = field(default_factory=PingOptions)
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    redis: RedisOptions = field(default_factory=RedisOptions)
     throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
     udp: UdpOptions = field(default_factory=UdpOptions)
 
@@ -130,6 +148,8 @@ class Plan:
 
     def pairs_of(self, probe: str, performer: int) -> list[tuple[int, int]]:
         """Give the pairs of a performer; a ping's are rotated, so that sources start apart."""
+        if probe == "redis":
+            return [(performer, performer)]
         if probe in TRANSFERS:
             mine = (pair for each in self._touching(performer) for pair in each)
             return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
@@ -167,9 +187,15 @@ class Plan:
             both = ((node, other), (other, node))
             yield [(s, t) for s, t in both if s != t and s in sources and t in targets]
 
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield every ordered pair of a phase as indices."""
+    def pairs(self, probe: str = "ping") -> Iterator[tuple[int, int]]:
+        """Yield every ordered pair of a phase as indices; a `redis` phase has each source once."""
+        if probe == "redis":
+            return ((s, s) for s in self.sources)
         return ((s, t) for s in self.sources for t in self.targets if s != t)
+
+    def count(self, probe: str) -> int:
+        """Measurements of one phase."""
+        return len(set(self.sources)) if probe == "redis" else self.pair_count
 
     @property
     def pair_count(self) -> int:
@@ -197,9 +223,14 @@ class Plan:
         For tests with two ends it is what a schedule without gaps takes, and half of that again.
         """
         if probe not in TRANSFERS:
-            return self.ping.seconds + self.start_spread_s
-        options = self.transfer(probe)
-        whole = lower_bound_s(options.seconds + TEST_OVERHEAD_S, self._busiest, bidir=options.bidir)
+            seconds = {
+                "ping": self.ping.seconds,
+                "tcp": self.tcp.seconds,
+                "redis": self.redis.seconds,
+            }
+            return seconds[probe] + self.start_spread_s
+        test = self.transfer(probe)
+        whole = lower_bound_s(test.seconds + TEST_OVERHEAD_S, self._busiest, bidir=test.bidir)
         return SLACK * whole
 
     @property
@@ -212,15 +243,16 @@ class Plan:
         """
         Give the bytes that each node sends and receives in the run, at the IP layer, at most.
 
-        An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size). None where a
-        test without a rate or a number of bytes has no bound.
+        An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size); a handshake is
+        four packets, its reset included. None where a test without a rate or a number of bytes
+        has no bound.
         """
         names = [node.name for node in self.nodes]
         spent: dict[str, int | None] = dict.fromkeys(names, 0)
         for probe in self.probes:
-            for source, target in self.pairs():
+            for source, target in self.pairs(probe):
                 cost = self._pair_bytes(probe, target)
-                for name in (names[source], names[target]):
+                for name in {names[source], names[target]}:
                     before = spent[name]
                     spent[name] = None if cost is None or before is None else before + cost
         return spent
@@ -230,8 +262,12 @@ class Plan:
             options = self.transfer(probe)
             cost = options.worst_case_bytes
             return cost if cost is None or not options.bidir else cost // 2
-        header = 48 if ":" in self.nodes[target].address else 28
-        return 2 * self.ping.count * (header + self.ping.size_bytes)
+        if probe == "redis":
+            return REDIS_OPERATION_BYTES * self.redis.count
+        ip = 40 if ":" in self.nodes[target].address else 20
+        if probe == "tcp":
+            return self.tcp.count * HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
+        return 2 * self.ping.count * (ip + 8 + self.ping.size_bytes)
 
     def packed(self) -> bytes:
         """Give the msgpack form."""
@@ -265,6 +301,8 @@ def _plan_from(raw: Mapping[str, Any]) -> Plan:
         targets=_indices(raw["targets"]),
         probes=tuple(str(probe) for probe in raw["probes"]),
         ping=PingOptions(**raw["ping"]),
+        tcp=TcpOptions(**raw["tcp"]),
+        redis=RedisOptions(**raw["redis"]),
         throughput=ThroughputOptions(**raw["throughput"]),
         udp=UdpOptions(**raw["udp"]),
     )

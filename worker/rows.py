@@ -17,7 +17,7 @@ from worker import wire
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
-from worker.plan import TRANSFERS, Plan, unpack_plan
+from worker.plan import REDIS_TARGET, TRANSFERS, Plan, unpack_plan
 
 #: A job may take so many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
@@ -47,8 +47,10 @@ class Row:
 
     def bit_of(self, measurement: Measurement) -> int:
         """Give the place of a measurement in the run's bitmap."""
-        source, target = map(self.plan.index_of, (measurement.source, measurement.target))
-        return self.plan.bit(source, target)
+        source = self.plan.index_of(measurement.source)
+        if self.probe == "redis":
+            return self.plan.bit(source, source)
+        return self.plan.bit(source, self.plan.index_of(measurement.target))
 
     def finding(self, pair: tuple[int, int], outcome: Outcome, error: str) -> Measurement:
         """Give the record of a pair that says why it has no numbers."""
@@ -57,8 +59,8 @@ class Row:
             run=self.run,
             probe=self.probe,
             source=source.name,
-            target=target.name,
-            address=target.address,
+            target=REDIS_TARGET if self.probe == "redis" else target.name,
+            address="" if self.probe == "redis" else target.address,
             outcome=outcome,
             error=error,
         )

@@ -98,6 +98,11 @@ def unserved_field(phase: int, performer: int) -> str:
     return f"unserved:{phase}:{performer}"
 
 
+def probe_key(node: str) -> str:
+    """Give the key on which a node times its operations."""
+    return f"ptzmesh:probe:{node}"
+
+
 def job_key(job_id: str) -> str:
     """Give the key where RQ keeps a job's record."""
     return f"rq:job:{job_id}"

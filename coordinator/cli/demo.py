@@ -19,9 +19,10 @@ from coordinator.cli.watch import save_svg, watch
 from coordinator.collector import Collector
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh
+from coordinator.planning import ProbeOptions
 from coordinator.report import make_report
 from worker.errors import PtzmeshError, RunIncomplete, ToolError
-from worker.options import ThroughputOptions
+from worker.options import PingOptions, ThroughputOptions
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
 
@@ -66,7 +67,10 @@ def demo(csv_path: Path, count: int) -> None:
         probes = ("ping", "throughput") if find_iperf3() else ("ping",)
         if len(probes) == 1:
             err().print("iperf3 is not on PATH, so throughput is left out: apt-get install iperf3")
-        run = mesh.run(probes=probes, count=count, throughput=ThroughputOptions(duration_s=1))
+        options = ProbeOptions(
+            ping=PingOptions(count=count), throughput=ThroughputOptions(duration_s=1)
+        )
+        run = mesh.run(probes=probes, options=options)
         state = watch(run, as_json=False)
         collector.drain()
         picture = csv_path.with_suffix(".svg")

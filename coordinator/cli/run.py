@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from coordinator.cli.screen import err, out
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
-from coordinator.planning import budgets_left, left_out
+from coordinator.planning import ProbeOptions, budgets_left, left_out
 from worker.errors import RunIncomplete
-from worker.options import PingOptions, ThroughputOptions, UdpOptions
+from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ Examples:
 @click.option(
     "--size", type=int, default=PING.size_bytes, show_default=True, help="Bytes of payload."
 )
+@click.option(
+    "--port", type=int, default=TcpOptions().port, show_default=True, help="Of the tcp probe."
+)
 @transfer_options
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
 @click.option("--dry-run", is_flag=True, help="Say what it costs, then stop.")
@@ -69,6 +73,7 @@ def run(
     interval: float,
     wait_for_reply: float,
     size: int,
+    port: int,
     throughput: ThroughputOptions,
     udp: UdpOptions,
     new: bool,
@@ -86,12 +91,15 @@ def run(
         sources=sources,
         targets=targets,
         labels=labels_,
-        throughput=throughput,
-        udp=udp,
-        count=count,
-        interval_s=interval,
-        wait_s=wait_for_reply,
-        size_bytes=size,
+        options=ProbeOptions(
+            ping=PingOptions(
+                count=count, interval_s=interval, wait_s=wait_for_reply, size_bytes=size
+            ),
+            tcp=_tcp(probes, port, count, interval, wait_for_reply),
+            redis=_redis(probes, count, interval, wait_for_reply),
+            throughput=throughput,
+            udp=udp,
+        ),
     )
     if dry_run:
         _print_cost(mesh, plan, as_json)
@@ -123,6 +131,21 @@ def run(
         )
 
 
+def _tcp(
+    probes: Sequence[str], port: int, count: int, interval_s: float, wait_s: float
+) -> TcpOptions:
+    """Give the options of the tcp probe; where it is not asked for, they do not matter."""
+    if "tcp" not in probes:
+        return TcpOptions()
+    return TcpOptions(port=port, count=count, interval_s=interval_s, wait_s=wait_s)
+
+
+def _redis(probes: Sequence[str], count: int, interval_s: float, wait_s: float) -> RedisOptions:
+    if "redis" not in probes:
+        return RedisOptions()
+    return RedisOptions(count=count, interval_s=interval_s, wait_s=wait_s)
+
+
 def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
     """Collect once before anything is enqueued, so that a file that cannot be used stops here."""
     if path is None:
@@ -151,7 +174,7 @@ def _print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
         )
         return
     times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())
-    out().print(f"{plan.pair_count} pairs each: {times}, once every node is free")
+    out().print(f"{plan.pair_count} pairs: {times}, once every node is free")
     for name in sorted(cost, key=lambda one: -(cost[one] or 0)):
         amount = cost[name]
         said = "no bound (say --bitrate or --bytes)" if amount is None else f"{amount:,} bytes"

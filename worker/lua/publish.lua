@@ -26,7 +26,8 @@ local complete = 0
 if added > 0 then
   redis.call('HINCRBY', KEYS[2], 'ok:' .. ARGV[2], ok)
   local done = redis.call('HINCRBY', KEYS[2], 'done:' .. ARGV[2], added)
-  if done == tonumber(redis.call('HGET', KEYS[2], 'pairs')) then
+  local pairs_ = redis.call('HMGET', KEYS[2], 'pairs:' .. ARGV[2], 'pairs')
+  if done == tonumber(pairs_[1] or pairs_[2]) then
     complete = 1
     -- Should the publisher die before it enqueues the advance, the next heartbeat sees this.
     redis.call('ZADD', KEYS[4], 'XX', 0, ARGV[1])

@@ -1,0 +1,92 @@
+"""Handshake times of the tcp probe against what the lab's links do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from lab.net import Lab
+from lab.node import Node
+
+pytestmark = pytest.mark.lab
+
+CODE = """
+import json, sys
+from worker.options import TcpOptions
+from worker.plan import PlannedNode
+from worker.probes.tcp import measure
+asked = json.loads(sys.argv[1])
+targets = [PlannedNode(name=a, address=a) for a in asked.pop("addresses")]
+found = measure("r", "me", targets, TcpOptions(**asked), lambda: False)
+print(json.dumps([m.to_json() for m in found]))
+"""
+
+
+def probe(node: Node, addresses: list[str], **options: Any) -> dict[str, dict[str, Any]]:
+    asked = json.dumps({"addresses": addresses, **options})
+    done = node.run([sys.executable, "-c", CODE, asked])
+    return {row["address"]: row for row in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    with Lab(4) as lab:
+        yield lab
+
+
+def test_delay_is_read_within_1_ms_and_a_refusal_is_an_answer(made: Lab) -> None:
+    a, b, c, _ = made.nodes
+    made.round_trip(a, b, 20)
+    try:
+        found = probe(a, [b.address, c.address, c.address6], port=9, count=10, interval_s=0.02)
+    finally:
+        made.clear()
+    near, far = found[c.address], found[b.address]
+    assert far["outcome"] == near["outcome"] == "ok"
+    assert far["refusals"] == 10
+    assert 20.0 <= far["rtt_median_ms"] <= 21.0
+    assert near["rtt_median_ms"] < 1.0
+    assert found[c.address6]["outcome"] == "ok"
+
+
+def test_handshake_with_a_listener_is_an_answer(made: Lab, tmp_path: Any) -> None:
+    a, b, *_ = made.nodes
+    b.start([sys.executable, "-m", "http.server", "8080"], log=tmp_path / "http.log")
+    b.wait_until_listening(8080)
+    found = probe(a, [b.address], port=8080, count=5)[b.address]
+    assert found["accepted"] == 5
+    assert found["packet_loss_pct"] == 0
+
+
+def test_silence_is_a_loss_and_has_no_time(made: Lab) -> None:
+    a, b, c, _ = made.nodes
+    made.cut(a, b, silent=True)
+    try:
+        found = probe(a, [b.address, c.address], port=9, count=3, wait_s=0.3)
+    finally:
+        made.heal(a, b)
+    assert found[b.address]["outcome"] == "no_reply"
+    assert found[b.address]["packet_loss_pct"] == 100
+    assert found[b.address]["latency_ms"] is None
+    assert found[c.address]["outcome"] == "ok"
+
+
+def test_first_packet_that_was_lost_and_repeated_is_a_loss(made: Lab) -> None:
+    a, b, *_ = made.nodes
+    made.loss(a, b, 30, proto="tcp")
+    try:
+        found = probe(a, [b.address], port=9, count=200, interval_s=0.01)[b.address]
+    finally:
+        made.clear()
+    # 30 % of 200: five standard deviations of a binomial are 32.
+    assert 14 <= found["packet_loss_pct"] <= 46
+    assert found["rtt_max_ms"] < 500
+
+
+def test_no_route_is_told_as_such(made: Lab) -> None:
+    found = probe(made.nodes[0], ["203.0.113.9"], port=9, count=2)["203.0.113.9"]
+    assert found["outcome"] == "unreachable"
+    assert "unreachable" in found["error"]

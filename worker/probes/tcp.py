@@ -1,0 +1,247 @@
+"""
+The `tcp` probe: how long a TCP handshake takes, to all targets at once, paced.
+
+A refusal is an answer, too: carriers that drop ICMP still refuse. Needs no privilege.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+
+from worker.measurement import Measurement, Outcome, finding
+from worker.options import TcpOptions
+from worker.plan import PlannedNode
+from worker.probes.ping import resolve
+from worker.rtt import packet_loss_pct, rtt_statistics
+
+PROBE = "tcp"
+
+#: How often `should_stop` is asked.
+LOOK_S = 0.2
+#: Errors of connect(2) that an answer from the network caused, and what each is to a person.
+UNREACHABLE = {
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EACCES: "forbidden by a firewall of this machine",
+    errno.EPERM: "forbidden by a firewall of this machine",
+}
+#: Offset and format of tcpi_total_retrans in struct tcp_info (linux/tcp.h).
+TOTAL_RETRANS_AT, TCP_INFO_BYTES = 100, 104
+
+
+@dataclass
+class _Target:
+    """One target's handshakes so far."""
+
+    node: PlannedNode
+    sockaddr: tuple[object, ...]
+    family: int
+    rtts_ms: list[float | None] = field(default_factory=list)
+    under_way: int = 0
+    accepted: int = 0
+    refused: int = 0
+    unreachable: str = ""
+    started_at: datetime | None = None
+    begun: float = 0.0
+
+    def is_complete(self, count: int) -> bool:
+        return len(self.rtts_ms) == count and not self.under_way
+
+
+@dataclass
+class _Handshake:
+    """One connection attempt under way."""
+
+    target: _Target
+    place: int
+    socket: socket.socket
+    sent: float
+
+
+def measure(
+    run: str,
+    source: str,
+    targets: Sequence[PlannedNode],
+    options: TcpOptions,
+    should_stop: Callable[[], bool],
+) -> Iterator[Measurement]:
+    """
+    Yield one measurement a target, in the order in which they are complete.
+
+    Stopped early, it yields nothing for the targets that were not complete.
+    """
+    literal, unresolved = resolve(targets)
+    for target in unresolved:
+        yield finding(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=target.name,
+            address=target.address,
+            outcome=Outcome.UNRESOLVED,
+            error=f"the address {target.address} does not resolve",
+        )
+    states = [_state(target, address, options.port) for target, address in literal]
+    engine = _Engine(states, options)
+    try:
+        for state in engine.run(should_stop):
+            yield _measurement(run, source, state, options)
+    finally:
+        engine.close()
+
+
+def _state(target: PlannedNode, address: str, port: int) -> _Target:
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)[0]
+    node = PlannedNode(name=target.name, address=address, accepts=target.accepts)
+    return _Target(node=node, family=found[0], sockaddr=found[4])
+
+
+class _Engine:
+    """Handshakes of all targets under way at once."""
+
+    def __init__(self, targets: Sequence[_Target], options: TcpOptions) -> None:
+        self.options = options
+        self.poller = select.poll()
+        self.by_descriptor: dict[int, _Handshake] = {}
+        gap_s = options.interval_s / max(1, len(targets))
+        now = time.monotonic()
+        #: (due, place of the target, target); each is due again one interval later.
+        self.due = [(now + gap_s * i, i, target) for i, target in enumerate(targets)]
+        self.waiting = list(targets)
+
+    def run(self, should_stop: Callable[[], bool]) -> Iterator[_Target]:
+        look_at = 0.0
+        while self.waiting:
+            now = time.monotonic()
+            if now >= look_at:
+                if should_stop():
+                    return
+                look_at = now + LOOK_S
+            self._begin_due(now)
+            self._take_answers(look_at)
+            self._give_up_late(time.monotonic())
+            complete = [t for t in self.waiting if t.is_complete(self.options.count)]
+            if complete:
+                self.waiting = [t for t in self.waiting if t not in complete]
+                yield from complete
+
+    def close(self) -> None:
+        for handshake in list(self.by_descriptor.values()):
+            self._end(handshake, None)
+
+    def _begin_due(self, now: float) -> None:
+        while self.due and self.due[0][0] <= now:
+            due, index, target = heapq.heappop(self.due)
+            self._begin(target)
+            if len(target.rtts_ms) < self.options.count:
+                heapq.heappush(self.due, (due + self.options.interval_s, index, target))
+
+    def _begin(self, target: _Target) -> None:
+        place = len(target.rtts_ms)
+        target.rtts_ms.append(None)
+        if target.started_at is None:
+            target.started_at, target.begun = datetime.now(timezone.utc), time.monotonic()
+        opened = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        # An RST at the end, instead of a connection that is closed politely in the background.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handshake = _Handshake(target, place, opened, time.monotonic())
+        target.under_way += 1
+        self.by_descriptor[opened.fileno()] = handshake
+        failed = opened.connect_ex(target.sockaddr)
+        if failed == errno.EINPROGRESS:
+            self.poller.register(opened, select.POLLOUT)
+        else:
+            self._end(handshake, failed)
+
+    def _take_answers(self, look_at: float) -> None:
+        until = min([look_at, *(due for due, _, _ in self.due[:1])])
+        if self.by_descriptor:
+            first = min(h.sent for h in self.by_descriptor.values())
+            until = min(until, first + self.options.wait_s)
+        # Rounded up: a poll of 0 ms before the time is due would spin.
+        wait_ms = max(0, int((until - time.monotonic()) * 1000) + 1)
+        for descriptor, _ in self.poller.poll(wait_ms):
+            handshake = self.by_descriptor[descriptor]
+            failed = handshake.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._end(handshake, failed)
+
+    def _give_up_late(self, now: float) -> None:
+        late = [h for h in self.by_descriptor.values() if now - h.sent >= self.options.wait_s]
+        for handshake in late:
+            self._end(handshake, None)
+
+    def _end(self, handshake: _Handshake, failed: int | None) -> None:
+        """Take the answer (0 or an error of connect), or None when there was none in time."""
+        elapsed_ms = (time.monotonic() - handshake.sent) * 1000
+        target = handshake.target
+        repeated = failed == 0 and _was_repeated(handshake.socket)
+        descriptor = handshake.socket.fileno()
+        if failed is not None and failed != 0 and failed != errno.ECONNREFUSED:
+            target.unreachable = UNREACHABLE.get(failed, os.strerror(failed))
+        elif failed is not None and not repeated and elapsed_ms < self.options.wait_s * 1000:
+            target.rtts_ms[handshake.place] = elapsed_ms
+            target.accepted += failed == 0
+            target.refused += failed == errno.ECONNREFUSED
+        target.under_way -= 1
+        del self.by_descriptor[descriptor]
+        with suppress(KeyError):  # it was answered within connect itself
+            self.poller.unregister(descriptor)
+        handshake.socket.close()
+
+
+def _was_repeated(opened: socket.socket) -> bool:
+    """Tell whether a handshake's first packet was lost and sent again: then it is a loss."""
+    info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    if len(info) < TCP_INFO_BYTES:
+        return False
+    return bool(struct.unpack_from("I", info, TOTAL_RETRANS_AT)[0])
+
+
+def _measurement(run: str, source: str, target: _Target, options: TcpOptions) -> Measurement:
+    statistics = rtt_statistics(target.rtts_ms)
+    answered = target.accepted + target.refused
+    outcome, error = _verdict(target, answered, options)
+    return Measurement(
+        run=run,
+        probe=PROBE,
+        source=source,
+        target=target.node.name,
+        address=target.node.address,
+        started_at=target.started_at or datetime.now(timezone.utc),
+        outcome=outcome,
+        error=error,
+        latency_ms=statistics.rtt_mean_ms,
+        packet_loss_pct=packet_loss_pct(options.count, answered),
+        detail={
+            "sent": options.count,
+            "received": answered,
+            "accepted": target.accepted,
+            "refusals": target.refused,
+            "port": options.port,
+            "wait_s": options.wait_s,
+            "interval_s": options.interval_s,
+            **asdict(statistics),
+            "elapsed_s": time.monotonic() - target.begun,
+            "rtts_ms": list(target.rtts_ms),
+        },
+    )
+
+
+def _verdict(target: _Target, answered: int, options: TcpOptions) -> tuple[Outcome, str]:
+    if answered:
+        return Outcome.OK, ""
+    if target.unreachable:
+        return Outcome.UNREACHABLE, target.unreachable
+    error = f"none of {options.count} handshakes with port {options.port} was answered"
+    return Outcome.NO_REPLY, error
