@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -53,6 +54,8 @@ Examples:
 @click.option("--count", type=int, default=10, show_default=True, help="Echoes a pair.")
 def demo(csv_path: Path, count: int) -> None:
     """Start a Redis and four workers here, measure their mesh, leave a CSV and a picture."""
+    # Each demo has a Redis of its own, so a file that is added to is always behind another one.
+    logging.getLogger("coordinator.place").setLevel(logging.ERROR)
     if icmp_capability() == "none":
         raise ToolError(f"this user may not ping; allow it with: {PRIVILEGE}")
     with (

@@ -118,9 +118,8 @@ def _legend(matrix: Matrix) -> Iterable[Text]:
     parts = [f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in seen.items() if o in SHORT]
     typical = matrix.median
     if any(matrix.is_far(cell, typical) for cell in matrix.cells.values()):
-        worse = "over" if matrix.unit == "ms" else "under 1/"
-        times = f"{FAR_FACTOR:.0f}×" if matrix.unit == "ms" else f"{FAR_FACTOR:.0f}"
-        parts.append(f"* = {worse} {times} the median ({number(typical)} {matrix.unit})")
+        worse = f"over {FAR_FACTOR:.0f}×" if matrix.unit == "ms" else f"under 1/{FAR_FACTOR:.0f} of"
+        parts.append(f"* = {worse} the median ({number(typical)} {matrix.unit})")
     if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
         parts.append("n% = packets lost")
     if matrix.cells:
