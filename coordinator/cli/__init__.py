@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -54,6 +55,11 @@ def load(name: str) -> click.Command:
     return command
 
 
+def parameters(name: str) -> list[str]:
+    """Give the names of a command's parameters."""
+    return [one.name for one in load(name).params if one.name is not None]
+
+
 EPILOG = """\b
 Examples:
   ptzmesh demo                                       a mesh on this machine, nothing to set up
@@ -74,7 +80,7 @@ Examples:
 def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
     """Measure the network between nodes that share a Redis."""
     ctx.obj = {"debug": debug}
-    ctx.default_map = read_config(config, COMMANDS)
+    ctx.default_map = read_config(config, {name: partial(parameters, name) for name in COMMANDS})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

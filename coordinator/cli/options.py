@@ -34,6 +34,21 @@ redis_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
+#: Options that are called otherwise on the command line.
+_PARAMETERS = {
+    "redis": "redis_url",
+    "label": "labels_",
+    "csv": "csv_path",
+    "json": "as_json",
+    "probe": "probes",
+    "from": "sources",
+    "to": "targets",
+    "bytes": "bytes_",
+    "link": "links",
+    "allow_source": "sources",
+}
+
+
 def redis_place() -> str:
     """Name the Redis of the running command, without its secrets, for messages."""
     from worker import wire
@@ -62,38 +77,52 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
     return {key: content for key, _, content in pairs}
 
 
-def read_config(path: str | None, commands: Iterable[str]) -> dict[str, Any]:
+def read_config(
+    path: str | None, parameters_of: Mapping[str, Callable[[], Iterable[str]]]
+) -> dict[str, Any]:
     """
     Read the settings file: a table a command, an entry an option, dashes as underscores.
 
     Flags and PTZMESH_* variables win over it. `redis` at the top is for all commands.
 
+    Args:
+        path: The file; None is `DEFAULT_CONFIG`, where it is.
+        parameters_of: Gives, by command, the names that its table may have.
+
     Raises:
-        ConfigError: It cannot be read, is no TOML, or has an unknown table.
+        ConfigError: It cannot be read, is no TOML, or has an entry that nothing reads.
     """
     chosen = Path(path) if path else DEFAULT_CONFIG
     if not path and not chosen.exists():
         return {}
-    try:
-        raw = tomllib.loads(chosen.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"settings file ({chosen}) cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"settings file ({chosen}) is not TOML: {exc}") from exc
+    raw = _read_toml(chosen)
     url = raw.pop("redis", None)
-    return {name: _table(chosen, name, raw.pop(name, {}), url) for name in commands} | _unknown(
-        chosen, raw
-    )
+    settings: dict[str, Any] = {}
+    for command, names_of in parameters_of.items():
+        table = raw.pop(command, None)
+        settings[command] = {"redis_url": url} if url else {}
+        if table is not None:
+            settings[command] |= _table(chosen, command, table, set(names_of()))
+    if raw:
+        raise ConfigError(f"settings file ({chosen}) has unknown entries: {', '.join(raw)}")
+    return settings
 
 
-def _table(path: Path, command: str, table: Any, url: str | None) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"settings file ({path}) cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"settings file ({path}) is not TOML: {exc}") from exc
+
+
+def _table(path: Path, command: str, table: Any, known: set[str]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings file ({path}): [{command}] must be a table")
-    known = {**({"redis_url": url} if url else {})}
-    return known | {("redis_url" if k == "redis" else k): v for k, v in table.items()}
-
-
-def _unknown(path: Path, rest: Mapping[str, Any]) -> dict[str, Any]:
-    if rest:
-        raise ConfigError(f"settings file ({path}) has unknown entries: {', '.join(rest)}")
-    return {}
+    found = {_PARAMETERS.get(key, key): value for key, value in table.items()}
+    if strange := found.keys() - known:
+        raise ConfigError(
+            f"settings file ({path}): [{command}] has no option {', '.join(sorted(strange))}"
+        )
+    return found

@@ -84,7 +84,11 @@ Examples:
 )
 @redis_option
 @click.option(
-    "--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+    "--csv",
+    "csv_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where rows are added; made if it is not there.",
 )
 @click.option("--follow", is_flag=True, help="Until SIGTERM or Ctrl-C; waits for Redis.")
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
@@ -161,6 +165,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     required=True,
+    help="The file.",
 )
 @json_option
 def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:

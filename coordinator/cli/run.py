@@ -34,7 +34,15 @@ Examples:
 """
 )
 @redis_option
-@click.option("--probe", "probes", multiple=True, type=click.Choice(PROBES), default=("ping",))
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=click.Choice(PROBES),
+    default=("ping",),
+    show_default=True,
+    help="What is measured; repeatable, one phase each.",
+)
 @click.option("--nodes", multiple=True, callback=names, help="Nodes, as sources and as targets.")
 @click.option("--from", "sources", multiple=True, callback=names, help="Sources only.")
 @click.option("--to", "targets", multiple=True, callback=names, help="Targets only.")

@@ -1,0 +1,237 @@
+"""How a test looks while it runs: a live table on a terminal, a line a round in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.cli.matrix_view import SHORT, number
+from coordinator.series import Round, Series, Summary
+from worker.measurement import Outcome
+from worker.text import iso_utc
+
+LEVELS = "▁▂▃▄▅▆▇█"
+NO_ANSWER = "×"
+#: Not measured at all: the source was busy or dead.
+NO_ROUND = "·"
+MIN_SPARK_CHARS = 8
+#: A longer name is cut, so that 80 columns hold all numbers and some of the sparkline.
+MAX_NAME_CHARS = 14
+BAR_WIDTH = 24
+#: Redrawing takes CPU from the measuring, which is in this very thread.
+FRAME_S = 0.25
+#: A sparkline reaches its top at this many times its bottom at least, or noise would look like it.
+MIN_SWING = 1.5
+
+
+class LiveView:
+    """Draws a test on a terminal, from the thread that measures, between two echoes."""
+
+    def __init__(self, series: Series, console: Console) -> None:
+        """Draw nothing yet."""
+        self.series, self.console = series, console
+        self.begun, self.drawn = time.monotonic(), 0.0
+        # A thread that draws would hold Python's lock while an echo is sent, and spoil its time.
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def tick(self, *, now: bool = False) -> None:
+        """Draw again when it is time to, or `now`."""
+        if now or time.monotonic() - self.drawn >= FRAME_S:
+            self.drawn = time.monotonic()
+            elapsed_s = self.drawn - self.begun
+            self.live.update(frame(self.series, elapsed_s, self.console.width), refresh=True)
+
+
+def frame(series: Series, elapsed_s: float, width: int) -> RenderableType:
+    """Give one picture of a test that is under way."""
+    return Group(
+        Text(headline(series), style="bold", no_wrap=True, overflow="ellipsis"),
+        _progress(series, elapsed_s),
+        Text(),
+        table(series, width),
+        Text(legend(series), style="dim"),
+    )
+
+
+def headline(series: Series) -> str:
+    """Say what is tested, and by whom."""
+    named = "" if series.address == series.target else f" ({series.address})"
+    many = len(series.sources)
+    by = series.sources[0] if many == 1 else f"{many} nodes"
+    options = series.options
+    tested = " and throughput" if options.throughput else ""
+    return (
+        f"{series.target}{named} from {by}: "
+        f"{options.count} echoes{tested} every {options.interval_s:g} s"
+    )
+
+
+def _progress(series: Series, elapsed_s: float) -> Table:
+    options = series.options
+    begun = max((one.number + 1 for one in series.rounds), default=0)
+    left_s = options.seconds - elapsed_s
+    left = f"{clock(left_s)} left" if left_s > 0 else "waiting for the last round"
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        ProgressBar(total=options.seconds, completed=min(elapsed_s, options.seconds), width=BAR_WIDTH),
+        f"round {begun} of {options.rounds}",
+        left,
+        Text("Ctrl-C ends it and keeps all", style="dim"),
+    )
+    return line
+
+
+def clock(seconds: float) -> str:
+    """
+    Write time left.
+
+    >>> [clock(s) for s in (0.2, 61, 28800)]
+    ['0:01', '1:01', '8:00:00']
+    """
+    whole = max(0, -int(-seconds // 1))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def table(series: Series, width: int) -> Table:
+    """Give a row a source: its last round, all of its rounds, and their sparkline."""
+    numbers = _numbers(series)
+    taken = Console(width=width).measure(numbers).maximum
+    room = max(MIN_SPARK_CHARS, width - taken - 2)
+    numbers.add_column("last rounds", no_wrap=True, width=room)
+    cells = numbers.columns[-1]._cells
+    cells += [Text(sparkline(series.of(source), room)) for source in series.sources]
+    return numbers
+
+
+def _numbers(series: Series) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made.add_column("source", no_wrap=True, style="bold")
+    throughput = series.options.throughput is not None
+    columns = ["RTT ms", "lost", *(["Mbit/s"] if throughput else []), "mean", "max", "all lost"]
+    for name in columns:
+        made.add_column(name, justify="right", no_wrap=True)
+    for source in series.sources:
+        rounds, whole = series.of(source), series.summary(source)
+        last = rounds[-1] if rounds else None
+        mbps = [number(last.throughput_mbps if last else None) or "-"] if throughput else []
+        made.add_row(
+            short(source),
+            rtt_text(last),
+            percent(last.packet_loss_pct if last else None),
+            *mbps,
+            number(whole.rtt_mean_ms) or "-",
+            number(whole.rtt_max_ms) or "-",
+            percent(whole.packet_loss_pct),
+        )
+    return made
+
+
+def short(name: str) -> str:
+    """
+    Cut a name.
+
+    >>> short("cam-1"), short("camera-on-the-roof")
+    ('cam-1', 'camera-on-the…')
+    """
+    return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…"
+
+
+def rtt_text(one: Round | None) -> Text:
+    """Write a round's RTT, or the word for why there is none."""
+    if one is None:
+        return Text("-")
+    if one.latency_ms is not None:
+        return Text(number(one.latency_ms), style="green")
+    outcome = one.ping.outcome
+    return Text(SHORT.get(outcome, outcome.value), style="bold red")
+
+
+def percent(value: float | None) -> Text:
+    """Write a loss."""
+    if value is None:
+        return Text("-")
+    return Text(f"{number(value) if value else '0'}%", style="red" if value else "")
+
+
+def sparkline(rounds: Sequence[Round], width: int) -> str:
+    """Give the RTTs of the last rounds as one character each, scaled from lowest to highest."""
+    chars: list[float | str] = []
+    for place, one in enumerate(rounds):
+        missing = one.number - rounds[place - 1].number - 1 if place else 0
+        chars += [NO_ROUND] * missing
+        chars.append(_mark(one) if one.latency_ms is None else one.latency_ms)
+    shown = chars[-width:]
+    values = [value for value in shown if isinstance(value, float)]
+    low = min(values, default=0.0)
+    high = max(max(values, default=0.0), MIN_SWING * low)
+    return "".join(one if isinstance(one, str) else _level(one, low, high) for one in shown)
+
+
+def _mark(one: Round) -> str:
+    return NO_ROUND if one.packet_loss_pct is None else NO_ANSWER
+
+
+def _level(value: float, low: float, high: float) -> str:
+    share = (value - low) / (high - low) if high > low else 0.0
+    return LEVELS[min(len(LEVELS) - 1, int(share * len(LEVELS)))]
+
+
+def legend(series: Series) -> str:
+    """Explain the marks that are there to be seen."""
+    seen = "".join(sparkline(series.of(source), series.options.rounds) for source in series.sources)
+    parts = [f"{LEVELS[0]} to {LEVELS[-1]} = lowest to highest RTT shown"]
+    parts += [f"{NO_ANSWER} = nothing answered"] if NO_ANSWER in seen else []
+    parts += [f"{NO_ROUND} = not measured"] if NO_ROUND in seen else []
+    return ", ".join(parts)
+
+
+def round_line(one: Round) -> str:
+    """Give a round as a line of text."""
+    ping, test = one.ping, one.throughput
+    low, high = (ping.detail.get(name) for name in ("rtt_min_ms", "rtt_max_ms"))
+    rtt = "" if one.latency_ms is None else f"{number(one.latency_ms)} ms"
+    spread = "" if one.latency_ms is None else f"min {number(low)} max {number(high)}"
+    lost = "" if one.packet_loss_pct is None else f"{percent(one.packet_loss_pct)} lost"
+    said = "" if ping.outcome is Outcome.OK else _said(ping.outcome, ping.error)
+    mbps = ""
+    if test is not None:
+        mbps = f"{number(one.throughput_mbps)} Mbit/s" if one.throughput_mbps is not None else ""
+        mbps = mbps or f"throughput {_said(test.outcome, test.error)}"
+    parts = (iso_utc(one.started_at), f"{ping.source} -> {ping.target}", rtt, spread, lost, said)
+    return "  ".join(part for part in (*parts, mbps) if part)
+
+
+def _said(outcome: Outcome, error: str) -> str:
+    return f"{SHORT.get(outcome, outcome.value)}: {error}"
+
+
+def summary_line(series: Series, source: str) -> str:
+    """Give all rounds of a source as a line of text."""
+    whole = series.summary(source)
+    rounds = f"{whole.rounds} round" + ("" if whole.rounds == 1 else "s")
+    parts = [f"{rounds} of {series.options.rounds}", *_rtts(whole), *_lost(whole)]
+    if whole.throughput_mean_mbps is not None:
+        parts.append(f"{number(whole.throughput_mean_mbps)} Mbit/s")
+    return f"{source} -> {series.target}: {', '.join(parts)}"
+
+
+def _rtts(whole: Summary) -> list[str]:
+    if whole.rtt_mean_ms is None:
+        return []
+    low, mean, high = (number(v) for v in (whole.rtt_min_ms, whole.rtt_mean_ms, whole.rtt_max_ms))
+    return [f"RTT min/mean/max {low}/{mean}/{high} ms"]
+
+
+def _lost(whole: Summary) -> list[str]:
+    if whole.packet_loss_pct is None:
+        return []
+    return [f"{whole.sent - whole.received} of {whole.sent} echoes lost"]
