@@ -30,7 +30,14 @@ Examples:
 """
 )
 @redis_option
-@click.option("--last", "count", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@click.option(
+    "--last",
+    "count",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="How many.",
+)
 @json_option
 def runs(redis_url: str, count: int, as_json: bool) -> None:
     """List the newest runs."""

@@ -25,6 +25,8 @@ MIN_SPARK_CHARS = 8
 #: A longer name is cut, so that 80 columns hold all numbers and some of the sparkline.
 MAX_NAME_CHARS = 14
 BAR_WIDTH = 24
+#: What rich puts between two columns of such a table.
+COLUMN_GAP_CHARS = 2
 #: Redrawing takes CPU from the measuring, which is in this very thread.
 FRAME_S = 0.25
 #: A sparkline reaches its top at this many times its bottom at least, or noise would look like it.
@@ -38,26 +40,25 @@ class LiveView:
         """Draw nothing yet."""
         self.series, self.console = series, console
         self.begun, self.drawn = time.monotonic(), 0.0
+        self.numbers = results(series, console.width)
         # A thread that draws would hold Python's lock while an echo is sent, and spoil its time.
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
-    def tick(self, *, now: bool = False) -> None:
-        """Draw again when it is time to, or `now`."""
-        if now or time.monotonic() - self.drawn >= FRAME_S:
-            self.drawn = time.monotonic()
-            elapsed_s = self.drawn - self.begun
-            self.live.update(frame(self.series, elapsed_s, self.console.width), refresh=True)
+    def tick(self) -> None:
+        """Draw again when it is time to."""
+        if time.monotonic() - self.drawn >= FRAME_S:
+            self.draw()
 
+    def add(self) -> None:
+        """Draw what a new round has changed."""
+        self.numbers = results(self.series, self.console.width)
+        self.draw()
 
-def frame(series: Series, elapsed_s: float, width: int) -> RenderableType:
-    """Give one picture of a test that is under way."""
-    return Group(
-        Text(headline(series), style="bold", no_wrap=True, overflow="ellipsis"),
-        _progress(series, elapsed_s),
-        Text(),
-        table(series, width),
-        Text(legend(series), style="dim"),
-    )
+    def draw(self) -> None:
+        """Draw now."""
+        self.drawn = time.monotonic()
+        head = progress(self.series, self.drawn - self.begun)
+        self.live.update(Group(head, Text(), self.numbers), refresh=True)
 
 
 def headline(series: Series) -> str:
@@ -73,19 +74,21 @@ def headline(series: Series) -> str:
     )
 
 
-def _progress(series: Series, elapsed_s: float) -> Table:
+def progress(series: Series, elapsed_s: float) -> RenderableType:
+    """Say what is tested, and how far it has come."""
     options = series.options
-    begun = max((one.number + 1 for one in series.rounds), default=0)
+    last = series.last_number
     left_s = options.seconds - elapsed_s
     left = f"{clock(left_s)} left" if left_s > 0 else "waiting for the last round"
+    done_s = min(elapsed_s, options.seconds)
     line = Table.grid(padding=(0, 1))
     line.add_row(
-        ProgressBar(total=options.seconds, completed=min(elapsed_s, options.seconds), width=BAR_WIDTH),
-        f"round {begun} of {options.rounds}",
+        ProgressBar(total=options.seconds, completed=done_s, width=BAR_WIDTH),
+        f"round {0 if last is None else last + 1} of {options.rounds}",
         left,
         Text("Ctrl-C ends it and keeps all", style="dim"),
     )
-    return line
+    return Group(Text(headline(series), style="bold", no_wrap=True, overflow="ellipsis"), line)
 
 
 def clock(seconds: float) -> str:
@@ -101,38 +104,42 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def table(series: Series, width: int) -> Table:
+def results(series: Series, width: int) -> RenderableType:
     """Give a row a source: its last round, all of its rounds, and their sparkline."""
-    numbers = _numbers(series)
-    taken = Console(width=width).measure(numbers).maximum
-    room = max(MIN_SPARK_CHARS, width - taken - 2)
-    numbers.add_column("last rounds", no_wrap=True, width=room)
-    cells = numbers.columns[-1]._cells
-    cells += [Text(sparkline(series.of(source), room)) for source in series.sources]
-    return numbers
+    rows = [_row(series, source) for source in series.sources]
+    taken = Console(width=width).measure(_table(series, rows)).maximum
+    room = max(MIN_SPARK_CHARS, width - taken - COLUMN_GAP_CHARS)
+    sparks = [sparkline(series.arrived[source][-room:], room) for source in series.sources]
+    shown = [[*row, Text(spark)] for row, spark in zip(rows, sparks, strict=True)]
+    return Group(_table(series, shown, last=True), Text(legend("".join(sparks)), style="dim"))
 
 
-def _numbers(series: Series) -> Table:
+def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    made.add_column("source", no_wrap=True, style="bold")
-    throughput = series.options.throughput is not None
-    columns = ["RTT ms", "lost", *(["Mbit/s"] if throughput else []), "mean", "max", "all lost"]
-    for name in columns:
+    made.add_column("source", no_wrap=True)
+    mbps = ["Mbit/s"] if series.options.throughput else []
+    for name in ("RTT ms", "lost", *mbps, "mean", "max", "all lost"):
         made.add_column(name, justify="right", no_wrap=True)
-    for source in series.sources:
-        rounds, whole = series.of(source), series.summary(source)
-        last = rounds[-1] if rounds else None
-        mbps = [number(last.throughput_mbps if last else None) or "-"] if throughput else []
-        made.add_row(
-            short(source),
-            rtt_text(last),
-            percent(last.packet_loss_pct if last else None),
-            *mbps,
-            number(whole.rtt_mean_ms) or "-",
-            number(whole.rtt_max_ms) or "-",
-            percent(whole.packet_loss_pct),
-        )
+    if last:
+        made.add_column("last rounds", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
     return made
+
+
+def _row(series: Series, source: str) -> list[Text]:
+    rounds, totals = series.arrived[source], series.totals[source]
+    one = rounds[-1] if rounds else None
+    mbps = [Text(number(one.throughput_mbps if one else None) or "-")]
+    return [
+        Text(short(source), style="bold"),
+        rtt_text(one),
+        percent(one.packet_loss_pct if one else None),
+        *(mbps if series.options.throughput else []),
+        Text(number(totals.rtt_mean_ms) or "-"),
+        Text(number(totals.rtt_max_ms) or "-"),
+        percent(totals.packet_loss_pct),
+    ]
 
 
 def short(name: str) -> str:
@@ -185,12 +192,11 @@ def _level(value: float, low: float, high: float) -> str:
     return LEVELS[min(len(LEVELS) - 1, int(share * len(LEVELS)))]
 
 
-def legend(series: Series) -> str:
+def legend(shown: str) -> str:
     """Explain the marks that are there to be seen."""
-    seen = "".join(sparkline(series.of(source), series.options.rounds) for source in series.sources)
     parts = [f"{LEVELS[0]} to {LEVELS[-1]} = lowest to highest RTT shown"]
-    parts += [f"{NO_ANSWER} = nothing answered"] if NO_ANSWER in seen else []
-    parts += [f"{NO_ROUND} = not measured"] if NO_ROUND in seen else []
+    parts += [f"{NO_ANSWER} = nothing answered"] if NO_ANSWER in shown else []
+    parts += [f"{NO_ROUND} = not measured"] if NO_ROUND in shown else []
     return ", ".join(parts)
 
 

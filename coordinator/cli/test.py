@@ -1,0 +1,306 @@
+"""`ptzmesh test`: one target over time, from here or from nodes; a picture and JSON in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import redis
+from click.core import ParameterSource
+
+from coordinator.cli.options import json_option, names, redis_option
+from coordinator.cli.screen import err, out
+from coordinator.cli.series_view import LiveView, headline, results, round_line, summary_line
+from coordinator.mesh import Mesh
+from coordinator.plot import check_matplotlib, draw
+from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here, from_nodes, plan_rounds
+from coordinator.series import Round, Series, SeriesOptions, file_stem
+from worker import wire
+from worker.errors import ConfigError, RunIncomplete, ToolError
+from worker.options import ThroughputOptions
+from worker.plan import PlannedNode
+from worker.probes import ping
+from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import find_iperf3, why_unable
+
+DEFAULT = SeriesOptions()
+#: Where PTZJEPA keeps what outlives a container.
+PERSISTENCE = Path("/persistence")
+#: A source's failures are one line each; more than this are no longer read.
+MAX_FAILURES_SAID = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """A test that may begin: what is asked, and how its rounds are measured."""
+
+    series: Series
+    rounds: Callable[[ShouldStop], Iterator[Round]]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh test 127.0.0.1 -d 5 -i 1 --out .               from here
+  ptzmesh test hub --nodes cam-1,cam-east -d 4 -i 2 --out .
+  ptzmesh test hub -d 3 -i 1 --no-plot --json --out . | jq .latency_ms
+"""
+)
+@redis_option
+@click.argument("target")
+@click.option(
+    "-d",
+    "--duration",
+    type=float,
+    default=DEFAULT.duration_s,
+    show_default=True,
+    help="Seconds in which rounds begin.",
+)
+@click.option(
+    "-i",
+    "--interval",
+    type=float,
+    default=DEFAULT.interval_s,
+    show_default=True,
+    help="Seconds from one round to the next.",
+)
+@click.option("--count", type=int, default=DEFAULT.count, show_default=True, help="Echoes a round.")
+@click.option("--nodes", multiple=True, callback=names, help="Test from these nodes to a node.")
+@click.option("--throughput", is_flag=True, help="An iperf3 test in every round; see --bitrate.")
+@click.option("--test-length", type=float, default=1.0, show_default=True, help="Its seconds.")
+@click.option("--bitrate", type=float, help="Its Mbit/s, at most [default: no limit].")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help=f"Of the target's iperf3 server, when from here [default: {IPERF3_PORT}].",
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Folder of the files [default: {PERSISTENCE} where it can be written, else here].",
+)
+@click.option("--no-plot", is_flag=True, help="Only the JSON file; needs no matplotlib.")
+@json_option
+@click.pass_context
+def test(
+    ctx: click.Context,
+    redis_url: str,
+    target: str,
+    duration: float,
+    interval: float,
+    count: int,
+    nodes: tuple[str, ...],
+    throughput: bool,
+    test_length: float,
+    bitrate: float | None,
+    port: int | None,
+    folder: Path | None,
+    no_plot: bool,
+    as_json: bool,
+) -> None:
+    """
+    Test the way to TARGET for a while; leave a picture and a JSON file.
+
+    TARGET is an address or a host name; or a node's name, where Redis is set and knows it.
+    """
+    tests = ThroughputOptions(duration_s=test_length, bitrate_mbps=bitrate) if throughput else None
+    options = SeriesOptions(
+        duration_s=duration, interval_s=interval, count=count, throughput=tests
+    )
+    folder = _usable(folder or default_folder())
+    if nodes:
+        if port is not None:
+            raise ConfigError("port is for a test from here; nodes choose ports of their own")
+        prepared = _nodes_test(redis_url, nodes, target, options)
+    else:
+        known = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
+        address = _node_address(redis_url, target) if known else None
+        prepared = _here_test(target, address, options, port or IPERF3_PORT)
+    if not no_plot:
+        check_matplotlib()
+    series = prepared.series
+    try:
+        _measure(prepared, as_json)
+    finally:
+        series.ended_at = datetime.now(timezone.utc)
+        _save(series, folder, plot=not no_plot, as_json=as_json)
+    if series.interrupted:
+        ctx.exit(130)
+    failures = series.failures()
+    if failures:
+        more = len(failures) - MAX_FAILURES_SAID
+        said = failures[:MAX_FAILURES_SAID] + ([f"{more} more"] if more > 0 else [])
+        raise RunIncomplete("; ".join(said))
+
+
+def default_folder() -> Path:
+    """Give `/persistence` where it can be written, else the current folder."""
+    usable = PERSISTENCE.is_dir() and os.access(PERSISTENCE, os.W_OK | os.X_OK)
+    return PERSISTENCE if usable else Path()
+
+
+def _usable(folder: Path) -> Path:
+    """Make the folder if need be, and a file in it: a right to write is no room to write."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"ptzmesh")
+    except OSError as exc:
+        raise ConfigError(f"out ({folder}) cannot be written: {exc.strerror}") from exc
+    return folder
+
+
+def _node_address(redis_url: str, target: str) -> str | None:
+    """Ask Redis for the address of the node of that name; None when it knows none."""
+    if ping.is_literal(target) or not wire.NAME.fullmatch(target):
+        return None
+    try:
+        with wire.connect(redis_url) as connection:
+            found = connection.hget(wire.node_key(target), "address")
+    except redis.RedisError:
+        # A network in trouble is what this command is for.
+        where = wire.safe_url(redis_url)
+        err().print(f"Redis at {where} does not answer, so {target} is taken for a host name")
+        return None
+    return found.decode() if isinstance(found, bytes) else None
+
+
+def _here_test(target: str, address: str | None, options: SeriesOptions, port: int) -> Test:
+    host = wire.valid_address(address or target)
+    literal, _ = ping.resolve([PlannedNode(name=target, address=host)])
+    if not literal:
+        raise ConfigError(f"target ({target}) does not resolve: no host, and no node known here")
+    if icmp_capability() == "none":
+        raise ToolError("this user may not ping; see docs/privileges.md")
+    iperf3 = None
+    if options.throughput is not None:
+        iperf3 = find_iperf3()
+        obstacle = why_unable(iperf3, options.throughput)
+        if obstacle is not None:
+            raise ToolError(obstacle)
+    source, node = socket.gethostname(), PlannedNode(name=target, address=literal[0][1])
+    return Test(
+        series=_series(target, node.address, [source], options),
+        rounds=lambda should_stop: from_here(
+            source, node, options, iperf3=iperf3, port=port, should_stop=should_stop
+        ),
+    )
+
+
+def _nodes_test(
+    redis_url: str, sources: tuple[str, ...], target: str, options: SeriesOptions
+) -> Test:
+    distinct = list(dict.fromkeys(sources))
+    mesh = Mesh(redis_url)
+    plan = plan_rounds(mesh, distinct, target, options)
+    address = plan.nodes[plan.index_of(target)].address
+    return Test(
+        series=_series(target, address, distinct, options),
+        rounds=lambda should_stop: from_nodes(mesh, plan, options, should_stop=should_stop),
+    )
+
+
+def _series(target: str, address: str, sources: list[str], options: SeriesOptions) -> Series:
+    return Series(
+        target=target,
+        address=address,
+        sources=sources,
+        options=options,
+        started_at=datetime.now(timezone.utc),
+    )
+
+
+def _measure(prepared: Test, as_json: bool) -> None:
+    """Measure to the end or to Ctrl-C, and show it as it comes."""
+    series, console = prepared.series, out()
+    with _signals(series):
+        if console.is_terminal and not as_json:
+            view = LiveView(series, console)
+
+            def should_stop() -> bool:
+                view.tick()
+                return series.interrupted
+
+            with view.live:
+                for one in prepared.rounds(should_stop):
+                    series.add(one)
+                    view.add()
+            console.print(headline(series), style="bold")
+            console.print(results(series, console.width))
+            return
+        if not as_json:
+            err().print(f"{headline(series)}, {series.options.rounds} rounds")
+        for one in prepared.rounds(lambda: series.interrupted):
+            series.add(one)
+            click.echo(json.dumps(one.to_json()) if as_json else round_line(one))
+    if not as_json:
+        for source in series.sources:
+            click.echo(summary_line(series, source))
+
+
+@contextlib.contextmanager
+def _signals(series: Series) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the test in an orderly way; a second Ctrl-C ends it at once."""
+
+    def note(number: int, _frame: object) -> None:
+        series.interrupted = True
+        signal.signal(number, before[number])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save(series: Series, folder: Path, *, plot: bool, as_json: bool) -> None:
+    """Write the files, the data first; what cannot be written goes to stdout."""
+    if not any(series.arrived.values()):
+        err().print("no round was finished, so there is nothing to write")
+        return
+    stem = _free_stem(series, folder)
+    data = json.dumps(series.to_json(), allow_nan=False)
+    path = folder / f"{stem}.json"
+    try:
+        _write(path, lambda part: part.write_text(data + "\n", encoding="utf-8"))
+        err().print(f"data in {path.resolve()}")
+        if plot:
+            path = folder / f"{stem}.png"
+            _write(path, lambda part: draw(series, part))
+            err().print(f"picture in {path.resolve()}")
+    except OSError as exc:
+        if not as_json and path.suffix == ".json":
+            click.echo(data)
+        raise ConfigError(f"file ({path}) cannot be written: {exc.strerror}") from exc
+
+
+def _free_stem(series: Series, folder: Path) -> str:
+    """Name the files by the second in which the test began, or the next one that is free."""
+    epoch = int(series.started_at.timestamp())
+    while (folder / f"{file_stem(series.target, epoch)}.json").exists():
+        epoch += 1
+    return file_stem(series.target, epoch)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
