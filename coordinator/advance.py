@@ -26,11 +26,16 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
 
 
-def advance(connection: redis.Redis, run_id: str) -> None:
+def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> None:
     """
     Do what is due in a run: publish the rows of lost sources, begin the next phase, close it.
 
     Safe to call at any time, from anywhere, any number of times.
+
+    Args:
+        connection: To a Redis.
+        run_id: The run.
+        patient: Where no node was heard for long it was Redis that was away: wait for them.
 
     Raises:
         StreamFull: There is no room for a row that must say what became of a pair.
@@ -45,7 +50,7 @@ def advance(connection: redis.Redis, run_id: str) -> None:
     elif run.cancelled:
         _end_cancelled(connection, run)
     else:
-        _carry_on(connection, run)
+        _carry_on(connection, run, patient)
 
 
 def cancel(connection: redis.Redis, run_id: str) -> None:
@@ -74,9 +79,11 @@ def _end_cancelled(connection: redis.Redis, run: Run) -> None:
     _close(connection, run, "cancelled")
 
 
-def _carry_on(connection: redis.Redis, run: Run) -> None:
+def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     missing = missing_pairs(connection, run, run.phase)
-    if missing:
+    # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
+    # had time to report.
+    if missing and not (patient and newest_heartbeat_s(connection) > wire.ALIVE_S * 2 / 3):
         missing = _settle_lost(connection, run, missing)
     if missing:
         _look_again(connection, run)
@@ -84,6 +91,15 @@ def _carry_on(connection: redis.Redis, run: Run) -> None:
         _begin_phase(connection, run, run.phase + 1)
     else:
         _close(connection, run, "done")
+
+
+def newest_heartbeat_s(connection: redis.Redis) -> float:
+    """Give the seconds since any node was heard."""
+    newest = cast(
+        "list[tuple[bytes, float]]",
+        connection.zrange(wire.NODES, 0, 0, desc=True, withscores=True),
+    )
+    return wire.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
 
 
 def missing_pairs(connection: redis.Redis, run: Run, phase: int) -> list[tuple[int, int]]:

@@ -40,7 +40,8 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
     """
     run = read_run(connection, run_id)
     tail = Tail(connection, run)
-    care_at = time.monotonic() + CARE_S
+    begun = time.monotonic()
+    care_at = begun + CARE_S
     total = 0
     while True:
         was_open = run.is_open
@@ -54,7 +55,7 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
         yield Update(run, arrived)
         if time.monotonic() >= care_at:
             care_at = time.monotonic() + CARE_S
-            carry_on_if_overdue(connection, run_id)
+            carry_on_if_overdue(connection, run_id, time.monotonic() - begun)
 
 
 class Tail:
@@ -77,11 +78,18 @@ class Tail:
         return [m for _, m in measurements_in(entries, self.run, log_bad)]
 
 
-def carry_on_if_overdue(connection: redis.Redis, run_id: str) -> None:
-    """Carry the run on if it is overdue and no node has done so."""
+def carry_on_if_overdue(
+    connection: redis.Redis, run_id: str, watched_s: float = 0.0
+) -> None:
+    """
+    Carry the run on if it is overdue and no node has done so.
+
+    Who has watched for less than nodes may be silent cannot tell a dead mesh from a Redis that
+    was away, and waits.
+    """
     due = connection.zscore(wire.RUNS_OPEN, run_id)
     if due is not None and due < wire.redis_seconds(connection):
         try:
-            advance(connection, run_id)
+            advance(connection, run_id, patient=watched_s < wire.ALIVE_S)
         except StreamFull:
             return

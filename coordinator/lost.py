@@ -23,6 +23,11 @@ from worker.rows import Row
 QUIET_S = 30.0
 
 
+MARGIN_S = 2.0
+#: A row whose process dies each time must end, too; one that is handed back a few times goes on.
+MAX_ATTEMPTS = 10
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowState:
     """
@@ -37,6 +42,7 @@ class RowState:
         job: RQ's status of the row's job; None when RQ has forgotten it.
         in_queue: The job waits in the source's queue.
         served: A live RQ worker listens on that queue.
+        attempts: How often it was enqueued.
         unserved_s: Since it was first seen that none does; None when it was not.
     """
 
@@ -48,6 +54,7 @@ class RowState:
     job: str | None
     in_queue: bool
     served: bool
+    attempts: int
     unserved_s: float | None
 
 
@@ -75,11 +82,12 @@ def judge(row: RowState) -> Hope | Lost:
     if row.quiet_s is None:
         return _judge_waiting(row)
     if row.restarted:
-        return Hope.ENQUEUE
-    if row.job == "failed":
-        return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
+        return _again(row)
     if row.outbox_bytes:
         return Hope.WAIT
+    # A heartbeat since then would have told of results that wait on the disk.
+    if row.job == "failed" and row.quiet_s > wire.HEARTBEAT_S + MARGIN_S:
+        return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
     if row.quiet_s > QUIET_S:
         error = f"the sweep of {row.name} gave no sign of life for {row.quiet_s:.0f} s"
         return Lost(Outcome.SOURCE_LOST, error)
@@ -94,7 +102,14 @@ def _judge_waiting(row: RowState) -> Hope | Lost:
             return Lost(Outcome.SOURCE_LOST, f"the prober of {row.name} does not answer")
     # A job that is neither in its queue nor begun was lost with the process that had just taken
     # it, or with Redis' memory. Should it begin after all, its pairs are still published once.
-    return Hope.WAIT if row.in_queue or row.job == "started" else Hope.ENQUEUE
+    return Hope.WAIT if row.in_queue or row.job == "started" else _again(row)
+
+
+def _again(row: RowState) -> Hope | Lost:
+    if row.attempts >= MAX_ATTEMPTS:
+        error = f"the sweep of {row.name} was lost {row.attempts} times; see its log"
+        return Lost(Outcome.CRASHED, error)
+    return Hope.ENQUEUE
 
 
 def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
@@ -104,7 +119,13 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     pipeline = connection.pipeline(transaction=False)
     for row in rows:
         place = (row.phase, row.performer)
-        marks_of = (wire.job_field, wire.started_field, wire.seen_field, wire.unserved_field)
+        marks_of = (
+            wire.job_field,
+            wire.started_field,
+            wire.seen_field,
+            wire.unserved_field,
+            wire.attempts_field,
+        )
         pipeline.hmget(key, [field(*place) for field in marks_of])
         pipeline.zscore(wire.NODES, row.name)
         pipeline.hmget(wire.node_key(row.name), ["since", "outbox"])
@@ -124,7 +145,7 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
 
 
 def _state(row: Row, now: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
-    (_, started, sign, unserved), seen, (since, outbox), _ = marks
+    (_, started, sign, unserved, attempts), seen, (since, outbox), _ = marks
     status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
     return RowState(
         name=row.name,
@@ -135,5 +156,6 @@ def _state(row: Row, now: float, marks: Sequence[Any], job: Sequence[Any]) -> Ro
         job=status.decode() if status else None,
         in_queue=place is not None,
         served=workers > 0,
+        attempts=int(attempts or 0),
         unserved_s=None if unserved is None else now - float(unserved),
     )

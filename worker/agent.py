@@ -16,9 +16,11 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import redis
@@ -64,6 +66,7 @@ class Agent:
         self.make_allow_list = make_allow_list
         # Shared with every child; a lock would be held by whom a signal interrupts.
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
+        self.owns_name = True
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
         self.iperf3 = find_iperf3()
@@ -89,7 +92,7 @@ class Agent:
         self._start_children()
         logger.info("node %s at %s is ready", self.settings.name, self.record["address"])
         self._supervise(connection)
-        self._stop(connection)
+        self._stop()
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
         address = self.settings.address or _local_address(connection)
@@ -182,7 +185,11 @@ class Agent:
                 child.keep_alive()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + wire.HEARTBEAT_S
-                self._heartbeat(connection)
+                try:
+                    with _stoppable():
+                        self._heartbeat(connection)
+                except _StopAsked:
+                    self.stopping.value = 1
 
     def _heartbeat(self, connection: redis.Redis) -> None:
         try:
@@ -190,6 +197,7 @@ class Agent:
             overdue = self._beat(connection)
             if overdue is None:
                 logger.error("another node took the name %s; this one stops", self.settings.name)
+                self.owns_name = False
                 self.stopping.value = 1
                 return
             for run in {*overdue, *finished}:
@@ -198,12 +206,21 @@ class Agent:
             reason = wire.without_secrets(str(exc), self.settings.redis_url)
             logger.warning("heartbeat not sent: %s", reason)
 
-    def _stop(self, connection: redis.Redis) -> None:
+    def _stop(self) -> None:
         for child in self.children:
             child.ask_to_stop()
         deadline = time.monotonic() + STOP_GRACE_S
         for child in self.children:
             child.stop_by(deadline)
+        if self.owns_name:
+            self._deregister()
+        logger.info("node %s stopped", self.settings.name)
+
+    def _deregister(self) -> None:
+        # The last seconds of the ten: one try, and what a heartbeat left half-done is not used.
+        connection = wire.connect(
+            self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
+        )
         try:
             pipeline = connection.pipeline()
             pipeline.hdel(wire.node_key(self.settings.name), "owner")
@@ -211,7 +228,26 @@ class Agent:
             pipeline.execute()
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)
-        logger.info("node %s stopped", self.settings.name)
+
+
+class _StopAsked(BaseException):
+    """SIGTERM or SIGINT came while a heartbeat waited for Redis."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a stop signal end the block: Redis may not answer for longer than a stop may take."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise _StopAsked
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def _lock(settings: AgentSettings) -> IO[str]:

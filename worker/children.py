@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 
 import redis
-from rq import Worker
+from redis.client import Pipeline
+from rq import Worker, worker_registration
 from rq.job import Job
 
 from worker import wire
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
-MAX_BACKOFF_S = 30.0
+MAX_BACKOFF_S = 5.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -45,6 +46,17 @@ class QuietWorker(Worker):
 
     def unsubscribe(self) -> None:
         """Nothing was opened."""
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Refresh the whole registration: Redis may have lost its data since."""
+        if pipeline is not None or self.birth_date is None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline() as own:
+            super().heartbeat(timeout, own)
+            own.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, own)
+            own.execute()
 
     def handle_work_horse_killed(self, job: Job, *_details: object) -> None:
         """Have the run carried on at once: what this row did not measure is `crashed`."""
@@ -106,6 +118,8 @@ class Child:
 
     def _work(self, supervisor: int) -> None:
         _die_with(supervisor)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = wire.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
         try:

@@ -41,6 +41,8 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         return
     if row.name != context.name:
         raise WireError(f"row {performer} of run {run} belongs to {row.name}")
+    # Read before the row counts as begun: should Redis go away here, it is enqueued again.
+    pairs, strangers = _split_registered(connection, row, row.not_done(connection))
     offset_ms = begin(connection, row)
     if offset_ms is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
@@ -53,7 +55,9 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         seen_field=wire.seen_field(phase, performer),
         extra={} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)},
     ) as publisher:
-        _measure(context, connection, row, publisher)
+        for pair, error in strangers.items():
+            publisher.put(row.finding(pair, Outcome.DENIED, error))
+        _measure(context, connection, row, pairs, publisher)
     if context.should_stop():
         _hand_back(connection, row)
 
@@ -66,11 +70,12 @@ def _hand_back(connection: redis.Redis, row: Row) -> None:
 
 
 def _measure(
-    context: NodeContext, connection: redis.Redis, row: Row, publisher: Publisher
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    pairs: Pairs,
+    publisher: Publisher,
 ) -> None:
-    pairs, strangers = _split_registered(connection, row, row.not_done(connection))
-    for pair, error in strangers.items():
-        publisher.put(row.finding(pair, Outcome.DENIED, error))
     started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
 
     def should_stop() -> bool:

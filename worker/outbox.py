@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 #: A script holds every locker in the fleet: 10 entries stay well within a millisecond.
 BATCH = 10
-#: Frame: 4 bytes of length, 4 bytes of CRC-32, msgpack of [bit, stream fields].
-HEADER_BYTES = 8
+#: Frame: a mark, 4 bytes of length, 4 bytes of CRC-32, msgpack of [bit, stream fields]. The mark is
+#: where reading goes on after a record that a crash has torn: others may have been added behind it.
+MARK = b"\x89PZM"
+HEADER_BYTES = len(MARK) + 8
 #: Beyond this the oldest results lose their samples; beyond twice this nothing more is kept.
 MAX_OUTBOX_BYTES = 32 * 1024 * 1024
 #: Lists of single values in a record's detail, given up first when the disk share is used up.
@@ -115,7 +117,7 @@ class Outbox:
         except (redis.RedisError, StreamFull) as exc:
             reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
             logger.warning("%d results kept in the outbox: %s", len(letters), reason)
-            self._append(letters)
+            self.keep(letters)
             return False
 
     def resend(self, connection: redis.Redis) -> list[str]:
@@ -128,22 +130,25 @@ class Outbox:
         if not self.waiting_bytes():
             return []
         completed = []
-        with self._locked():
-            waiting = list(_frames(self.path.read_bytes()))
-            sent = 0
-            try:
-                for batch in _batches(waiting):
-                    if publish(connection, batch):
-                        completed.append(batch[0].measurement.run)
-                    sent += len(batch)
-            except (redis.RedisError, StreamFull) as exc:
-                logger.info("outbox waits with %d results: %r", len(waiting) - sent, exc)
-            if sent:
-                self._replace(waiting[sent:])
-                logger.info("outbox sent %d results, %d wait", sent, len(waiting) - sent)
+        waiting = list(_frames(self.path.read_bytes()))
+        sent = 0
+        # Not under the lock: while Redis does not answer, sweeps go on adding results.
+        try:
+            for batch in _batches(waiting):
+                if publish(connection, batch):
+                    completed.append(batch[0].measurement.run)
+                sent += len(batch)
+        except (redis.RedisError, StreamFull) as exc:
+            logger.info("outbox waits with %d results: %r", len(waiting) - sent, exc)
+        if sent or not waiting:  # nothing whole is left: damaged bytes go, too
+            with self._locked():
+                left = list(_frames(self.path.read_bytes()))[sent:]
+                self._replace(left)
+            logger.info("outbox sent %d results, %d wait", sent, len(left))
         return completed
 
-    def _append(self, letters: Sequence[Letter]) -> None:
+    def keep(self, letters: Sequence[Letter]) -> None:
+        """Put results on the disk; the next heartbeat that reaches Redis sends them."""
         data = b"".join(_frame(letter) for letter in letters)
         try:
             with self._locked():
@@ -203,18 +208,23 @@ def _without_samples(measurement: Measurement) -> Measurement:
 
 def _frame(letter: Letter) -> bytes:
     body = msgpack.packb([letter.bit, letter.measurement.to_fields()])
-    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + bytes(body)
+    return MARK + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + bytes(body)
 
 
 def _frames(data: bytes) -> Iterator[Letter]:
-    """Yield what is whole; a torn or damaged record ends it, as lengths mean nothing after it."""
+    """Yield what is whole; after a torn or damaged record go on at the next mark."""
     at = 0
     while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
+        head = data[at : at + HEADER_BYTES]
+        size = int.from_bytes(head[4:8], "big")
         body = data[at + HEADER_BYTES : at + HEADER_BYTES + size]
-        if len(body) < size or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big"):
-            logger.error("outbox: %d damaged bytes at its end are given up", len(data) - at)
-            return
+        whole = head.startswith(MARK) and len(body) == size
+        if not whole or zlib.crc32(body) != int.from_bytes(head[8:], "big"):
+            after = data.find(MARK, at + 1)
+            after = len(data) if after < 0 else after
+            logger.error("outbox: %d damaged bytes are given up", after - at)
+            at = after
+            continue
         try:
             bit, fields = msgpack.unpackb(body)
             yield Letter(bit, Measurement.from_fields(_as_bytes(fields)))

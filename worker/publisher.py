@@ -19,7 +19,7 @@ import redis
 
 from worker import wire
 from worker.measurement import Measurement
-from worker.outbox import BATCH, Letter, Outbox
+from worker.outbox import BATCH, Letter, Outbox, StreamFull, publish
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Publisher:
         self.connection, self.outbox, self.run = connection, outbox, run
         self.bit_of, self.seen_field, self.extra = bit_of, seen_field, extra
         self.stopped = threading.Event()
+        self.is_away = False
         self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -91,7 +92,7 @@ class Publisher:
             batch, open_ = self._take(look_at)
             if batch:
                 self._send(batch)
-            if time.monotonic() >= look_at:
+            if open_ and time.monotonic() >= look_at:
                 self._look()
                 look_at = time.monotonic() + LOOK_S
 
@@ -113,8 +114,20 @@ class Publisher:
 
     def _send(self, batch: list[Measurement]) -> None:
         letters = [Letter(self.bit_of(one), one) for one in batch]
+        if self.is_away:
+            # Each try would take as long as the last; the job would be over before the batches.
+            self.outbox.keep(letters)
+            return
         try:
-            if self.outbox.post(self.connection, letters):
+            complete = publish(self.connection, letters)
+        except (redis.RedisError, StreamFull) as exc:
+            reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
+            logger.warning("%d results kept in the outbox: %s", len(letters), reason)
+            self.is_away = isinstance(exc, redis.RedisError)
+            self.outbox.keep(letters)
+            return
+        try:
+            if complete:
                 wire.enqueue_advance(self.connection, self.run)
         except redis.RedisError as exc:
             # The results are in; the overdue run is seen by the next heartbeat.
@@ -127,5 +140,7 @@ class Publisher:
                 return
             now = wire.redis_seconds(self.connection)
             self.connection.hset(wire.run_key(self.run), self.seen_field, repr(now))
+            self.is_away = False
         except redis.RedisError as exc:
+            self.is_away = True
             logger.debug("no sign of life: %s", exc)

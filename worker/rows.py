@@ -133,7 +133,9 @@ def enqueue_row(
         timeout_s=row.timeout_s,
         at_front=at_front,
     )
-    pipeline.hset(wire.run_key(row.run), wire.job_field(row.phase, row.performer), job_id)
+    key, place = wire.run_key(row.run), (row.phase, row.performer)
+    pipeline.hset(key, wire.job_field(*place), job_id)
+    pipeline.hincrby(key, wire.attempts_field(*place), 1)
 
 
 def hand_back(connection: redis.Redis, row: Row) -> None:

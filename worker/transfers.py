@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgpack
 import redis
@@ -34,6 +34,7 @@ from worker.turns import Keeper, Turns
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Options = ThroughputOptions | UdpOptions
 ShouldStop = Callable[[], bool]
 
@@ -70,7 +71,7 @@ def transfers(
         for one in row.plan.encounters(row.probe, row.performer)
         if wanted & set(one.pairs)
     }
-    refused = _own_refusal(context, connection, row)
+    refused = patiently(lambda: _own_refusal(context, connection, row), should_stop)
     if refused is not None:
         for one in encounters.values():
             yield from _findings(row, one, *refused)
@@ -92,7 +93,10 @@ def _take_turns(
     encounters: Mapping[str, Encounter],
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
-    ends = read_ends(connection, [row.name, *encounters])
+    ends = patiently(lambda: read_ends(connection, [row.name, *encounters]), should_stop)
+    idle_ms = patiently(lambda: _idle_rtts(connection, row), should_stop)
+    if ends is None or idle_ms is None:
+        return
     tests = max((len(one.tests) for one in encounters.values()), default=1)
     cost = row.plan.transfer(row.probe).worst_case_bytes or 0
     turns = Turns(
@@ -102,7 +106,6 @@ def _take_turns(
         reserve_bytes=tests * cost,
         should_stop=should_stop,
     )
-    idle_ms = _idle_rtts(connection, row)
     told = 0
     while (lease := patiently(turns.take, should_stop)) or told < len(turns.over_budget):
         for name in turns.over_budget[told:]:
@@ -116,13 +119,13 @@ def _take_turns(
             yield from found
 
 
-def patiently(call: Callable[[], Lease | None], should_stop: ShouldStop) -> Lease | None:
+def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None:
     """Call until Redis answers; None when told to stop meanwhile."""
     while True:
         try:
             return call()
         except AWAY as exc:
-            logger.warning("Redis is away, the next test waits for it: %s", exc)
+            logger.warning("Redis is away, tests wait for it: %s", exc)
             if should_stop():
                 return None
             time.sleep(AWAY_S)

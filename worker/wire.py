@@ -83,6 +83,11 @@ def seen_field(phase: int, performer: int) -> str:
     return f"seen:{phase}:{performer}"
 
 
+def attempts_field(phase: int, performer: int) -> str:
+    """Give the run hash's field that counts how often a row was enqueued."""
+    return f"attempts:{phase}:{performer}"
+
+
 def rtt_field(source: int) -> str:
     """Give the run hash's field of a source's idle round-trip times: msgpack, ms by target."""
     return f"rtt:{source}"
@@ -246,20 +251,28 @@ def enqueue_advance(connection: redis.Redis, run: str) -> None:
     pipeline.execute()
 
 
-def connect(url: str, *, socket_timeout_s: float = 15.0) -> redis.Redis:
+def connect(
+    url: str,
+    *,
+    socket_timeout_s: float = 8.0,
+    connect_timeout_s: float = 4.0,
+    retries: int = 1,
+) -> redis.Redis:
     """
-    Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 30 s.
+    Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
+
+    redis-py retries the connect within each retry of the command: one retry is up to four connects.
 
     Raises:
         ConfigError: The URL is not a Redis URL.
     """
     options: dict[str, Any] = {
         "socket_timeout": socket_timeout_s,
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), 2),
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
     }
     try:
         if urlsplit(url).scheme != "unix":
-            options |= _tcp_options()
+            options |= _tcp_options(connect_timeout_s)
         return redis.Redis.from_url(url, **options)
     except ValueError as exc:
         raise ConfigError(
@@ -267,7 +280,7 @@ def connect(url: str, *, socket_timeout_s: float = 15.0) -> redis.Redis:
         ) from exc
 
 
-def _tcp_options() -> dict[str, Any]:
+def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
     keepalive = {
         "TCP_KEEPIDLE": 10,
         "TCP_KEEPINTVL": 5,
@@ -275,7 +288,7 @@ def _tcp_options() -> dict[str, Any]:
         "TCP_USER_TIMEOUT": 20_000,
     }
     return {
-        "socket_connect_timeout": 5.0,
+        "socket_connect_timeout": connect_timeout_s,
         "socket_keepalive": True,
         "socket_keepalive_options": {
             getattr(socket, name): value

@@ -82,7 +82,7 @@ def worker(
 
     def allow_list(context: NodeContext) -> AllowList:
         def carry_on(run: str) -> None:
-            advance(wire.connect(context.redis_url), run)
+            advance(wire.connect(context.redis_url), run, patient=True)
 
         return {
             wire.SWEEP: functools.partial(sweep, context),

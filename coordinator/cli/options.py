@@ -110,17 +110,18 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ConfigError(f"settings file ({path}) cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"settings file ({path}) is not TOML: {exc}") from exc
+    return found
 
 
 def _table(path: Path, command: str, table: Any, known: set[str]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings file ({path}): [{command}] must be a table")
-    found = {_PARAMETERS.get(key, key): value for key, value in table.items()}
+    found: dict[str, Any] = {_PARAMETERS.get(key, key): value for key, value in table.items()}
     if strange := found.keys() - known:
         raise ConfigError(
             f"settings file ({path}): [{command}] has no option {', '.join(sorted(strange))}"

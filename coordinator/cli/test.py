@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import click
 import redis
@@ -21,9 +20,12 @@ from coordinator.cli.options import json_option, names, redis_option
 from coordinator.cli.screen import err, out
 from coordinator.cli.series_view import LiveView, headline, results, round_line, summary_line
 from coordinator.mesh import Mesh
-from coordinator.plot import check_matplotlib, draw
-from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here, from_nodes, plan_rounds
-from coordinator.series import Round, Series, SeriesOptions, file_stem
+from coordinator.node_rounds import from_nodes, plan_rounds
+from coordinator.plot import check_matplotlib
+from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here
+from coordinator.series import Round, Series
+from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder, save, usable
+from coordinator.series_options import SeriesOptions
 from worker import wire
 from worker.errors import ConfigError, RunIncomplete, ToolError
 from worker.options import ThroughputOptions
@@ -33,14 +35,12 @@ from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3, why_unable
 
 DEFAULT = SeriesOptions()
-#: Where PTZJEPA keeps what outlives a container.
-PERSISTENCE = Path("/persistence")
 #: A source's failures are one line each; more than this are no longer read.
 MAX_FAILURES_SAID = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class Prepared:
     """A test that may begin: what is asked, and how its rounds are measured."""
 
     series: Series
@@ -117,7 +117,7 @@ def test(
     options = SeriesOptions(
         duration_s=duration, interval_s=interval, count=count, throughput=tests
     )
-    folder = _usable(folder or default_folder())
+    folder = usable(folder or default_folder())
     if nodes:
         if port is not None:
             raise ConfigError("port is for a test from here; nodes choose ports of their own")
@@ -143,23 +143,6 @@ def test(
         raise RunIncomplete("; ".join(said))
 
 
-def default_folder() -> Path:
-    """Give `/persistence` where it can be written, else the current folder."""
-    usable = PERSISTENCE.is_dir() and os.access(PERSISTENCE, os.W_OK | os.X_OK)
-    return PERSISTENCE if usable else Path()
-
-
-def _usable(folder: Path) -> Path:
-    """Make the folder if need be, and a file in it: a right to write is no room to write."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"ptzmesh")
-    except OSError as exc:
-        raise ConfigError(f"out ({folder}) cannot be written: {exc.strerror}") from exc
-    return folder
-
-
 def _node_address(redis_url: str, target: str) -> str | None:
     """Ask Redis for the address of the node of that name; None when it knows none."""
     if ping.is_literal(target) or not wire.NAME.fullmatch(target):
@@ -175,7 +158,7 @@ def _node_address(redis_url: str, target: str) -> str | None:
     return found.decode() if isinstance(found, bytes) else None
 
 
-def _here_test(target: str, address: str | None, options: SeriesOptions, port: int) -> Test:
+def _here_test(target: str, address: str | None, options: SeriesOptions, port: int) -> Prepared:
     host = wire.valid_address(address or target)
     literal, _ = ping.resolve([PlannedNode(name=target, address=host)])
     if not literal:
@@ -189,7 +172,7 @@ def _here_test(target: str, address: str | None, options: SeriesOptions, port: i
         if obstacle is not None:
             raise ToolError(obstacle)
     source, node = socket.gethostname(), PlannedNode(name=target, address=literal[0][1])
-    return Test(
+    return Prepared(
         series=_series(target, node.address, [source], options),
         rounds=lambda should_stop: from_here(
             source, node, options, iperf3=iperf3, port=port, should_stop=should_stop
@@ -199,12 +182,12 @@ def _here_test(target: str, address: str | None, options: SeriesOptions, port: i
 
 def _nodes_test(
     redis_url: str, sources: tuple[str, ...], target: str, options: SeriesOptions
-) -> Test:
+) -> Prepared:
     distinct = list(dict.fromkeys(sources))
     mesh = Mesh(redis_url)
     plan = plan_rounds(mesh, distinct, target, options)
     address = plan.nodes[plan.index_of(target)].address
-    return Test(
+    return Prepared(
         series=_series(target, address, distinct, options),
         rounds=lambda should_stop: from_nodes(mesh, plan, options, should_stop=should_stop),
     )
@@ -220,7 +203,7 @@ def _series(target: str, address: str, sources: list[str], options: SeriesOption
     )
 
 
-def _measure(prepared: Test, as_json: bool) -> None:
+def _measure(prepared: Prepared, as_json: bool) -> None:
     """Measure to the end or to Ctrl-C, and show it as it comes."""
     series, console = prepared.series, out()
     with _signals(series):
@@ -256,7 +239,7 @@ def _signals(series: Series) -> Iterator[None]:
         series.interrupted = True
         signal.signal(number, before[number])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, note)
     try:
@@ -267,40 +250,14 @@ def _signals(series: Series) -> Iterator[None]:
 
 
 def _save(series: Series, folder: Path, *, plot: bool, as_json: bool) -> None:
-    """Write the files, the data first; what cannot be written goes to stdout."""
     if not any(series.arrived.values()):
-        err().print("no round was finished, so there is nothing to write")
+        if series.interrupted:
+            err().print("no round was finished, so there is nothing to write")
         return
-    stem = _free_stem(series, folder)
-    data = json.dumps(series.to_json(), allow_nan=False)
-    path = folder / f"{stem}.json"
     try:
-        _write(path, lambda part: part.write_text(data + "\n", encoding="utf-8"))
-        err().print(f"data in {path.resolve()}")
-        if plot:
-            path = folder / f"{stem}.png"
-            _write(path, lambda part: draw(series, part))
-            err().print(f"picture in {path.resolve()}")
-    except OSError as exc:
-        if not as_json and path.suffix == ".json":
-            click.echo(data)
-        raise ConfigError(f"file ({path}) cannot be written: {exc.strerror}") from exc
-
-
-def _free_stem(series: Series, folder: Path) -> str:
-    """Name the files by the second in which the test began, or the next one that is free."""
-    epoch = int(series.started_at.timestamp())
-    while (folder / f"{file_stem(series.target, epoch)}.json").exists():
-        epoch += 1
-    return file_stem(series.target, epoch)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        for what, path in save(series, folder, plot=plot):
+            err().print(f"{what} in {path.resolve()}")
+    except DataNotWritten:
+        if not as_json:  # where each round has been printed already
+            click.echo(json.dumps(series.to_json()))
         raise

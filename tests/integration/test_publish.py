@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from coordinator.embedded import EmbeddedServer
-from coordinator.runs import read_run, start
+from coordinator.runs import read_run, start, stream_position
 from worker import wire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Letter, Outbox, StreamFull, publish
@@ -97,10 +97,10 @@ def test_only_what_every_collector_has_is_trimmed(connection: redis.Redis) -> No
     connection.xgroup_create(wire.RESULTS, "slow", ids[249])
     connection.hset(wire.LIMITS, "stream_entries", 490)
     publish(connection, letters(run)[:1])
-    left = [stream_id for stream_id, _ in connection.xrange(wire.RESULTS)]
-    assert left[0] <= ids[249]  # nothing that the slow one has not got
-    assert left[0] > ids[0]  # and yet there is room again
-    assert left[-1] > ids[-1]
+    left = [stream_position(stream_id) for stream_id, _ in connection.xrange(wire.RESULTS)]
+    assert left[0] <= stream_position(ids[249])  # nothing that the slow one has not got
+    assert left[0] > stream_position(ids[0])  # and yet there is room again
+    assert left[-1] > stream_position(ids[-1])
 
 
 def test_pending_entries_are_not_trimmed(connection: redis.Redis) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.lost import QUIET_S, Hope, Lost, RowState, judge
+from coordinator.lost import MAX_ATTEMPTS, QUIET_S, Hope, Lost, RowState, judge
 from worker import wire
 from worker.measurement import Outcome
 
@@ -23,6 +23,7 @@ def row(**fields: Any) -> RowState:
         "job": "queued",
         "in_queue": True,
         "served": True,
+        "attempts": 1,
         "unserved_s": None,
     }
     return RowState(**{**usual, **fields})
@@ -53,7 +54,8 @@ def test_quiet_sweep_whose_results_wait_on_disk_is_waited_for() -> None:
 
 
 def test_sweep_that_failed_is_crashed() -> None:
-    verdict = judge(row(quiet_s=1.0, job="failed", in_queue=False))
+    assert judge(row(quiet_s=1.0, job="failed", in_queue=False)) is Hope.WAIT
+    verdict = judge(row(quiet_s=wire.HEARTBEAT_S + 3, job="failed", in_queue=False))
     assert isinstance(verdict, Lost)
     assert verdict.outcome is Outcome.CRASHED
 
@@ -71,3 +73,9 @@ def test_queue_that_nobody_serves_is_given_time_then_lost() -> None:
     assert judge(row(served=False)) is Hope.MARK_UNSERVED
     assert judge(row(served=False, unserved_s=ALIVE - 1.0)) is Hope.WAIT
     assert isinstance(judge(row(served=False, unserved_s=ALIVE + 1.0)), Lost)
+
+
+def test_row_whose_process_dies_each_time_ends_as_crashed() -> None:
+    verdict = judge(row(job=None, in_queue=False, attempts=MAX_ATTEMPTS))
+    assert isinstance(verdict, Lost)
+    assert verdict.outcome is Outcome.CRASHED
