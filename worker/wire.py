@@ -334,26 +334,43 @@ def check_server(connection: redis.Redis, url: str) -> None:
         info = connection.info()
     except redis.RedisError as exc:
         raise unavailable(exc, where) from exc
+    reason = objection(info)
+    if reason is not None:
+        raise RedisUnavailable(f"Redis at {where} {reason}")
+
+
+def objection(info: Mapping[str, Any]) -> str | None:
+    """
+    Say why a mesh cannot live on a server of which this is the INFO; None when it can.
+
+    >>> objection({"redis_version": "6.0.16"})
+    'is version 6.0.16; ptzmesh needs 6.2 or newer'
+    >>> objection({"redis_version": "6.2.0", "maxmemory_policy": "volatile-lru"})
+    """
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < MIN_REDIS:
-        raise RedisUnavailable(f"Redis at {where} is version {version}; ptzmesh needs 6.2 or newer")
+        return f"is version {version}; ptzmesh needs 6.2 or newer"
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy.startswith("allkeys-"):
-        raise RedisUnavailable(
-            f"Redis at {where} has maxmemory-policy {policy}, which may evict results and lockers; "
+        return (
+            f"has maxmemory-policy {policy}, which may evict results and lockers; "
             "set it to noeviction"
         )
+    return None
 
 
 def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
     """Turn redis-py's error into one line that says what to do."""
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
     if isinstance(exc, redis.exceptions.OutOfMemoryError) or "OOM" in text:
-        return RedisUnavailable(f"Redis at {where} is full: {text}; free memory or raise maxmemory")
+        return RedisUnavailable(
+            f"Redis at {where} is full: it uses its maxmemory; free memory or raise maxmemory"
+        )
     refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
     if isinstance(exc, refused) or "NOAUTH" in text or "WRONGPASS" in text:
         return RedisUnavailable(
-            f"Redis at {where} refused us: {text}; check the password in PTZMESH_REDIS_URL"
+            f"Redis at {where} refused us: no password, a wrong one, or a user without the right; "
+            "check PTZMESH_REDIS_URL"
         )
     return RedisUnavailable(
         f"Redis at {where} does not answer: {text}; check that it runs and --redis names it"

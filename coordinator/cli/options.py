@@ -121,7 +121,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _table(path: Path, command: str, table: Any, known: set[str]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings file ({path}): [{command}] must be a table")
-    found: dict[str, Any] = {_PARAMETERS.get(key, key): value for key, value in table.items()}
+    found = {str(_PARAMETERS.get(key, key)): value for key, value in table.items()}
     if strange := found.keys() - known:
         raise ConfigError(
             f"settings file ({path}): [{command}] has no option {', '.join(sorted(strange))}"

@@ -118,7 +118,7 @@ def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     made.add_column("source", no_wrap=True)
     mbps = ["Mbit/s"] if series.options.throughput else []
-    for name in ("RTT ms", "lost", *mbps, "mean", "max", "all lost"):
+    for name in ("last ms", "lost", *mbps, "mean ms", "max ms", "all lost"):
         made.add_column(name, justify="right", no_wrap=True)
     if last:
         made.add_column("last rounds", no_wrap=True)
