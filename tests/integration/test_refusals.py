@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from integration.nodes import cli
 
 from coordinator.embedded import EmbeddedServer
+from integration.nodes import cli
 from worker import wire
 
 pytestmark = pytest.mark.redis
