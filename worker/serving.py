@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import time
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import redis
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 #: The client connects at once; this is for a path whose handshake takes seconds.
 IDLE_S = 15.0
+#: How often it is asked whether the test is still wanted; a responder that waits for a client that
+#: never comes answers nobody else.
+HELD_LOOK_S = 1.0
 #: The server may outlive the client's own deadline by this.
 MARGIN_S = 5.0
 #: The word is of no use to anybody after this long.
@@ -73,7 +78,7 @@ def serve(
         idle_s=IDLE_S,
         deadline_s=deadline_s(options, _rtt(idle_rtt_ms)) + MARGIN_S,
         on_ready=lambda port: _say(connection, key, port=port, version=iperf3.text),
-        should_stop=context.should_stop,
+        should_stop=_Unwanted(context, token.partition(".")[0]),
         max_mbps=context.policy.max_bitrate_mbps,
     )
     if ended.port is None:
@@ -82,6 +87,32 @@ def serve(
         "serve done run=%s probe=%s asker=%s outcome=%s %s",
         run, row.probe, row.name, ended.outcome.value, ended.error,
     )  # fmt: skip
+
+
+@dataclass
+class _Unwanted:
+    """Tells whether whoever asked has given up: its lease is released, or has lapsed."""
+
+    context: NodeContext
+    token: str
+    look_at: float = field(default_factory=lambda: time.monotonic() + HELD_LOOK_S)
+
+    def __post_init__(self) -> None:
+        # A silent Redis must not hold up the server's own deadline.
+        self.connection = wire.connect(
+            self.context.redis_url, socket_timeout_s=1.0, connect_timeout_s=1.0, retries=0
+        )
+
+    def __call__(self) -> bool:
+        if self.context.should_stop():
+            return True
+        if time.monotonic() < self.look_at:
+            return False
+        self.look_at = time.monotonic() + HELD_LOOK_S
+        try:
+            return not holds(self.connection, self.context.name, self.token)
+        except redis.RedisError:
+            return False
 
 
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:

@@ -40,6 +40,7 @@ ShouldStop = Callable[[], bool]
 
 #: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
 READY_S = 8.0
+LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: What passes by itself, and how often it is tried again.
 AWAY = (redis.ConnectionError, redis.TimeoutError)
 AWAY_S = 1.0
@@ -114,8 +115,9 @@ def _take_turns(
         told = len(turns.over_budget)
         if lease is not None:
             one = encounters[lease.target]
-            found = _meet(context, connection, row, one, lease, idle_ms, should_stop)
-            _give_up(turns, lease, spent_bytes(found))
+            found, whole = _meet(context, connection, row, one, lease, idle_ms, should_stop)
+            # Of a test that was broken off nobody knows what it moved: its reservation is kept.
+            _give_up(turns, lease, spent_bytes(found) if whole else None)
             yield from found
 
 
@@ -146,9 +148,10 @@ def _meet(
     lease: Lease,
     idle_ms: Mapping[str, float],
     should_stop: ShouldStop,
-) -> list[Measurement]:
-    """Do the tests with one far node, under the lease of both."""
+) -> tuple[list[Measurement], bool]:
+    """Do the tests with one far node, under the lease of both; False when one was broken off."""
     keeper = Keeper(connection, lease)
+    whole = True
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
@@ -158,7 +161,7 @@ def _meet(
         except AWAY as exc:
             answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
         if answer is None:
-            return found
+            return found, whole
         ends = Ends(
             run=row.run, near=near, far=far, port=answer.port, far_version=answer.version or None
         )
@@ -172,11 +175,11 @@ def _meet(
             idle_rtt_ms=idle_ms.get(far.name),
             should_stop=lambda: should_stop() or keeper.lost(),
         )
+        whole = whole and bool(measured)
         if not measured and not should_stop():
-            error = "the lease was lost in the middle of the test: Redis was away for too long"
-            measured = findings(ends, options, Outcome.TARGET_BUSY, error)
+            measured = findings(ends, options, Outcome.TARGET_BUSY, LEASE_LOST)
         found += measured
-    return found
+    return found, whole
 
 
 def _ask(
@@ -191,6 +194,10 @@ def _ask(
 ) -> Answer | None:
     """Ask the far node's responder for a server; None when told to stop."""
     far = row.plan.nodes[encounter.far].name
+    silent_s = wire.silent_s(connection, far)
+    if silent_s > wire.ALIVE_S:
+        error = f"node {far} is silent for {silent_s:.0f} s"
+        return Answer(outcome=Outcome.UNREACHABLE, error=error)
     pipeline = connection.pipeline()
     wire.enqueue(
         connection,
@@ -216,6 +223,8 @@ def _ask(
             return unpack_answer(cast(bytes, said[1]))
         if should_stop():
             return None
+    if keeper.lost():
+        return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
     return Answer(outcome=Outcome.TIMEOUT, error=error)
 

@@ -415,3 +415,9 @@ def run_is_wanted(connection: redis.Redis, run: str) -> bool:
     """Tell whether a run is open and nobody has cancelled it."""
     status, cancelled = connection.hmget(run_key(run), ["status", "cancel"])
     return status == b"running" and cancelled is None
+
+
+def silent_s(connection: redis.Redis, node: str) -> float:
+    """Give the seconds since a node's last heartbeat; infinite when there was none."""
+    seen = connection.zscore(NODES, node)
+    return float("inf") if seen is None else redis_seconds(connection) - seen

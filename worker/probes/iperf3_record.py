@@ -20,6 +20,8 @@ from worker.probes.iperf3_report import Flow, Iperf3Report
 
 Options = ThroughputOptions | UdpOptions
 
+#: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
+BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT)
 #: With so much of a core used, the machine and not the network may set the pace.
 CPU_LIMIT_PCT = 90.0
 
@@ -109,7 +111,8 @@ def spent_bytes(found: Sequence[Measurement]) -> int | None:
     data = 0.0
     for measurement in found:
         intervals = measurement.detail.get("intervals") or []
-        if intervals and measurement.outcome not in (Outcome.OK, Outcome.NO_REPLY):
+        broke = "test_s" in measurement.detail and measurement.outcome in BROKEN
+        if broke or (intervals and measurement.outcome not in (Outcome.OK, Outcome.NO_REPLY)):
             return None
         data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
     return math.ceil(data * WIRE_BYTES_PER_BYTE)

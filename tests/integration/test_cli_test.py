@@ -1,0 +1,373 @@
+"""`ptzmesh test` as a person runs it: from here, and from real nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.embedded import EmbeddedServer
+from integration.nodes import eventually, workers
+from worker import wire
+from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import find_iperf3
+from worker.text import parse_iso_utc
+
+pytestmark = pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+
+PROGRAM = [sys.executable, "/tmp/ptz.py", "test"]
+#: A network of its own, whose loopback answers no echo: nothing outside can answer for it.
+SILENT = [
+    "unshare", "--user", "--map-root-user", "--net", "sh", "-ec",
+    'ip link set lo up; echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all; exec "$@"', "sh",
+]  # fmt: skip
+
+
+def environment(url: str | None) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("PTZMESH_REDIS_URL", "REDIS_URL")}
+    return kept | ({"PTZMESH_REDIS_URL": url} if url else {})
+
+
+def run(
+    folder: Path, *words: str, url: str | None = None, before: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [*(before or []), *PROGRAM, *words]
+    return subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        env=environment(url),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@contextmanager
+def under_way(
+    folder: Path, *words: str, url: str | None = None
+) -> Iterator[tuple[subprocess.Popen[str], list[dict[str, Any]]]]:
+    """Run a test with --json; its rounds come into the list as they are printed."""
+    process = subprocess.Popen(
+        [*PROGRAM, *words, "--json", "--out", str(folder)],
+        env=environment(url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    rounds: list[dict[str, Any]] = []
+
+    def read() -> None:
+        assert process.stdout is not None
+        rounds.extend(json.loads(line) for line in process.stdout)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield process, rounds
+    finally:
+        process.kill()
+        reader.join()
+        process.communicate()
+
+
+def document(folder: Path) -> dict[str, Any]:
+    (found,) = folder.glob("network_test_*.json")
+    loaded: dict[str, Any] = json.loads(found.read_text())
+    return loaded
+
+
+def pictures(folder: Path) -> list[Path]:
+    found = list(folder.glob("network_test_*.png"))
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+    return found
+
+
+# --- from here
+
+
+def test_files_have_the_keys_and_names_of_ptzjepa_s_own_tool(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    began = time.time()
+    done = run(tmp_path, "127.0.0.1", "-d", "3", "-i", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    found = document(tmp_path)
+    assert (found["target"], found["test_duration"], found["interval"]) == ("127.0.0.1", 3, 1)
+    times = [parse_iso_utc(text).timestamp() for text in found["timestamps"]]
+    assert [round(at - times[0]) for at in times] == [0, 1, 2]
+    assert began < times[0] < began + 30
+    assert all(0 < latency < 100 for latency in found["latencies"])
+    assert found["packet_losses"] == [0.0, 0.0, 0.0]
+    (picture,) = pictures(tmp_path)
+    epoch = int(datetime.fromisoformat(found["started_at"].replace("Z", "+00:00")).timestamp())
+    assert picture.name == f"network_test_127_0_0_1_{epoch}.png"
+    assert len(done.stdout.splitlines()) == 4, "a line a round, and one for all"
+
+
+def test_json_lines_are_the_rounds_of_the_file(tmp_path: Path) -> None:
+    words = ("::1", "-d", "2", "-i", "1", "--count", "3", "--no-plot", "--json")
+    done = run(tmp_path, *words, "--out", str(tmp_path))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == document(tmp_path)["series"][0]["rounds"]
+    assert [(one["round"], one["sent"], len(one["rtts_ms"])) for one in lines] == [
+        (0, 3, 3),
+        (1, 3, 3),
+    ]
+    assert pictures(tmp_path) == []
+
+
+def test_target_that_never_answers_is_a_finding(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    if subprocess.run([*SILENT, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a network namespace")
+    words = ("127.0.0.1", "-d", "2", "-i", "1", "--out", str(tmp_path))
+    done = run(tmp_path, *words, before=SILENT)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: 127.0.0.1 never answered")
+    found = document(tmp_path)
+    assert (found["latencies"], found["packet_losses"]) == ([None, None], [100.0, 100.0])
+    assert len(found["timestamps"]) == 2
+    assert len(pictures(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("no-such-host.invalid",),
+        ("--", "-x"),
+        ("-x",),
+        ("224.0.0.1",),
+        ("127.0.0.1", "-d", "0"),
+        ("127.0.0.1", "-i", "0"),
+        ("127.0.0.1", "-d", "soon"),
+        ("127.0.0.1", "--out", "/proc/nowhere"),
+        ("127.0.0.1", "--throughput", "-i", "1"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_nothing_is_measured(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    more = () if "--out" in words else ("--out", str(tmp_path))
+    done = run(tmp_path, *more, *words)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_matplotlib_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('no matplotlib here')")
+    before = ["env", f"PYTHONPATH={tmp_path}"]
+    out = tmp_path / "out"
+    done = run(tmp_path, "127.0.0.1", "-d", "1", "--out", str(out), before=before)
+    assert done.returncode == 2
+    assert "pip install 'ptzmesh[plot]'" in done.stderr
+    assert (len(done.stderr.splitlines()), done.stdout, out.exists()) == (1, "", False)
+    words = ("127.0.0.1", "-d", "1", "-i", "1", "--no-plot", "--out", str(out))
+    assert run(tmp_path, *words, before=before).returncode == 0
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with under_way(tmp_path, "127.0.0.1", "-d", "60", "-i", "1") as (process, rounds):
+        eventually(lambda: len(rounds) >= 2, "two rounds")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    found = document(tmp_path)
+    assert found["interrupted"] is True
+    assert len(found["latencies"]) == len(rounds) >= 2
+    assert len(pictures(tmp_path)) == 1
+
+
+def test_reader_that_goes_away_loses_no_data(tmp_path: Path) -> None:
+    words = ["127.0.0.1", "-d", "60", "-i", "1", "--no-plot", "--out", str(tmp_path)]
+    command = [*PROGRAM, *words]
+    with subprocess.Popen(command, env=environment(None), stdout=subprocess.PIPE) as it:
+        assert it.stdout is not None
+        it.stdout.readline()
+        it.stdout.close()
+        it.wait(20)
+    assert len(document(tmp_path)["latencies"]) >= 1
+
+
+def test_throughput_against_a_standing_server(tmp_path: Path) -> None:
+    iperf3 = find_iperf3()
+    if iperf3 is None:
+        pytest.skip("iperf3 is not installed")
+    port = "52099"
+    server = subprocess.Popen([iperf3.path, "-s", "-p", port], stdout=subprocess.DEVNULL)
+    try:
+        words = ("127.0.0.1", "--throughput", "--bitrate", "20", "-d", "10", "-i", "5")
+        done = run(tmp_path, *words, "--port", port, "--no-plot", "--out", str(tmp_path))
+    finally:
+        server.kill()
+        server.wait()
+    assert done.returncode == 0, done.stderr
+    found = document(tmp_path)["series"][0]
+    assert all(15 < mbps < 25 for mbps in found["throughputs"])
+    assert len(found["throughputs"]) == 2
+
+
+# --- with Redis
+
+
+@pytest.fixture
+def mesh(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "nodes"
+    folder.mkdir()
+    with workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]):
+        yield redis_url
+
+
+@pytest.mark.redis
+def test_target_may_be_the_name_of_a_node(tmp_path: Path, mesh: str) -> None:
+    out = tmp_path / "out"
+    words = ("hub", "-d", "1", "-i", "1", "--no-plot", "--out", str(out))
+    assert run(tmp_path, *words, url=mesh).returncode == 0
+    assert (document(out)["target"], document(out)["address"]) == ("hub", "127.0.0.2")
+
+
+@pytest.mark.redis
+def test_silent_redis_does_not_keep_a_host_from_being_tested(tmp_path: Path) -> None:
+    words = ("localhost", "-d", "1", "-i", "1", "--no-plot", "--out", str(tmp_path))
+    done = run(tmp_path, *words, url="redis://127.0.0.1:1")
+    assert done.returncode == 0
+    assert "taken for a host name" in done.stderr
+
+
+@pytest.mark.redis
+def test_nodes_test_at_once_and_each_has_its_series(
+    tmp_path: Path, mesh: str, connection: redis.Redis
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    words = ("hub", "--nodes", "cam-1,cam-2", "-d", "6", "-i", "2", "--out", str(out))
+    done = run(tmp_path, *words, url=mesh)
+    assert done.returncode == 0, done.stderr
+    found = document(out)
+    assert found["sources"] == ["cam-1", "cam-2"]
+    for series in found["series"]:
+        times = [parse_iso_utc(text).timestamp() for text in series["timestamps"]]
+        assert [round((at - times[0]) / 2) for at in times] == [0, 1, 2]
+        assert all(0 < latency < 500 for latency in series["latencies"])
+        assert {one["target"] for one in series["rounds"]} == {"hub"}
+    assert len(pictures(out)) == 1
+    runs = {one["run"] for series in found["series"] for one in series["rounds"]}
+    assert connection.zcard(wire.RUNS) == len(runs) == 3, "one run a round, of all sources"
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("hub", "--nodes", "cam-1,nobody"),
+        ("nobody", "--nodes", "cam-1"),
+        ("127.0.0.2", "--nodes", "cam-1"),
+        ("hub", "--nodes", "hub"),
+        ("hub", "--nodes", "cam-1", "--port", "5201"),
+        ("hub", "--nodes", "cam-1", "-d", "28800"),
+    ],
+    ids=" ".join,
+)
+def test_bad_nodes_are_refused_before_anything_is_enqueued(
+    words: tuple[str, ...], tmp_path: Path, mesh: str, connection: redis.Redis
+) -> None:
+    done = run(tmp_path, *words, "--out", str(tmp_path / "out"), url=mesh)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert connection.zcard(wire.RUNS) == 0
+
+
+@pytest.mark.redis
+def test_ctrl_c_keeps_what_nodes_measured(tmp_path: Path, mesh: str) -> None:
+    out = tmp_path / "out"
+    words = ("hub", "--nodes", "cam-1", "-d", "60", "-i", "1", "--no-plot")
+    with under_way(out, *words, url=mesh) as (process, rounds):
+        eventually(lambda: len(rounds) >= 2, "two rounds")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert len(document(out)["latencies"]) == len(rounds) >= 2
+
+
+@pytest.mark.redis
+def test_throughput_of_nodes_goes_through_the_mesh(tmp_path: Path, mesh: str) -> None:
+    if find_iperf3() is None:
+        pytest.skip("iperf3 is not installed")
+    out = tmp_path / "out"
+    words = ("hub", "--nodes", "cam-1,cam-2", "--throughput", "--bitrate", "20")
+    done = run(tmp_path, *words, "-d", "1", "-i", "5", "--no-plot", "--out", str(out), url=mesh)
+    assert done.returncode == 0, done.stderr
+    for series in document(out)["series"]:
+        (mbps,) = series["throughputs"]
+        assert 15 < mbps < 25
+
+
+@pytest.mark.redis
+def test_node_that_dies_leaves_a_gap_and_the_others_go_on(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", tmp_path / "nodes"
+    folder.mkdir()
+    words = ("hub", "--nodes", "cam-1,cam-2", "-d", "20", "-i", "2", "--no-plot")
+    with workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]) as nodes, under_way(
+        out, *words, url=redis_url
+    ) as (process, rounds):
+        eventually(lambda: len(rounds) >= 2, "a round of both")
+        nodes["cam-2"].kill()
+        assert process.wait(90) == 0
+    found = {one["source"]: one for one in document(out)["series"]}
+    assert len(found["cam-1"]["latencies"]) == 10
+    assert None not in found["cam-1"]["latencies"]
+    lost = [one for one in found["cam-2"]["rounds"] if one["outcome"] == "source_lost"]
+    assert lost
+    assert all(one["latency_ms"] is None for one in lost)
+    assert all(one["packet_loss_pct"] is None for one in lost)
+
+
+@pytest.mark.redis
+def test_redis_that_is_away_for_a_while_costs_only_the_rounds_of_that_time(
+    redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", tmp_path / "nodes"
+    folder.mkdir()
+    words = ("hub", "--nodes", "cam-1", "-d", "24", "-i", "2", "--no-plot")
+    with redis.Redis.from_url(redis_server.url) as connection, workers(
+        redis_server.url, connection, folder, ["cam-1", "hub"]
+    ), under_way(out, *words, url=redis_server.url) as (process, rounds):
+        eventually(lambda: len(rounds) >= 2, "two rounds")
+        redis_server.kill()
+        time.sleep(4)  # as long as it is away
+        redis_server.start()
+        before = len(rounds)
+        eventually(lambda: len(rounds) >= before + 2, "two rounds after it came back")
+        assert process.wait(90) == 0
+    assert 4 <= len([latency for latency in document(out)["latencies"] if latency]) < 12
+
+
+@pytest.mark.redis
+def test_redis_that_does_not_come_back_ends_the_test_and_keeps_what_was_measured(
+    redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", tmp_path / "nodes"
+    folder.mkdir()
+    words = ("hub", "--nodes", "cam-1", "-d", "6", "-i", "2", "--no-plot")
+    with redis.Redis.from_url(redis_server.url) as connection, workers(
+        redis_server.url, connection, folder, ["cam-1", "hub"]
+    ), under_way(out, *words, url=redis_server.url) as (process, rounds):
+        eventually(lambda: len(rounds) >= 1, "a round")
+        redis_server.kill()
+        assert process.wait(120) == 3
+    assert len(document(out)["latencies"]) >= 1

@@ -1,0 +1,272 @@
+"""
+Runs of tests with two ends in the lab: their rows, their processes, and what they leave behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from shutil import which
+from typing import Any, cast
+
+from coordinator.results import read
+from lab import namespaces
+from lab.mesh import LabMesh, Pair, Said, wait_until
+from lab.node import Node
+from worker import wire
+from worker.leases import LEASE_PREFIX, LEASE_TTL_S, lease_key
+from worker.measurement import Measurement, Outcome
+
+TCP = ("--probe", "throughput")
+OK = {Outcome.OK}
+
+#: A lease whose holder died is free by then: its time to live, and one look.
+FREE_S = LEASE_TTL_S + 2.0
+#: A run ends by then when a source falls silent in the middle: half a minute, and two looks.
+LOST_S = 90.0
+#: Length of a test in which something is killed: half of it is enough to see it and to kill.
+TEST_S = 4
+#: A test that has lasted so long moves data.
+BEGUN_S = 0.5
+
+#: In place of iperf3 on a node's PATH: writes down when each iperf3 began and ended. What is killed
+#: in the middle writes nothing.
+TRACED_IPERF3 = """#!/bin/bash
+[ "$1" = --version ] && exec {iperf3} "$@"
+begun=$EPOCHREALTIME
+{iperf3} "$@"
+code=$?
+echo "{name} $begun $EPOCHREALTIME $*" >> {trace}
+exit $code
+"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """When something ran on one node or on two; in seconds of the lab's one clock."""
+
+    begin: float
+    end: float
+    nodes: frozenset[str]
+
+
+class TracedMesh(LabMesh):
+    """A mesh whose nodes write down when each iperf3 began and ended."""
+
+    @property
+    def trace(self) -> Path:
+        """The file in which they do."""
+        return self.lab.directory / "iperf3.trace"
+
+    def start(
+        self, node: Node, *options: str, name: str | None = None, prefix: Sequence[str] = ()
+    ) -> Any:
+        """Start a worker that finds the traced iperf3."""
+        folder = self.lab.directory / f"bin-{node.name}"
+        folder.mkdir()
+        script = folder / "iperf3"
+        text = TRACED_IPERF3.format(iperf3=which("iperf3"), name=node.name, trace=self.trace)
+        script.write_text(text)
+        script.chmod(0o755)
+        path = f"PATH={folder}:{os.environ['PATH']}"
+        return super().start(node, *options, name=name, prefix=("env", path, *prefix))
+
+    def spans(self, role: str) -> list[Span]:
+        """Give the lives of all clients (on both their nodes), or of all servers."""
+        names = {node.address: node.name for node in self.lab.nodes}
+        found = []
+        for line in self.trace.read_text().splitlines():
+            name, begun, ended, said, *argv = line.split()
+            if said == f"--{role}":
+                nodes = {name} | ({names[argv[0]]} if role == "client" else set())
+                found.append(Span(float(begun), float(ended), frozenset(nodes)))
+        return found
+
+
+def measured(mesh: LabMesh, *options: str) -> dict[Pair, dict[str, Any]]:
+    """Run a plan that must succeed; give what its last probe's lines say, one a pair."""
+    said = mesh.cli(mesh.lab.nodes[2], "run", "--json", *options)
+    assert said.code == 0, said.err
+    probe = said.lines[0]["probes"][-1]
+    lines = [line for line in said.lines if line.get("probe") == probe]
+    rows = {(line["source"], line["target"]): line for line in lines}
+    assert len(rows) == len(lines) == len(pairs_of(mesh, said.run))
+    return rows
+
+
+def took_s(said: Said) -> float:
+    """Give how long a run lasted, the commands that started and followed it left out."""
+    return float(said.lines[-1]["closed"] - said.lines[-1]["created"])
+
+
+def pairs_of(mesh: LabMesh, run: str) -> list[Pair]:
+    """Give the pairs that a run is to measure."""
+    plan = mesh.state(run).plan
+    return [(plan.nodes[s].name, plan.nodes[t].name) for s, t in plan.pairs()]
+
+
+def rows_of(mesh: LabMesh, run: str, probe: str = "throughput") -> dict[Pair, Measurement]:
+    """Give one probe's rows in the stream; exactly one for each pair, or fail."""
+    found = [one for _, one in read(mesh.connection, run=run) if one.probe == probe]
+    assert Counter((one.source, one.target) for one in found) == Counter(pairs_of(mesh, run))
+    return {(one.source, one.target): one for one in found}
+
+
+def ended_ok(mesh: LabMesh, run: str) -> dict[Pair, Measurement]:
+    """Wait for the end of a run that must succeed, and give its rows."""
+    state = mesh.wait_until_ended(run)
+    rows = rows_of(mesh, run)
+    assert (state.status, state.failed) == ("done", 0), {row.error for row in rows.values()}
+    return rows
+
+
+def assert_ends_whole(
+    mesh: LabMesh, run: str, pairs: Iterable[Pair], excused: Iterable[Outcome]
+) -> None:
+    """See a run end with a row a pair, ok but for some pairs, and nothing left of its tests."""
+    assert mesh.wait_until_ended(run, LOST_S).status == "done"
+    may_be = {pair: {*excused} for pair in pairs}
+    for pair, row in rows_of(mesh, run).items():
+        assert row.outcome in may_be.get(pair, OK), (pair, row.outcome, row.error)
+    wait_until(lambda: lease_keys(mesh) == [], "no lease is left", FREE_S)
+    wait_until(lambda: not any(map(iperf3_on, mesh.lab.nodes)), "no iperf3 is left", FREE_S)
+
+
+def in_a_test(mesh: LabMesh, duration_s: int = TEST_S) -> tuple[str, Pair]:
+    """Start a run of all nodes, and give it with the pair that is in the middle of a test."""
+    options = ("--duration", str(duration_s), "--bitrate", "8", *TCP)
+    run = mesh.detach(mesh.lab.nodes[0], *options)
+    return run, wait_for_a_test(mesh, duration_s)
+
+
+def wait_for_a_test(mesh: LabMesh, duration_s: int = TEST_S, but: Pair | None = None) -> Pair:
+    """Wait until a test has begun and is not half over; give who connected to whom."""
+    found: list[Pair] = []
+
+    def is_testing() -> bool:
+        found[:] = [pair for pair in pairs_in_a_test(mesh, duration_s / 2) if pair != but]
+        return bool(found)
+
+    wait_until(is_testing, "a test is in its middle", every_s=0.02)
+    return found[0]
+
+
+def pairs_in_a_test(mesh: LabMesh, before_s: float) -> list[Pair]:
+    """Give who connected to whom in tests that move data, and began no longer ago than that."""
+    names = {node.address: node.name for node in mesh.lab.nodes}
+    found = []
+    for node in mesh.lab.nodes:
+        for pid in iperf3_on(node):
+            argv = command_of(pid)
+            if "--client" in argv and BEGUN_S < age_s(pid) < before_s:
+                found.append((node.name, names[argv[argv.index("--client") + 1]]))
+    return found
+
+
+def age_s(pid: int) -> float:
+    """Give how long a process has run; 0 when it has gone."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
+
+
+def span_of(row: Measurement) -> Span:
+    """Give the life of a test's client, as its record says it."""
+    begin = row.started_at.timestamp()
+    return Span(begin, begin + row.detail["test_s"], frozenset((row.source, row.target)))
+
+
+def ended_at(row: Measurement) -> float:
+    """Give when a ping was over."""
+    return row.started_at.timestamp() + float(row.detail["elapsed_s"])
+
+
+def overlap(a: Span, b: Span) -> bool:
+    """Tell whether there is a moment at which both ran."""
+    return a.begin < b.end and b.begin < a.end
+
+
+def clashes(spans: Iterable[Span]) -> list[tuple[Span, Span]]:
+    """Give all that ran at once on one node."""
+    return [(a, b) for a, b in combinations(spans, 2) if a.nodes & b.nodes and overlap(a, b)]
+
+
+@contextmanager
+def shaped(mesh: LabMesh, name: str, **limits: float) -> Iterator[None]:
+    """Shape a node's link until the block ends."""
+    mesh.lab.shape(node_of(mesh, name), **limits)
+    try:
+        yield
+    finally:
+        mesh.lab.shape(node_of(mesh, name))
+
+
+def node_of(mesh: LabMesh, name: str) -> Node:
+    """Give the machine of a name."""
+    return next(node for node in mesh.lab.nodes if node.name == name)
+
+
+def counted_bytes(node: Node) -> int:
+    """Give the bytes of all frames that a node has sent and received."""
+    stats = json.loads(node.run(["ip", "-s", "-j", "link", "show", "eth0"]).stdout)[0]["stats64"]
+    return int(stats["rx"]["bytes"] + stats["tx"]["bytes"])
+
+
+def wait_until_moved(node: Node, count: int) -> None:
+    """Wait until a node's link has carried so many bytes."""
+    wait_until(lambda: counted_bytes(node) > count, f"data flows at {node.name}", every_s=0.01)
+
+
+def iperf3_on(node: Node) -> list[int]:
+    """Give the process ids of every iperf3 that runs on a node."""
+    pids = namespaces.pids_inside([node.namespace])
+    return [pid for pid in pids if Path(command_of(pid)[0]).name == "iperf3"]
+
+
+def command_of(pid: int) -> list[str]:
+    """Give the argv of a process; one empty word when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [""]
+
+
+def kill(*pids: int) -> None:
+    """SIGKILL all of these at once."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def responder_pid(mesh: LabMesh, name: str) -> int:
+    """Give the process id of a node's responder, as its RQ worker is registered."""
+    key = wire.queue_workers_key(wire.serve_queue(name))
+    (worker,) = cast("set[bytes]", mesh.connection.smembers(key))
+    return int(worker.decode().split("-")[-2])
+
+
+def lease_keys(mesh: LabMesh) -> list[bytes]:
+    """Give what is held, on a Redis that is the lab's own."""
+    return list(mesh.connection.scan_iter(f"{LEASE_PREFIX}*"))
+
+
+def lease_of(mesh: LabMesh, name: str) -> bytes:
+    """Give the token that holds a node."""
+    token = cast("bytes | None", mesh.connection.get(lease_key(name)))
+    assert token is not None
+    return token
+
+
+def held_by(mesh: LabMesh, token: bytes) -> bool:
+    """Tell whether a token still holds some node."""
+    names = [lease_key(node.name) for node in mesh.lab.nodes]
+    return token in mesh.connection.mget(names)
