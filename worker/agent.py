@@ -67,6 +67,7 @@ class Agent:
         # Shared with every child; a lock would be held by whom a signal interrupts.
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.owns_name = True
+        self.beaten_at = float("-inf")
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
         self.iperf3 = find_iperf3()
@@ -135,7 +136,8 @@ class Agent:
         if self.clock_offset_ms is not None:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
         keys = [wire.NODES, wire.node_key(self.settings.name), wire.RUNS_OPEN]
-        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S]
+        late = time.monotonic() - self.beaten_at > 2 * wire.HEARTBEAT_S - 1
+        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
         flat = [part for pair in fields.items() for part in pair]
         sent, sent_mono = time.time(), time.monotonic()
         answer = wire.script(connection, "heartbeat")(
@@ -143,6 +145,7 @@ class Agent:
         )
         if not answer[0]:
             return None
+        self.beaten_at = time.monotonic()
         now = int(answer[1]) + int(answer[2]) / 1e6
         self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
         return [run.decode() for run in answer[3]]

@@ -48,15 +48,17 @@ class QuietWorker(Worker):
         """Nothing was opened."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Refresh the whole registration: Redis may have lost its data since."""
+        """Refresh the registration, and make it anew where Redis has lost its data since."""
         if pipeline is not None or self.birth_date is None:
             super().heartbeat(timeout, pipeline)
             return
-        with self.connection.pipeline() as own:
+        with self.connection.pipeline(transaction=False) as own:
             super().heartbeat(timeout, own)
-            own.hset(self.key, mapping=self.serialize())
-            worker_registration.register(self, own)
-            own.execute()
+            is_new, *_ = own.execute()  # of HSET: the field was not there, so nothing was
+            if is_new:
+                own.hset(self.key, mapping=self.serialize())
+                worker_registration.register(self, own)
+                own.execute()
 
     def handle_work_horse_killed(self, job: Job, *_details: object) -> None:
         """Have the run carried on at once: what this row did not measure is `crashed`."""

@@ -26,7 +26,7 @@ MIN_SPARK_CHARS = 8
 MAX_NAME_CHARS = 14
 BAR_WIDTH = 24
 #: What rich puts between two columns of such a table.
-COLUMN_GAP_CHARS = 2
+COLUMN_GAP_CHARS = 3
 #: Redrawing takes CPU from the measuring, which is in this very thread.
 FRAME_S = 0.25
 #: A sparkline reaches its top at this many times its bottom at least, or noise would look like it.
@@ -67,11 +67,10 @@ def headline(series: Series) -> str:
     many = len(series.sources)
     by = series.sources[0] if many == 1 else f"{many} nodes"
     options = series.options
+    echoes = "1 echo" if options.count == 1 else f"{options.count} echoes"
     tested = " and throughput" if options.throughput else ""
-    return (
-        f"{series.target}{named} from {by}: "
-        f"{options.count} echoes{tested} every {options.interval_s:g} s"
-    )
+    asked = f"{echoes}{tested} every {options.interval_s:g} s for {options.duration_s:g} s"
+    return f"{series.target}{named} from {by}: {asked}"
 
 
 def progress(series: Series, elapsed_s: float) -> RenderableType:

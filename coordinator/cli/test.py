@@ -35,6 +35,8 @@ from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3, why_unable
 
 DEFAULT = SeriesOptions()
+#: The shortest that iperf3 can: a round is to measure a link, not to fill it.
+TEST_LENGTH_S = 1.0
 #: A source's failures are one line each; more than this are no longer read.
 MAX_FAILURES_SAID = 3
 
@@ -50,9 +52,9 @@ class Prepared:
 @click.command(
     epilog="""\b
 Examples:
-  ptzmesh test 127.0.0.1 -d 5 -i 1 --out .               from here
-  ptzmesh test hub --nodes cam-1,cam-east -d 4 -i 2 --out .
-  ptzmesh test hub -d 3 -i 1 --no-plot --json --out . | jq .latency_ms
+  ptzmesh test 127.0.0.1 -d 5 -i 1 --out .                     from here
+  ptzmesh test hub --nodes cam-1,cam-east -d 4 -i 2 --out .    from two nodes
+  ptzmesh test hub -d 3 -i 1 --no-plot --out . --json | jq .latency_ms
 """
 )
 @redis_option
@@ -76,7 +78,7 @@ Examples:
 @click.option("--count", type=int, default=DEFAULT.count, show_default=True, help="Echoes a round.")
 @click.option("--nodes", multiple=True, callback=names, help="Test from these nodes to a node.")
 @click.option("--throughput", is_flag=True, help="An iperf3 test in every round; see --bitrate.")
-@click.option("--test-length", type=float, default=1.0, show_default=True, help="Its seconds.")
+@click.option("--test-length", type=float, help=f"Its seconds [default: {TEST_LENGTH_S:g}].")
 @click.option("--bitrate", type=float, help="Its Mbit/s, at most [default: no limit].")
 @click.option(
     "--port",
@@ -101,7 +103,7 @@ def test(
     count: int,
     nodes: tuple[str, ...],
     throughput: bool,
-    test_length: float,
+    test_length: float | None,
     bitrate: float | None,
     port: int | None,
     folder: Path | None,
@@ -113,21 +115,23 @@ def test(
 
     TARGET is an address or a host name; or a node's name, where Redis is set and knows it.
     """
-    tests = ThroughputOptions(duration_s=test_length, bitrate_mbps=bitrate) if throughput else None
     options = SeriesOptions(
-        duration_s=duration, interval_s=interval, count=count, throughput=tests
+        duration_s=duration,
+        interval_s=interval,
+        count=count,
+        throughput=_throughput(throughput, test_length, bitrate, port),
     )
-    folder = usable(folder or default_folder())
     if nodes:
         if port is not None:
             raise ConfigError("port is for a test from here; nodes choose ports of their own")
         prepared = _nodes_test(redis_url, nodes, target, options)
     else:
-        known = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
-        address = _node_address(redis_url, target) if known else None
-        prepared = _here_test(target, address, options, port or IPERF3_PORT)
+        chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
+        host = _host(redis_url if chosen else None, target)
+        prepared = _here_test(target, host, options, port or IPERF3_PORT)
     if not no_plot:
         check_matplotlib()
+    folder = usable(folder or default_folder())
     series = prepared.series
     try:
         _measure(prepared, as_json)
@@ -143,26 +147,50 @@ def test(
         raise RunIncomplete("; ".join(said))
 
 
-def _node_address(redis_url: str, target: str) -> str | None:
-    """Ask Redis for the address of the node of that name; None when it knows none."""
-    if ping.is_literal(target) or not wire.NAME.fullmatch(target):
+def _throughput(
+    asked: bool, length_s: float | None, bitrate_mbps: float | None, port: int | None
+) -> ThroughputOptions | None:
+    settings = {"test-length": length_s, "bitrate": bitrate_mbps, "port": port}
+    unread = [name for name, value in settings.items() if value is not None]
+    if not asked and unread:
+        raise ConfigError(f"{unread[0]} is of a throughput test; say --throughput")
+    if not asked:
         return None
-    try:
-        with wire.connect(redis_url) as connection:
-            found = connection.hget(wire.node_key(target), "address")
-    except redis.RedisError:
-        # A network in trouble is what this command is for.
-        where = wire.safe_url(redis_url)
-        err().print(f"Redis at {where} does not answer, so {target} is taken for a host name")
-        return None
-    return found.decode() if isinstance(found, bytes) else None
+    length_s = TEST_LENGTH_S if length_s is None else length_s
+    return ThroughputOptions(duration_s=length_s, bitrate_mbps=bitrate_mbps)
 
 
-def _here_test(target: str, address: str | None, options: SeriesOptions, port: int) -> Prepared:
+def _host(redis_url: str | None, target: str) -> str:
+    """
+    Give the literal address of a node of that name, else of a host.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    address, trouble = None, ""
+    if redis_url and wire.NAME.fullmatch(target) and not ping.is_literal(target):
+        try:
+            address = _node_address(redis_url, target)
+        except redis.RedisError:
+            # Not the end: a network in trouble is what this command is for.
+            trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
     host = wire.valid_address(address or target)
     literal, _ = ping.resolve([PlannedNode(name=target, address=host)])
     if not literal:
-        raise ConfigError(f"target ({target}) does not resolve: no host, and no node known here")
+        why = trouble or "no node of that name is known"
+        raise ConfigError(f"target ({target}) does not resolve, and {why}")
+    if trouble:
+        err().print(f"{trouble}, so {target} is taken for a host name")
+    return literal[0][1]
+
+
+def _node_address(redis_url: str, name: str) -> str | None:
+    with wire.connect(redis_url) as connection:
+        found = connection.hget(wire.node_key(name), "address")
+    return found.decode() if isinstance(found, bytes) else None
+
+
+def _here_test(target: str, address: str, options: SeriesOptions, port: int) -> Prepared:
     if icmp_capability() == "none":
         raise ToolError("this user may not ping; see docs/privileges.md")
     iperf3 = None
@@ -171,9 +199,9 @@ def _here_test(target: str, address: str | None, options: SeriesOptions, port: i
         obstacle = why_unable(iperf3, options.throughput)
         if obstacle is not None:
             raise ToolError(obstacle)
-    source, node = socket.gethostname(), PlannedNode(name=target, address=literal[0][1])
+    source, node = socket.gethostname(), PlannedNode(name=target, address=address)
     return Prepared(
-        series=_series(target, node.address, [source], options),
+        series=_series(target, address, [source], options),
         rounds=lambda should_stop: from_here(
             source, node, options, iperf3=iperf3, port=port, should_stop=should_stop
         ),
@@ -222,7 +250,7 @@ def _measure(prepared: Prepared, as_json: bool) -> None:
             console.print(results(series, console.width))
             return
         if not as_json:
-            err().print(f"{headline(series)}, {series.options.rounds} rounds")
+            err().print(headline(series))
         for one in prepared.rounds(lambda: series.interrupted):
             series.add(one)
             click.echo(json.dumps(one.to_json()) if as_json else round_line(one))

@@ -27,7 +27,7 @@ from worker.text import parse_iso_utc
 
 pytestmark = pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
 
-PROGRAM = [sys.executable, "/tmp/ptz.py", "test"]
+PROGRAM = [sys.executable, "-m", "coordinator.cli", "test"]
 #: A network of its own, whose loopback answers no echo: nothing outside can answer for it.
 SILENT = [
     "unshare", "--user", "--map-root-user", "--net", "sh", "-ec",
@@ -154,6 +154,7 @@ def test_target_that_never_answers_is_a_finding(tmp_path: Path) -> None:
         ("127.0.0.1", "-d", "soon"),
         ("127.0.0.1", "--out", "/proc/nowhere"),
         ("127.0.0.1", "--throughput", "-i", "1"),
+        ("127.0.0.1", "--bitrate", "5"),
     ],
     ids=" ".join,
 )
@@ -278,7 +279,7 @@ def test_nodes_test_at_once_and_each_has_its_series(
         ("nobody", "--nodes", "cam-1"),
         ("127.0.0.2", "--nodes", "cam-1"),
         ("hub", "--nodes", "hub"),
-        ("hub", "--nodes", "cam-1", "--port", "5201"),
+        ("hub", "--nodes", "cam-1", "--throughput", "--port", "5201"),
         ("hub", "--nodes", "cam-1", "-d", "28800"),
     ],
     ids=" ".join,

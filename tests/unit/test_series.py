@@ -286,6 +286,18 @@ def test_pictures_are_drawn_without_a_display_whatever_is_missing(
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_legend_names_what_is_there_to_be_seen() -> None:
+    pytest.importorskip("matplotlib")
+
+    def named(*rounds: Round) -> list[str]:
+        legend = plot.make_figure(a_series(rounds)).axes[0].get_legend()
+        assert legend is not None
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert named(a_round(0, [1.0])) == ["min to max", "mean of a round"]
+    assert named(a_round(0, [1.0]), a_round(1, LOST))[-1] == "loss"
+
+
 def test_missing_matplotlib_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

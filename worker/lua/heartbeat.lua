@@ -1,6 +1,7 @@
 -- Claim or refresh a node's record, and look whether a run is overdue.
 -- KEYS  nodes zset, node hash, runs:open zset
--- ARGV  name, owner, alive_s, ttl_s, claim_s, then field/value pairs of the record
+-- ARGV  name, owner, alive_s, ttl_s, claim_s, late (1 when this node's own last heartbeat is older
+--       than it should be), then field/value pairs of the record
 -- Gives {1, seconds, microseconds, overdue run ids}, or {0, address of the owner} when another
 -- live process has the name.
 local now = redis.call('TIME')
@@ -15,7 +16,7 @@ end
 
 -- No node was heard for two thirds of the time a node may be silent: it was Redis that was away.
 -- The others get time to report, too, before any of them counts as lost.
-local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+local newest = ARGV[6] == '1' and redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) * 2 / 3 then
   local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', seconds + tonumber(ARGV[3]), 'LIMIT', 0, 100)
   for _, run in ipairs(due) do
@@ -23,8 +24,9 @@ if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) * 2 / 3 then
   end
 end
 
-redis.call('HSET', KEYS[2], 'owner', ARGV[2], unpack(ARGV, 6))
-redis.call('EXPIRE', KEYS[2], ARGV[4])
+local new = redis.call('HSET', KEYS[2], 'owner', ARGV[2], unpack(ARGV, 7))
+-- Days to live need no renewal every few seconds.
+if new > 0 or seconds % 3600 < 15 then redis.call('EXPIRE', KEYS[2], ARGV[4]) end
 redis.call('ZADD', KEYS[1], seconds, ARGV[1])
 
 -- Whoever sees an overdue run has it for a while, so that one advance is enqueued, not one a node.
