@@ -7,7 +7,6 @@ missing or failed, 130 Ctrl-C.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ COMMANDS = {
     "results": "results",
     "collect": "results",
     "verify": "results",
+    "test": "test",
     "lockers": "lockers",
     "limits": "limits",
 }
@@ -90,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(arguments, standalone_mode=False, auto_envvar_prefix="PTZMESH")
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except BrokenPipeError:
-        # The reader of our output has gone; let the interpreter's last flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
+    except SystemExit as exc:
+        # click's answer to a reader of our output that has gone, as in `| head`: no failure of ours.
+        is_pipe = isinstance(exc.__context__, BrokenPipeError)
+        code = 0 if is_pipe else exc.code
     except Exception as exc:
         if debug:
             traceback.print_exc()

@@ -1,0 +1,116 @@
+"""
+Measures the rounds of a test from here, and says when each is due.
+
+Every round begins at its place on the test's own clock; one that could not begin in time is left
+out, and never made up for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from coordinator.series import Round
+from coordinator.series_options import SeriesOptions
+from worker.plan import PlannedNode
+from worker.probes import iperf3_client, ping
+from worker.probes.iperf3 import Iperf3
+
+ShouldStop = Callable[[], bool]
+
+#: Name of the run in records of a test from here, which is no run of the mesh.
+HERE_RUN = "test"
+#: Where an iperf3 server listens unless told otherwise.
+IPERF3_PORT = 5201
+#: How often `should_stop` is asked.
+STOP_CHECK_S = 0.1
+
+
+@dataclass
+class Ticks:
+    """
+    When rounds are due: every interval from the first one on, by the monotonic clock.
+
+    Attributes:
+        options: Of the test.
+        clock: Gives seconds.
+        next: The round that is due next.
+    """
+
+    options: SeriesOptions
+    clock: Callable[[], float] = time.monotonic
+    next: int = 0
+    begun: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin now."""
+        self.begun = self.clock()
+
+    @property
+    def over(self) -> bool:
+        """No round is left."""
+        return self.next >= self.options.rounds
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the next round is due; not above 0 when it is."""
+        return self.begun + self.next * self.options.interval_s - self.clock()
+
+    def take(self) -> int | None:
+        """Give the round that begins now; None when even the last one's time has passed."""
+        passed = (self.clock() - self.begun) / self.options.interval_s
+        # Up to half an interval late it is that round; later it is the next one.
+        number = max(self.next, math.floor(passed + 0.5))
+        self.next = number + 1
+        return number if number < self.options.rounds else None
+
+    def wait(self, should_stop: ShouldStop) -> int | None:
+        """Wait for the next round and give it; None at the end, or when stopped."""
+        while not self.over and not should_stop():
+            if self.left_s <= 0:
+                return self.take()
+            time.sleep(min(self.left_s, STOP_CHECK_S))
+        return None
+
+
+def from_here(
+    source: str,
+    target: PlannedNode,
+    options: SeriesOptions,
+    *,
+    iperf3: Iperf3 | None = None,
+    port: int = IPERF3_PORT,
+    should_stop: ShouldStop,
+) -> Iterator[Round]:
+    """
+    Yield rounds as they are measured.
+
+    Consume it in the main thread: iperf3 ends with the thread that started it.
+
+    Args:
+        source: This machine's name in the records.
+        target: With a literal address.
+        options: Of the test.
+        iperf3: This machine's, for options with a throughput test.
+        port: Where the target's iperf3 server listens.
+        should_stop: Asked a few times a second; a round that it interrupts is not yielded.
+    """
+    ticks = Ticks(options)
+    while (number := ticks.wait(should_stop)) is not None:
+        for found in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
+            test = None
+            if options.throughput is not None and not should_stop():
+                ends = iperf3_client.Ends(
+                    run=HERE_RUN, near=PlannedNode(name=source, address=""), far=target, port=port
+                )
+                tests = iperf3_client.measure(
+                    ends,
+                    options.throughput,
+                    iperf3=iperf3,
+                    idle_rtt_ms=found.detail.get("rtt_median_ms"),
+                    should_stop=should_stop,
+                )
+                test = tests[0] if tests else None
+            yield Round(number=number, ping=found, throughput=test)
