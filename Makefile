@@ -34,8 +34,9 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
+# Most tests wait for something, so more of them than cores run at once; a file stays together.
 test: lint type imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 4 --dist loadfile
 
 test-redis: install
 	$(BIN)/pytest -m redis

@@ -14,7 +14,7 @@ import redis
 
 from coordinator.lost import Hope, Lost, judge, read_rows
 from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError
 from worker.measurement import Outcome
 from worker.outbox import Letter, publish
@@ -43,10 +43,10 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
     try:
         run = read_run(connection, run_id)
     except ConfigError:
-        connection.zrem(wire.RUNS_OPEN, run_id)
+        connection.zrem(keyspace.RUNS_OPEN, run_id)
         return
     if not run.is_open:
-        connection.zrem(wire.RUNS_OPEN, run_id)
+        connection.zrem(keyspace.RUNS_OPEN, run_id)
     elif run.cancelled:
         _end_cancelled(connection, run)
     else:
@@ -66,8 +66,8 @@ def cancel(connection: redis.Redis, run_id: str) -> None:
         raise ConfigError(f"run ({run_id}) has ended already ({run.status})")
     # The mark comes first: should this process die now, any heartbeat ends what it began.
     pipeline = connection.pipeline()
-    pipeline.hset(wire.run_key(run_id), "cancel", 1)
-    pipeline.zadd(wire.RUNS_OPEN, {run_id: 0}, xx=True)
+    pipeline.hset(keyspace.run_key(run_id), "cancel", 1)
+    pipeline.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)
     pipeline.execute()
     advance(connection, run_id)
 
@@ -97,7 +97,7 @@ def newest_heartbeat_s(connection: redis.Redis) -> float:
     """Give the seconds since any node was heard."""
     newest = cast(
         "list[tuple[bytes, float]]",
-        connection.zrange(wire.NODES, 0, 0, desc=True, withscores=True),
+        connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True),
     )
     return wire.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
 
@@ -105,7 +105,7 @@ def newest_heartbeat_s(connection: redis.Redis) -> float:
 def missing_pairs(connection: redis.Redis, run: Run, phase: int) -> list[tuple[int, int]]:
     """Give the pairs of a phase that are not in the stream, as indices of the plan."""
     probe, bit = run.plan.probes[phase], run.plan.bit
-    bitmap = cast("bytes | None", connection.get(wire.done_key(run.id, probe))) or b""
+    bitmap = cast("bytes | None", connection.get(keyspace.done_key(run.id, probe))) or b""
     return [(s, t) for s, t in run.plan.pairs(probe) if not wire.bit_is_set(bitmap, bit(s, t))]
 
 
@@ -132,8 +132,8 @@ def _settle_lost(
         else:
             hoped += by_performer[row.performer]
         if verdict is Hope.MARK_UNSERVED:
-            field = wire.unserved_field(row.phase, row.performer)
-            connection.hsetnx(wire.run_key(run.id), field, repr(wire.redis_seconds(connection)))
+            field = keyspace.unserved_field(row.phase, row.performer)
+            connection.hsetnx(keyspace.run_key(run.id), field, repr(wire.redis_seconds(connection)))
     return hoped
 
 
@@ -154,13 +154,13 @@ def _publish(
 
 def _look_again(connection: redis.Redis, run: Run) -> None:
     now = wire.redis_seconds(connection)
-    connection.zadd(wire.RUNS_OPEN, {run.id: now + LOOK_AGAIN_S}, xx=True)
+    connection.zadd(keyspace.RUNS_OPEN, {run.id: now + LOOK_AGAIN_S}, xx=True)
 
 
 def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
     now = wire.redis_seconds(connection)
     deadline = now + deadline_s(run.plan, phase)
-    key = wire.run_key(run.id)
+    key = keyspace.run_key(run.id)
     with connection.pipeline() as pipeline:
         try:
             pipeline.watch(key)  # type: ignore[no-untyped-call]  # untyped in redis-py
@@ -168,7 +168,7 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
                 return  # another advance was first
             pipeline.multi()
             pipeline.hset(key, "phase", phase)
-            pipeline.zadd(wire.RUNS_OPEN, {run.id: deadline}, xx=True)
+            pipeline.zadd(keyspace.RUNS_OPEN, {run.id: deadline}, xx=True)
             pipeline.execute()
         except redis.WatchError:
             return
@@ -179,10 +179,10 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
 def _close(connection: redis.Redis, run: Run, status: str) -> None:
     now = wire.redis_seconds(connection)
     pipeline = connection.pipeline()
-    pipeline.hset(wire.run_key(run.id), mapping={"status": status, "closed": repr(now)})
-    pipeline.zrem(wire.RUNS_OPEN, run.id)
+    pipeline.hset(keyspace.run_key(run.id), mapping={"status": status, "closed": repr(now)})
+    pipeline.zrem(keyspace.RUNS_OPEN, run.id)
     pipeline.execute()
-    same = wire.same_plan_key(run.plan.digest)
+    same = keyspace.same_plan_key(run.plan.digest)
     if cast("bytes | None", connection.get(same)) == run.id.encode():
         connection.delete(same)
     logger.info("run %s is %s", run.id, status)

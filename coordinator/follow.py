@@ -11,7 +11,7 @@ import redis
 from coordinator.advance import advance
 from coordinator.results import CLOCK_MARGIN_S, Pages, log_bad, measurements_in, wait_for_more
 from coordinator.runs import Run, read_run
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement
 from worker.outbox import StreamFull
 
@@ -87,7 +87,7 @@ def carry_on_if_overdue(
     Who has watched for less than nodes may be silent cannot tell a dead mesh from a Redis that
     was away, and waits.
     """
-    due = connection.zscore(wire.RUNS_OPEN, run_id)
+    due = connection.zscore(keyspace.RUNS_OPEN, run_id)
     if due is not None and due < wire.redis_seconds(connection):
         try:
             advance(connection, run_id, patient=watched_s < wire.ALIVE_S)

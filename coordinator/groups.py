@@ -20,7 +20,7 @@ import redis
 
 from coordinator.results import last_id
 from coordinator.runs import stream_position
-from worker import wire
+from worker import keyspace
 from worker.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def forget(connection: redis.Redis, group: str) -> None:
     if group not in known:
         listed = ", ".join(known) or "none"
         raise ConfigError(f"collector ({group[:80]!r}) is not known; known: {listed}")
-    connection.xgroup_destroy(wire.RESULTS, group)
+    connection.xgroup_destroy(keyspace.RESULTS, group)
 
 
 def group_position(connection: redis.Redis, group: str) -> str | None:
@@ -103,7 +103,7 @@ def entries_read(connection: redis.Redis, group: str) -> int | None:
     raw = _raw_group(connection, group)
     if raw is None or raw.get("lag") is None:
         return None
-    added = connection.xinfo_stream(wire.RESULTS)["entries-added"]
+    added = connection.xinfo_stream(keyspace.RESULTS)["entries-added"]
     return max(0, int(added) - int(raw["lag"]))
 
 
@@ -118,7 +118,7 @@ def set_group(connection: redis.Redis, group: str, position: str, read: int | No
         read: What `entries_read` is there; with None, Redis tells no lag until the stream's end.
     """
     try:
-        connection.xgroup_setid(wire.RESULTS, group, position, entries_read=read)
+        connection.xgroup_setid(keyspace.RESULTS, group, position, entries_read=read)
     except redis.ResponseError as exc:
         # The second: the key itself is gone.
         if "NOGROUP" not in str(exc) and "requires the key to exist" not in str(exc):
@@ -130,7 +130,7 @@ def set_group(connection: redis.Redis, group: str, position: str, read: int | No
 def create_group(connection: redis.Redis, group: str, position: str) -> None:
     """Make the group, and the stream if need be; one that is there is set to `position`."""
     try:
-        connection.xgroup_create(wire.RESULTS, group, position, mkstream=True)
+        connection.xgroup_create(keyspace.RESULTS, group, position, mkstream=True)
     except redis.ResponseError as exc:
         if "BUSYGROUP" not in str(exc):
             raise
@@ -143,9 +143,9 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
 
     Only after the group was set to what the file holds: in between nothing must look collected.
     """
-    for consumer in connection.xinfo_consumers(wire.RESULTS, group):
+    for consumer in connection.xinfo_consumers(keyspace.RESULTS, group):
         logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
-        connection.xgroup_delconsumer(wire.RESULTS, group, consumer["name"])
+        connection.xgroup_delconsumer(keyspace.RESULTS, group, consumer["name"])
 
 
 def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
@@ -155,7 +155,7 @@ def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
 
 def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
     try:
-        return cast("Sequence[dict[str, Any]]", connection.xinfo_groups(wire.RESULTS))
+        return cast("Sequence[dict[str, Any]]", connection.xinfo_groups(keyspace.RESULTS))
     except redis.ResponseError as exc:
         if "no such key" not in str(exc):
             raise

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Outcome
 from worker.rows import Row
 
@@ -114,28 +114,28 @@ def _again(row: RowState) -> Hope | Lost:
 
 def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     """Read the state of unfinished rows of one run, in two round trips and a clock."""
-    key = wire.run_key(rows[0].run)
+    key = keyspace.run_key(rows[0].run)
     now = wire.redis_seconds(connection)
     pipeline = connection.pipeline(transaction=False)
     for row in rows:
         place = (row.phase, row.performer)
         marks_of = (
-            wire.job_field,
-            wire.started_field,
-            wire.seen_field,
-            wire.unserved_field,
-            wire.attempts_field,
+            keyspace.job_field,
+            keyspace.started_field,
+            keyspace.seen_field,
+            keyspace.unserved_field,
+            keyspace.attempts_field,
         )
         pipeline.hmget(key, [field(*place) for field in marks_of])
-        pipeline.zscore(wire.NODES, row.name)
-        pipeline.hmget(wire.node_key(row.name), ["since", "outbox"])
-        pipeline.smembers(wire.queue_workers_key(wire.node_queue(row.name)))
+        pipeline.zscore(keyspace.NODES, row.name)
+        pipeline.hmget(keyspace.node_key(row.name), ["since", "outbox"])
+        pipeline.smembers(keyspace.queue_workers_key(keyspace.node_queue(row.name)))
     first = pipeline.execute()
     marks = [first[4 * i : 4 * i + 4] for i in range(len(rows))]
     for row, ((job, *_), _, _, workers) in zip(rows, marks, strict=True):
-        queue = wire.queue_key(wire.node_queue(row.name))
+        queue = keyspace.queue_key(keyspace.node_queue(row.name))
         job_id = (job or b"-").decode()
-        pipeline.hget(wire.job_key(job_id), "status")
+        pipeline.hget(keyspace.job_key(job_id), "status")
         pipeline.lpos(queue, job_id)
         pipeline.exists(*(workers or ["-"]))
     second = pipeline.execute()

@@ -23,7 +23,7 @@ from coordinator.results import AWAY, REFUSED, Entry, Pages, last_id, log_bad, m
 from coordinator.rounds import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError
 from worker.measurement import Measurement
 from worker.options import ThroughputOptions
@@ -186,7 +186,7 @@ class _NodeRounds:
         left_s = BLOCK_S if ticks.over else min(BLOCK_S, ticks.left_s)
         if left_s > 0:
             block_ms = max(1, int(left_s * 1000))  # 0 would wait for ever
-            self.connection.xread({wire.RESULTS: self.position}, count=1, block=block_ms)
+            self.connection.xread({keyspace.RESULTS: self.position}, count=1, block=block_ms)
 
     def _care(self) -> None:
         """Carry on what is overdue, should every node be dead: a run always ends."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,11 @@ class Node:
 def read_nodes(connection: redis.Redis) -> list[Node]:
     """Give all registered nodes, by name."""
     now = wire.redis_seconds(connection)
-    seen = cast("list[tuple[bytes, float]]", connection.zrange(wire.NODES, 0, -1, withscores=True))
+    beats = connection.zrange(keyspace.NODES, 0, -1, withscores=True)
+    seen = cast("list[tuple[bytes, float]]", beats)
     pipeline = connection.pipeline(transaction=False)
     for name, _ in seen:
-        pipeline.hgetall(wire.node_key(name.decode()))
+        pipeline.hgetall(keyspace.node_key(name.decode()))
     records = pipeline.execute()
     nodes = [
         _node(name.decode(), record, now - score)

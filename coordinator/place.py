@@ -24,7 +24,7 @@ from coordinator.groups import (
 )
 from coordinator.results import START, Entry
 from coordinator.runs import stream_position
-from worker import wire
+from worker import keyspace
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Place:
 
     def _has_last(self) -> bool:
         found = cast(
-            "list[Entry]", self.connection.xrange(wire.RESULTS, self.position, self.position)
+            "list[Entry]", self.connection.xrange(keyspace.RESULTS, self.position, self.position)
         )
         return bool(found) and _identity(found[0][1]) == self._last
 

@@ -15,7 +15,7 @@ from typing import cast
 import redis
 
 from coordinator.runs import read_run
-from worker import wire
+from worker import keyspace
 from worker.errors import WireError
 from worker.measurement import Measurement
 
@@ -61,7 +61,7 @@ class Pages:
         """Give the next entries after `position`; sets `at_end` when there are no more yet."""
         entries = cast(
             "list[Entry]",
-            self.connection.xrange(wire.RESULTS, f"({position}", until, count=self._count),
+            self.connection.xrange(keyspace.RESULTS, f"({position}", until, count=self._count),
         )
         self.at_end = len(entries) < self._count
         size = sum(sum(map(len, fields.values())) for _, fields in entries)
@@ -152,13 +152,13 @@ def follow(
 
 def last_id(connection: redis.Redis) -> str:
     """Give the id of the newest entry, `START` when there is none."""
-    newest = cast("list[Entry]", connection.xrevrange(wire.RESULTS, count=1))
+    newest = cast("list[Entry]", connection.xrevrange(keyspace.RESULTS, count=1))
     return newest[0][0].decode() if newest else START
 
 
 def wait_for_more(connection: redis.Redis, position: str) -> None:
     """Wait, at most `BLOCK_S`, until there is an entry after `position`."""
-    connection.xread({wire.RESULTS: position}, count=1, block=int(BLOCK_S * 1000))
+    connection.xread({keyspace.RESULTS: position}, count=1, block=int(BLOCK_S * 1000))
 
 
 class Patience:

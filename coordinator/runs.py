@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError
 from worker.plan import Plan, unpack_plan
 from worker.rows import Row, enqueue_rows
@@ -91,7 +91,7 @@ def start(
         RedisUnavailable: The results stream or Redis itself is full.
     """
     _check_room(connection)
-    same = wire.same_plan_key(plan.digest)
+    same = keyspace.same_plan_key(plan.digest)
     with connection.pipeline() as pipeline:
         while True:
             try:
@@ -125,13 +125,13 @@ def _write(
     }
     deadline = now + deadline_s(plan, 0)
     pipeline.multi()
-    pipeline.hset(wire.run_key(run), mapping=record)
-    pipeline.expire(wire.run_key(run), wire.RUN_TTL_S)
+    pipeline.hset(keyspace.run_key(run), mapping=record)
+    pipeline.expire(keyspace.run_key(run), wire.RUN_TTL_S)
     pipeline.set(same, run, ex=wire.RUN_TTL_S)
-    pipeline.zadd(wire.RUNS, {run: now})
-    pipeline.zremrangebyscore(wire.RUNS, "-inf", now - wire.RUN_TTL_S)
-    pipeline.zremrangebyrank(wire.RUNS, 0, -wire.MAX_RUNS - 1)
-    pipeline.zadd(wire.RUNS_OPEN, {run: deadline})
+    pipeline.zadd(keyspace.RUNS, {run: now})
+    pipeline.zremrangebyscore(keyspace.RUNS, "-inf", now - wire.RUN_TTL_S)
+    pipeline.zremrangebyrank(keyspace.RUNS, 0, -wire.MAX_RUNS - 1)
+    pipeline.zadd(keyspace.RUNS_OPEN, {run: deadline})
     pipeline.execute()
     return run
 
@@ -153,8 +153,8 @@ def _check_room(connection: redis.Redis) -> None:
     """Refuse to start what could not publish."""
     caps = wire.read_limits(connection)
     has_room = (
-        connection.xlen(wire.RESULTS) < caps["stream_entries"]
-        and (connection.memory_usage(wire.RESULTS) or 0) < caps["stream_bytes"]
+        connection.xlen(keyspace.RESULTS) < caps["stream_entries"]
+        and (connection.memory_usage(keyspace.RESULTS) or 0) < caps["stream_bytes"]
     )
     if not has_room and not _can_trim(connection):
         raise wire.stream_is_full()
@@ -162,15 +162,15 @@ def _check_room(connection: redis.Redis) -> None:
 
 def _can_trim(connection: redis.Redis) -> bool:
     """Tell whether every known collector has acknowledged the stream's first entry."""
-    first = connection.xrange(wire.RESULTS, count=1)
-    groups = connection.xinfo_groups(wire.RESULTS)
+    first = connection.xrange(keyspace.RESULTS, count=1)
+    groups = connection.xinfo_groups(keyspace.RESULTS)
     if not first or not groups:
         return not first
     needed = []
     for group in groups:
         needed.append(group["last-delivered-id"])
         if group["pending"]:
-            needed.append(connection.xpending(wire.RESULTS, group["name"])["min"])
+            needed.append(connection.xpending(keyspace.RESULTS, group["name"])["min"])
     return min(map(stream_position, needed)) > stream_position(first[0][0])
 
 
@@ -193,7 +193,7 @@ def read_run(connection: redis.Redis, run: str) -> Run:
     Raises:
         ConfigError: There is none of that id (or no longer).
     """
-    raw = cast("dict[bytes, bytes]", connection.hgetall(wire.run_key(run)))
+    raw = cast("dict[bytes, bytes]", connection.hgetall(keyspace.run_key(run)))
     if not raw:
         raise ConfigError(
             f"run ({run[:80]!r}) is not known: it has expired, or Redis lost its data; "
@@ -235,5 +235,5 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
 
 def recent(connection: redis.Redis, count: int) -> list[str]:
     """Give run ids, newest first."""
-    ids = cast("list[bytes]", connection.zrange(wire.RUNS, 0, count - 1, desc=True))
+    ids = cast("list[bytes]", connection.zrange(keyspace.RUNS, 0, count - 1, desc=True))
     return [run.decode() for run in ids]

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from worker import wire
+from worker import keyspace
 from worker.measurement import Measurement, Outcome
 
 RUN = "20260102T030405000-abcd"
@@ -74,7 +74,7 @@ def fill(connection: redis.Redis, count: int, *, first: int = 0, run: str = RUN)
     """Add results to the stream, at ids of the server's clock."""
     pipeline = connection.pipeline(transaction=False)
     for number in range(first, first + count):
-        pipeline.xadd(wire.RESULTS, fields_of(number, run))
+        pipeline.xadd(keyspace.RESULTS, fields_of(number, run))
         if number % 100 == 99:
             pipeline.execute()
     pipeline.execute()
@@ -82,7 +82,7 @@ def fill(connection: redis.Redis, count: int, *, first: int = 0, run: str = RUN)
 
 def stream_rows(connection: redis.Redis) -> list[list[str]]:
     """Give the rows that the stream's present entries make, as text."""
-    entries: Any = connection.xrange(wire.RESULTS)
+    entries: Any = connection.xrange(keyspace.RESULTS)
     rows = [Measurement.from_fields(f).to_row(i.decode()) for i, f in entries if b"v" in f]
     return [["" if cell is None else str(cell) for cell in row] for row in rows]
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
 from worker.context import NodeContext
@@ -135,7 +135,7 @@ class Agent:
         fields = {**self.record, "outbox": str(self.outbox.waiting_bytes())}
         if self.clock_offset_ms is not None:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
-        keys = [wire.NODES, wire.node_key(self.settings.name), wire.RUNS_OPEN]
+        keys = [keyspace.NODES, keyspace.node_key(self.settings.name), keyspace.RUNS_OPEN]
         late = time.monotonic() - self.beaten_at > 2 * wire.HEARTBEAT_S - 1
         times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
         flat = [part for pair in fields.items() for part in pair]
@@ -163,8 +163,8 @@ class Agent:
         )
         job_class = allow_listed(self.make_allow_list(context))
         queues = {
-            "prober": [wire.node_queue(name)],
-            "responder": [wire.serve_queue(name), wire.CONTROL_QUEUE],
+            "prober": [keyspace.node_queue(name)],
+            "responder": [keyspace.serve_queue(name), keyspace.CONTROL_QUEUE],
         }
         for role, names in queues.items():
             child = Child(
@@ -226,8 +226,8 @@ class Agent:
         )
         try:
             pipeline = connection.pipeline()
-            pipeline.hdel(wire.node_key(self.settings.name), "owner")
-            pipeline.hset(wire.node_key(self.settings.name), "stopped", "1")
+            pipeline.hdel(keyspace.node_key(self.settings.name), "owner")
+            pipeline.hset(keyspace.node_key(self.settings.name), "stopped", "1")
             pipeline.execute()
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

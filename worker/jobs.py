@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgpack
 import redis
 
-from worker import redis_probe, wire
+from worker import keyspace, redis_probe, wire
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
@@ -52,7 +52,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         Outbox(context.outbox_path),
         run,
         bit_of=row.bit_of,
-        seen_field=wire.seen_field(phase, performer),
+        seen_field=keyspace.seen_field(phase, performer),
         extra={} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)},
     ) as publisher:
         for pair, error in strangers.items():
@@ -134,7 +134,7 @@ def _ping(
 def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]) -> None:
     try:
         packed = msgpack.packb(idle_ms)
-        connection.hset(wire.run_key(row.run), wire.rtt_field(row.performer), packed)
+        connection.hset(keyspace.run_key(row.run), keyspace.rtt_field(row.performer), packed)
     except redis.RedisError as exc:
         logger.warning("idle round-trip times not kept: %s", exc)
 
@@ -153,7 +153,7 @@ def _split_registered(
     nodes = {index: row.plan.nodes[index] for index in others}
     pipeline = connection.pipeline(transaction=False)
     for node in nodes.values():
-        pipeline.hget(wire.node_key(node.name), "address")
+        pipeline.hget(keyspace.node_key(node.name), "address")
     addresses = dict(zip(nodes, pipeline.execute(), strict=True))
     strange = {i: _stranger(n) for i, n in nodes.items() if addresses[i] != n.address.encode()}
     good = [pair for pair in pairs if not strange.keys() & set(pair)]

@@ -19,13 +19,7 @@ from typing import Any, cast
 
 import redis
 
-from worker import wire
-
-LEASE_PREFIX = "ptzmesh:lease:"
-WAKE_PREFIX = "ptzmesh:wake:"
-BUDGET_PREFIX = "ptzmesh:budget:"
-#: Source → until when, and for what, it waits.
-WAITING = "ptzmesh:waiting"
+from worker import keyspace, wire
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -41,21 +35,6 @@ WAITING_TTL_S = 60.0
 #: of a wait is slept here, with a glance every `GLANCE_S`.
 LATE_S = 0.1
 GLANCE_S = 0.02
-
-
-def lease_key(node: str) -> str:
-    """Give the key that holds the token of the test that has the node."""
-    return LEASE_PREFIX + node
-
-
-def link_key(link: str) -> str:
-    """Give the key of the tokens on a shared link, each with its expiry."""
-    return f"{LEASE_PREFIX}link:{link}"
-
-
-def budget_key(node: str, day: int) -> str:
-    """Give the key of the bytes that a node spent on a day, counted in UTC days since 1970."""
-    return f"{BUDGET_PREFIX}{node}:{day}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +117,7 @@ def acquire(
         limit = "" if end.bytes_per_day is None else end.bytes_per_day
         arguments += [end.name, limit, len(end.links)]
         arguments += [part for link in end.links.items() for part in link]
-    keys = [LEASE_PREFIX, WAKE_PREFIX, BUDGET_PREFIX, WAITING]
+    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
     index, lapses_ms, state, over = wire.script(connection, "lease_acquire")(keys, arguments)
     taken = tried[index - 1] if index else None
     return Attempt(
@@ -157,7 +136,7 @@ def _lease(token: str, source: End, target: End) -> Lease:
 
 def wait(connection: redis.Redis, source: str, at_most_s: float = WAIT_SLICE_S) -> bool:
     """Sleep until something that the source waits for is given up; False when nothing was."""
-    key = WAKE_PREFIX + source
+    key = keyspace.WAKE_PREFIX + source
     if at_most_s > 2 * LATE_S:
         timeout_s = min(at_most_s, WAIT_SLICE_S) - LATE_S
         return connection.blpop([key], timeout=timeout_s) is not None
@@ -173,7 +152,7 @@ def wait(connection: redis.Redis, source: str, at_most_s: float = WAIT_SLICE_S) 
 def renew(connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S) -> bool:
     """Hold on for `ttl_s` more; False when the lease is lost, and the test must end."""
     arguments = [lease.token, round(ttl_s * 1000), lease.source, lease.target, *lease.links]
-    return bool(wire.script(connection, "lease_renew")([LEASE_PREFIX], arguments))
+    return bool(wire.script(connection, "lease_renew")([keyspace.LEASE_PREFIX], arguments))
 
 
 def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:
@@ -190,7 +169,7 @@ def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = 
     """
     spent = "" if spent_bytes is None else max(0, spent_bytes)
     arguments = [lease.token, lease.source, lease.target, spent, round(WAITING_TTL_S * 1000)]
-    keys = [LEASE_PREFIX, WAKE_PREFIX, BUDGET_PREFIX, WAITING]
+    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
     answer = wire.script(connection, "lease_release")(keys, [*arguments, *lease.links])
     return bool(answer[1])
 
@@ -198,18 +177,18 @@ def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = 
 def leave(connection: redis.Redis, source: str) -> None:
     """Wait no longer: whoever releases something need not wake this source."""
     pipeline = connection.pipeline(transaction=False)
-    pipeline.hdel(WAITING, source)
-    pipeline.delete(WAKE_PREFIX + source)
+    pipeline.hdel(keyspace.WAITING, source)
+    pipeline.delete(keyspace.WAKE_PREFIX + source)
     pipeline.execute()
 
 
 def holds(connection: redis.Redis, node: str, token: str) -> bool:
     """Say whether the node is held by this token: a responder answers such a test and no other."""
-    return cast("bytes | None", connection.get(lease_key(node))) == token.encode()
+    return cast("bytes | None", connection.get(keyspace.lease_key(node))) == token.encode()
 
 
 def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
     """Give the bytes that each node spent today (UTC, by Redis's clock), reservations included."""
     day = int(wire.redis_seconds(connection) // 86400)
-    values = connection.mget([budget_key(node, day) for node in nodes]) if nodes else []
+    values = connection.mget([keyspace.budget_key(node, day) for node in nodes]) if nodes else []
     return {n: int(v or 0) for n, v in zip(nodes, cast("list[bytes | None]", values), strict=True)}

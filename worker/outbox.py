@@ -22,7 +22,7 @@ from typing import IO, Any
 import msgpack
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 
@@ -69,11 +69,11 @@ def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
         batch = letters[start : start + BATCH]
         run, probe = batch[0].measurement.run, batch[0].measurement.probe
         keys = [
-            wire.RESULTS,
-            wire.run_key(run),
-            wire.done_key(run, probe),
-            wire.RUNS_OPEN,
-            wire.LIMITS,
+            keyspace.RESULTS,
+            keyspace.run_key(run),
+            keyspace.done_key(run, probe),
+            keyspace.RUNS_OPEN,
+            keyspace.LIMITS,
         ]
         limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, wire.RUN_TTL_S]
         status, _added, ended = call(keys, [run, probe, *limits, *_arguments(batch)])

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement
 from worker.outbox import BATCH, Letter, Outbox, StreamFull, publish
 
@@ -139,7 +139,7 @@ class Publisher:
                 self.stopped.set()
                 return
             now = wire.redis_seconds(self.connection)
-            self.connection.hset(wire.run_key(self.run), self.seen_field, repr(now))
+            self.connection.hset(keyspace.run_key(self.run), self.seen_field, repr(now))
             self.is_away = False
         except redis.RedisError as exc:
             self.is_away = True

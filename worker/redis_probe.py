@@ -20,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker import wire
+from worker import keyspace
 from worker.measurement import Measurement, Outcome
 from worker.options import RedisOptions
 from worker.plan import REDIS_TARGET
@@ -76,7 +76,7 @@ def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
 
 def _locker_cycle(connection: redis.Redis, source: str) -> None:
     """Take and give up a locker of our own: SET NX EX, then DEL."""
-    key, identifier = wire.probe_key(source), secrets.token_hex(8)
+    key, identifier = keyspace.probe_key(source), secrets.token_hex(8)
     connection.set(key, identifier, nx=True, ex=KEY_TTL_S)
     connection.delete(key)
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
@@ -67,7 +67,7 @@ class Row:
 
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
         """Give the pairs whose bit is clear: all at first, fewer when a row is carried on."""
-        key = wire.done_key(self.run, self.probe)
+        key = keyspace.done_key(self.run, self.probe)
         bitmap = cast("bytes | None", connection.get(key)) or b""
         pairs = self.plan.pairs_of(self.probe, self.performer)
         return [(s, t) for s, t in pairs if not wire.bit_is_set(bitmap, self.plan.bit(s, t))]
@@ -101,7 +101,7 @@ def load_row(
 
 def load_plan(connection: redis.Redis, run: str) -> Plan | None:
     """Read the plan of a run; None when the run has expired."""
-    packed = cast("bytes | None", connection.hget(wire.run_key(run), "plan"))
+    packed = cast("bytes | None", connection.hget(keyspace.run_key(run), "plan"))
     return None if packed is None else unpack_plan(packed)
 
 
@@ -126,23 +126,23 @@ def enqueue_row(
     wire.enqueue(
         connection,
         pipeline,
-        wire.node_queue(row.name),
-        wire.SWEEP,
+        keyspace.node_queue(row.name),
+        keyspace.SWEEP,
         {"run": row.run, "phase": row.phase, "performer": row.performer},
         job_id=job_id,
         timeout_s=row.timeout_s,
         at_front=at_front,
     )
-    key, place = wire.run_key(row.run), (row.phase, row.performer)
-    pipeline.hset(key, wire.job_field(*place), job_id)
-    pipeline.hincrby(key, wire.attempts_field(*place), 1)
+    key, place = keyspace.run_key(row.run), (row.phase, row.performer)
+    pipeline.hset(key, keyspace.job_field(*place), job_id)
+    pipeline.hincrby(key, keyspace.attempts_field(*place), 1)
 
 
 def hand_back(connection: redis.Redis, row: Row) -> None:
     """Put an interrupted row back at the front of its node's queue, for its next start."""
     pipeline = connection.pipeline()
     enqueue_row(connection, pipeline, row, at_front=True)
-    pipeline.hdel(wire.run_key(row.run), wire.started_field(row.phase, row.performer))
+    pipeline.hdel(keyspace.run_key(row.run), keyspace.started_field(row.phase, row.performer))
     pipeline.execute()
 
 
@@ -154,15 +154,15 @@ def begin(connection: redis.Redis, row: Row) -> str | None:
         The node's clock offset as its last heartbeat said it, empty when it is not known;
         None when the run is no longer in this phase.
     """
-    key = wire.run_key(row.run)
+    key = keyspace.run_key(row.run)
     pipeline = connection.pipeline(transaction=False)
     pipeline.hmget(key, ["status", "cancel", "phase"])
-    pipeline.hget(wire.node_key(row.name), "clock_offset_ms")
+    pipeline.hget(keyspace.node_key(row.name), "clock_offset_ms")
     (status, cancelled, present), offset_ms = pipeline.execute()
     if status != b"running" or cancelled is not None or int(present) != row.phase:
         return None
     now = wire.redis_seconds(connection)
-    connection.hset(key, wire.started_field(row.phase, row.performer), repr(now))
+    connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
     return offset_ms.decode() if offset_ms else ""
 
 

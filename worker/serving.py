@@ -14,7 +14,7 @@ from datetime import datetime
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import holds, spent_today
@@ -64,7 +64,7 @@ def serve(
     encounter, options = _asked_for(context, row, number)
     if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
         raise WireError(f"{row.name} asks for a test without holding the lease of {context.name}")
-    key = wire.ready_key(token)
+    key = keyspace.ready_key(token)
     refusal = _refusal(context, connection, row, encounter, options)
     if refusal is not None:
         _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")
@@ -137,7 +137,7 @@ def _refusal(
     obstacle = why_unable(context.iperf3, options)
     if obstacle is not None:
         return Outcome.TOOL_MISSING, obstacle
-    if connection.hget(wire.node_key(row.name), "address") is None:
+    if connection.hget(keyspace.node_key(row.name), "address") is None:
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import msgpack
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import End, Lease, spent_today
@@ -202,8 +202,8 @@ def _ask(
     wire.enqueue(
         connection,
         pipeline,
-        wire.serve_queue(far),
-        wire.SERVE,
+        keyspace.serve_queue(far),
+        keyspace.SERVE,
         {
             "run": row.run,
             "phase": row.phase,
@@ -218,7 +218,7 @@ def _ask(
     pipeline.execute()
     until = time.monotonic() + READY_S
     while time.monotonic() < until and not keeper.lost():
-        said = connection.blpop([wire.ready_key(token)], timeout=LOOK_S)
+        said = connection.blpop([keyspace.ready_key(token)], timeout=LOOK_S)
         if said is not None:
             return unpack_answer(cast(bytes, said[1]))
         if should_stop():
@@ -279,8 +279,8 @@ def _findings(
 
 def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, float]:
     """Give what the run's ping phase measured from this node, in ms by target."""
-    field = wire.rtt_field(row.performer)
-    packed = cast("bytes | None", connection.hget(wire.run_key(row.run), field))
+    field = keyspace.rtt_field(row.performer)
+    packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
     if packed is None:
         return {}
     raw: Any = msgpack.unpackb(packed)
@@ -291,7 +291,7 @@ def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
     """Read from the registry what a lease needs to know of nodes: shared links, daily budget."""
     pipeline = connection.pipeline(transaction=False)
     for name in names:
-        pipeline.hmget(wire.node_key(name), ["links", "bytes_per_day"])
+        pipeline.hmget(keyspace.node_key(name), ["links", "bytes_per_day"])
     return {
         name: End(
             name=name,

@@ -1,7 +1,5 @@
 """
-Everything that must agree between processes: key names, job names, codec, connection.
-
-No other module spells a key. RQ's own keys keep its default prefix, so that `rq info` works.
+Everything else that must agree between processes: codec, connection, times to live, what passes.
 """
 
 from __future__ import annotations
@@ -21,18 +19,8 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from rq import Queue
 
+from worker import keyspace
 from worker.errors import ConfigError, RedisUnavailable, WireError
-
-NODES = "ptzmesh:nodes"
-RUNS = "ptzmesh:runs"
-RUNS_OPEN = "ptzmesh:runs:open"
-RESULTS = "ptzmesh:results"
-LIMITS = "ptzmesh:limits"
-CONTROL_QUEUE = "ptzmesh:control"
-
-SWEEP = "ptzmesh.sweep"
-SERVE = "ptzmesh.serve"
-ADVANCE = "ptzmesh.advance"
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
@@ -58,76 +46,6 @@ HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
-def node_key(name: str) -> str:
-    """Give the key of a node's record."""
-    return f"ptzmesh:node:{name}"
-
-
-def run_key(run: str) -> str:
-    """Give the key of a run's hash."""
-    return f"ptzmesh:run:{run}"
-
-
-def done_key(run: str, probe: str) -> str:
-    """Give the key of the bitmap of pairs that are in the stream."""
-    return f"ptzmesh:run:{run}:done:{probe}"
-
-
-def started_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says when a row began, in Redis' epoch seconds."""
-    return f"started:{phase}:{performer}"
-
-
-def seen_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says when a row last gave a sign of life."""
-    return f"seen:{phase}:{performer}"
-
-
-def attempts_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that counts how often a row was enqueued."""
-    return f"attempts:{phase}:{performer}"
-
-
-def rtt_field(source: int) -> str:
-    """Give the run hash's field of a source's idle round-trip times: msgpack, ms by target."""
-    return f"rtt:{source}"
-
-
-def ready_key(token: str) -> str:
-    """Give the key of the list where a responder says what became of a test that is asked."""
-    return f"ptzmesh:ready:{token}"
-
-
-def unserved_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says since when no prober serves a row's queue."""
-    return f"unserved:{phase}:{performer}"
-
-
-def probe_key(node: str) -> str:
-    """Give the key on which a node times its operations."""
-    return f"ptzmesh:probe:{node}"
-
-
-def job_key(job_id: str) -> str:
-    """Give the key where RQ keeps a job's record."""
-    return f"rq:job:{job_id}"
-
-
-def queue_key(name: str) -> str:
-    """Give the key of RQ's list for a queue."""
-    return f"rq:queue:{name}"
-
-
-def queue_workers_key(name: str) -> str:
-    """Give the key where RQ keeps the keys of the workers of a queue."""
-    return f"rq:workers:{name}"
-
-
-def job_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that names a row's present RQ job."""
-    return f"job:{phase}:{performer}"
-
-
 def bit_is_set(bitmap: bytes, bit: int) -> bool:
     """
     Read one bit as Redis numbers them: the first bit is the highest of the first byte.
@@ -136,21 +54,6 @@ def bit_is_set(bitmap: bytes, bit: int) -> bool:
     (True, False, False)
     """
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)
-
-
-def same_plan_key(digest: str) -> str:
-    """Give the key that names the open run of a plan."""
-    return f"ptzmesh:plan:{digest}"
-
-
-def node_queue(name: str) -> str:
-    """Give the name of a node's own queue, which its prober serves."""
-    return f"ptzmesh:node:{name}"
-
-
-def serve_queue(name: str) -> str:
-    """Give the name of the queue that a node's responder serves."""
-    return f"ptzmesh:serve:{name}"
 
 
 def valid_name(name: str) -> str:
@@ -247,7 +150,7 @@ def enqueue(
 def enqueue_advance(connection: redis.Redis, run: str) -> None:
     """Ask any node to carry the run on."""
     pipeline = connection.pipeline()
-    enqueue(connection, pipeline, CONTROL_QUEUE, ADVANCE, {"run": run})
+    enqueue(connection, pipeline, keyspace.CONTROL_QUEUE, keyspace.ADVANCE, {"run": run})
     pipeline.execute()
 
 
@@ -379,7 +282,7 @@ def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
 
 def read_limits(connection: redis.Redis) -> dict[str, int]:
     """Give the caps of the results stream that hold for this mesh."""
-    entries, size = connection.hmget(LIMITS, ["stream_entries", "stream_bytes"])
+    entries, size = connection.hmget(keyspace.LIMITS, ["stream_entries", "stream_bytes"])
     return {
         "stream_entries": int(entries or MAX_STREAM_ENTRIES),
         "stream_bytes": int(size or MAX_STREAM_BYTES),
@@ -413,11 +316,11 @@ def redis_seconds(connection: redis.Redis) -> float:
 
 def run_is_wanted(connection: redis.Redis, run: str) -> bool:
     """Tell whether a run is open and nobody has cancelled it."""
-    status, cancelled = connection.hmget(run_key(run), ["status", "cancel"])
+    status, cancelled = connection.hmget(keyspace.run_key(run), ["status", "cancel"])
     return status == b"running" and cancelled is None
 
 
 def silent_s(connection: redis.Redis, node: str) -> float:
     """Give the seconds since a node's last heartbeat; infinite when there was none."""
-    seen = connection.zscore(NODES, node)
+    seen = connection.zscore(keyspace.NODES, node)
     return float("inf") if seen is None else redis_seconds(connection) - seen

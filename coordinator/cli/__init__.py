@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except SystemExit as exc:
-        # click's answer to a reader of our output that has gone, as in `| head`: no failure of ours.
+        # click's answer to a reader of our output that has gone, as in `| head`: no failure.
         is_pipe = isinstance(exc.__context__, BrokenPipeError)
         code = 0 if is_pipe else exc.code
     except Exception as exc:

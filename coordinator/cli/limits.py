@@ -7,7 +7,7 @@ import json
 import click
 
 from coordinator.cli.options import json_option, redis_option
-from worker import wire
+from worker import keyspace, wire
 
 
 @click.command(
@@ -31,11 +31,11 @@ def limits(
     asked = {"stream_bytes": stream_bytes, "stream_entries": stream_entries}
     for name, value in asked.items():
         if value is not None:
-            connection.hset(wire.LIMITS, name, value)
+            connection.hset(keyspace.LIMITS, name, value)
     caps = wire.read_limits(connection)
     used = {
-        "stream_entries": connection.xlen(wire.RESULTS),
-        "stream_bytes": connection.memory_usage(wire.RESULTS) or 0,
+        "stream_entries": connection.xlen(keyspace.RESULTS),
+        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
     }
     if as_json:
         click.echo(json.dumps({"cap": caps, "used": used}))

@@ -17,7 +17,7 @@ from coordinator.cli.options import json_option, labels, redis_option
 from coordinator.cli.policy import policy_options
 from coordinator.cli.screen import out
 from coordinator.nodes import Node, read_nodes
-from worker import wire
+from worker import keyspace, wire
 from worker.policy import Policy
 
 
@@ -85,9 +85,9 @@ def worker(
             advance(wire.connect(context.redis_url), run, patient=True)
 
         return {
-            wire.SWEEP: functools.partial(sweep, context),
-            wire.SERVE: functools.partial(serve, context),
-            wire.ADVANCE: carry_on,
+            keyspace.SWEEP: functools.partial(sweep, context),
+            keyspace.SERVE: functools.partial(serve, context),
+            keyspace.ADVANCE: carry_on,
         }
 
     Agent(settings, allow_list).run()

@@ -26,7 +26,7 @@ from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here
 from coordinator.series import Round, Series
 from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder, save, usable
 from coordinator.series_options import SeriesOptions
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError, RunIncomplete, ToolError
 from worker.options import ThroughputOptions
 from worker.plan import PlannedNode
@@ -186,7 +186,7 @@ def _host(redis_url: str | None, target: str) -> str:
 
 def _node_address(redis_url: str, name: str) -> str | None:
     with wire.connect(redis_url) as connection:
-        found = connection.hget(wire.node_key(name), "address")
+        found = connection.hget(keyspace.node_key(name), "address")
     return found.decode() if isinstance(found, bytes) else None
 
 

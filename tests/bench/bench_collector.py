@@ -31,7 +31,7 @@ from coordinator.collector import Collector
 from coordinator.csvfile import HEADER
 from coordinator.embedded import embedded_server
 from coordinator.groups import default_group
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import CSV_COLUMNS, DETAIL_COLUMNS
 
 #: The ratio is measured over this many results, as often as there are repetitions.
@@ -70,7 +70,7 @@ def _fill(connection: redis.Redis, count: int) -> None:
     some = [fields_of(number) for number in range(700)]
     pipeline = connection.pipeline(transaction=False)
     for number in range(count):
-        pipeline.xadd(wire.RESULTS, some[number % len(some)])
+        pipeline.xadd(keyspace.RESULTS, some[number % len(some)])
         if number % 200 == 199:
             pipeline.execute()
     pipeline.execute()
@@ -88,7 +88,7 @@ def _compare(connection: redis.Redis, folder: Path, repetitions: int) -> None:
             loop(connection, path)
             rates[name].append(RATIO_RESULTS / (time.perf_counter() - begun))
             assert _lines(path) == RATIO_RESULTS + 1
-            connection.xgroup_destroy(wire.RESULTS, default_group(path))
+            connection.xgroup_destroy(keyspace.RESULTS, default_group(path))
             if repetition == repetitions - 1:
                 _tell_server_cost(connection, name)
     for name, found in rates.items():
@@ -105,13 +105,13 @@ def ours(connection: redis.Redis, path: Path) -> None:
 def bare(connection: redis.Redis, path: Path) -> None:
     """Drain with the shortest loop."""
     group = default_group(path)
-    connection.xgroup_create(wire.RESULTS, group, "0")
+    connection.xgroup_create(keyspace.RESULTS, group, "0")
     with path.open("w", newline="") as file:
         file.write(HEADER.decode())
         writer = csv.writer(file, lineterminator="\n")
         while True:
             reply: Any = connection.xreadgroup(
-                group, "bench", {wire.RESULTS: ">"}, count=BARE_COUNT
+                group, "bench", {keyspace.RESULTS: ">"}, count=BARE_COUNT
             )
             if not reply:
                 return
@@ -138,7 +138,7 @@ def bare(connection: redis.Redis, path: Path) -> None:
                 )
             file.flush()
             os.fsync(file.fileno())
-            connection.xack(wire.RESULTS, group, *(stream_id for stream_id, _ in entries))
+            connection.xack(keyspace.RESULTS, group, *(stream_id for stream_id, _ in entries))
 
 
 def _tell_server_cost(connection: redis.Redis, name: str) -> None:
@@ -151,7 +151,7 @@ def _tell_server_cost(connection: redis.Redis, name: str) -> None:
 
 
 def _memory(connection: redis.Redis, url: str, folder: Path) -> None:
-    count = connection.xlen(wire.RESULTS)
+    count = connection.xlen(keyspace.RESULTS)
     begun = time.perf_counter()
     program = [sys.executable, __file__, "--drain", url, str(folder / "all.csv")]
     told = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()

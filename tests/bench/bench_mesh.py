@@ -30,7 +30,7 @@ from lab.mesh import LabMesh, mesh_of
 from samples import measurement
 
 from coordinator.results import read
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement
 from worker.outbox import BATCH, Letter, publish
 
@@ -136,7 +136,7 @@ def _entries(mesh: LabMesh, run: str) -> list[tuple[str, Measurement]]:
 
 
 def _fields_of(mesh: LabMesh, run: str) -> Mapping[bytes, bytes]:
-    return cast("dict[bytes, bytes]", mesh.connection.hgetall(wire.run_key(run)))
+    return cast("dict[bytes, bytes]", mesh.connection.hgetall(keyspace.run_key(run)))
 
 
 def _jobs_pushed(mesh: LabMesh) -> int:
@@ -245,7 +245,7 @@ def _compare_lockers(mesh: LabMesh, cores: list[int]) -> None:
                 cycles[name] += _locker_cycles_ms(mesh.connection, LOCKER_ROUND_S)
                 if tell is not None:
                     said[name].append(tell())
-            mesh.connection.delete(wire.RESULTS)
+            mesh.connection.delete(keyspace.RESULTS)
     base = _percentile(cycles["idle"], 99)
     for name, times in cycles.items():
         p50, p99 = _percentile(times, 50), _percentile(times, 99)
@@ -316,7 +316,7 @@ def publish_for_ever(url: str, number: str) -> None:
     """Publish sample results of a run of this process's own, batch after batch."""
     connection = wire.connect(url)
     run = f"bench-{number}-{os.getpid()}"
-    connection.hset(wire.run_key(run), mapping={"status": "running", "pairs": 10**9})
+    connection.hset(keyspace.run_key(run), mapping={"status": "running", "pairs": 10**9})
     bit = 0
     while True:
         letters = [Letter(bit + i, measurement(bit + i, run)) for i in range(BATCH)]
@@ -345,7 +345,7 @@ def _runs(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        while mesh.connection.zcard(wire.RUNS_OPEN):
+        while mesh.connection.zcard(keyspace.RUNS_OPEN):
             time.sleep(0.05)
 
 

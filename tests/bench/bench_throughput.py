@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lab.mesh import LabMesh, mesh_of
 
 from coordinator.results import read
-from worker import wire
+from worker import keyspace
 from worker.measurement import Measurement
 from worker.schedule import lower_bound_s
 
@@ -95,7 +95,7 @@ def _end(one: Measurement, lasted: str) -> float:
 def _wait(mesh: LabMesh, run: str, field: str, value: bytes) -> int:
     """Wait until a run's field has a value; give how many commands that took."""
     looks, give_up_at = 1, time.monotonic() + DEADLINE_S
-    while cast("bytes | None", mesh.connection.hget(wire.run_key(run), field)) != value:
+    while cast("bytes | None", mesh.connection.hget(keyspace.run_key(run), field)) != value:
         assert time.monotonic() < give_up_at, f"{field} of run {run} is not {value!r}"
         time.sleep(LOOK_S)  # between two looks
         looks += 1

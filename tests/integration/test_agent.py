@@ -19,7 +19,7 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.nodes import read_nodes
 from coordinator.results import of_run
 from integration.nodes import alive, cli, eventually, start_worker, workers
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Outcome
 from worker.probes.icmp import icmp_capability
 
@@ -120,11 +120,11 @@ def test_row_in_hand_is_handed_back_and_finished_after_a_restart(
     pair: dict[str, Any], redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     run = Mesh(redis_url).run(count=30, interval_s=0.1)
-    started = wire.started_field(0, 0)
-    eventually(lambda: bool(connection.hexists(wire.run_key(run.id), started)), "a has begun")
+    started = keyspace.started_field(0, 0)
+    eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     pair["a"].terminate()
     assert pair["a"].wait(10) == 0
-    assert connection.llen(wire.queue_key(wire.node_queue("a"))) == 1
+    assert connection.llen(keyspace.queue_key(keyspace.node_queue("a"))) == 1
     pair["a"] = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
     run.wait()
     assert [m.outcome for _, m in of_run(connection, run.id)] == [Outcome.OK] * 2
@@ -146,7 +146,7 @@ def test_crashed_sweep_ends_with_rows_that_say_so(
 def test_target_that_is_no_node_is_denied(redis_url: str, connection: redis.Redis) -> None:
     mesh = Mesh(redis_url)
     plan = mesh.plan(count=1, sources=["a"], targets=["b"])
-    connection.hset(wire.node_key("b"), "address", "127.0.0.77")
+    connection.hset(keyspace.node_key("b"), "address", "127.0.0.77")
     run = mesh.start(plan).wait()
     (row,) = [m for _, m in of_run(connection, run.id)]
     assert row.outcome is Outcome.DENIED
@@ -157,24 +157,24 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     trap = tmp_path / "trap"
-    ours = Queue(wire.node_queue("a"), connection=connection, serializer=wire.MsgpackSerializer)
+    ours = Queue(keyspace.node_queue("a"), connection=connection, serializer=wire.MsgpackSerializer)
     ours.enqueue_call("os.system", args=[f"touch {trap}"])
-    ours.enqueue_call(wire.SWEEP, kwargs={"run": "x", "phase": "y", "performer": []})
-    ours.enqueue_call(wire.SWEEP, args=["a", 0, 0])
-    ours.enqueue_call(wire.SWEEP, kwargs={"nonsense": 1})
-    ours.enqueue_call(wire.ADVANCE, kwargs={"run": ["not", "text"]})
-    pickled = Queue(wire.node_queue("a"), connection=connection)
+    ours.enqueue_call(keyspace.SWEEP, kwargs={"run": "x", "phase": "y", "performer": []})
+    ours.enqueue_call(keyspace.SWEEP, args=["a", 0, 0])
+    ours.enqueue_call(keyspace.SWEEP, kwargs={"nonsense": 1})
+    ours.enqueue_call(keyspace.ADVANCE, kwargs={"run": ["not", "text"]})
+    pickled = Queue(keyspace.node_queue("a"), connection=connection)
     pickled.enqueue_call("subprocess.call", args=[["touch", str(trap)]])
-    job = ours.create_job(wire.ADVANCE, kwargs={"run": "none"}, timeout=5)
+    job = ours.create_job(keyspace.ADVANCE, kwargs={"run": "none"}, timeout=5)
     job.save()
     connection.hset(job.key, "success_callback_name", "os.abort")
     connection.hset(job.key, "failure_callback_name", "os.abort")
     ours.push_job_id(job.id)
-    broken = ours.create_job(wire.ADVANCE, kwargs={"run": "none"})
+    broken = ours.create_job(keyspace.ADVANCE, kwargs={"run": "none"})
     broken.save()
     connection.hset(broken.key, mapping={"status": "no such status", "timeout": "-5"})
     ours.push_job_id(broken.id)
-    bomb = ours.create_job(wire.ADVANCE, kwargs={"run": "none"})
+    bomb = ours.create_job(keyspace.ADVANCE, kwargs={"run": "none"})
     bomb.save()
     connection.hset(bomb.key, "data", pickle.dumps(os.abort))
     ours.push_job_id(bomb.id)

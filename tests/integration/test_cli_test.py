@@ -20,7 +20,7 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from integration.nodes import eventually, workers
-from worker import wire
+from worker import keyspace
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
 from worker.text import parse_iso_utc
@@ -268,7 +268,7 @@ def test_nodes_test_at_once_and_each_has_its_series(
         assert {one["target"] for one in series["rounds"]} == {"hub"}
     assert len(pictures(out)) == 1
     runs = {one["run"] for series in found["series"] for one in series["rounds"]}
-    assert connection.zcard(wire.RUNS) == len(runs) == 3, "one run a round, of all sources"
+    assert connection.zcard(keyspace.RUNS) == len(runs) == 3, "one run a round, of all sources"
 
 
 @pytest.mark.redis
@@ -289,7 +289,7 @@ def test_bad_nodes_are_refused_before_anything_is_enqueued(
 ) -> None:
     done = run(tmp_path, *words, "--out", str(tmp_path / "out"), url=mesh)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert connection.zcard(wire.RUNS) == 0
+    assert connection.zcard(keyspace.RUNS) == 0
 
 
 @pytest.mark.redis

@@ -26,7 +26,7 @@ from coordinator.groups import collectors, default_group, forget, group_position
 from coordinator.place import Place
 from coordinator.results import START, Pages
 from coordinator.results import last_id as newest
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError, PtzmeshError
 from worker.measurement import CSV_COLUMNS
 from worker.outbox import Letter, StreamFull, publish
@@ -183,7 +183,7 @@ def test_deleted_file_is_filled_from_what_the_stream_still_has(
     fill(connection, 30)
     Collector(connection, csv_path).drain()
     csv_path.unlink()
-    connection.xtrim(wire.RESULTS, maxlen=20, approximate=False)
+    connection.xtrim(keyspace.RESULTS, maxlen=20, approximate=False)
     Collector(connection, csv_path).drain()
     assert file_rows(csv_path) == stream_rows(connection)
     assert len(file_rows(csv_path)) == 20
@@ -214,8 +214,8 @@ def test_bad_entry_is_set_aside_once_and_collecting_goes_on(
 ) -> None:
     fill(connection, 2)
     ids = [
-        connection.xadd(wire.RESULTS, {"v": "2", "detail": b"\xff\x00"}),
-        connection.xadd(wire.RESULTS, fields_of(2) | {"source": "two\nlines"}),
+        connection.xadd(keyspace.RESULTS, {"v": "2", "detail": b"\xff\x00"}),
+        connection.xadd(keyspace.RESULTS, fields_of(2) | {"source": "two\nlines"}),
     ]
     collector = Collector(connection, csv_path)
     collector.drain()
@@ -231,7 +231,7 @@ def test_bad_entry_is_set_aside_once_and_collecting_goes_on(
 
 
 def test_only_bad_entries_still_free_the_stream(connection: redis.Redis, csv_path: Path) -> None:
-    bad_id = connection.xadd(wire.RESULTS, {"v": "none"})
+    bad_id = connection.xadd(keyspace.RESULTS, {"v": "none"})
     Collector(connection, csv_path).drain()
     assert (position(connection, csv_path) or "").encode() == bad_id
 
@@ -273,8 +273,8 @@ def publish_all(connection: redis.Redis, numbers: Iterable[int]) -> int:
 
 
 def test_publishing_trims_only_what_is_on_the_disk(connection: redis.Redis, csv_path: Path) -> None:
-    connection.hset(wire.run_key(RUN), mapping={"status": "running", "pairs": 5000})
-    connection.hset(wire.LIMITS, mapping={"stream_entries": 1000})
+    connection.hset(keyspace.run_key(RUN), mapping={"status": "running", "pairs": 5000})
+    connection.hset(keyspace.LIMITS, mapping={"stream_entries": 1000})
     made = publish_all(connection, range(5000))
     assert made == 1000  # nobody collects: nothing may go
     seen = stream_rows(connection)
@@ -295,8 +295,8 @@ def test_publishing_trims_only_what_is_on_the_disk(connection: redis.Redis, csv_
 def test_collector_that_is_behind_holds_the_stream_until_it_is_forgotten(
     connection: redis.Redis, csv_path: Path
 ) -> None:
-    connection.hset(wire.run_key(RUN), mapping={"status": "running", "pairs": 5000})
-    connection.hset(wire.LIMITS, mapping={"stream_entries": 500})
+    connection.hset(keyspace.run_key(RUN), mapping={"status": "running", "pairs": 5000})
+    connection.hset(keyspace.LIMITS, mapping={"stream_entries": 500})
     Collector(connection, csv_path.with_name("retired.csv"), group="retired").drain()
     assert publish_all(connection, range(5000)) == 500
     Collector(connection, csv_path).drain()
@@ -310,8 +310,8 @@ def test_another_readers_pending_entries_do_not_hold_the_stream(
 ) -> None:
     fill(connection, 3)
     group = default_group(csv_path)
-    connection.xgroup_create(wire.RESULTS, group, "0")
-    connection.xreadgroup(group, "somebody", {wire.RESULTS: ">"})
+    connection.xgroup_create(keyspace.RESULTS, group, "0")
+    connection.xreadgroup(group, "somebody", {keyspace.RESULTS: ">"})
     Collector(connection, csv_path).drain()
     (found,) = collectors(connection)
     assert (found.pending, found.position) == (0, last_id(csv_path))
@@ -466,9 +466,9 @@ def test_new_rows_are_not_skipped_when_redis_returns_empty_with_its_clock_back(
             redis_server.kill()
             wipe(redis_server)
             redis_server.start()
-            connection.xadd(wire.RESULTS, fields_of(7), id="1000-0")  # sent again: is there
+            connection.xadd(keyspace.RESULTS, fields_of(7), id="1000-0")  # sent again: is there
             for number in range(20, 40):
-                connection.xadd(wire.RESULTS, fields_of(number), id=f"{980 + number}-1")
+                connection.xadd(keyspace.RESULTS, fields_of(number), id=f"{980 + number}-1")
             wait_until(lambda: collector.rows == 40)
             fill(connection, 5, first=40)
             wait_until(lambda: collector.rows == 45)
@@ -483,9 +483,9 @@ def test_stream_that_went_back_while_no_collector_ran(
 ) -> None:
     fill(connection, 20)
     Collector(connection, csv_path).drain()
-    connection.delete(wire.RESULTS)
+    connection.delete(keyspace.RESULTS)
     for number in range(15, 30):
-        connection.xadd(wire.RESULTS, fields_of(number), id=f"{number}-1")
+        connection.xadd(keyspace.RESULTS, fields_of(number), id=f"{number}-1")
     for _ in range(2):
         Collector(connection, csv_path).drain()
         times = [row[0] for row in file_rows(csv_path)]
@@ -537,8 +537,8 @@ def test_data_lost_between_reading_and_acknowledging_hides_no_row(
     with CsvFile(csv_path) as file:
         place = Place(connection, default_group(csv_path), file)
         place.begin()
-        connection.delete(wire.RESULTS)
-        connection.xadd(wire.RESULTS, fields_of(6), id="5-1")  # the clock was back for a while
+        connection.delete(keyspace.RESULTS)
+        connection.xadd(keyspace.RESULTS, fields_of(6), id="5-1")  # the clock was back for a while
         fill(connection, 1, first=7)
         (entry,) = Pages(connection).after(place.position)
         file.append([measurement(7).to_row(entry[0].decode())])
@@ -565,7 +565,7 @@ def test_collectors_are_listed_and_forgotten(connection: redis.Redis, csv_path: 
 
 def test_lag_is_told_where_redis_can_tell_it(connection: redis.Redis, csv_path: Path) -> None:
     fill(connection, 1500)
-    connection.xgroup_create(wire.RESULTS, default_group(csv_path), "0")
+    connection.xgroup_create(keyspace.RESULTS, default_group(csv_path), "0")
     if collectors(connection)[0].lag is None:
         pytest.skip("this server does not know the lag of a group")
     Collector(connection, csv_path).drain()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from worker import leases, wire
+from worker import keyspace, leases, wire
 from worker.leases import Attempt, End, Lease
 from worker.schedule import tournament_order
 from worker.turns import Keeper, Turns
@@ -109,7 +109,7 @@ def test_late_release_leaves_the_next_holder_alone(connection: redis.Redis) -> N
     leases.release(connection, lease)
     assert leases.holds(connection, "b", next_one.token)
     assert not leases.renew(connection, lease)
-    assert not connection.exists(leases.lease_key("a"))
+    assert not connection.exists(keyspace.lease_key("a"))
 
 
 def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
@@ -124,13 +124,13 @@ def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
 def test_renewed_lease_outlives_its_first_time(connection: redis.Redis) -> None:
     lease = held(connection, A, B, ttl_s=0.2)
     assert leases.renew(connection, lease, ttl_s=60)
-    assert connection.pttl(leases.lease_key("a")) > 50_000
-    assert connection.pttl(leases.lease_key("b")) > 50_000
+    assert connection.pttl(keyspace.lease_key("a")) > 50_000
+    assert connection.pttl(keyspace.lease_key("b")) > 50_000
 
 
 def test_lease_that_nobody_took_is_renewed_after_it_lapsed(connection: redis.Redis) -> None:
     lease = held(connection, A, B)
-    connection.delete(leases.lease_key("a"), leases.lease_key("b"))
+    connection.delete(keyspace.lease_key("a"), keyspace.lease_key("b"))
     assert leases.renew(connection, lease)
     assert leases.holds(connection, "a", lease.token)
 
@@ -138,9 +138,9 @@ def test_lease_that_nobody_took_is_renewed_after_it_lapsed(connection: redis.Red
 def test_keeper_notices_that_the_lease_is_lost(connection: redis.Redis) -> None:
     lease = held(connection, A, B)
     keeper = Keeper(connection, lease, ttl_s=0.03)
-    until(lambda: connection.pttl(leases.lease_key("a")) <= 30 or keeper.lost())
+    until(lambda: connection.pttl(keyspace.lease_key("a")) <= 30 or keeper.lost())
     assert not keeper.lost()
-    connection.set(leases.lease_key("a"), "another")
+    connection.set(keyspace.lease_key("a"), "another")
     until(keeper.lost)
 
 
@@ -150,7 +150,7 @@ def test_shared_link_carries_its_capacity_and_no_more(connection: redis.Redis) -
     first = held(connection, ends[0], others[0])
     held(connection, others[1], ends[1])
     assert take(connection, ends[2], others[2]).lease is None
-    assert not connection.exists(leases.lease_key("n2"), leases.lease_key("m2"))
+    assert not connection.exists(keyspace.lease_key("n2"), keyspace.lease_key("m2"))
     leases.release(connection, first)
     assert take(connection, ends[2], others[2]).lease is not None
 
@@ -159,7 +159,7 @@ def test_link_on_both_ends_is_on_the_way_once(connection: redis.Redis) -> None:
     a, b = End(name="a", links={"hub": 1}), End(name="b", links={"hub": 1})
     lease = held(connection, a, b)
     assert lease.links == ("hub",)
-    assert connection.zcard(leases.link_key("hub")) == 1
+    assert connection.zcard(keyspace.link_key("hub")) == 1
 
 
 def test_link_of_a_crashed_test_is_free_after_its_time(connection: redis.Redis) -> None:
@@ -210,7 +210,7 @@ def test_source_over_its_budget_takes_nothing(connection: redis.Redis) -> None:
     assert attempt.source_over_budget
     assert attempt.lease is None
     assert not keys(connection)
-    assert not connection.hgetall(leases.WAITING)
+    assert not connection.hgetall(keyspace.WAITING)
 
 
 def test_budget_is_never_exceeded_by_many_at_once(redis_url: str, connection: redis.Redis) -> None:
@@ -280,7 +280,7 @@ def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis
 
     waiting = threading.Thread(target=wait_for_b)
     waiting.start()
-    until(lambda: bool(connection.hget(leases.WAITING, "c")))
+    until(lambda: bool(connection.hget(keyspace.WAITING, "c")))
     time.sleep(0.05)
     given_up = time.monotonic()
     leases.release(connection, lease)
@@ -304,7 +304,7 @@ def test_release_wakes_only_who_can_use_it(connection: redis.Redis) -> None:
     assert take(connection, B, End(name="f")).lease is None
     leases.release(connection, lease)
     assert keys(connection, "ptzmesh:wake:*") == {b"ptzmesh:wake:e", b"ptzmesh:wake:b"}
-    assert set(connection.hgetall(leases.WAITING)) == {b"f"}
+    assert set(connection.hgetall(keyspace.WAITING)) == {b"f"}
     leases.release(connection, other)
     assert b"ptzmesh:wake:f" in keys(connection, "ptzmesh:wake:*")
 
@@ -340,7 +340,7 @@ def test_waiting_costs_no_more_than_one_command_a_source_each_second(
     with ThreadPoolExecutor(10) as pool:
         for number in range(10):
             pool.submit(wait_for_b, number)
-        until(lambda: connection.hlen(leases.WAITING) == 10)
+        until(lambda: connection.hlen(keyspace.WAITING) == 10)
         time.sleep(0.5)
         with watched(connection) as spent:
             time.sleep(4.0)
@@ -409,7 +409,7 @@ def test_source_without_budget_has_no_turn_and_names_all(connection: redis.Redis
     turns = Turns(connection, End(name="a", bytes_per_day=1), [B, C], reserve_bytes=100)
     assert turns.take() is None
     assert turns.over_budget == ["b", "c"]
-    assert not connection.hgetall(leases.WAITING)
+    assert not connection.hgetall(keyspace.WAITING)
 
 
 def test_source_that_is_stopped_leaves(redis_url: str, connection: redis.Redis) -> None:
@@ -418,8 +418,8 @@ def test_source_that_is_stopped_leaves(redis_url: str, connection: redis.Redis) 
     own = wire.connect(redis_url)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(Turns(own, C, [B], should_stop=stop.is_set).take)
-        until(lambda: bool(connection.hget(leases.WAITING, "c")))
+        until(lambda: bool(connection.hget(keyspace.WAITING, "c")))
         stop.set()
         assert waiting.result(LIMIT_S) is None
     own.close()
-    assert not connection.hgetall(leases.WAITING)
+    assert not connection.hgetall(keyspace.WAITING)

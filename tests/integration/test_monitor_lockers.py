@@ -18,7 +18,7 @@ from ptzjepa import UnchangedLockers
 from samples import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
-from worker import wire
+from worker import keyspace
 from worker.measurement import Measurement, Outcome
 from worker.monitor import MultiLockerSystem, guard, lockers, process, read_lockers, watch_lockers
 from worker.monitor.beside import Beside
@@ -77,8 +77,8 @@ def make(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
 
 def records(plain: redis.Redis, count: int) -> list[Measurement]:
     """Wait for so many locker records and give them."""
-    wait_until(lambda: plain.xlen(wire.RESULTS) >= count)
-    entries: Any = plain.xrange(wire.RESULTS)
+    wait_until(lambda: plain.xlen(keyspace.RESULTS) >= count)
+    entries: Any = plain.xrange(keyspace.RESULTS)
     return [Measurement.from_fields(fields) for _, fields in entries]
 
 

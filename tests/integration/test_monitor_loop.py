@@ -16,7 +16,7 @@ import redis
 from samples import wait_until
 
 from coordinator import results
-from worker import wire
+from worker import keyspace
 from worker.measurement import CSV_COLUMNS, Measurement, Outcome
 from worker.monitor import (
     NetworkMonitor,
@@ -145,4 +145,4 @@ def test_a_days_work_in_short(connection: redis.Redis, redis_url: str, tmp_path:
     assert [m.detail.get("activity") for m in pings] == [None] * 3 + ["world_model"] * 6
     assert [m.detail.get("cycle") for m in pings] == [None] * 3 + [2] * 3 + [4] * 3
     assert [m.outcome for m in pings[:3] if m.target == "-c"] == [Outcome.UNRESOLVED]
-    assert not connection.exists(wire.RUNS)
+    assert not connection.exists(keyspace.RUNS)

@@ -18,14 +18,14 @@ from samples import fill, wait_until
 from coordinator import results
 from coordinator.collector import Collector
 from coordinator.embedded import EmbeddedServer
-from worker import wire
+from worker import keyspace
 from worker.measurement import Measurement
 from worker.monitor import guard, process
 from worker.monitor import recorder as recorder_module
 from worker.monitor.record import PING, Entry, record
 from worker.monitor.recorder import Recorder
 from worker.monitor.settings import MonitorSettings
-from worker.monitor.stream import BATCH, RecordStream, sequence_key
+from worker.monitor.stream import BATCH, RecordStream
 from worker.outbox import StreamFull
 
 pytestmark = pytest.mark.redis
@@ -82,25 +82,25 @@ def test_what_is_sent_again_is_not_added_again(connection: redis.Redis) -> None:
     assert stream.add(entries(3, 5)) == 2
     assert RecordStream(connection, "other").add(entries(1, 2)) == 2
     assert numbers(connection) == [1, 2, 3, 4, 5, 6, 7, 1, 2]
-    assert 0 < connection.ttl(sequence_key("abc")) <= 7 * 24 * 3600
+    assert 0 < connection.ttl(keyspace.sequence_key("abc")) <= 7 * 24 * 3600
 
 
 def test_a_full_stream_takes_nothing_and_gives_no_locker_away(connection: redis.Redis) -> None:
     fill(connection, 50)
-    connection.hset(wire.LIMITS, "stream_entries", 50)
+    connection.hset(keyspace.LIMITS, "stream_entries", 50)
     stream = RecordStream(connection, "abc")
     with pytest.raises(StreamFull):
         stream.add(entries(1, 5))
-    assert connection.xlen(wire.RESULTS) == 50
-    assert not connection.exists(sequence_key("abc"))
-    connection.hset(wire.LIMITS, mapping={"stream_entries": 1000, "stream_bytes": 100})
+    assert connection.xlen(keyspace.RESULTS) == 50
+    assert not connection.exists(keyspace.sequence_key("abc"))
+    connection.hset(keyspace.LIMITS, mapping={"stream_entries": 1000, "stream_bytes": 100})
     with pytest.raises(StreamFull):
         stream.add(entries(1, 5))
 
 
 def test_what_a_collector_has_makes_room(connection: redis.Redis, tmp_path: Path) -> None:
     fill(connection, 1000)
-    connection.hset(wire.LIMITS, "stream_entries", 1000)
+    connection.hset(keyspace.LIMITS, "stream_entries", 1000)
     stream = RecordStream(connection, "abc")
     with pytest.raises(StreamFull):
         stream.add(entries(1, 5))

@@ -10,7 +10,7 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs import read_run, start, stream_position
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Letter, Outbox, StreamFull, publish
 from worker.plan import Plan, PlannedNode
@@ -50,7 +50,7 @@ def test_a_pair_is_published_once(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     for _ in range(3):
         publish(connection, letters(run))
-    assert connection.xlen(wire.RESULTS) == 30
+    assert connection.xlen(keyspace.RESULTS) == 30
     assert read_run(connection, run).published == 30
 
 
@@ -68,20 +68,20 @@ def test_results_of_a_run_that_is_gone_are_not_put_into_the_stream(
     connection: redis.Redis,
 ) -> None:
     assert not publish(connection, letters("20260101T000000000-0000"))
-    assert connection.xlen(wire.RESULTS) == 0
+    assert connection.xlen(keyspace.RESULTS) == 0
 
 
 def test_full_stream_refuses_and_drops_nothing(connection: redis.Redis) -> None:
-    connection.hset(wire.LIMITS, "stream_entries", 20)
+    connection.hset(keyspace.LIMITS, "stream_entries", 20)
     run, _ = start(connection, plan())
     with pytest.raises(StreamFull):
         publish(connection, letters(run))
-    assert connection.xlen(wire.RESULTS) == 20
-    assert connection.xrange(wire.RESULTS, count=1)[0][1][b"target"] == b"n1"
+    assert connection.xlen(keyspace.RESULTS) == 20
+    assert connection.xrange(keyspace.RESULTS, count=1)[0][1][b"target"] == b"n1"
 
 
 def test_full_stream_of_bytes_refuses_too(connection: redis.Redis) -> None:
-    connection.hset(wire.LIMITS, "stream_bytes", 3000)
+    connection.hset(keyspace.LIMITS, "stream_bytes", 3000)
     run, _ = start(connection, plan())
     with pytest.raises(StreamFull):
         publish(connection, letters(run))
@@ -91,13 +91,13 @@ def test_only_what_every_collector_has_is_trimmed(connection: redis.Redis) -> No
     run, _ = start(connection, plan())
     entry = letters(run)[0].measurement.to_fields()
     for _ in range(500):
-        connection.xadd(wire.RESULTS, entry)  # type: ignore[arg-type]  # redis-py's dict is invariant
-    ids = [stream_id for stream_id, _ in connection.xrange(wire.RESULTS)]
-    connection.xgroup_create(wire.RESULTS, "fast", ids[-1])
-    connection.xgroup_create(wire.RESULTS, "slow", ids[249])
-    connection.hset(wire.LIMITS, "stream_entries", 490)
+        connection.xadd(keyspace.RESULTS, entry)  # type: ignore[arg-type]  # redis-py's dict is invariant
+    ids = [stream_id for stream_id, _ in connection.xrange(keyspace.RESULTS)]
+    connection.xgroup_create(keyspace.RESULTS, "fast", ids[-1])
+    connection.xgroup_create(keyspace.RESULTS, "slow", ids[249])
+    connection.hset(keyspace.LIMITS, "stream_entries", 490)
     publish(connection, letters(run)[:1])
-    left = [stream_position(stream_id) for stream_id, _ in connection.xrange(wire.RESULTS)]
+    left = [stream_position(stream_id) for stream_id, _ in connection.xrange(keyspace.RESULTS)]
     assert left[0] <= stream_position(ids[249])  # nothing that the slow one has not got
     assert left[0] > stream_position(ids[0])  # and yet there is room again
     assert left[-1] > stream_position(ids[-1])
@@ -107,27 +107,27 @@ def test_pending_entries_are_not_trimmed(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     entry = letters(run)[0].measurement.to_fields()
     for _ in range(300):
-        connection.xadd(wire.RESULTS, entry)  # type: ignore[arg-type]  # redis-py's dict is invariant
-    connection.xgroup_create(wire.RESULTS, "reads", "0")
-    connection.xreadgroup("reads", "me", {wire.RESULTS: ">"}, count=300)
-    connection.hset(wire.LIMITS, "stream_entries", 290)
+        connection.xadd(keyspace.RESULTS, entry)  # type: ignore[arg-type]  # redis-py's dict is invariant
+    connection.xgroup_create(keyspace.RESULTS, "reads", "0")
+    connection.xreadgroup("reads", "me", {keyspace.RESULTS: ">"}, count=300)
+    connection.hset(keyspace.LIMITS, "stream_entries", 290)
     with pytest.raises(StreamFull):
         publish(connection, letters(run)[:1])
-    assert connection.xlen(wire.RESULTS) == 300
+    assert connection.xlen(keyspace.RESULTS) == 300
 
 
 def test_outbox_keeps_what_a_full_stream_refused_and_sends_it_once(
     connection: redis.Redis, tmp_path: Path
 ) -> None:
-    connection.hset(wire.LIMITS, "stream_entries", 1)
+    connection.hset(keyspace.LIMITS, "stream_entries", 1)
     run, _ = start(connection, plan())
     outbox = Outbox(tmp_path / "n.outbox")
     outbox.post(connection, letters(run))
-    assert connection.xlen(wire.RESULTS) == 10  # the first batch found room
-    connection.hdel(wire.LIMITS, "stream_entries")
+    assert connection.xlen(keyspace.RESULTS) == 10  # the first batch found room
+    connection.hdel(keyspace.LIMITS, "stream_entries")
     assert outbox.resend(connection) == [run]
     assert outbox.resend(connection) == []
-    assert connection.xlen(wire.RESULTS) == 30
+    assert connection.xlen(keyspace.RESULTS) == 30
     assert outbox.waiting_bytes() == 0
 
 
@@ -142,31 +142,31 @@ def test_outbox_outlives_a_redis_that_dies(redis_server: EmbeddedServer, tmp_pat
     assert outbox.resend(connection) == []
     redis_server.start()
     assert outbox.resend(connection) == [run]
-    assert connection.xlen(wire.RESULTS) == 30
+    assert connection.xlen(keyspace.RESULTS) == 30
 
 
 def test_torn_outbox_gives_what_was_whole(connection: redis.Redis, tmp_path: Path) -> None:
     run, _ = start(connection, plan())
-    connection.hset(wire.LIMITS, "stream_entries", 0)
+    connection.hset(keyspace.LIMITS, "stream_entries", 0)
     outbox = Outbox(tmp_path / "n.outbox")
     outbox.post(connection, letters(run)[:3])
     outbox.path.write_bytes(outbox.path.read_bytes()[:-7])
-    connection.hdel(wire.LIMITS, "stream_entries")
+    connection.hdel(keyspace.LIMITS, "stream_entries")
     outbox.resend(connection)
-    assert connection.xlen(wire.RESULTS) == 2
+    assert connection.xlen(keyspace.RESULTS) == 2
 
 
 def test_outbox_over_its_share_gives_up_samples_before_results(
     connection: redis.Redis, tmp_path: Path
 ) -> None:
     run, _ = start(connection, plan())
-    connection.hset(wire.LIMITS, "stream_entries", 0)
+    connection.hset(keyspace.LIMITS, "stream_entries", 0)
     outbox = Outbox(tmp_path / "n.outbox", max_bytes=12_000)
     for letter in letters(run):
         outbox.post(connection, [letter])
-    connection.hdel(wire.LIMITS, "stream_entries")
+    connection.hdel(keyspace.LIMITS, "stream_entries")
     outbox.resend(connection)
-    kept = [Measurement.from_fields(fields) for _, fields in connection.xrange(wire.RESULTS)]
+    kept = [Measurement.from_fields(fields) for _, fields in connection.xrange(keyspace.RESULTS)]
     assert len(kept) == 30
     assert not kept[0].detail.get("rtts_ms")
     assert kept[-1].detail["rtts_ms"]

@@ -9,7 +9,7 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from integration.nodes import cli
-from worker import wire
+from worker import keyspace, wire
 
 pytestmark = pytest.mark.redis
 
@@ -19,9 +19,9 @@ def server(redis_server: EmbeddedServer) -> Iterator[tuple[str, redis.Redis]]:
     """A server with one node that looks alive, and a connection of its operator."""
     connection = redis.Redis.from_url(redis_server.url)
     now = wire.redis_seconds(connection)
-    connection.zadd(wire.NODES, {"a": now, "b": now})
+    connection.zadd(keyspace.NODES, {"a": now, "b": now})
     for name in ("a", "b"):
-        connection.hset(wire.node_key(name), mapping={"address": "127.0.0.1", "icmp": "raw"})
+        connection.hset(keyspace.node_key(name), mapping={"address": "127.0.0.1", "icmp": "raw"})
     yield redis_server.url, connection
     connection.close()
 
@@ -38,14 +38,14 @@ def test_eviction_that_may_take_lockers_is_refused(server: tuple[str, redis.Redi
     url, operator = server
     operator.config_set("maxmemory-policy", "allkeys-lru")
     refused(url, "set it to noeviction")
-    assert not operator.exists(wire.RUNS)
+    assert not operator.exists(keyspace.RUNS)
 
 
 def test_full_redis_is_told_and_nothing_is_left_behind(server: tuple[str, redis.Redis]) -> None:
     url, operator = server
     operator.config_set("maxmemory", 1)
     refused(url, "raise maxmemory")
-    assert not operator.exists(wire.RUNS, wire.RUNS_OPEN)
+    assert not operator.exists(keyspace.RUNS, keyspace.RUNS_OPEN)
 
 
 def test_missing_and_wrong_passwords_are_told(server: tuple[str, redis.Redis]) -> None:

@@ -12,7 +12,7 @@ from samples import BEGUN, RUN, fields_of, fill, measurement, wait_until
 
 from coordinator import results
 from coordinator.embedded import EmbeddedServer
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
 from worker.measurement import Measurement
 from worker.plan import Plan, PlannedNode
@@ -23,7 +23,7 @@ MS = int(BEGUN.timestamp() * 1000)
 
 
 def add(connection: redis.Redis, stream_id: str, number: int, run: str = RUN) -> None:
-    connection.xadd(wire.RESULTS, fields_of(number, run), id=stream_id)
+    connection.xadd(keyspace.RESULTS, fields_of(number, run), id=stream_id)
 
 
 def write_run(connection: redis.Redis, run: str, created: float, closed: float | None) -> None:
@@ -32,7 +32,7 @@ def write_run(connection: redis.Redis, run: str, created: float, closed: float |
     record: dict[Any, Any] = {"status": "running", "phase": "0", "created": repr(created)}
     if closed is not None:
         record |= {"status": "done", "closed": repr(closed)}
-    connection.hset(wire.run_key(run), mapping=record | {"plan": plan.packed()})
+    connection.hset(keyspace.run_key(run), mapping=record | {"plan": plan.packed()})
 
 
 def test_all_results_come_once_in_order(connection: redis.Redis) -> None:
@@ -54,7 +54,7 @@ def test_no_stream_is_no_results(connection: redis.Redis) -> None:
 def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
     big = fields_of(1) | {"error": "x" * 100_000}
     for _ in range(40):
-        connection.xadd(wire.RESULTS, big)
+        connection.xadd(keyspace.RESULTS, big)
     pages = results.Pages(connection)
     sizes, position = [], results.START
     while not pages.at_end:
@@ -86,7 +86,7 @@ def test_results_of_other_runs_are_left_out(connection: redis.Redis) -> None:
 
 def test_bad_entry_is_given_to_the_caller_and_the_reader_goes_on(connection: redis.Redis) -> None:
     fill(connection, 1)
-    bad_id = connection.xadd(wire.RESULTS, {"v": "99"})
+    bad_id = connection.xadd(keyspace.RESULTS, {"v": "99"})
     fill(connection, 1, first=1)
     bad: list[str] = []
 

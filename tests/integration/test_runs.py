@@ -12,7 +12,7 @@ from coordinator.follow import follow_run
 from coordinator.lost import read_rows
 from coordinator.results import of_run
 from coordinator.runs import read_run, recent, resolve_run, start
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
 from worker.measurement import Outcome
 from worker.options import PingOptions
@@ -31,9 +31,9 @@ def plan(size: int = 3, **fields: object) -> Plan:
 def beat(connection: redis.Redis, *names: str) -> None:
     """Make nodes look alive, as their heartbeats would."""
     now = wire.redis_seconds(connection)
-    connection.zadd(wire.NODES, dict.fromkeys(names, now))
+    connection.zadd(keyspace.NODES, dict.fromkeys(names, now))
     for name in names:
-        connection.sadd(wire.queue_workers_key(wire.node_queue(name)), f"rq:worker:{name}")
+        connection.sadd(keyspace.queue_workers_key(keyspace.node_queue(name)), f"rq:worker:{name}")
         connection.set(f"rq:worker:{name}", "here")
 
 
@@ -43,7 +43,7 @@ def outcomes(connection: redis.Redis, run: str) -> list[Outcome]:
 
 def test_one_job_a_source_is_enqueued(connection: redis.Redis) -> None:
     start(connection, plan(5))
-    waiting = [connection.llen(wire.queue_key(wire.node_queue(f"n{i}"))) for i in range(5)]
+    waiting = [connection.llen(keyspace.queue_key(keyspace.node_queue(f"n{i}"))) for i in range(5)]
     assert waiting == [1] * 5
 
 
@@ -89,7 +89,7 @@ def test_dead_sources_get_rows_that_say_so_and_the_run_ends(connection: redis.Re
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6
     assert read_run(connection, run).status == "done"
-    assert connection.zcard(wire.RUNS_OPEN) == 0
+    assert connection.zcard(keyspace.RUNS_OPEN) == 0
 
 
 def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
@@ -98,13 +98,13 @@ def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
     assert read_run(connection, run).is_open
-    assert connection.zscore(wire.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
+    assert connection.zscore(keyspace.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
 
 
 def test_job_that_vanished_is_enqueued_again(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     beat(connection, "n0", "n1", "n2")
-    queue = wire.queue_key(wire.node_queue("n1"))
+    queue = keyspace.queue_key(keyspace.node_queue("n1"))
     connection.delete(queue)
     advance(connection, run)
     assert connection.llen(queue) == 1
@@ -123,7 +123,7 @@ def test_cancel_makes_the_matrix_whole(connection: redis.Redis) -> None:
 
 def test_cancel_that_was_cut_short_is_ended_by_whoever_looks(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
-    connection.hset(wire.run_key(run), "cancel", 1)
+    connection.hset(keyspace.run_key(run), "cancel", 1)
     advance(connection, run)
     assert read_run(connection, run).status == "cancelled"
     assert outcomes(connection, run) == [Outcome.CANCELLED] * 6
@@ -179,19 +179,19 @@ def test_run_that_redis_lost_is_told(connection: redis.Redis) -> None:
 
 
 def test_run_is_not_started_when_the_stream_is_full(connection: redis.Redis) -> None:
-    connection.hset(wire.LIMITS, "stream_entries", 5)
+    connection.hset(keyspace.LIMITS, "stream_entries", 5)
     for _ in range(5):
-        connection.xadd(wire.RESULTS, {"v": "1"})
+        connection.xadd(keyspace.RESULTS, {"v": "1"})
     with pytest.raises(RedisUnavailable, match="ptzmesh collect"):
         start(connection, plan())
     assert recent(connection, 9) == []
 
 
 def test_run_is_started_when_what_fills_the_stream_is_collected(connection: redis.Redis) -> None:
-    connection.hset(wire.LIMITS, "stream_entries", 5)
+    connection.hset(keyspace.LIMITS, "stream_entries", 5)
     for _ in range(5):
-        connection.xadd(wire.RESULTS, {"v": "1"})
-    connection.xgroup_create(wire.RESULTS, "csv", "$")
+        connection.xadd(keyspace.RESULTS, {"v": "1"})
+    connection.xgroup_create(keyspace.RESULTS, "csv", "$")
     assert start(connection, plan())[1]
 
 

@@ -14,7 +14,7 @@ import redis
 from coordinator.collector import Collector
 from coordinator.csvfile import HEADER
 from coordinator.verify import Pair, verify
-from worker import wire
+from worker import keyspace
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.plan import Plan, PlannedNode
@@ -35,7 +35,7 @@ def plan(connection: redis.Redis) -> Plan:
     nodes = tuple(PlannedNode(name=name, address="10.0.0.1") for name in NAMES)
     plan = Plan(nodes=nodes, sources=(0, 1, 2, 3), targets=(0, 1, 2, 3))
     record: dict[Any, Any] = {"status": "done", "phase": 0, "created": "1.0", "closed": "2.0"}
-    connection.hset(wire.run_key(RUN), mapping=record | {"plan": plan.packed()})
+    connection.hset(keyspace.run_key(RUN), mapping=record | {"plan": plan.packed()})
     return plan
 
 
@@ -54,7 +54,7 @@ def result(source: str, target: str, **changes: Any) -> Measurement:
 
 def add(connection: redis.Redis, *measurements: Measurement) -> None:
     for one in measurements:
-        connection.xadd(wire.RESULTS, dict[Any, Any](one.to_fields()))
+        connection.xadd(keyspace.RESULTS, dict[Any, Any](one.to_fields()))
 
 
 @pytest.mark.usefixtures("plan")

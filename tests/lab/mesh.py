@@ -26,7 +26,7 @@ from coordinator.results import read
 from coordinator.runs import Run, read_run
 from lab.net import Lab
 from lab.node import Node
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement, Outcome
 
 CLI = (sys.executable, "-m", "coordinator.cli")
@@ -171,9 +171,9 @@ class LabMesh:
         """Wait until these nodes (all sources when none is named) have begun their rows."""
         plan = self.state(run).plan
         rows = [plan.index_of(name) for name in names] or plan.sources
-        fields = [wire.started_field(0, row) for row in rows]
+        fields = [keyspace.started_field(0, row) for row in rows]
         wait_until(
-            lambda: None not in self.connection.hmget(wire.run_key(run), fields),
+            lambda: None not in self.connection.hmget(keyspace.run_key(run), fields),
             f"the rows of {names or 'all'} have begun",
         )
 
@@ -197,7 +197,7 @@ class LabMesh:
 
     def prober_pids(self, name: str) -> set[int]:
         """Give the process ids of a node's probers, dead ones that RQ still knows included."""
-        key = wire.queue_workers_key(wire.node_queue(name))
+        key = keyspace.queue_workers_key(keyspace.node_queue(name))
         workers = cast("set[bytes]", self.connection.smembers(key))
         return {int(worker.decode().split("-")[-2]) for worker in workers}
 

@@ -22,7 +22,7 @@ from lab import namespaces
 from lab.mesh import LabMesh, Said, children_of, mesh_of, wait_until
 from lab.node import Node
 from lab.together import begin_chosen, together
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Outcome
 
 pytestmark = pytest.mark.lab
@@ -304,8 +304,8 @@ def test_results_of_many_targets_are_all_on_disk_soon_after_redis_falls_silent(
     n0, n1 = mesh.lab.nodes
     names = [f"alias-{number}" for number in range(60)]
     for name in names:
-        mesh.connection.hset(wire.node_key(name), "address", n1.address)
-        mesh.connection.zadd(wire.NODES, {name: mesh.seconds()})
+        mesh.connection.hset(keyspace.node_key(name), "address", n1.address)
+        mesh.connection.zadd(keyspace.NODES, {name: mesh.seconds()})
     run_id = mesh.detach(n0, "--from", "n0", "--to", ",".join(names), "--count", "30")
     mesh.wait_until_begun(run_id)
     sweep_ends_at = mesh.seconds() + 4
@@ -435,19 +435,19 @@ def pushes(mesh: LabMesh) -> int:
 
 def hash_of(mesh: LabMesh, run_id: str) -> list[str]:
     """Give the names of the fields of a run's hash."""
-    keys = cast("list[bytes]", mesh.connection.hkeys(wire.run_key(run_id)))
+    keys = cast("list[bytes]", mesh.connection.hkeys(keyspace.run_key(run_id)))
     return [key.decode() for key in keys]
 
 
 def started_at(mesh: LabMesh, run_id: str, name: str) -> Any:
     """Give when a node began its row, None when it has not."""
     row = mesh.state(run_id).plan.index_of(name)
-    return mesh.connection.hget(wire.run_key(run_id), wire.started_field(0, row))
+    return mesh.connection.hget(keyspace.run_key(run_id), keyspace.started_field(0, row))
 
 
 def seen_at(mesh: LabMesh, name: str) -> float:
     """Give the time of a node's last heartbeat."""
-    score = mesh.connection.zscore(wire.NODES, name)
+    score = mesh.connection.zscore(keyspace.NODES, name)
     assert score is not None
     return score
 

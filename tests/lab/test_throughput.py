@@ -47,7 +47,7 @@ from lab.transfer_runs import (
     wait_for_a_test,
     wait_until_moved,
 )
-from worker import wire
+from worker import keyspace, wire
 from worker.leases import End, acquire, new_token, release, spent_today
 from worker.measurement import Outcome
 from worker.options import ThroughputOptions
@@ -367,10 +367,10 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
     assert lease is not None
     asked = {"run": run, "phase": 0, "performer": 0, "token": f"{lease.token}.0", "number": 0}
     pipeline = mesh.connection.pipeline()
-    queue = wire.serve_queue("n1")
-    wire.enqueue(mesh.connection, pipeline, queue, wire.SERVE, {**asked, "idle_rtt_ms": None})
+    queue = keyspace.serve_queue("n1")
+    wire.enqueue(mesh.connection, pipeline, queue, keyspace.SERVE, {**asked, "idle_rtt_ms": None})
     pipeline.execute()
-    assert mesh.connection.blpop([wire.ready_key(lease.token + ".0")], timeout=DEADLINE_S)
+    assert mesh.connection.blpop([keyspace.ready_key(lease.token + ".0")], timeout=DEADLINE_S)
     release(mesh.connection, lease)
     ended_ok(mesh, mesh.detach(n0, *options))
 

@@ -21,7 +21,7 @@ from coordinator.results import read
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, Said, wait_until
 from lab.node import Node
-from worker import wire
+from worker import keyspace
 from worker.leases import LEASE_PREFIX, LEASE_TTL_S, lease_key
 from worker.measurement import Measurement, Outcome
 
@@ -249,7 +249,7 @@ def kill(*pids: int) -> None:
 
 def responder_pid(mesh: LabMesh, name: str) -> int:
     """Give the process id of a node's responder, as its RQ worker is registered."""
-    key = wire.queue_workers_key(wire.serve_queue(name))
+    key = keyspace.queue_workers_key(keyspace.serve_queue(name))
     (worker,) = cast("set[bytes]", mesh.connection.smembers(key))
     return int(worker.decode().split("-")[-2])
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.measurement import Measurement, Outcome
 
 ACQUIRE, RELEASE, WAITING = "acquire", "release", "waiting"
@@ -28,21 +28,6 @@ SLOWEST, NOTES_TTL_S = 20, 2 * 24 * 3600
 HOLDER_MARGIN_S = 24 * 3600
 
 
-def holder_key(identifier: str) -> str:
-    """Give the key that says whose identifier this is."""
-    return f"ptzmesh:monitor:holder:{identifier}"
-
-
-def waiters_key(prefix: str) -> str:
-    """Give the key of the processes that met a locker of this prefix taken, by when."""
-    return f"ptzmesh:monitor:waiters:{prefix}"
-
-
-def slowest_key(prefix: str, day: datetime) -> str:
-    """Give the key of a day's slowest operations on lockers of this prefix, by seconds."""
-    return f"ptzmesh:monitor:slowest:{prefix}:{day.astimezone(timezone.utc):%Y%m%d}"
-
-
 def note(connection: redis.Redis, measurements: Iterable[Measurement]) -> None:
     """
     Note what these locker records say.
@@ -53,14 +38,14 @@ def note(connection: redis.Redis, measurements: Iterable[Measurement]) -> None:
     now = datetime.now(timezone.utc)
     for prefix, same in groupby(measurements, key=lambda m: str(m.detail["prefix"])):
         noted = [part for measurement in same for part in _notes(measurement, now)]
-        keys = [waiters_key(prefix), slowest_key(prefix, now)]
+        keys = [keyspace.waiters_key(prefix), keyspace.slowest_key(prefix, now)]
         wire.script(connection, "lockers")(keys, [NOTES_TTL_S, WAITERS_S, SLOWEST, *noted])
 
 
 def _notes(measurement: Measurement, now: datetime) -> Iterator[Any]:
     detail = measurement.detail
     if detail["operation"] == ACQUIRE and measurement.outcome is Outcome.OK:
-        yield from ("holder", holder_key(detail["identifier"]))
+        yield from ("holder", keyspace.holder_key(detail["identifier"]))
         yield from (_expire_s(detail) + HOLDER_MARGIN_S, _holder(measurement))
     if detail.get("contended"):
         age_s = (now - measurement.started_at).total_seconds() - detail["elapsed_s"]

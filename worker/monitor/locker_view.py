@@ -15,16 +15,13 @@ from typing import Any, cast
 import msgpack
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.errors import ConfigError
 from worker.monitor.guard import forget, tell
 from worker.monitor.locker_notes import (
     NOTES_TTL_S,
     SLOWEST,
     WAITERS_S,
-    holder_key,
-    slowest_key,
-    waiters_key,
 )
 from worker.monitor.process import recorder
 from worker.text import iso_utc, one_line
@@ -188,7 +185,7 @@ def _holders(connection: redis.Redis, identifiers: set[str]) -> dict[str, Mappin
     if not identifiers:
         return {}
     ordered = sorted(identifiers)
-    packed = cast("list[bytes | None]", connection.mget([holder_key(i) for i in ordered]))
+    packed = cast("list[bytes | None]", connection.mget([keyspace.holder_key(i) for i in ordered]))
     pairs = zip(ordered, packed, strict=True)
     return {i: facts for i, value in pairs if isinstance(facts := _unpacked(value), dict)}
 
@@ -211,7 +208,7 @@ def _locker(
 
 def _waiters(connection: redis.Redis, prefix: str) -> tuple[Waiter, ...]:
     now = wire.redis_seconds(connection)
-    key = waiters_key(prefix)
+    key = keyspace.waiters_key(prefix)
     found: Any = connection.zrange(key, now - WAITERS_S, now, byscore=True, withscores=True)
     waiters = []
     for member, seen_at in reversed(found):
@@ -228,7 +225,7 @@ def _slowest(connection: redis.Redis, prefix: str) -> tuple[Operation, ...]:
     now = datetime.now(timezone.utc)
     pipeline = connection.pipeline(transaction=False)
     for days in range(NOTES_TTL_S // 86400):
-        key = slowest_key(prefix, now - timedelta(days=days))
+        key = keyspace.slowest_key(prefix, now - timedelta(days=days))
         pipeline.zrevrange(key, 0, SLOWEST - 1, withscores=True)
     found = [pair for day in pipeline.execute() for pair in day]
     ordered = sorted(found, key=lambda pair: float(pair[1]), reverse=True)

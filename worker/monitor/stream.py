@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from worker import wire
+from worker import keyspace, wire
 from worker.monitor.record import RUN_PREFIX, Entry
 from worker.outbox import StreamFull
 
@@ -20,11 +20,6 @@ from worker.outbox import StreamFull
 BATCH = 10
 #: A recorder that has said nothing for so long may double what it then sends again.
 SEQUENCE_TTL_S = 7 * 24 * 3600
-
-
-def sequence_key(recorder: str) -> str:
-    """Give the key of the last number that the stream has of a recorder."""
-    return f"ptzmesh:monitor:seq:{recorder}"
 
 
 class RecordStream:
@@ -46,7 +41,7 @@ class RecordStream:
             StreamFull: The stream is full; none was added.
             redis.RedisError: Whether they are in is unknown: add them again.
         """
-        keys = [wire.RESULTS, wire.LIMITS, sequence_key(self.recorder)]
+        keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.sequence_key(self.recorder)]
         limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, SEQUENCE_TTL_S]
         status, added = self._call(keys, [*limits, *_arguments(entries)])
         if status == b"full":
