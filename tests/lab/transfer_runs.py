@@ -22,7 +22,8 @@ from lab import namespaces
 from lab.mesh import LabMesh, Pair, Said, wait_until
 from lab.node import Node
 from worker import keyspace
-from worker.leases import LEASE_PREFIX, LEASE_TTL_S, lease_key
+from worker.keyspace import LEASE_PREFIX, lease_key
+from worker.leases import LEASE_TTL_S
 from worker.measurement import Measurement, Outcome
 
 TCP = ("--probe", "throughput")
