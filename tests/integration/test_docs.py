@@ -69,8 +69,8 @@ def mesh_folder(
 def adapt(command: str, url: str, run: str) -> str:
     """Put this test's own Redis, run and folder where the example has its reader's."""
     ours = f"{shlex.quote(sys.executable)} -m coordinator.cli"
-    command = re.sub(r"(^|[\s|])ptzmesh(?=\s)", rf"\g<1>{ours}", command)
     command = re.sub(r"/(data|tmp|persistence)/", "./", command)
+    command = re.sub(r"(^|[\s|])ptzmesh(?=\s)", rf"\g<1>{ours}", command)
     command = re.sub(r"(PTZMESH_REDIS_URL=|--redis[ =])\S+", rf"\g<1>{url}", command)
     return re.sub(r"\d{8}T\d{9}-[0-9a-f]{4}", run, command)
 
