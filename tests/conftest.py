@@ -7,6 +7,7 @@ Servers for tests: private, started here, and the only ones that are ever flushe
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,12 @@ from worker.errors import ConfigError
 REDIS62_VARIABLE = "PTZMESH_TEST_REDIS62"
 
 SERVERS = ("valkey", "redis7", "redis62")
+
+
+# A shell starts its background jobs with Ctrl-C ignored, and whatever they start inherits that; the
+# tests press Ctrl-C in programs of their own.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

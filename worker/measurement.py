@@ -211,7 +211,8 @@ class Measurement:
             "throughput_mbps": self.throughput_mbps,
             "stream_id": stream_id,
         }
-        return {**{name: json_ready(value) for name, value in self.detail.items()}, **record}
+        more = {name: json_ready(v) for name, v in self.detail.items() if name not in record}
+        return {**record, **more}
 
 
 def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:

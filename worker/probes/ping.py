@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 
 import icmplib
 
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Measurement, Outcome, finding
 from worker.options import PingOptions
 from worker.plan import PlannedNode
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
@@ -40,7 +40,7 @@ def measure(
     literal, unresolved = resolve(targets)
     for target in unresolved:
         error = f"the address {target.address} does not resolve"
-        yield finding(run, source, target, Outcome.UNRESOLVED, error)
+        yield _finding(run, source, target, Outcome.UNRESOLVED, error)
     echo = EchoOptions(
         count=options.count,
         interval_s=options.interval_s,
@@ -53,7 +53,7 @@ def measure(
             yield measurement(run, source, literal[index][0], series, options)
     except IcmpNotPermitted as exc:
         for target, _ in literal:
-            yield finding(run, source, target, Outcome.TOOL_MISSING, str(exc))
+            yield _finding(run, source, target, Outcome.TOOL_MISSING, str(exc))
 
 
 def resolve(
@@ -79,17 +79,15 @@ def is_literal(address: str) -> bool:
     return bool(icmplib.is_ipv4_address(address) or icmplib.is_ipv6_address(address))
 
 
-def finding(
+def _finding(
     run: str, source: str, target: PlannedNode, outcome: Outcome, error: str
 ) -> Measurement:
-    """Give a measurement without numbers: it says why there are none."""
-    return Measurement(
+    return finding(
         run=run,
         probe=PROBE,
         source=source,
         target=target.name,
         address=target.address,
-        started_at=datetime.now(timezone.utc),
         outcome=outcome,
         error=error,
     )

@@ -1,0 +1,73 @@
+"""The redis probe against a real server: answered, cut in the middle, away; and within a run."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator.embedded import EmbeddedServer
+from coordinator.mesh import Mesh
+from coordinator.planning import ProbeOptions
+from coordinator.results import of_run
+from integration.nodes import cli, workers
+from worker.measurement import Measurement, Outcome
+from worker.options import RedisOptions, TcpOptions
+from worker.probes.icmp import icmp_capability
+from worker.redis_probe import measure
+
+pytestmark = pytest.mark.redis
+
+
+def probe(url: str, options: RedisOptions) -> Measurement:
+    (found,) = measure("r", "a", url, options, lambda: False)
+    return found
+
+
+def test_operations_are_timed_and_leave_nothing_behind(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    found = probe(redis_url, RedisOptions(count=5, interval_s=0.01))
+    assert (found.outcome, found.target, found.packet_loss_pct) == (Outcome.OK, "redis", 0.0)
+    assert found.latency_ms is not None
+    assert 0 < found.latency_ms < 50
+    assert found.detail["locker_cycle_median_ms"] > found.detail["rtt_min_ms"]
+    assert list(connection.scan_iter("ptzmesh:probe:*")) == []
+
+
+def test_redis_that_dies_in_the_middle_shows_as_loss(redis_server: EmbeddedServer) -> None:
+    timer = threading.Timer(0.5, redis_server.kill)
+    timer.start()
+    found = probe(redis_server.url, RedisOptions(count=20, interval_s=0.05, wait_s=0.2))
+    timer.join()
+    assert found.outcome is Outcome.OK
+    assert found.packet_loss_pct is not None
+    assert 20 < found.packet_loss_pct < 90
+    assert found.detail["last_error"]
+
+
+def test_redis_that_is_away_is_a_finding(redis_server: EmbeddedServer) -> None:
+    redis_server.kill()
+    found = probe(redis_server.url, RedisOptions(count=3, interval_s=0.01, wait_s=0.2))
+    assert (found.outcome, found.latency_ms) == (Outcome.NO_REPLY, None)
+    assert found.error
+
+
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_phases_of_a_run_have_their_own_pairs(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a", "b", "c"]):
+        mesh = Mesh(redis_url)
+        options = ProbeOptions(tcp=TcpOptions(port=9, count=3), redis=RedisOptions(count=3))
+        run = mesh.run(probes=("redis", "tcp", "ping"), options=options).wait()
+        found = [one for _, one in of_run(connection, run.id)]
+        csv = str(tmp_path / "x.csv")
+        assert cli(redis_url, "collect", "--csv", csv).returncode == 0
+        assert cli(redis_url, "verify", run.id, "--csv", csv).returncode == 0
+    assert [one.probe for one in found] == ["ping"] * 6 + ["tcp"] * 6 + ["redis"] * 3
+    assert {one.outcome for one in found} == {Outcome.OK}
+    assert run.matrix("redis").value("b", "redis") is not None
+    assert run.state().expected == 15
