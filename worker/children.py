@@ -7,7 +7,6 @@ Forked from the supervisor after everything is imported, so that they share its 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from rq import Worker, worker_registration
 from rq.job import Job
 
 from worker import wire
+from worker.parent import end_with
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
-PR_SET_PDEATHSIG = 1
 
 
 class QuietWorker(Worker):
@@ -119,7 +118,7 @@ class Child:
             self.process.join()
 
     def _work(self, supervisor: int) -> None:
-        _die_with(supervisor)
+        end_with(supervisor, signal.SIGTERM)()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -139,10 +138,3 @@ class Child:
             reason = wire.without_secrets(str(exc), self.redis_url)
             logger.warning("%s lost Redis: %s", self.role, reason)
             os._exit(1)
-
-
-def _die_with(supervisor: int) -> None:
-    """Ask the kernel for SIGTERM when the supervisor dies (Linux prctl); else live as an orphan."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:
-        os._exit(1)

@@ -108,15 +108,25 @@ class Outbox:
         """Keep what cannot be published in the file at `path`; its folder is made."""
         self.path = path
         self.max_bytes = max_bytes
+        self.is_away = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def post(self, connection: redis.Redis, letters: Sequence[Letter]) -> bool:
-        """Publish, or keep on disk when Redis is away or full. True when a phase is complete."""
+        """
+        Publish, or keep on disk when Redis is away or full. True when a phase is complete.
+
+        Once Redis was away it is not tried again before `is_away` is cleared: each try would take
+        as long as the last, and a job would be over before its batches.
+        """
+        if self.is_away:
+            self.keep(letters)
+            return False
         try:
             return publish(connection, letters)
         except (redis.RedisError, StreamFull) as exc:
             reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
             logger.warning("%d results kept in the outbox: %s", len(letters), reason)
+            self.is_away = isinstance(exc, redis.RedisError)
             self.keep(letters)
             return False
 

@@ -19,7 +19,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.measurement import Measurement
-from worker.outbox import BATCH, Letter, Outbox, StreamFull, publish
+from worker.outbox import BATCH, Letter, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ class Publisher:
         self.connection, self.outbox, self.run = connection, outbox, run
         self.bit_of, self.seen_field, self.extra = bit_of, seen_field, extra
         self.stopped = threading.Event()
-        self.is_away = False
         self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -114,20 +113,8 @@ class Publisher:
 
     def _send(self, batch: list[Measurement]) -> None:
         letters = [Letter(self.bit_of(one), one) for one in batch]
-        if self.is_away:
-            # Each try would take as long as the last; the job would be over before the batches.
-            self.outbox.keep(letters)
-            return
         try:
-            complete = publish(self.connection, letters)
-        except (redis.RedisError, StreamFull) as exc:
-            reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
-            logger.warning("%d results kept in the outbox: %s", len(letters), reason)
-            self.is_away = isinstance(exc, redis.RedisError)
-            self.outbox.keep(letters)
-            return
-        try:
-            if complete:
+            if self.outbox.post(self.connection, letters):
                 wire.enqueue_advance(self.connection, self.run)
         except redis.RedisError as exc:
             # The results are in; the overdue run is seen by the next heartbeat.
@@ -140,7 +127,7 @@ class Publisher:
                 return
             now = wire.redis_seconds(self.connection)
             self.connection.hset(keyspace.run_key(self.run), self.seen_field, repr(now))
-            self.is_away = False
+            self.outbox.is_away = False
         except redis.RedisError as exc:
-            self.is_away = True
+            self.outbox.is_away = True
             logger.debug("no sign of life: %s", exc)

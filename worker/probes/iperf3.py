@@ -8,7 +8,6 @@ parent-death signal is bound to a thread.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from worker.options import TransferOptions
+from worker.parent import end_with
 
 Version = tuple[int, ...]
 
@@ -42,8 +42,6 @@ STOP_CHECK_S = 0.2
 READ_BYTES = 65536
 #: What is kept of a process's output; the rest is read and thrown away.
 MAX_KEPT_BYTES = 16 * 1024 * 1024 + 1
-#: prctl(2), from linux/prctl.h.
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class Tool:
             stderr=subprocess.PIPE,
             env=clean_environment(),
             start_new_session=True,  # a process group to kill, and no terminal that interrupts it
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=end_with(os.getpid(), signal.SIGKILL),
         )
         self._open = {pipe.fileno(): name for name, pipe in self._pipes()}
 
@@ -190,15 +188,3 @@ class Tool:
         for name, pipe in (("stdout", self.process.stdout), ("stderr", self.process.stderr)):
             if pipe is not None:
                 yield name, pipe
-
-
-def _die_with(parent_pid: int) -> Callable[[], None]:
-    """Make what a child runs before exec: it gets SIGKILL when its parent ends, however it ends."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent_pid:  # the parent ended before the kernel was asked
-            os._exit(1)
-
-    return ask_kernel
