@@ -15,7 +15,7 @@ import redis
 from coordinator.lost import Hope, Lost, judge, read_rows
 from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import keyspace, wire
-from worker.errors import ConfigError
+from worker.errors import ConfigError, OtherWire
 from worker.measurement import Outcome
 from worker.outbox import Letter, publish
 from worker.rows import Row, enqueue_rows
@@ -44,6 +44,10 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
         run = read_run(connection, run_id)
     except ConfigError:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
+        return
+    except OtherWire as exc:
+        logger.warning("run %s is left to others: %s", run_id[:80], exc)
+        connection.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)  # due, for whoever is next
         return
     if not run.is_open:
         connection.zrem(keyspace.RUNS_OPEN, run_id)

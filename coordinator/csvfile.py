@@ -139,7 +139,6 @@ class CsvFile:
             self._write(HEADER)
             _sync_folder(self.path)
         self._cut_torn()
-        self._read_cursor()
         # A collector that was killed may have left its last rows in the page cache only.
         os.fsync(self._fd)
 
@@ -153,22 +152,25 @@ class CsvFile:
                 f"the file ({self.path}) does not end with rows of ours: choose another --csv"
             )
         torn = len(tail) - end
+        if self._size - torn > len(HEADER):
+            self._read_cursor(tail[:end])  # it may turn out to be no file of ours
         if torn:
             logger.warning("%s: a torn last line (%d bytes) is cut", self.path, torn)
             self._cut(self._size - torn)
 
-    def _read_cursor(self) -> None:
-        if self._size == len(HEADER):
-            return
-        line = self._tail().rstrip(b"\n").rpartition(b"\n")[2]
-        cells = next(csv.reader([line.decode(errors="replace")]), [])
+    def _read_cursor(self, rows: bytes) -> None:
+        line = rows[:-1].rpartition(b"\n")[2]
+        try:
+            cells = next(csv.reader([line.decode(errors="replace")]), [])
+        except csv.Error:
+            cells = []
         if len(cells) != len(CSV_COLUMNS) or not STREAM_ID.fullmatch(cells[-1]):
             raise ConfigError(
                 f"the last line of {self.path} is not a row of ours and is left as it is: "
                 "repair it, or choose another --csv"
             )
         self.cursor, self.last = cells[-1], _identity(cells)
-        self.highest = max(map(stream_position, _STREAM_IDS.findall(self._tail())))
+        self.highest = max(map(stream_position, _STREAM_IDS.findall(rows)))
 
     def _tail(self) -> bytes:
         at = max(0, self._size - TAIL_BYTES)

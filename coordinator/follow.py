@@ -12,8 +12,8 @@ from coordinator.advance import advance
 from coordinator.results import CLOCK_MARGIN_S, Pages, log_bad, measurements_in, wait_for_more
 from coordinator.runs import Run, read_run
 from worker import keyspace, wire
+from worker.limits import StreamFull
 from worker.measurement import Measurement
-from worker.outbox import StreamFull
 
 #: All is here, and the run closes within moments: look more often than results arrive.
 CLOSING_S = 0.05
@@ -51,7 +51,7 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
             return
         if arrived and total >= run.expected:
             time.sleep(CLOSING_S)
-        run = read_run(connection, run_id)
+        run = read_run(connection, run_id, plan=run.plan)
         yield Update(run, arrived)
         if time.monotonic() >= care_at:
             care_at = time.monotonic() + CARE_S

@@ -100,11 +100,19 @@ def group_position(connection: redis.Redis, group: str) -> str | None:
 
 def entries_read(connection: redis.Redis, group: str) -> int | None:
     """Give how many of all entries ever added a group has passed; None where Redis cannot tell."""
-    raw = _raw_group(connection, group)
-    if raw is None or raw.get("lag") is None:
+    pipeline = connection.pipeline()  # an entry added between the two would count as read
+    pipeline.xinfo_groups(keyspace.RESULTS)
+    pipeline.xinfo_stream(keyspace.RESULTS)
+    try:
+        groups, stream = pipeline.execute()
+    except redis.ResponseError as exc:
+        if "no such key" not in str(exc):
+            raise
         return None
-    added = connection.xinfo_stream(keyspace.RESULTS)["entries-added"]
-    return max(0, int(added) - int(raw["lag"]))
+    for raw in groups:
+        if raw["name"].decode() == group and raw.get("lag") is not None:
+            return max(0, int(stream["entries-added"]) - int(raw["lag"]))
+    return None
 
 
 def set_group(connection: redis.Redis, group: str, position: str, read: int | None = None) -> bool:

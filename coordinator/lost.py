@@ -35,15 +35,18 @@ class RowState:
 
     Attributes:
         name: The source.
-        silent_s: Since its last heartbeat; None when there was none.
+        silent_s: Since its last heartbeat, or since Redis was back from being away; None when there
+            was none.
         restarted: Its process began after the sweep did.
         outbox_bytes: Results that wait on the source's disk.
-        quiet_s: Since the sweep's last sign of life; None when it has not begun.
+        quiet_s: Since the sweep's last sign of life, or since Redis was back; None when it has not
+            begun.
         job: RQ's status of the row's job; None when RQ has forgotten it.
         in_queue: The job waits in the source's queue.
         served: A live RQ worker listens on that queue.
         attempts: How often it was enqueued.
         unserved_s: Since it was first seen that none does; None when it was not.
+        refused: Why a node of another wire version will not measure it; empty when it may.
     """
 
     name: str
@@ -56,6 +59,7 @@ class RowState:
     served: bool
     attempts: int
     unserved_s: float | None
+    refused: str = ""
 
 
 class Hope(Enum):
@@ -76,6 +80,8 @@ class Lost:
 
 def judge(row: RowState) -> Hope | Lost:
     """Decide about one unfinished row. Pure."""
+    if row.refused:
+        return Lost(Outcome.DENIED, row.refused)
     if row.silent_s is None or row.silent_s > wire.ALIVE_S:
         heard = "was never heard" if row.silent_s is None else f"silent for {row.silent_s:.0f} s"
         return Lost(Outcome.SOURCE_LOST, f"source {row.name} {heard}")
@@ -117,6 +123,7 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     key = keyspace.run_key(rows[0].run)
     now = wire.redis_seconds(connection)
     pipeline = connection.pipeline(transaction=False)
+    pipeline.get(keyspace.BACK)
     for row in rows:
         place = (row.phase, row.performer)
         marks_of = (
@@ -125,12 +132,13 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
             keyspace.seen_field,
             keyspace.unserved_field,
             keyspace.attempts_field,
+            keyspace.refused_field,
         )
         pipeline.hmget(key, [field(*place) for field in marks_of])
         pipeline.zscore(keyspace.NODES, row.name)
         pipeline.hmget(keyspace.node_key(row.name), ["since", "outbox"])
         pipeline.smembers(keyspace.queue_workers_key(keyspace.node_queue(row.name)))
-    first = pipeline.execute()
+    back, *first = pipeline.execute()
     marks = [first[4 * i : 4 * i + 4] for i in range(len(rows))]
     for row, ((job, *_), _, _, workers) in zip(rows, marks, strict=True):
         queue = keyspace.queue_key(keyspace.node_queue(row.name))
@@ -140,22 +148,26 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
         pipeline.exists(*(workers or ["-"]))
     second = pipeline.execute()
     return [
-        _state(row, now, marks[i], second[3 * i : 3 * i + 3]) for i, row in enumerate(rows)
+        _state(row, now, float(back or 0), marks[i], second[3 * i : 3 * i + 3])
+        for i, row in enumerate(rows)
     ]
 
 
-def _state(row: Row, now: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
-    (_, started, sign, unserved, attempts), seen, (since, outbox), _ = marks
+def _state(
+    row: Row, now: float, back: float, marks: Sequence[Any], job: Sequence[Any]
+) -> RowState:
+    (_, started, sign, unserved, attempts, refused), seen, (since, outbox), _ = marks
     status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
     return RowState(
         name=row.name,
-        silent_s=None if seen is None else now - seen,
+        silent_s=None if seen is None else now - max(seen, back),
         restarted=bool(started and since and float(since) > float(started)),
         outbox_bytes=int(outbox or 0),
-        quiet_s=None if started is None else now - max(float(started), float(sign or 0)),
+        quiet_s=None if started is None else now - max(float(started), float(sign or 0), back),
         job=status.decode() if status else None,
         in_queue=place is not None,
         served=workers > 0,
         attempts=int(attempts or 0),
         unserved_s=None if unserved is None else now - float(unserved),
+        refused=refused.decode(errors="replace") if refused else "",
     )

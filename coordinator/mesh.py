@@ -21,11 +21,12 @@ import redis
 
 from coordinator import advance, runs
 from coordinator.follow import follow_run
-from coordinator.nodes import Node, read_nodes
+from coordinator.nodes import Node, check_pace, read_nodes
 from coordinator.planning import ProbeOptions, Selection, make_plan
 from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
 from worker import wire
+from worker.limits import read_limits
 from worker.measurement import Measurement
 from worker.options import PingOptions
 from worker.plan import Plan
@@ -61,6 +62,7 @@ class Mesh:
         sources: Sequence[str] = (),
         targets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        sample: int | None = None,
         options: ProbeOptions | None = None,
         **ping: Any,
     ) -> Plan:
@@ -72,7 +74,9 @@ class Mesh:
         Raises:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
         """
-        selection = Selection(nodes=nodes, sources=sources, targets=targets, labels=labels or {})
+        selection = Selection(
+            nodes=nodes, sources=sources, targets=targets, labels=labels or {}, sample=sample
+        )
         chosen = options or ProbeOptions(ping=PingOptions(**ping))
         return make_plan(self.nodes(), selection, probes, chosen)
 
@@ -81,7 +85,14 @@ class Mesh:
         return self.start(self.plan(**what), join=join)
 
     def start(self, plan: Plan, *, join: bool = True) -> MeshRun:
-        """Start a run of a plan, or join an open run of the same plan."""
+        """
+        Start a run of a plan, or join an open run of the same plan.
+
+        Raises:
+            RedisUnavailable: There is no room for results, or the nodes send Redis more commands
+                than they may.
+        """
+        check_pace(self.nodes(), read_limits(self.connection)["commands_per_s"])
         run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join)
         return MeshRun(self.connection, run_id, joined=not is_new)
 

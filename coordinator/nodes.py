@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
 
 from worker import keyspace, wire
+from worker.errors import ConfigError, RedisUnavailable
+from worker.names import NAME, valid_address
+from worker.text import one_line
+
+#: Longest number that a record has; what Redis counts in fits.
+MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +29,19 @@ class Node:
         address: Where other nodes reach it.
         labels: What its operator says of it.
         version: ptzmesh's version there.
+        wire: Its wire version; the first one wrote none.
         icmp: `raw`, `datagram` or `none`: how it may ping.
         iperf3: Version of its iperf3; empty when it has none.
         accepts: Others can connect to it.
         links: Shared links on its way → tests that each carries at once.
+        ports: First and last port on which it listens for tests; None when its record lacks them.
         bytes_per_day: Its budget for tests; None is no limit.
+        outbox_bytes: Results that wait on its disk, as of its last heartbeat.
+        redis_commands_per_s: Commands that its processes sent to Redis between its last two
+            heartbeats, a second; None before the second.
         clock_offset_ms: Its clock minus Redis', as its last heartbeat estimated it.
         seen_s: Seconds since its last heartbeat, on Redis' clock.
+        stopped: It has said goodbye.
         alive: Its last heartbeat is recent, and it has not said goodbye.
     """
 
@@ -36,13 +49,18 @@ class Node:
     address: str
     labels: Mapping[str, str]
     version: str
+    wire: int = keyspace.WIRE_VERSION
     icmp: str
     iperf3: str
     accepts: bool
     links: Mapping[str, int]
+    ports: tuple[int, int] | None = None
     bytes_per_day: int | None
+    outbox_bytes: int = 0
+    redis_commands_per_s: float | None = None
     clock_offset_ms: float | None
     seen_s: float
+    stopped: bool = False
     alive: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -51,45 +69,105 @@ class Node:
 
 
 def read_nodes(connection: redis.Redis) -> list[Node]:
-    """Give all registered nodes, by name."""
+    """Give all registered nodes, by name; one whose name or address is none is left out."""
     now = wire.redis_seconds(connection)
     beats = connection.zrange(keyspace.NODES, 0, -1, withscores=True)
-    seen = cast("list[tuple[bytes, float]]", beats)
+    seen = [
+        (text, score)
+        for name, score in cast("list[tuple[bytes, float]]", beats)
+        if NAME.fullmatch(text := name.decode(errors="replace"))
+    ]
     pipeline = connection.pipeline(transaction=False)
     for name, _ in seen:
-        pipeline.hgetall(keyspace.node_key(name.decode()))
-    records = pipeline.execute()
+        pipeline.hgetall(keyspace.node_key(name))
+    records = pipeline.execute(raise_on_error=False)
     nodes = [
-        _node(name.decode(), record, now - score)
+        _node(name, record, now - score)
         for (name, score), record in zip(seen, records, strict=True)
-        if record
+        if record and isinstance(record, dict)
     ]
-    return sorted(nodes, key=lambda node: node.name)
+    return sorted((node for node in nodes if node.address), key=lambda node: node.name)
+
+
+def commands_per_s(nodes: Iterable[Node]) -> float:
+    """Give the commands a second that the nodes that are alive send to Redis, all together."""
+    return sum(node.redis_commands_per_s or 0.0 for node in nodes if node.alive)
+
+
+def check_pace(nodes: Iterable[Node], most_per_s: int) -> None:
+    """
+    Refuse to add work to a mesh that is at its share of the Redis.
+
+    Raises:
+        RedisUnavailable: The nodes send more commands a second than they may.
+    """
+    rate = commands_per_s(nodes)
+    if rate > most_per_s:
+        raise RedisUnavailable(
+            f"the nodes send {rate:,.0f} commands a second to Redis, over their {most_per_s:,}; "
+            "wait for the open runs (ptzmesh runs), or: ptzmesh limits --commands-per-s N"
+        )
 
 
 def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
-    text = {key.decode(): value.decode(errors="replace") for key, value in record.items()}
-    offset = text.get("clock_offset_ms")
+    text = {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in record.items()
+    }
+    stopped = bool(text.get("stopped"))
+    links = {link: _count(n) for link, n in _texts(text.get("links", "{}")).items()}
     return Node(
         name=name,
-        address=text.get("address", ""),
+        address=_address(text.get("address", "")),
         labels=_texts(text.get("labels", "{}")),
-        version=text.get("version", ""),
-        icmp=text.get("icmp", "none"),
-        iperf3=text.get("iperf3", ""),
+        version=one_line(text.get("version", "")),
+        wire=_count(text.get("wire", "1")) or 0,
+        icmp=one_line(text.get("icmp", "none")),
+        iperf3=one_line(text.get("iperf3", "")),
         accepts=text.get("accepts", "1") == "1",
-        links={name: int(n) for name, n in _texts(text.get("links", "{}")).items() if n.isdigit()},
-        bytes_per_day=int(budget) if (budget := text.get("bytes_per_day", "")).isdigit() else None,
-        clock_offset_ms=float(offset) if offset else None,
+        links={link: n for link, n in links.items() if n is not None},
+        ports=_ports(text.get("ports", "")),
+        bytes_per_day=_count(text.get("bytes_per_day", "")),
+        outbox_bytes=_count(text.get("outbox", "")) or 0,
+        redis_commands_per_s=_real(text.get("redis_commands_per_s", "")),
+        clock_offset_ms=_real(text.get("clock_offset_ms", "")),
         seen_s=seen_s,
-        alive=seen_s <= wire.ALIVE_S and not text.get("stopped"),
+        stopped=stopped,
+        alive=seen_s <= wire.ALIVE_S and not stopped,
     )
+
+
+def _address(text: str) -> str:
+    """Give an address; empty when it is none, so that nothing is measured there."""
+    try:
+        return valid_address(text)
+    except ConfigError:
+        return ""
+
+
+def _count(text: str) -> int | None:
+    return int(text) if len(text) <= MAX_DIGITS and text.isdecimal() else None
+
+
+def _real(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _ports(text: str) -> tuple[int, int] | None:
+    first, last = (_count(part) for part in (text + "-").split("-")[:2])
+    return None if first is None or last is None else (first, last)
 
 
 def _texts(packed: str) -> dict[str, str]:
     """Read a JSON object as text by text; what is none is empty."""
     try:
         found = json.loads(packed)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {one_line(str(key)): one_line(str(value)) for key, value in found.items()}

@@ -3,7 +3,8 @@ How far a file is in the stream, and whether the stream is still the one that it
 
 Redis may lose its data, or come back with an older copy, and its clock may have stepped back, so
 that new entries get ids below those in the file. Then what the file has is told by the
-measurements themselves, not by their ids.
+measurements themselves, not by their ids; and a run that is open again in an older copy may publish
+pairs of which the file has the first result: that one stays, as a pair has one row.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from coordinator.groups import (
     group_position,
     set_group,
 )
-from coordinator.results import START, Entry
+from coordinator.results import START, Entry, last_id
 from coordinator.runs import stream_position
 from worker import keyspace
 
 logger = logging.getLogger(__name__)
+
+#: So many fields of an identity name a pair of a run.
+PAIR = 4
 
 
 class Place:
@@ -44,6 +48,9 @@ class Place:
         self._last = file.last
         #: Entries up to here may be in the file already.
         self._doubt_until = file.highest
+        #: Runs that Redis knew when it was found to have gone back, and those of them still open.
+        self._runs: set[str] = set()
+        self._reopened: set[str] = set()
         self._known: set[int] | None = None
         self._read: int | None = None
 
@@ -68,21 +75,23 @@ class Place:
         elif known != self.position:
             set_group(self.connection, self.group, self.position)
         self._read = entries_read(self.connection, self.group)
+        if self._reopened:
+            self._reopened &= self._names(keyspace.RUNS_OPEN)
+            self._doubt_until = max(self._doubt_until, self._newest())
 
     def unseen(self, entries: list[Entry]) -> list[Entry]:
         """Leave out what is in the file already."""
-        if not entries or stream_position(entries[0][0]) > self._doubt_until:
+        if not entries or not self._is_in_doubt(entries[0]):
             self._known = None
             return entries
         if self._known is None:
-            # 64 bits of each row: a file of 10^6 rows takes 60 MB, only while in doubt.
+            # 64 bits of each row and pair: a file of 10^6 rows takes 120 MB, only while in doubt.
             self._known = set(map(hash, self.file.identities()))
-        return [
-            (stream_id, fields)
-            for stream_id, fields in entries
-            if stream_position(stream_id) > self._doubt_until
-            or hash(_identity(fields)) not in self._known
-        ]
+            if self._runs:
+                self._known |= {
+                    hash(one[:PAIR]) for one in self.file.identities() if one.run in self._runs
+                }
+        return [one for one in entries if not self._is_in_doubt(one) or not self._is_known(one)]
 
     def passed(self, last: Entry, count: int) -> None:
         """Note that the next `count` entries, up to `last`, are on the disk; let Redis know."""
@@ -104,10 +113,29 @@ class Place:
         )
         return bool(found) and _identity(found[0][1]) == self._last
 
+    def _is_in_doubt(self, entry: Entry) -> bool:
+        return bool(self._reopened) or stream_position(entry[0]) <= self._doubt_until
+
+    def _is_known(self, entry: Entry) -> bool:
+        identity = _identity(entry[1])
+        known = self._known or set()
+        return hash(identity) in known or hash(identity[:PAIR]) in known
+
     def _doubt(self) -> None:
         """Go through the whole stream again, leaving out what the file has."""
-        self._doubt_until = max(self._doubt_until, stream_position(self.position))
+        self._runs = self._names(keyspace.RUNS)
+        self._reopened = self._names(keyspace.RUNS_OPEN)
+        self._doubt_until = max(
+            self._doubt_until, stream_position(self.position), self._newest()
+        )
         self.position, self._last, self._known, self._read = START, None, None, None
+
+    def _names(self, key: str) -> set[str]:
+        names = cast("list[bytes]", self.connection.zrange(key, 0, -1))
+        return {name.decode(errors="replace") for name in names}
+
+    def _newest(self) -> tuple[int, int]:
+        return stream_position(last_id(self.connection))
 
 
 def _identity(fields: Mapping[bytes, bytes]) -> Identity:

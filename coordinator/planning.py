@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
 
 from coordinator.nodes import Node
+from worker import __version__
 from worker.errors import ConfigError
+from worker.keyspace import WIRE_VERSION
 from worker.leases import spent_today
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan, PlannedNode
@@ -27,12 +30,14 @@ class Selection:
         sources: Names that are sources; overrides `nodes` for that side.
         targets: Names that are targets; overrides `nodes` for that side.
         labels: Only nodes that carry all of these.
+        sample: Targets of each source, chosen anew for each plan; None is all.
     """
 
     nodes: Sequence[str] = ()
     sources: Sequence[str] = ()
     targets: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    sample: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +60,24 @@ def make_plan(
     A node that is named is part of it even while it is offline: its row then says so.
 
     Raises:
-        ConfigError: An unknown node, no node alive, no pair, or options that some source
-            may not use.
+        ConfigError: An unknown node, no node alive, one of another wire version that is named,
+            no pair, or options that some source may not use.
     """
     known = {node.name: node for node in nodes}
-    everyone = [n.name for n in nodes if n.alive and _labelled(n, selection.labels)]
+    everyone = [
+        n.name for n in nodes if n.alive and _labelled(n, selection.labels) and _speaks_ours(n)
+    ]
     both = selection.nodes or everyone
     sources = _known(known, selection.sources or both, selection.labels)
     targets = _known(known, selection.targets or both, selection.labels)
     if not any(node.alive for node in nodes):
         raise ConfigError("no node is alive; start one with: ptzmesh worker --name NAME")
     members = sorted({*sources, *targets})
+    strangers = [known[name] for name in members if not _speaks_ours(known[name])]
+    if not members:
+        strangers = [node for node in nodes if node.alive and not _speaks_ours(node)]
+    if strangers:
+        raise ConfigError(_who_upgrades(strangers))
     for name in members if "ping" in probes else []:
         if name in sources:
             _check_interval(known[name], options.ping)
@@ -78,6 +90,8 @@ def make_plan(
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),
         probes=tuple(sorted(set(probes), key=_place)),
+        sample=selection.sample,
+        seed="" if selection.sample is None else secrets.token_hex(4),
         ping=options.ping,
         tcp=options.tcp,
         redis=options.redis,
@@ -89,6 +103,30 @@ def make_plan(
 def _place(probe: str) -> int:
     """Give a probe's place among the phases; one that is not known is refused by the plan."""
     return PROBES.index(probe) if probe in PROBES else len(PROBES)
+
+
+def to_upgrade(nodes: Sequence[Node], plan: Plan, labels: Mapping[str, str]) -> str:
+    """Say which live nodes a plan leaves out for their wire version; empty when it does none."""
+    members = {node.name for node in plan.nodes}
+    others = [n for n in nodes if n.alive and n.name not in members and _labelled(n, labels)]
+    return _who_upgrades([node for node in others if not _speaks_ours(node)])
+
+
+def _speaks_ours(node: Node) -> bool:
+    return node.wire == WIRE_VERSION
+
+
+def _who_upgrades(nodes: Sequence[Node]) -> str:
+    older = [_with_version(node) for node in nodes if node.wire < WIRE_VERSION]
+    newer = [_with_version(node) for node in nodes if node.wire > WIRE_VERSION]
+    ours = f"ptzmesh {__version__}, wire {WIRE_VERSION}"
+    parts = [f"upgrade {', '.join(older[:12])}; here is {ours}"] if older else []
+    parts += [f"upgrade {ours}, here; newer are {', '.join(newer[:12])}"] if newer else []
+    return "; ".join(parts)
+
+
+def _with_version(node: Node) -> str:
+    return f"{node.name} (ptzmesh {node.version}, wire {node.wire})"
 
 
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:

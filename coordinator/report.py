@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from sys import intern
 
 from worker.measurement import Measurement, Outcome
 from worker.plan import REDIS_TARGET, TRANSFERS, Plan
@@ -22,7 +23,7 @@ FAR_FACTOR = 3.0
 ValueOf = Callable[[Measurement], "float | None"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """
     One pair's headline.
@@ -53,6 +54,7 @@ class Matrix:
         targets: Column names, in the plan's order.
         value_of: Gives the value of a measurement.
         cells: What has arrived.
+        sample: Targets that each source measures; None is all.
     """
 
     probe: str
@@ -62,10 +64,12 @@ class Matrix:
     targets: Sequence[str]
     value_of: ValueOf
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    sample: int | None = None
 
     def add(self, measurement: Measurement) -> None:
         """Fill a cell."""
-        self.cells[measurement.source, measurement.target] = Cell(
+        # A mesh of a thousand nodes has a million cells; each name is kept once.
+        self.cells[intern(measurement.source), intern(measurement.target)] = Cell(
             self.value_of(measurement),
             measurement.packet_loss_pct,
             measurement.outcome,
@@ -75,6 +79,8 @@ class Matrix:
     @property
     def pair_count(self) -> int:
         """Cells that there will be."""
+        if self.sample is not None:
+            return len(self.sources) * self.sample
         both = len(set(self.sources) & set(self.targets))
         return len(self.sources) * len(self.targets) - both
 
@@ -104,7 +110,11 @@ class Matrix:
     def unfinished(self) -> list[str]:
         """Give the sources of which some pair is not here yet."""
         count = Counter(source for source, _ in self.cells)
-        return [s for s in self.sources if count[s] < len(set(self.targets) - {s})]
+        targets, sample = set(self.targets), self.sample
+        return [
+            s for s in self.sources
+            if count[s] < (len(targets) - (s in targets) if sample is None else sample)
+        ]
 
     def outcomes(self) -> Counter[Outcome]:
         """Count the outcomes."""
@@ -165,8 +175,12 @@ def make_report(
     report = Report({})
 
     def put(probe: str, title: str, unit: str, value: ValueOf) -> None:
-        columns = [REDIS_TARGET] if probe == "redis" else targets
-        report.matrices[title] = Matrix(probe, title, unit, sources, columns, value)
+        columns, sample = (
+            ([REDIS_TARGET], None) if probe == "redis" else (targets, plan.sample)
+        )
+        report.matrices[title] = Matrix(
+            probe, title, unit, sources, columns, value, sample=sample
+        )
 
     for probe in plan.probes:
         if probe in TRANSFERS:

@@ -17,7 +17,8 @@ import redis
 
 from worker import keyspace, wire
 from worker.errors import ConfigError
-from worker.plan import Plan, unpack_plan
+from worker.limits import REASONS, StreamFull, no_room, read_limits
+from worker.plan import PROBES, Plan, unpack_plan
 from worker.rows import Row, enqueue_rows
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,11 @@ logger = logging.getLogger(__name__)
 GRACE_S = 5.0
 #: A phase that may take longer is looked at that often, as a source may die at once.
 LOOK_S = 30.0
+#: Of the run's hash, what `read_run` reads.
+RUN_FIELDS = (
+    *("plan", "status", "cancel", "phase", "created", "closed", "by"),
+    *(f"{count}:{probe}" for count in ("done", "ok") for probe in PROBES),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,7 @@ def start(
         The run's id, and whether it is new.
 
     Raises:
-        RedisUnavailable: The results stream or Redis itself is full.
+        RedisUnavailable: The results stream is full, or Redis is short of memory.
     """
     _check_room(connection)
     same = keyspace.same_plan_key(plan.digest)
@@ -151,13 +157,18 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
 
 def _check_room(connection: redis.Redis) -> None:
     """Refuse to start what could not publish."""
-    caps = wire.read_limits(connection)
+    caps = read_limits(connection)
+    memory: dict[str, Any] = connection.info("memory")
+    if memory["maxmemory"] and (
+        memory["used_memory"] > memory["maxmemory"] * caps["redis_memory_pct"] / 100
+    ):
+        raise no_room(StreamFull(REASONS[b"tight"]))
     has_room = (
         connection.xlen(keyspace.RESULTS) < caps["stream_entries"]
         and (connection.memory_usage(keyspace.RESULTS) or 0) < caps["stream_bytes"]
     )
     if not has_room and not _can_trim(connection):
-        raise wire.stream_is_full()
+        raise no_room()
 
 
 def _can_trim(connection: redis.Redis) -> bool:
@@ -186,31 +197,39 @@ def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def read_run(connection: redis.Redis, run: str) -> Run:
+def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> Run:
     """
     Read a run.
+
+    Args:
+        connection: To a Redis.
+        run: Its id.
+        plan: Its plan, where it is known already; it never changes, and may be long.
 
     Raises:
         ConfigError: There is none of that id (or no longer).
     """
-    raw = cast("dict[bytes, bytes]", connection.hgetall(keyspace.run_key(run)))
-    if not raw:
+    # By name: the hash also has some fields a row, and the round-trip times of each.
+    names = [name for name in RUN_FIELDS if plan is None or name != "plan"]
+    values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
+    raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    if "status" not in raw:
         raise ConfigError(
             f"run ({run[:80]!r}) is not known: it has expired, or Redis lost its data; "
             "see: ptzmesh runs"
         )
-    plan = unpack_plan(raw[b"plan"])
+    plan = unpack_plan(raw["plan"]) if plan is None else plan
     return Run(
         id=run,
         plan=plan,
-        status=raw[b"status"].decode(),
-        cancelled=b"cancel" in raw,
-        phase=int(raw[b"phase"]),
-        created=float(raw[b"created"]),
-        closed=float(raw[b"closed"]) if b"closed" in raw else None,
-        done={probe: int(raw.get(f"done:{probe}".encode(), 0)) for probe in plan.probes},
-        ok={probe: int(raw.get(f"ok:{probe}".encode(), 0)) for probe in plan.probes},
-        by=raw.get(b"by", b"").decode(),
+        status=raw["status"].decode(),
+        cancelled="cancel" in raw,
+        phase=int(raw["phase"]),
+        created=float(raw["created"]),
+        closed=float(raw["closed"]) if "closed" in raw else None,
+        done={probe: int(raw.get(f"done:{probe}", 0)) for probe in plan.probes},
+        ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
+        by=raw.get("by", b"").decode(),
     )
 
 

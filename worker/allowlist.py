@@ -3,13 +3,16 @@ The only work that a worker executes.
 
 Whoever can write to this Redis can ask for a measurement and run nothing else: functions are
 resolved from a mapping that the process was started with, never imported by name; payloads are
-msgpack; and the callbacks, webhooks, dependencies, retries and repeats that a job record may carry
-are dropped when it is read. What is refused never reaches a work-horse.
+msgpack; arguments are those that the function has, of its types; and a record with a field that
+ours do not have (callbacks, webhooks, dependencies, retries, repeats, handlers) is refused whole.
+What is refused never reaches a work-horse.
 """
 
 from __future__ import annotations
 
-import logging
+import inspect
+import math
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,16 +22,43 @@ from rq.job import Job
 
 from worker import wire
 from worker.errors import WireError
-
-logger = logging.getLogger(__name__)
+from worker.text import MAX_LINE_CHARS
 
 AllowList = Mapping[str, Callable[..., None]]
 
+#: What RQ itself takes for an id, of a length that no id of ours has.
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: Field names and values, as Redis counts them; RQ's worker adds a few to ours.
+MAX_RECORD_FIELDS, MAX_RECORD_BYTES = 64, 2 * wire.MAX_PAYLOAD_BYTES
+#: Longest value of a field that is not the payload.
+MAX_FIELD_BYTES = 512
+MAX_TEXT_CHARS = 255
+_SECONDS = re.compile(rb"[0-9]{1,6}")
+
+
+class Refused(NoSuchJobError):  # noqa: N818 - it reads as the state it is
+    """
+    A record that is not executed; RQ takes it for no job at all and goes on.
+
+    Attributes:
+        is_ours: Its origin is a queue of ours, so what remains of it may be forgotten.
+    """
+
+    def __init__(self, reason: str, *, is_ours: bool = False) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.is_ours = is_ours
+
 
 def allow_listed(allowed: AllowList) -> type[Job]:
-    """Make the job class of a worker that runs these functions and no other."""
+    """
+    Make the job class of a worker that runs these functions and no other.
 
-    class AllowListedJob(Job):
+    The functions' parameters are named, and each is `str`, `int` or `float | None`.
+    """
+    parameters = {name: _parameters_of(function) for name, function in allowed.items()}
+
+    class AllowListedJob(wire.PlainJob):
         """A job whose function comes from the allow-list and that has no callbacks."""
 
         @property
@@ -36,50 +66,84 @@ def allow_listed(allowed: AllowList) -> type[Job]:
             """The function; the name was checked when the record was read."""
             return allowed[str(self.func_name)]
 
-        def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:
+        @classmethod
+        def fetch(cls, id: str, connection: Any = None, serializer: Any = None) -> Job:
             """
-            Read the record, and drop everything in it that could run something else.
+            Read a job.
 
             Raises:
-                NoSuchJobError: Refused. RQ then goes on with the next job.
+                NoSuchJobError: There is none, or it is refused.
+            """
+            if not JOB_ID.fullmatch(id.partition(":")[0]):
+                raise Refused("the job's id is none")
+            return super().fetch(id, connection=connection, serializer=serializer)
+
+        def refresh(self) -> None:
+            """
+            Read the record anew.
+
+            Raises:
+                NoSuchJobError: There is none, or it is refused.
+            """
+            read = wire.script(self.connection, "job_record")
+            raw = read([self.key], [MAX_RECORD_FIELDS, MAX_RECORD_BYTES])
+            if isinstance(raw, bytes):
+                raise Refused(raw.decode(errors="replace"))
+            if not raw:
+                raise NoSuchJobError(f"No such job: {self.key}")
+            self.restore(dict(zip(raw[::2], raw[1::2], strict=True)))
+
+        def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:
+            """
+            Read the record's fields.
+
+            Raises:
+                Refused: Not what a job of ours has.
             """
             try:
-                _check_size(raw_data.get(b"data", b""))
-                restored = super().restore(raw_data)
-                self._forget_extras()
-                self._check(allowed)
-            except NoSuchJobError:
-                raise
+                restored = super().restore(_checked(raw_data))
+                self.result_ttl, self.failure_ttl = 0, wire.JOB_TTL_S
+                self._check()
             except Exception as exc:
                 # Whatever a hostile record makes RQ raise, the worker must outlive it.
-                reason = exc if isinstance(exc, WireError) else f"{type(exc).__name__}: {exc}"
-                logger.warning("job %s refused: %s", self.id[:80], str(reason)[:200])
-                self.connection.expire(self.key, wire.JOB_TTL_S)
-                raise NoSuchJobError(f"job {self.id} refused: {reason}") from exc
+                plain = isinstance(exc, (WireError, NoSuchJobError))
+                reason = str(exc) if plain else f"{type(exc).__name__}: {exc}"
+                is_ours = raw_data.get(b"origin", b"").startswith(b"ptzmesh:")
+                raise Refused(reason[:MAX_LINE_CHARS], is_ours=is_ours) from exc
             return restored
 
-        def _forget_extras(self) -> None:
-            self._success_callback_name = self._failure_callback_name = None
-            self._stopped_callback_name = None
-            self.webhooks = []
-            self._dependency_ids = []
-            self.group_id = None
-            self.retries_left = self.repeats_left = None
-            self.meta = {}
-            self.failure_ttl = wire.JOB_TTL_S
-            self.result_ttl = 0
-
-        def _check(self, allowed: AllowList) -> None:
-            if self.func_name not in allowed or self.instance is not None:
-                raise WireError(f"{str(self.func_name)[:80]!r} is not on the allow-list")
-            if self.args:
+        def _check(self) -> None:
+            payload = wire.MsgpackSerializer.loads(self.data)
+            if not isinstance(payload, list) or len(payload) != 4:
+                raise WireError("the payload is not a function with its arguments")
+            name, instance, args, kwargs = payload
+            if not isinstance(name, str) or name not in parameters or instance is not None:
+                raise WireError(f"{str(name)[:80]!r} is not on the allow-list")
+            if args or not isinstance(kwargs, dict):
                 raise WireError("arguments must be named")
-            if not isinstance(self.kwargs, dict):
-                raise WireError("arguments are not a map")
-            if self.timeout is None or not 0 < float(self.timeout) <= wire.MAX_JOB_S:
+            _check_arguments(parameters[name], kwargs)
+            if self.timeout is None or not 0 < self.timeout <= wire.MAX_JOB_S:
                 raise WireError(f"timeout ({self.timeout}) must be 1 to {wire.MAX_JOB_S} s")
 
     return AllowListedJob
+
+
+def _checked(raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Give the fields that are ours; refuse when another one says something."""
+    kept: dict[bytes, bytes] = {}
+    for name, value in raw.items():
+        if name.decode(errors="replace") not in wire.JOB_FIELDS:
+            # RQ itself writes the names of callbacks that a job does not have.
+            if value:
+                raise WireError(f"field {name[:80].decode(errors='replace')!r} is none of ours")
+            continue
+        if name != b"data" and len(value) > MAX_FIELD_BYTES:
+            raise WireError(f"{name.decode()} ({len(value)} bytes) is over {MAX_FIELD_BYTES}")
+        kept[name] = value
+    if not _SECONDS.fullmatch(kept.get(b"timeout", b"")):
+        raise WireError(f"timeout ({kept.get(b'timeout', b'')[:20]!r}) must be whole seconds")
+    _check_size(kept.get(b"data", b""))
+    return kept
 
 
 def _check_size(packed: bytes) -> None:
@@ -93,3 +157,44 @@ def _check_size(packed: bytes) -> None:
         return  # not compressed; RQ takes it as it is
     if unpacker.unconsumed_tail:
         raise WireError(f"payload is over {wire.MAX_PAYLOAD_BYTES} bytes when unpacked")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_CHARS and value.isprintable()
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))  # type: ignore[arg-type]  # a number by its type
+
+
+#: A parameter's type → what passes for it, and how that is called.
+_KINDS: Mapping[object, tuple[Callable[[object], bool], str]] = {
+    str: (_is_text, "a short printable text"),
+    int: (_is_index, "a whole number"),
+    float | None: (_is_number, "a number or nothing"),
+}
+
+
+def _parameters_of(function: Callable[..., None]) -> dict[str, object]:
+    signature = inspect.signature(function, eval_str=True)
+    found = {name: one.annotation for name, one in signature.parameters.items()}
+    for name, kind in found.items():
+        if kind not in _KINDS:
+            raise TypeError(f"parameter {name} of {function} is of a type that no job can have")
+    return found
+
+
+def _check_arguments(parameters: Mapping[str, object], given: Mapping[object, object]) -> None:
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise WireError(f"argument {str(unknown[0])[:80]!r} is not known")
+    for name, kind in parameters.items():
+        if name not in given:
+            raise WireError(f"argument {name!r} is missing")
+        fits, called = _KINDS[kind]
+        if not fits(given[name]):
+            raise WireError(f"argument {name!r} ({str(given[name])[:40]!r}) must be {called}")

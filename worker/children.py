@@ -15,15 +15,25 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.context import ForkProcess
+from typing import Any
 
 import redis
 from redis.client import Pipeline
-from rq import Worker, worker_registration
+from rq import Queue, Worker, worker_registration
+from rq.exceptions import StopRequested
+from rq.executions import Execution
 from rq.job import Job
+from rq.timeouts import HorseMonitorTimeoutException
+from rq.utils import now
 
-from worker import wire
+from worker import usage, wire
+from worker.errors import WireError
+from worker.jobqueue import guarded_queue, mend
 from worker.parent import end_with
+from worker.refused import Refusals
+from worker.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +42,8 @@ RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
+#: Redis is not there, which RQ and the supervisor deal with.
+AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 
 class QuietWorker(Worker):
@@ -39,12 +51,49 @@ class QuietWorker(Worker):
 
     #: Seconds; RQ's own 60 would leave a node idle for a minute after Redis is back.
     max_connection_wait_time = 5.0
+    refusals: Refusals
 
     def subscribe(self) -> None:
         """Open no channel; saves a connection and a thread as well."""
 
     def unsubscribe(self) -> None:
         """Nothing was opened."""
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Heed no `rq suspend`, for the same reason."""
+
+    def run_maintenance_tasks(self) -> None:
+        """Tidy RQ's registries; what others have written there must not end the worker."""
+        try:
+            self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
+        except AWAY:
+            raise
+        except Exception as exc:
+            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
+            reason = one_line(f"{type(exc).__name__}: {exc}")
+            logger.warning("RQ's registries of %s not tidied: %s", self.queue_names(), reason)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run one job; whatever is damaged in RQ's keys, the next one is run all the same."""
+        try:
+            super().execute_job(job, queue)
+        except (*AWAY, StopRequested):
+            raise
+        except Exception as exc:
+            if self.horse_pid:
+                self.kill_horse()
+                self.wait_for_horse()
+                self._horse_pid = 0
+            self.executions.clear()
+            self.refusals.note(self.connection, job.id, f"RQ's keys are damaged: {exc}")
+            mend(self.connection, queue.name, self.refusals)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Note what a job read that it could not work with; RQ logs every other exception."""
+        if isinstance(exc_info[1], (WireError, redis.ResponseError)):
+            self.refusals.note(self.connection, job.id, str(exc_info[1]))
+        else:
+            super().handle_exception(job, *exc_info)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Refresh the registration, and make it anew where Redis has lost its data since."""
@@ -58,6 +107,20 @@ class QuietWorker(Worker):
                 own.hset(self.key, mapping=self.serialize())
                 worker_registration.register(self, own)
                 own.execute()
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Watch a job by the monotonic clock: RQ kills what a clock that is set makes look old."""
+        self.watched, self.watched_since = job, time.monotonic()
+        super().monitor_work_horse(job, queue, execution)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Wait for the work-horse; when that takes long, say anew how long it has worked."""
+        try:
+            return super().wait_for_horse()
+        except HorseMonitorTimeoutException:
+            worked = timedelta(seconds=time.monotonic() - self.watched_since)
+            self.watched.started_at = now() - worked
+            raise
 
     def handle_work_horse_killed(self, job: Job, *_details: object) -> None:
         """Have the run carried on at once: what this row did not measure is `crashed`."""
@@ -118,21 +181,27 @@ class Child:
             self.process.join()
 
     def _work(self, supervisor: int) -> None:
+        usage.take_slot(self.role)
         end_with(supervisor, signal.SIGTERM)()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = wire.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
+        refusals = Refusals(self.node)
         try:
+            for name in self.queues:
+                mend(connection, name, refusals)
             worker = QuietWorker(
                 list(self.queues),
                 connection=connection,
+                queue_class=guarded_queue(refusals),
                 name=f"ptzmesh-{self.node}-{self.role}-{os.getpid()}-{secrets.token_hex(3)}",
                 serializer=wire.MsgpackSerializer,
                 job_class=self.job_class,
                 worker_ttl=RQ_WORKER_TTL_S,
                 job_monitoring_interval=10,
             )
+            worker.refusals = refusals
             worker.work(logging_level="WARNING")
         except redis.RedisError as exc:
             reason = wire.without_secrets(str(exc), self.redis_url)

@@ -6,6 +6,7 @@ Every fault that ptzmesh raises on purpose.
     ├── RedisUnavailable    3  no answer, refused, too old or full
     ├── RunIncomplete       4  a run ended with pairs missing or failed
     ├── WireError           1  something read from Redis is not what it should be
+    │   └── OtherWire       2  it is of another wire version: something must be upgraded
     └── ToolError           1  an external tool or a kernel right is missing
 
 The number is the exit code of the command line. What a measurement *found* (no reply, refused,
@@ -39,6 +40,19 @@ class RunIncomplete(PtzmeshError):  # noqa: N818 - as above
 
 class WireError(PtzmeshError):
     """Bytes read from Redis do not hold what the key promises."""
+
+
+class OtherWire(WireError):  # noqa: N818 - as above
+    """What was read is of another wire version; the message says who must be upgraded."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, version: object, ours: int) -> None:
+        """Say what has which version, and which is ours."""
+        version = version if isinstance(version, int) else str(version)[:20]
+        newer = isinstance(version, int) and version > ours
+        mend = "upgrade ptzmesh here" if newer else "upgrade what wrote it"
+        super().__init__(f"{what} is of wire version {version}, this ptzmesh has {ours}; {mend}")
 
 
 class ToolError(PtzmeshError):

@@ -6,20 +6,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import msgpack
 import redis
 
 from worker import keyspace, redis_probe, wire
 from worker.context import NodeContext
-from worker.errors import WireError
+from worker.errors import OtherWire, WireError
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
 from worker.plan import TRANSFERS, PlannedNode
 from worker.probes import ping, tcp
 from worker.publisher import Publisher
-from worker.rows import Row, begin, hand_back, load_row
+from worker.rows import Row, begin, hand_back, load_row, refuse
+from worker.targets import look_up
 from worker.transfers import transfers
 
 logger = logging.getLogger(__name__)
@@ -35,16 +37,20 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         WireError: The arguments or the run's plan are damaged, or the row is another node's.
     """
     connection = wire.connect(context.redis_url)
-    row = load_row(connection, run, phase, performer)
+    try:
+        row = load_row(connection, run, phase, performer)
+    except OtherWire as exc:
+        refuse(connection, run, phase, performer, f"{context.name}: {exc}")
+        return
     if row is None:
         logger.warning("run %s is gone; nothing to measure", run[:80])
         return
     if row.name != context.name:
         raise WireError(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
-    pairs, strangers = _split_registered(connection, row, row.not_done(connection))
-    offset_ms = begin(connection, row)
-    if offset_ms is None:
+    row, pairs, strangers = _split_allowed(context, connection, row, row.not_done(connection))
+    offset = begin(connection, row)
+    if offset is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
         return
     with Publisher(
@@ -53,7 +59,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         run,
         bit_of=row.bit_of,
         seen_field=keyspace.seen_field(phase, performer),
-        extra={} if offset_ms == "" else {"clock_offset_ms": float(offset_ms)},
+        extra=offset,
     ) as publisher:
         for pair, error in strangers.items():
             publisher.put(row.finding(pair, Outcome.DENIED, error))
@@ -145,22 +151,49 @@ def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
         time.sleep(min(left, 0.1))
 
 
-def _split_registered(
-    connection: redis.Redis, row: Row, pairs: Pairs
-) -> tuple[list[tuple[int, int]], dict[tuple[int, int], str]]:
-    """Part the pairs with registered nodes from those that would measure somebody else."""
+Denied = dict[tuple[int, int], str]
+
+
+def _split_allowed(
+    context: NodeContext, connection: redis.Redis, row: Row, pairs: Pairs
+) -> tuple[Row, list[tuple[int, int]], Denied]:
+    """
+    Part the pairs that may be measured from those that would measure somebody else.
+
+    Returns:
+        The row with literal addresses, those pairs, and the others with the reason.
+    """
     others = {(t if s == row.performer else s) for s, t in pairs if s != t}
     nodes = {index: row.plan.nodes[index] for index in others}
+    looked = look_up([node.address for node in nodes.values()], context.address)
+    strange = {
+        index: f"{node.name}: {objection}"
+        for index, node in nodes.items()
+        if (objection := looked[node.address].objection) is not None
+    }
+    if not context.policy.allow_unregistered_targets or row.probe in TRANSFERS:
+        strange |= _unregistered(connection, nodes)
+    good = [pair for pair in pairs if not strange.keys() & set(pair)]
+    denied = {pair: strange[index] for pair in pairs for index in pair if index in strange}
+    literal = tuple(
+        replace(node, address=looked[node.address].literal or node.address)
+        if index in others - strange.keys()
+        else node
+        for index, node in enumerate(row.plan.nodes)
+    )
+    return replace(row, plan=replace(row.plan, nodes=literal)), good, denied
+
+
+def _unregistered(
+    connection: redis.Redis, nodes: Mapping[int, PlannedNode]
+) -> dict[int, str]:
+    """Give the nodes that the registry does not have at their address, with that reason."""
     pipeline = connection.pipeline(transaction=False)
     for node in nodes.values():
         pipeline.hget(keyspace.node_key(node.name), "address")
-    addresses = dict(zip(nodes, pipeline.execute(), strict=True))
-    strange = {i: _stranger(n) for i, n in nodes.items() if addresses[i] != n.address.encode()}
-    good = [pair for pair in pairs if not strange.keys() & set(pair)]
-    return good, {
-        pair: strange[index] for pair in pairs for index in pair if index in strange
+    registered = pipeline.execute(raise_on_error=False)
+    return {
+        index: f"{node.name} at {node.address} is not a registered node"
+        for (index, node), address in zip(nodes.items(), registered, strict=True)
+        if address != node.address.encode()
     }
-
-
-def _stranger(node: PlannedNode) -> str:
-    return f"{node.name} at {node.address} is not a registered node"

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+#: Version of what is in these keys: node records, plans, jobs, measurements. It is raised whenever
+#: a reader of the present one could misread what is written; nodes of two versions measure nothing
+#: together, and say so. A job's arguments never change: what is new goes into the plan.
+WIRE_VERSION = 1
+
 NODES = "ptzmesh:nodes"
 RUNS = "ptzmesh:runs"
 RUNS_OPEN = "ptzmesh:runs:open"
 RESULTS = "ptzmesh:results"
 LIMITS = "ptzmesh:limits"
+#: The newest jobs that workers refused, one JSON object each.
+REFUSED = "ptzmesh:refused"
+#: When the next batch of results is due, and how full Redis is.
+PACE = "ptzmesh:pace"
+#: When the first node was heard again after a time in which none was; forgotten soon.
+BACK = "ptzmesh:back"
 CONTROL_QUEUE = "ptzmesh:control"
 SWEEP = "ptzmesh.sweep"
 SERVE = "ptzmesh.serve"
@@ -63,6 +74,11 @@ def rtt_field(source: int) -> str:
 def ready_key(token: str) -> str:
     """Give the key of the list where a responder says what became of a test that is asked."""
     return f"ptzmesh:ready:{token}"
+
+
+def refused_field(phase: int, performer: int) -> str:
+    """Give the run hash's field that says why a node of another wire version refuses a row."""
+    return f"refused:{phase}:{performer}"
 
 
 def unserved_field(phase: int, performer: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any, cast
 import redis
 
 from worker import keyspace, wire
+from worker.errors import WireError
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -188,7 +189,16 @@ def holds(connection: redis.Redis, node: str, token: str) -> bool:
 
 
 def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
-    """Give the bytes that each node spent today (UTC, by Redis's clock), reservations included."""
+    """
+    Give the bytes that each node spent today (UTC, by Redis's clock), reservations included.
+
+    Raises:
+        WireError: What Redis has is no number.
+    """
     day = int(wire.redis_seconds(connection) // 86400)
     values = connection.mget([keyspace.budget_key(node, day) for node in nodes]) if nodes else []
-    return {n: int(v or 0) for n, v in zip(nodes, cast("list[bytes | None]", values), strict=True)}
+    found = zip(nodes, cast("list[bytes | None]", values), strict=True)
+    try:
+        return {node: int(value or 0) for node, value in found}
+    except ValueError as exc:
+        raise WireError(f"bytes spent today are no number: {exc}") from exc

@@ -15,12 +15,10 @@ from typing import Any
 
 import msgpack
 
-from worker.errors import WireError
+from worker.errors import OtherWire, WireError
 from worker.fields import Cell, as_cells, parse_detail, parse_number, parse_text
+from worker.keyspace import WIRE_VERSION
 from worker.text import iso_utc, json_ready, one_line, parse_iso_utc
-
-#: Version of the stream record; raised whenever a field changes its meaning.
-RECORD_VERSION = 1
 
 
 class Outcome(str, Enum):
@@ -137,7 +135,7 @@ class Measurement:
             "throughput_mbps": self.throughput_mbps,
         }
         return {
-            "v": str(RECORD_VERSION),
+            "v": str(WIRE_VERSION),
             "run": self.run,
             "probe": self.probe,
             "source": self.source,
@@ -272,7 +270,7 @@ def finding(
 
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
-_VERSION = str(RECORD_VERSION).encode()
+_VERSION = str(WIRE_VERSION).encode()
 _NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
 
 
@@ -280,7 +278,7 @@ def _check_version(fields: Mapping[bytes, bytes]) -> None:
     version = fields[b"v"]
     if version != _VERSION:
         shown = version[:20].decode(errors="replace")
-        raise WireError(f"record version ({shown!r}) is not {RECORD_VERSION}; upgrade")
+        raise OtherWire("the record", int(shown) if shown.isdecimal() else shown, WIRE_VERSION)
 
 
 def _refusal(exc: Exception) -> WireError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ import msgpack
 import redis
 
 from worker import keyspace, wire
-from worker.errors import WireError
+from worker.errors import OtherWire, WireError
+from worker.limits import StreamFull, add_results
 from worker.measurement import Measurement, Outcome
+from worker.plan import MAX_NODES
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,12 @@ BATCH = 10
 #: where reading goes on after a record that a crash has torn: others may have been added behind it.
 MARK = b"\x89PZM"
 HEADER_BYTES = len(MARK) + 8
+#: Pairs of the largest plan: a pair's bit is below.
+MAX_BITS = MAX_NODES**2
 #: Beyond this the oldest results lose their samples; beyond twice this nothing more is kept.
 MAX_OUTBOX_BYTES = 32 * 1024 * 1024
+#: Sending takes turns with the heartbeats, without which the node would count as lost.
+RESEND_S = 4.0
 #: Lists of single values in a record's detail, given up first when the disk share is used up.
 SAMPLES = ("rtts_ms", "intervals")
 
@@ -46,10 +53,6 @@ class Letter:
 
     bit: int
     measurement: Measurement
-
-
-class StreamFull(Exception):  # noqa: N818 - control flow between publish and outbox
-    """The results stream is at its cap and no collector has freed anything."""
 
 
 def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -63,22 +66,13 @@ def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
         StreamFull: Nothing of the present batch was published.
         redis.RedisError: Redis did not answer; whether the batch is in is unknown, resend it.
     """
-    call = wire.script(connection, "room", "publish")
     complete = False
     for start in range(0, len(letters), BATCH):
         batch = letters[start : start + BATCH]
         run, probe = batch[0].measurement.run, batch[0].measurement.probe
-        keys = [
-            keyspace.RESULTS,
-            keyspace.run_key(run),
-            keyspace.done_key(run, probe),
-            keyspace.RUNS_OPEN,
-            keyspace.LIMITS,
-        ]
-        limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, wire.RUN_TTL_S]
-        status, _added, ended = call(keys, [run, probe, *limits, *_arguments(batch)])
-        if status == b"full":
-            raise StreamFull
+        keys = [keyspace.run_key(run), keyspace.done_key(run, probe), keyspace.RUNS_OPEN]
+        arguments = [run, probe, wire.RUN_TTL_S, *_arguments(batch)]
+        status, _added, ended = add_results(connection, "publish", len(batch), keys, arguments)
         if status == b"gone":
             logger.warning("run %s is gone from Redis; %d results dropped", run, len(batch))
         complete = complete or bool(ended)
@@ -102,6 +96,10 @@ class Outbox:
 
     Safe between processes of one node through `flock` on a file beside it. The file is only ever
     appended to or replaced whole, so a crash at any point loses nothing that was on disk.
+
+    Attributes:
+        is_away: Redis did not answer last time; set by `post`, cleared by whoever reaches it.
+        is_behind: `resend` stopped for its time, and there is more to send.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_OUTBOX_BYTES) -> None:
@@ -109,6 +107,7 @@ class Outbox:
         self.path = path
         self.max_bytes = max_bytes
         self.is_away = False
+        self.is_behind = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def post(self, connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -124,27 +123,32 @@ class Outbox:
         try:
             return publish(connection, letters)
         except (redis.RedisError, StreamFull) as exc:
-            reason = "the results stream is full" if isinstance(exc, StreamFull) else exc
-            logger.warning("%d results kept in the outbox: %s", len(letters), reason)
+            logger.warning("%d results kept in the outbox: %s", len(letters), exc)
             self.is_away = isinstance(exc, redis.RedisError)
             self.keep(letters)
             return False
 
     def resend(self, connection: redis.Redis) -> list[str]:
         """
-        Publish what is on disk, in order; what fails stays.
+        Publish what is on disk, in order, for some seconds; what fails or is left stays.
 
         Returns:
             Ids of the runs of which this call completed a phase.
         """
         if not self.waiting_bytes():
+            self.is_behind = False
             return []
         completed = []
+        until = time.monotonic() + RESEND_S
+        self.is_behind = False
         waiting = list(_frames(self.path.read_bytes()))
         sent = 0
         # Not under the lock: while Redis does not answer, sweeps go on adding results.
         try:
             for batch in _batches(waiting):
+                if time.monotonic() > until:
+                    self.is_behind = True
+                    break
                 if publish(connection, batch):
                     completed.append(batch[0].measurement.run)
                 sent += len(batch)
@@ -171,6 +175,16 @@ class Outbox:
                     _write_synced(file, data)
         except OSError as exc:
             logger.error("outbox cannot be written (%s): %d results lost", exc, len(letters))
+
+    def set_aside_others(self) -> None:
+        """Move the file away when a ptzmesh of another wire version has left results in it."""
+        with self._locked():
+            try:
+                list(_frames(self.path.read_bytes() if self.path.exists() else b""))
+            except OtherWire as exc:
+                aside = self.path.with_name(f"{self.path.name}.{time.time_ns()}")
+                self.path.replace(aside)
+                logger.error("results that wait are not sent: %s; they are kept in %s", exc, aside)
 
     def waiting_bytes(self) -> int:
         """Give the size of what waits on disk."""
@@ -236,11 +250,29 @@ def _frames(data: bytes) -> Iterator[Letter]:
             at = after
             continue
         try:
-            bit, fields = msgpack.unpackb(body)
-            yield Letter(bit, Measurement.from_fields(_as_bytes(fields)))
-        except (ValueError, WireError) as exc:
-            logger.error("outbox: a record of another version is given up: %s", exc)
+            yield _letter(msgpack.unpackb(body))
+        except OtherWire:
+            raise
+        except (ValueError, TypeError, WireError) as exc:
+            logger.error("outbox: a record that makes no sense is given up: %s", exc)
         at += HEADER_BYTES + size
+
+
+def _letter(body: Any) -> Letter:
+    """
+    Read a frame's content back.
+
+    Raises:
+        ValueError, TypeError, WireError: It is none.
+    """
+    bit, fields = body
+    if type(bit) is not int or not 0 <= bit < MAX_BITS or not isinstance(fields, dict):
+        raise ValueError("not a bit and a measurement")
+    if not all(isinstance(name, str) for name in fields):
+        raise ValueError("a field's name is no text")
+    if not all(isinstance(value, (str, bytes)) for value in fields.values()):
+        raise ValueError("a field is neither text nor bytes")
+    return Letter(bit, Measurement.from_fields(_as_bytes(fields)))
 
 
 def _as_bytes(fields: dict[str, str | bytes]) -> dict[bytes, bytes]:

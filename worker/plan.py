@@ -17,13 +17,16 @@ from typing import Any
 
 import msgpack
 
-from worker.errors import ConfigError, WireError
+from worker.errors import ConfigError, OtherWire, WireError
+from worker.keyspace import WIRE_VERSION
+from worker.names import valid_address, valid_name
 from worker.options import (
     PingOptions,
     RedisOptions,
     TcpOptions,
     ThroughputOptions,
     UdpOptions,
+    whole,
     within,
 )
 from worker.schedule import lower_bound_s, plays_first, preferred
@@ -89,6 +92,8 @@ class Plan:
         sources: Indices into `nodes`.
         targets: Indices into `nodes`; a node is never its own target.
         probes: One phase each, in order.
+        sample: Targets of each source, and sources of each target; None is all.
+        seed: Chooses which; another seed, other pairs.
         ping: Options of the `ping` probe.
         tcp: Options of the `tcp` probe.
         redis: Options of the `redis` probe.
@@ -100,6 +105,8 @@ class Plan:
     sources: tuple[int, ...]
     targets: tuple[int, ...]
     probes: tuple[str, ...] = ("ping",)
+    sample: int | None = None
+    seed: str = ""
     ping: PingOptions = field(default_factory=PingOptions)
     tcp: TcpOptions = field(default_factory=TcpOptions)
     redis: RedisOptions = field(default_factory=RedisOptions)
@@ -114,8 +121,17 @@ class Plan:
                 raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
         if len(set(self.probes)) != len(self.probes):
             raise ConfigError("a probe is named twice")
+        if len({node.name for node in self.nodes}) != len(self.nodes):
+            raise ConfigError("a node is named twice")
+        for indices in (self.sources, self.targets):
+            if len(set(indices)) != len(indices):
+                raise ConfigError("a source or a target is named twice")
         for index in (*self.sources, *self.targets):
             within("node index", index, 0, len(self.nodes) - 1)
+        if self.sample is not None:
+            if set(self.sources) != set(self.targets):
+                raise ConfigError("a sample is of a full mesh: every source must be a target")
+            whole("sample", self.sample, 1, max(1, len(self.sources) - 1))
         if self.pair_count == 0:
             raise ConfigError("the plan has no pair: choose at least two different nodes")
 
@@ -126,6 +142,39 @@ class Plan:
     def index_of(self, name: str) -> int:
         """Give a node's index; KeyError when it is not part of the plan."""
         return self._index_of[name]
+
+    def targets_of(self, source: int) -> Sequence[int]:
+        """Give the targets of a source, in the plan's order."""
+        if self.sample is not None:
+            return self._sampled.get(source, ())
+        return [t for t in self.targets if t != source] if source in self._ends[0] else ()
+
+    def has_pair(self, source: int, target: int) -> bool:
+        """Tell whether a pair is measured."""
+        if self.sample is not None:
+            return target in self._sampled.get(source, ())
+        return source != target and source in self._ends[0] and target in self._ends[1]
+
+    @cached_property
+    def _ends(self) -> tuple[frozenset[int], frozenset[int]]:
+        return frozenset(self.sources), frozenset(self.targets)
+
+    @cached_property
+    def _sampled(self) -> dict[int, tuple[int, ...]]:
+        """
+        The targets of each source of a sample.
+
+        The nodes are put in a ring, and the same steps are taken from each, both by the seed: so
+        each node is a target as often as it is a source. By digests, as every node must find the
+        same, whatever its Python.
+        """
+        ring = sorted(self.sources, key=lambda node: _digest(self.seed, "ring", node))
+        steps = sorted(range(1, len(ring)), key=lambda step: _digest(self.seed, "step", step))
+        chosen = steps[: self.sample]
+        return {
+            source: tuple(sorted(ring[(place + step) % len(ring)] for step in chosen))
+            for place, source in enumerate(ring)
+        }
 
     def transfer(self, probe: str) -> ThroughputOptions | UdpOptions:
         """Give the options of a probe that saturates links."""
@@ -153,9 +202,10 @@ class Plan:
         if probe in TRANSFERS:
             mine = (pair for each in self._touching(performer) for pair in each)
             return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
-        after = [t for t in self.targets if t > performer]
-        before = [t for t in self.targets if t < performer]
-        return [(performer, t) for t in after + before] if performer in self.sources else []
+        targets = self.targets_of(performer)
+        after = [t for t in targets if t > performer]
+        before = [t for t in targets if t < performer]
+        return [(performer, t) for t in after + before]
 
     def performers(self, probe: str) -> list[int]:
         """Give the nodes that do a phase's measurements: one sweep each."""
@@ -182,16 +232,15 @@ class Plan:
 
     def _touching(self, node: int) -> Iterator[list[tuple[int, int]]]:
         """Yield the pairs of a node with each other node."""
-        sources, targets = set(self.sources), set(self.targets)
         for other in range(len(self.nodes)):
             both = ((node, other), (other, node))
-            yield [(s, t) for s, t in both if s != t and s in sources and t in targets]
+            yield [(s, t) for s, t in both if self.has_pair(s, t)]
 
     def pairs(self, probe: str = "ping") -> Iterator[tuple[int, int]]:
         """Yield every ordered pair of a phase as indices; a `redis` phase has each source once."""
         if probe == "redis":
             return ((s, s) for s in self.sources)
-        return ((s, t) for s in self.sources for t in self.targets if s != t)
+        return ((s, t) for s in self.sources for t in self.targets_of(s))
 
     def count(self, probe: str) -> int:
         """Measurements of one phase."""
@@ -200,6 +249,8 @@ class Plan:
     @property
     def pair_count(self) -> int:
         """Pairs in one phase."""
+        if self.sample is not None:
+            return len(self.sources) * self.sample
         both = len(set(self.sources) & set(self.targets))
         return len(self.sources) * len(self.targets) - both
 
@@ -233,7 +284,7 @@ class Plan:
         whole = lower_bound_s(test.seconds + TEST_OVERHEAD_S, self._busiest, bidir=test.bidir)
         return SLACK * whole
 
-    @property
+    @cached_property
     def _busiest(self) -> int:
         """Size of the full mesh in which each node has as many tests as the busiest one here."""
         load = Counter(node for pair in self.pairs() for node in pair)
@@ -270,8 +321,8 @@ class Plan:
         return 2 * self.ping.count * (ip + 8 + self.ping.size_bytes)
 
     def packed(self) -> bytes:
-        """Give the msgpack form."""
-        return bytes(msgpack.packb(asdict(self)))
+        """Give the msgpack form, with the wire version."""
+        return bytes(msgpack.packb({"wire": WIRE_VERSION, **asdict(self)}))
 
     @property
     def digest(self) -> str:
@@ -284,6 +335,7 @@ def unpack_plan(packed: bytes) -> Plan:
     Read a plan back.
 
     Raises:
+        OtherWire: Of another wire version.
         WireError: Not a plan: too large, wrong types, unknown or missing fields.
     """
     if len(packed) > MAX_PLAN_BYTES:
@@ -295,11 +347,15 @@ def unpack_plan(packed: bytes) -> Plan:
 
 
 def _plan_from(raw: Mapping[str, Any]) -> Plan:
+    if raw.get("wire") != WIRE_VERSION:
+        raise OtherWire("the run", raw.get("wire"), WIRE_VERSION)
     return Plan(
         nodes=tuple(_node(n) for n in raw["nodes"]),
         sources=_indices(raw["sources"]),
         targets=_indices(raw["targets"]),
         probes=tuple(str(probe) for probe in raw["probes"]),
+        sample=None if raw["sample"] is None else _indices([raw["sample"]])[0],
+        seed=_text(raw, "seed"),
         ping=PingOptions(**raw["ping"]),
         tcp=TcpOptions(**raw["tcp"]),
         redis=RedisOptions(**raw["redis"]),
@@ -308,11 +364,16 @@ def _plan_from(raw: Mapping[str, Any]) -> Plan:
     )
 
 
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+
+
 def _node(raw: Mapping[str, Any]) -> PlannedNode:
     accepts = raw["accepts"]
     if not isinstance(accepts, bool):
         raise TypeError("accepts is not true or false")
-    return PlannedNode(name=_text(raw, "name"), address=_text(raw, "address"), accepts=accepts)
+    name, address = valid_name(_text(raw, "name")), valid_address(_text(raw, "address"))
+    return PlannedNode(name=name, address=address, accepts=accepts)
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:

@@ -60,6 +60,8 @@ class Policy:
         accepts_connections: Others can connect to it; else it is always the connecting side.
         ports: First and last port on which it listens for a test.
         links: Shared links on its way to everyone → tests that each carries at once.
+        allow_unregistered_targets: It may ping, and time handshakes with, addresses that no
+            registered node has, if a plan names them. Not its own loopback, and no group address.
     """
 
     max_duration_s: float | None = None
@@ -70,6 +72,7 @@ class Policy:
     accepts_connections: bool = True
     ports: tuple[int, int] = DEFAULT_PORTS
     links: Mapping[str, int] = field(default_factory=dict)
+    allow_unregistered_targets: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that allow nothing by mistake, naming the rule."""
@@ -80,6 +83,7 @@ class Policy:
         if self.max_bytes_per_day is not None:
             within("max_bytes_per_day", self.max_bytes_per_day, 0, 10**15)
         flag("accepts_connections", self.accepts_connections)
+        flag("allow_unregistered_targets", self.allow_unregistered_targets)
         first, last = self.ports
         within("first port", first, 1024, 65535)
         within("last port", last, first, 65535)

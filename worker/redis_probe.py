@@ -20,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker import keyspace
+from worker import keyspace, usage
 from worker.measurement import Measurement, Outcome
 from worker.options import RedisOptions
 from worker.plan import REDIS_TARGET
@@ -45,6 +45,7 @@ def measure(
         socket_connect_timeout=options.wait_s,
         retry=Retry(NoBackoff(), 0),
     )
+    usage.count_on(connection)
     pings: list[float | None] = []
     cycles: list[float | None] = []
     error = ""

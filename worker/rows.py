@@ -6,6 +6,9 @@ For a ping it is one source's targets; for tests with two ends, all that the nod
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ from worker.errors import WireError
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
 from worker.plan import REDIS_TARGET, TRANSFERS, Plan, unpack_plan
+
+logger = logging.getLogger(__name__)
 
 #: A job may take so many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
@@ -67,10 +72,13 @@ class Row:
 
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
         """Give the pairs whose bit is clear: all at first, fewer when a row is carried on."""
-        key = keyspace.done_key(self.run, self.probe)
-        bitmap = cast("bytes | None", connection.get(key)) or b""
         pairs = self.plan.pairs_of(self.probe, self.performer)
-        return [(s, t) for s, t in pairs if not wire.bit_is_set(bitmap, self.plan.bit(s, t))]
+        bits = {pair: self.plan.bit(*pair) for pair in pairs}
+        # The whole bitmap of a large mesh is long, and each of its nodes reads it.
+        first = min(bits.values()) // 8
+        key = keyspace.done_key(self.run, self.probe)
+        part = cast("bytes", connection.getrange(key, first, max(bits.values()) // 8))
+        return [pair for pair, bit in bits.items() if not wire.bit_is_set(part, bit - 8 * first)]
 
     @property
     def timeout_s(self) -> int:
@@ -87,6 +95,7 @@ def load_row(
     Read and check what a job is about; None when the run has expired.
 
     Raises:
+        OtherWire: The plan is of another wire version.
         WireError: The arguments or the plan are not what they should be.
     """
     if not isinstance(run, str) or type(phase) is not int or type(performer) is not int:
@@ -146,23 +155,47 @@ def hand_back(connection: redis.Redis, row: Row) -> None:
     pipeline.execute()
 
 
-def begin(connection: redis.Redis, row: Row) -> str | None:
+def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error: str) -> None:
+    """
+    Leave word in the run why its row will not be measured, and have the run carried on.
+
+    For a node that cannot read the plan; who can, publishes its pairs.
+    """
+    logger.warning("row %d of run %s is refused: %s", performer, run[:80], error)
+    connection.hset(keyspace.run_key(run), keyspace.refused_field(phase, performer), error)
+    wire.enqueue_advance(connection, run)
+
+
+def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
     """
     Say that a row has started.
 
     Returns:
-        The node's clock offset as its last heartbeat said it, empty when it is not known;
-        None when the run is no longer in this phase.
+        `clock_offset_ms`, the node's clock offset as its last heartbeat said it, if it did; None
+        when the run is no longer in this phase.
     """
     key = keyspace.run_key(row.run)
     pipeline = connection.pipeline(transaction=False)
     pipeline.hmget(key, ["status", "cancel", "phase"])
     pipeline.hget(keyspace.node_key(row.name), "clock_offset_ms")
     (status, cancelled, present), offset_ms = pipeline.execute()
-    if status != b"running" or cancelled is not None or int(present) != row.phase:
+    if status != b"running" or cancelled is not None or present != b"%d" % row.phase:
         return None
     now = wire.redis_seconds(connection)
     connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
-    return offset_ms.decode() if offset_ms else ""
+    return number_of("clock_offset_ms", offset_ms)
+
+
+def number_of(name: str, raw: bytes | None) -> dict[str, float]:
+    """
+    Give what a field of a node's record says as a number by its name; nothing when it is none.
+
+    >>> number_of("clock_offset_ms", b"1.5"), number_of("clock_offset_ms", b"nan")
+    ({'clock_offset_ms': 1.5}, {})
+    """
+    with contextlib.suppress(ValueError, TypeError):
+        value = float(cast(bytes, raw))
+        return {name: value} if math.isfinite(value) else {}
+    return {}
 
 

@@ -16,7 +16,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.context import NodeContext
-from worker.errors import WireError
+from worker.errors import OtherWire, WireError
 from worker.leases import holds, spent_today
 from worker.measurement import Outcome
 from worker.plan import TRANSFERS, Encounter
@@ -25,7 +25,7 @@ from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import deadline_s
 from worker.probes.iperf3_server import serve_one_test
 from worker.rows import Row, load_row
-from worker.transfers import Options
+from worker.transfers import MAX_RTT_MS, Options
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ HELD_LOOK_S = 1.0
 MARGIN_S = 5.0
 #: The word is of no use to anybody after this long.
 READY_TTL_S = 60
-MAX_RTT_MS = 60_000.0
 
 
 def serve(
@@ -57,14 +56,19 @@ def serve(
         WireError: The arguments are not what they should be, or the test is not one of the run's.
     """
     connection = wire.connect(context.redis_url)
-    row = load_row(connection, run, phase, performer)
+    if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
+        raise WireError(f"a test is asked for without holding the lease of {context.name}")
+    key = keyspace.ready_key(token)
+    try:
+        row = load_row(connection, run, phase, performer)
+    except OtherWire as exc:
+        logger.warning("a test of run %s is refused: %s", run[:80], exc)
+        _say(connection, key, outcome=Outcome.DENIED, error=f"{context.name}: {exc}")
+        return
     if row is None:
         logger.warning("run %s is gone; nothing to answer", run[:80])
         return
     encounter, options = _asked_for(context, row, number)
-    if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
-        raise WireError(f"{row.name} asks for a test without holding the lease of {context.name}")
-    key = keyspace.ready_key(token)
     refusal = _refusal(context, connection, row, encounter, options)
     if refusal is not None:
         _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import msgpack
 import redis
 
 from worker import keyspace, wire
 from worker.context import NodeContext
-from worker.errors import WireError
+from worker.errors import ConfigError, WireError
 from worker.leases import End, Lease, spent_today
 from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions, UdpOptions
@@ -46,6 +45,8 @@ AWAY = (redis.ConnectionError, redis.TimeoutError)
 AWAY_S = 1.0
 #: How long one look for the responder's word lasts, so that the lease is renewed in between.
 LOOK_S = 1
+#: An idle round trip takes no longer; beyond this it is no measurement of ours.
+MAX_RTT_MS = 60_000.0
 
 
 @dataclass(frozen=True)
@@ -283,8 +284,27 @@ def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, float]:
     packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
     if packed is None:
         return {}
-    raw: Any = msgpack.unpackb(packed)
-    return {str(name): float(value) for name, value in raw.items()}
+    try:
+        return unpack_rtts(packed)
+    except WireError as exc:
+        logger.warning("time-outs are those of a far path: %s", exc)
+        return {}
+
+
+def unpack_rtts(packed: bytes) -> dict[str, float]:
+    """
+    Read round-trip times in ms by target.
+
+    Raises:
+        WireError: They are none.
+    """
+    raw = wire.MsgpackSerializer.loads(packed)
+    if not isinstance(raw, dict) or not all(
+        isinstance(name, str) and type(ms) in (int, float) and 0 <= ms < MAX_RTT_MS
+        for name, ms in raw.items()
+    ):
+        raise WireError("idle round-trip times are not milliseconds by target")
+    return {name: float(ms) for name, ms in raw.items()}
 
 
 def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
@@ -295,13 +315,33 @@ def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
     return {
         name: End(
             name=name,
-            links=_links(links),
-            bytes_per_day=int(budget) if budget else None,
+            links=_links(name, links),
+            bytes_per_day=_budget(name, budget),
         )
         for name, (links, budget) in zip(names, pipeline.execute(), strict=True)
     }
 
 
-def _links(packed: bytes | None) -> dict[str, int]:
-    raw = json.loads(packed) if packed else {}
-    return {wire.valid_name(name): int(capacity) for name, capacity in raw.items()}
+def _links(node: str, packed: bytes | None) -> dict[str, int]:
+    """Give a node's shared links; what makes no sense lets nothing through: see `_budget`."""
+    try:
+        raw = json.loads(packed) if packed else {}
+        return {wire.valid_name(name): _count(capacity) for name, capacity in raw.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, ConfigError) as exc:
+        raise WireError(f"the links of node {node} are damaged: {exc}") from exc
+
+
+def _budget(node: str, raw: bytes | None) -> int | None:
+    if not raw:
+        return None
+    try:
+        return _count(int(raw))
+    except (ValueError, TypeError) as exc:
+        raise WireError(f"the daily budget of node {node} is damaged: {exc}") from exc
+
+
+def _count(value: object) -> int:
+    """Let a number that Lua holds exactly pass."""
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"{str(value)[:40]!r} is not a count")
+    return value

@@ -4,23 +4,26 @@ Everything else that must agree between processes: codec, connection, times to l
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 import msgpack
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from rq import Queue
+from rq.job import Job
 
-from worker import keyspace
+from worker import keyspace, redis_url, usage
 from worker.errors import ConfigError, RedisUnavailable, WireError
+from worker.names import NAME as NAME
+from worker.names import valid_address as valid_address
+from worker.names import valid_name as valid_name
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
@@ -29,21 +32,22 @@ HEARTBEAT_S = 10
 RUN_TTL_S = 7 * 24 * 3600
 MAX_RUNS = 1000
 NODE_TTL_S = 7 * 24 * 3600
-#: The stream pushes back beyond either (`LIMITS` may say otherwise for the whole mesh);
-#: 256 MiB hold some 450,000 ping results.
-MAX_STREAM_ENTRIES = 1_000_000
-MAX_STREAM_BYTES = 256 * 1024 * 1024
 #: XTRIM MINID and XAUTOCLAIM came with 6.2.
 MIN_REDIS = (6, 2, 0)
 #: Largest job payload that is looked at; ours are under 100 bytes.
 MAX_PAYLOAD_BYTES = 64 * 1024
 #: RQ removes a failed job's record after this long; runs do not depend on it.
 JOB_TTL_S = 24 * 3600
+#: An advance may have to publish a row for each pair of a large mesh, at the mesh's pace.
+ADVANCE_TIMEOUT_S = 1800
 #: Longest job that a worker accepts.
 MAX_JOB_S = 24 * 3600
-
-HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+#: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker
+#: refuses a record with anything else in it.
+JOB_FIELDS = frozenset({
+    "created_at", "data", "description", "ended_at", "enqueued_at", "failure_ttl",
+    "last_heartbeat", "origin", "result_ttl", "started_at", "status", "timeout", "worker_name",
+})  # fmt: skip
 
 
 def bit_is_set(bitmap: bytes, bit: int) -> bool:
@@ -54,48 +58,6 @@ def bit_is_set(bitmap: bytes, bit: int) -> bool:
     (True, False, False)
     """
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)
-
-
-def valid_name(name: str) -> str:
-    """
-    Pass a node name through, or refuse it.
-
-    Raises:
-        ConfigError: Not 1 to 64 letters, digits, dots, dashes or underscores, ending in
-            a letter or digit at both sides.
-    """
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"node name ({name[:80]!r}) must be 1 to 64 letters, digits, '.', '-' or '_', "
-            "beginning and ending with a letter or digit"
-        )
-    return name
-
-
-def valid_address(address: str) -> str:
-    """
-    Pass an IPv4 or IPv6 address or a host name through, or refuse it.
-
-    Raises:
-        ConfigError: Neither of these, such as one with a leading dash, or no address of one
-            machine (multicast, broadcast, unspecified).
-
-    >>> valid_address("edge-7"), valid_address("10.0.0.1"), valid_address("fe80::1%eth0")
-    ('edge-7', '10.0.0.1', 'fe80::1%eth0')
-    """
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        # A last label of digits only would make 10.0.0.256 a name (RFC 1123 section 2.1).
-        last = address.rstrip(".").rpartition(".")[2]
-        if len(address) <= 253 and HOSTNAME.fullmatch(address) and not last.isdigit():
-            return address
-        raise ConfigError(
-            f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name"
-        ) from None
-    if ip.is_multicast or ip.is_unspecified or str(ip) == "255.255.255.255":
-        raise ConfigError(f"address ({address}) is not the address of one machine")
-    return address
 
 
 class MsgpackSerializer:
@@ -117,9 +79,18 @@ class MsgpackSerializer:
             raise WireError(f"payload is not msgpack: {exc}") from exc
 
 
+class PlainJob(Job):
+    """A job whose record has no field but ours, whatever this version of RQ knows."""
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        """Give the record."""
+        whole = super().to_dict(include_meta=False, include_result=False)
+        return {name: value for name, value in whole.items() if name in JOB_FIELDS}
+
+
 def queue(connection: redis.Redis, name: str) -> Queue:
     """Open an RQ queue that speaks our codec."""
-    return Queue(name, connection=connection, serializer=MsgpackSerializer)
+    return Queue(name, connection=connection, serializer=MsgpackSerializer, job_class=PlainJob)
 
 
 def enqueue(
@@ -150,7 +121,14 @@ def enqueue(
 def enqueue_advance(connection: redis.Redis, run: str) -> None:
     """Ask any node to carry the run on."""
     pipeline = connection.pipeline()
-    enqueue(connection, pipeline, keyspace.CONTROL_QUEUE, keyspace.ADVANCE, {"run": run})
+    enqueue(
+        connection,
+        pipeline,
+        keyspace.CONTROL_QUEUE,
+        keyspace.ADVANCE,
+        {"run": run},
+        timeout_s=ADVANCE_TIMEOUT_S,
+    )
     pipeline.execute()
 
 
@@ -173,14 +151,12 @@ def connect(
         "socket_timeout": socket_timeout_s,
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
     }
+    if redis_url.split(url).scheme != "unix":
+        options |= _tcp_options(connect_timeout_s)
     try:
-        if urlsplit(url).scheme != "unix":
-            options |= _tcp_options(connect_timeout_s)
-        return redis.Redis.from_url(url, **options)
-    except ValueError as exc:
-        raise ConfigError(
-            "the Redis URL must look like redis://[:password@]host:port/0, rediss://… or unix://…"
-        ) from exc
+        return usage.count_on(redis.Redis.from_url(url, **options))
+    except ValueError:
+        raise ConfigError(redis_url.FORM) from None
 
 
 def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
@@ -203,25 +179,34 @@ def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
 
 def safe_url(url: str) -> str:
     """
-    Give the URL without its secrets, for messages.
+    Give the URL without user, password and query, for messages.
 
-    >>> safe_url('redis://:hunter2@10.0.0.1:6379/0')
-    'redis://10.0.0.1:6379/0'
+    >>> safe_url('rediss://worker:hunter2@10.0.0.1:6379/0?ssl_password=x')
+    'rediss://10.0.0.1:6379/0'
     """
-    parts = urlsplit(url)
+    try:
+        parts = redis_url.split(url)
+    except ConfigError:
+        return "its URL"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
 
 def without_secrets(text: str, url: str) -> str:
     """
-    Blot the URL's password out of a text, such as another library's error.
+    Blot the URL's secrets out of a text, such as another library's error.
 
     >>> without_secrets('cannot reach redis://:hunter2@h', 'redis://:hunter2@h')
     'cannot reach redis://:***@h'
     """
-    secret = urlsplit(url).password
-    return text.replace(unquote(secret), "***").replace(secret, "***") if secret else text
+    try:
+        secrets = redis_url.secrets_of(urlsplit(url))
+    except ValueError:
+        secrets = (url,)
+    for secret in secrets:
+        for spelling in (secret, unquote(secret), unquote_plus(secret)):
+            text = text.replace(spelling, "***")
+    return text
 
 
 def check_server(connection: redis.Redis, url: str) -> None:
@@ -269,31 +254,20 @@ def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
         return RedisUnavailable(
             f"Redis at {where} is full: it uses its maxmemory; free memory or raise maxmemory"
         )
-    refused = (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)
-    if isinstance(exc, refused) or "NOAUTH" in text or "WRONGPASS" in text:
+    if isinstance(exc, redis.exceptions.NoPermissionError) or text.startswith("NOPERM"):
         return RedisUnavailable(
-            f"Redis at {where} refused us: no password, a wrong one, or a user without the right; "
-            "check PTZMESH_REDIS_URL"
+            f"Redis at {where} does not let this user do that: {text}; see docs/security.md"
         )
+    if isinstance(exc, redis.exceptions.AuthenticationError) or "NOAUTH" in text:
+        return RedisUnavailable(
+            f"Redis at {where} refused us: no password, or a wrong one; check the user in the URL, "
+            "and its password or PTZMESH_REDIS_PASSWORD_FILE"
+        )
+    of_tls = redis_url.tls_trouble(text, where)
+    if of_tls is not None:
+        return RedisUnavailable(f"Redis at {where} {of_tls}")
     return RedisUnavailable(
         f"Redis at {where} does not answer: {text}; check that it runs and --redis names it"
-    )
-
-
-def read_limits(connection: redis.Redis) -> dict[str, int]:
-    """Give the caps of the results stream that hold for this mesh."""
-    entries, size = connection.hmget(keyspace.LIMITS, ["stream_entries", "stream_bytes"])
-    return {
-        "stream_entries": int(entries or MAX_STREAM_ENTRIES),
-        "stream_bytes": int(size or MAX_STREAM_BYTES),
-    }
-
-
-def stream_is_full() -> RedisUnavailable:
-    """Say that results have no room, and what makes room."""
-    return RedisUnavailable(
-        "the results stream is full and not collected; run: ptzmesh collect --csv FILE, "
-        "or raise its cap: ptzmesh limits --stream-bytes N"
     )
 
 

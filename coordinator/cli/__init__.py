@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from coordinator.cli.options import read_config
+from worker import __version__
 from worker.errors import PtzmeshError
 
 #: Command → the module of its group that has it, so that each command imports what it needs.
@@ -34,6 +35,7 @@ COMMANDS = {
     "test": "test",
     "lockers": "lockers",
     "limits": "limits",
+    "doctor": "doctor",
 }
 
 
@@ -69,7 +71,7 @@ Examples:
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ptzmesh", prog_name="ptzmesh")
+@click.version_option(__version__, prog_name="ptzmesh")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option(
     "--config",
@@ -119,13 +121,14 @@ def _explain(exc: Exception) -> int:
 def _redis_trouble(exc: Exception) -> PtzmeshError | None:
     import redis
 
-    from coordinator.cli.options import redis_place
     from worker import wire
-    from worker.outbox import StreamFull
+    from worker.limits import StreamFull, no_room
 
     if isinstance(exc, StreamFull):
-        return wire.stream_is_full()
-    return wire.unavailable(exc, redis_place()) if isinstance(exc, redis.RedisError) else None
+        return no_room(exc)
+    # Only of commands without `redis_option`: these have a server of their own.
+    own = "its own socket"
+    return wire.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
 
 
 def _say(message: str, code: int) -> int:

@@ -26,6 +26,7 @@ from worker.errors import PtzmeshError, RunIncomplete, ToolError
 from worker.options import PingOptions, ThroughputOptions
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
+from worker.redis_url import VARIABLES
 
 NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.
@@ -87,7 +88,8 @@ def demo(csv_path: Path, count: int) -> None:
 @contextlib.contextmanager
 def _workers(redis_url: str, folder: Path) -> Iterator[None]:
     """Run one worker a node until the block ends; each has its own log in the folder."""
-    environment = {**os.environ, "PTZMESH_REDIS_URL": redis_url}
+    ours = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment = {**ours, "PTZMESH_REDIS_URL": redis_url}
     started = []
     try:
         for name, address in NODES.items():

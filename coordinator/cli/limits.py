@@ -1,13 +1,16 @@
-"""`ptzmesh limits`: how much of this Redis the results may take, for the whole mesh."""
+"""`ptzmesh limits`: how much of this Redis the mesh may use, for all its nodes together."""
 
 from __future__ import annotations
 
 import json
 
 import click
+import redis
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.nodes import commands_per_s, read_nodes
 from worker import keyspace, wire
+from worker.limits import read_limits
 
 
 @click.command(
@@ -16,29 +19,51 @@ Examples:
   ptzmesh limits
   ptzmesh limits --stream-bytes 67108864
   ptzmesh limits --stream-entries 200000
+  ptzmesh limits --results-per-s 1000 --redis-memory-pct 60
 """
 )
 @redis_option
 @click.option("--stream-bytes", type=click.IntRange(100_000), help="Memory of the results stream.")
 @click.option("--stream-entries", type=click.IntRange(1_000), help="Entries in it.")
+@click.option("--results-per-s", type=click.IntRange(10), help="Results that are added a second.")
+@click.option(
+    "--redis-memory-pct",
+    type=click.IntRange(1, 99),
+    help="Percent of Redis' maxmemory, by whatever uses it, beyond which no result is added.",
+)
+@click.option(
+    "--commands-per-s",
+    type=click.IntRange(10),
+    help="Commands that all nodes send a second, beyond which no run is started.",
+)
 @json_option
-def limits(
-    redis_url: str, stream_bytes: int | None, stream_entries: int | None, as_json: bool
-) -> None:
-    """Show or set the caps of the results stream; a full stream pushes back, it never drops."""
+def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
+    """
+    Show or set what the mesh may use of the Redis that it shares.
+
+    What is over a limit waits on its node's disk; nothing is dropped.
+    """
     connection = wire.connect(redis_url)
     wire.check_server(connection, redis_url)
-    asked = {"stream_bytes": stream_bytes, "stream_entries": stream_entries}
     for name, value in asked.items():
         if value is not None:
             connection.hset(keyspace.LIMITS, name, value)
-    caps = wire.read_limits(connection)
-    used = {
-        "stream_entries": connection.xlen(keyspace.RESULTS),
-        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
-    }
+    caps, used = read_limits(connection), _used(connection)
     if as_json:
         click.echo(json.dumps({"cap": caps, "used": used}))
         return
     for name, cap in caps.items():
-        click.echo(f"{name}: {used[name]:,} of {cap:,}")
+        share = f"{used[name]:,} of {cap:,}" if name in used else f"at most {cap:,}"
+        click.echo(f"{name}: {share}")
+
+
+def _used(connection: redis.Redis) -> dict[str, int]:
+    memory = connection.info("memory")
+    used = {
+        "stream_entries": connection.xlen(keyspace.RESULTS),
+        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
+        "commands_per_s": round(commands_per_s(read_nodes(connection))),
+    }
+    if memory["maxmemory"]:
+        used["redis_memory_pct"] = round(100 * memory["used_memory"] / memory["maxmemory"])
+    return used

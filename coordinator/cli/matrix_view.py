@@ -52,10 +52,16 @@ MEANING = {
 
 def matrix_view(matrix: Matrix, console: Console) -> RenderableType:
     """Give the matrix where it fits the console, else a summary."""
-    table = _table(matrix)
-    fits = len(matrix.targets) <= MAX_COLUMNS and console.measure(table).minimum <= console.width
-    shown = table if fits else _summary(matrix)
+    shown = _table_that_fits(matrix, console) or _summary(matrix)
     return Group(shown, *_legend(matrix))
+
+
+def _table_that_fits(matrix: Matrix, console: Console) -> Table | None:
+    # A table of a million cells takes minutes to make and to measure.
+    if len(matrix.targets) > MAX_COLUMNS:
+        return None
+    table = _table(matrix)
+    return table if console.measure(table).minimum <= console.width else None
 
 
 def number(value: float | None) -> str:

@@ -17,7 +17,7 @@ from coordinator.cli.options import json_option, labels, redis_option
 from coordinator.cli.policy import policy_options
 from coordinator.cli.screen import out
 from coordinator.nodes import Node, read_nodes
-from worker import keyspace, wire
+from worker import __version__, keyspace, wire
 from worker.policy import Policy
 
 
@@ -60,8 +60,6 @@ def worker(
     verbose: bool,
 ) -> None:
     """Make this machine a node of the mesh, until SIGTERM or Ctrl-C."""
-    from importlib.metadata import version
-
     from coordinator.advance import advance
     from worker.agent import Agent, AgentSettings
     from worker.allowlist import AllowList
@@ -76,7 +74,7 @@ def worker(
         address=address and wire.valid_address(address),
         labels=labels_,
         state_dir=state_dir or default_state_dir(),
-        version=version("ptzmesh"),
+        version=__version__,
         policy=policy,
     )
 
@@ -124,10 +122,11 @@ def _links(node: Node) -> list[tuple[str, str]]:
 
 def _table(found: list[Node]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    columns = ("node", "address", "state", "seen", "clock", "icmp", "iperf3", "labels", "version")
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("seen", "clock") else "left")
+    numbers = ("seen", "clock", "cmd/s")
+    for column in ("node", "address", "state", *numbers, "icmp", "iperf3", "labels", "version"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for node in found:
+        rate = node.redis_commands_per_s
         clock = "" if node.clock_offset_ms is None else f"{node.clock_offset_ms:+.1f} ms"
         table.add_row(
             node.name,
@@ -135,6 +134,7 @@ def _table(found: list[Node]) -> Table:
             "alive" if node.alive else "offline",
             f"{node.seen_s:.0f} s ago",
             clock,
+            "" if rate is None else f"{rate:.1f}",
             node.icmp,
             (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
             " ".join(f"{key}={value}" for key, value in (*node.labels.items(), *_links(node))),

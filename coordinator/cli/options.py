@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from worker.errors import ConfigError
 
@@ -19,18 +21,86 @@ else:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+#: Entries at the top of the settings file, for all commands → the parameter.
+_FOR_ALL = {
+    "redis": "redis_url",
+    "redis_password_file": "redis_password_file",
+    "redis_ca": "redis_ca",
+    "redis_cert": "redis_cert",
+    "redis_key": "redis_key",
+}
+
 DEFAULT_CONFIG = Path("/etc/ptzmesh.toml")
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 
-redis_option = click.option(
-    "--redis",
-    "redis_url",
-    envvar=["PTZMESH_REDIS_URL", "REDIS_URL"],
-    default=DEFAULT_REDIS,
-    show_default=True,
-    metavar="URL",
-    help="Redis of the mesh; a password belongs in PTZMESH_REDIS_URL, not here.",
-)
+#: Of `redis_option`, beside the URL: Credentials' field → option, what it is.
+_CREDENTIALS = {
+    "password_file": ("--redis-password-file", "File that holds the password of Redis."),
+    "ca": ("--redis-ca", "PEM file of the authority that signed the certificate of Redis."),
+    "cert": ("--redis-cert", "PEM file of our own certificate, where Redis asks for one."),
+    "key": ("--redis-key", "PEM file of its key, where it is not in --redis-cert."),
+}
+
+
+def redis_option(command: Command) -> Command:
+    """
+    Take the Redis of the mesh; the command gets one `redis_url`, with password and TLS files in it.
+
+    What the settings file says of the password and of TLS goes with the URL in that file, and is
+    never sent to a Redis that the caller named.
+    """
+
+    @functools.wraps(command)
+    def resolved(*args: Any, **kwargs: Any) -> Any:
+        import redis
+
+        from worker import wire
+
+        given = {name: kwargs.pop(f"redis_{name}") for name in _CREDENTIALS}
+        kwargs["redis_url"] = url = _full_url(kwargs["redis_url"], given)
+        try:
+            return command(*args, **kwargs)
+        except redis.RedisError as exc:
+            raise wire.unavailable(exc, wire.safe_url(url)) from exc
+
+    decorated: Any = resolved
+    for name, (option, what) in reversed(_CREDENTIALS.items()):
+        variable = f"PTZMESH_REDIS_{name.upper()}"
+        decorated = click.option(
+            option, f"redis_{name}", envvar=variable, metavar="FILE", help=what
+        )(decorated)
+    decorated = click.option(
+        "--redis",
+        "redis_url",
+        envvar=["PTZMESH_REDIS_URL", "REDIS_URL"],
+        default=DEFAULT_REDIS,
+        show_default=True,
+        metavar="URL",
+        help="Redis of the mesh. Its password belongs in a file or in PTZMESH_REDIS_PASSWORD, "
+        "not here.",
+    )(decorated)
+    return cast("Command", decorated)
+
+
+def _full_url(url: str, given: Mapping[str, str | None]) -> str:
+    from worker import redis_url
+
+    context = click.get_current_context()
+
+    def is_in_file(parameter: str) -> bool:
+        return context.get_parameter_source(parameter) is ParameterSource.DEFAULT_MAP
+
+    password = os.environ.get(redis_url.PASSWORD_VARIABLE) or None
+    kept = {
+        name: value
+        for name, value in given.items()
+        if is_in_file("redis_url") or not is_in_file(f"redis_{name}")
+    }
+    if password and is_in_file("redis_password_file"):
+        kept.pop("password_file", None)
+    return redis_url.with_credentials(url, redis_url.Credentials(password=password, **kept))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
@@ -47,15 +117,6 @@ _PARAMETERS = {
     "link": "links",
     "allow_source": "sources",
 }
-
-
-def redis_place() -> str:
-    """Name the Redis of the running command, without its secrets, for messages."""
-    from worker import wire
-
-    context = click.get_current_context(silent=True)
-    url = context.params.get("redis_url") if context else None
-    return wire.safe_url(url or os.environ.get("PTZMESH_REDIS_URL") or DEFAULT_REDIS)
 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:
@@ -83,7 +144,8 @@ def read_config(
     """
     Read the settings file: a table a command, an entry an option, dashes as underscores.
 
-    Flags and PTZMESH_* variables win over it. `redis` at the top is for all commands.
+    Flags and PTZMESH_* variables win over it. `redis` and what begins with `redis_` at the top is
+    for all commands.
 
     Args:
         path: The file; None is `DEFAULT_CONFIG`, where it is.
@@ -96,13 +158,13 @@ def read_config(
     if not path and not chosen.exists():
         return {}
     raw = _read_toml(chosen)
-    url = raw.pop("redis", None)
+    for_all = {_FOR_ALL[entry]: raw.pop(entry) for entry in _FOR_ALL if entry in raw}
     settings: dict[str, Any] = {}
     for command, names_of in parameters_of.items():
         table = raw.pop(command, None)
-        settings[command] = {"redis_url": url} if url else {}
-        if table is not None:
-            settings[command] |= _table(chosen, command, table, set(names_of()))
+        own = {} if table is None else _table(chosen, command, table, set(names_of()))
+        # Another Redis does not get the password that is for all.
+        settings[command] = own if "redis_url" in own else for_all | own
     if raw:
         raise ConfigError(f"settings file ({chosen}) has unknown entries: {', '.join(raw)}")
     return settings
@@ -113,7 +175,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ConfigError(f"settings file ({path}) cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # also of a number of thousands of digits
         raise ConfigError(f"settings file ({path}) is not TOML: {exc}") from exc
     return found
 

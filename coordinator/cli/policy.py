@@ -54,6 +54,12 @@ OPTIONS = (
         show_default=True,
         help="Where it listens while a test runs.",
     ),
+    click.option(
+        "--allow-unregistered-targets",
+        is_flag=True,
+        help="It may ping, and time handshakes with, addresses of no registered node that a plan "
+        "names.",
+    ),
 )
 
 
@@ -70,6 +76,7 @@ def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
         hours: tuple[str, ...],
         sources: tuple[str, ...],
         ports: str,
+        allow_unregistered_targets: bool,
         **others: Any,
     ) -> Any:
         policy = Policy(
@@ -81,6 +88,7 @@ def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
             accepts_connections=not no_accept,
             ports=parse_ports(ports),
             links=parse_links(links),
+            allow_unregistered_targets=allow_unregistered_targets,
         )
         return command(policy=policy, **others)
 

@@ -14,7 +14,7 @@ from coordinator.cli.screen import err, out
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
-from coordinator.planning import ProbeOptions, budgets_left, left_out
+from coordinator.planning import ProbeOptions, budgets_left, left_out, to_upgrade
 from worker.errors import RunIncomplete
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan
@@ -47,6 +47,7 @@ Examples:
 @click.option("--from", "sources", multiple=True, callback=names, help="Sources only.")
 @click.option("--to", "targets", multiple=True, callback=names, help="Targets only.")
 @click.option("--label", "labels_", multiple=True, callback=labels, help="Only nodes with it.")
+@click.option("--sample", type=int, metavar="K", help="K targets a source, chosen anew each time.")
 @click.option("--count", type=int, default=PING.count, show_default=True, help="Echoes a pair.")
 @click.option(
     "--interval", type=float, default=PING.interval_s, show_default=True, help="Seconds between."
@@ -77,6 +78,7 @@ def run(
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     labels_: dict[str, str],
+    sample: int | None,
     count: int,
     interval: float,
     wait_for_reply: float,
@@ -99,6 +101,7 @@ def run(
         sources=sources,
         targets=targets,
         labels=labels_,
+        sample=sample,
         options=ProbeOptions(
             ping=PingOptions(
                 count=count, interval_s=interval, wait_s=wait_for_reply, size_bytes=size
@@ -115,6 +118,9 @@ def run(
     offline = left_out(registered, plan)
     if offline and not (nodes or (sources and targets)):
         err().print(f"left out, as they are offline: {', '.join(offline[:12])}")
+    outdated = to_upgrade(registered, plan, labels_)
+    if outdated and not (nodes or (sources and targets)):
+        err().print(f"left out, as versions differ: {outdated}")
     collector = _collector(mesh, csv_path)
     started = mesh.start(plan, join=not new)
     if started.joined:

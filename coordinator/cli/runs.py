@@ -17,7 +17,7 @@ from coordinator.mesh import Mesh
 from coordinator.report import make_report
 from coordinator.results import of_run
 from coordinator.runs import Run, read_run, recent
-from worker.errors import ConfigError
+from worker.errors import ConfigError, WireError
 from worker.text import iso_utc
 
 
@@ -48,6 +48,8 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
             found.append(read_run(mesh.connection, run_id))
         except ConfigError:
             continue  # its record has expired before its place in the list
+        except WireError as exc:
+            click.echo(f"run {run_id} is not shown: {exc}", err=True)
     if as_json:
         for run in found:
             click.echo(json.dumps(run_to_json(run)))

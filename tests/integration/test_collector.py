@@ -28,8 +28,9 @@ from coordinator.results import START, Pages
 from coordinator.results import last_id as newest
 from worker import keyspace, wire
 from worker.errors import ConfigError, PtzmeshError
+from worker.limits import StreamFull
 from worker.measurement import CSV_COLUMNS
-from worker.outbox import Letter, StreamFull, publish
+from worker.outbox import Letter, publish
 
 pytestmark = pytest.mark.redis
 

@@ -19,6 +19,7 @@ from coordinator import results
 from coordinator.collector import Collector
 from coordinator.embedded import EmbeddedServer
 from worker import keyspace
+from worker.limits import StreamFull
 from worker.measurement import Measurement
 from worker.monitor import guard, process
 from worker.monitor import recorder as recorder_module
@@ -26,7 +27,6 @@ from worker.monitor.record import PING, Entry, record
 from worker.monitor.recorder import Recorder
 from worker.monitor.settings import MonitorSettings
 from worker.monitor.stream import BATCH, RecordStream
-from worker.outbox import StreamFull
 
 pytestmark = pytest.mark.redis
 

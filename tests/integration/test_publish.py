@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs import read_run, start, stream_position
+from integration.nodes import eventually
 from worker import keyspace, wire
+from worker.limits import StreamFull
 from worker.measurement import Measurement, Outcome
-from worker.outbox import Letter, Outbox, StreamFull, publish
+from worker.outbox import Letter, Outbox, publish
 from worker.plan import Plan, PlannedNode
 
 pytestmark = pytest.mark.redis
@@ -85,6 +89,71 @@ def test_full_stream_of_bytes_refuses_too(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     with pytest.raises(StreamFull):
         publish(connection, letters(run))
+
+
+def test_results_are_not_added_faster_than_the_mesh_may(connection: redis.Redis) -> None:
+    connection.hset(keyspace.LIMITS, "results_per_s", 100)
+    run, _ = start(connection, plan())
+    begun = time.monotonic()
+    publish(connection, letters(run))
+    publish(connection, letters(run))  # what is in already takes its turn, too
+    # 60 results, of which the first batch and those of a fifth of a second need not wait
+    assert time.monotonic() - begun > 0.25
+    assert connection.xlen(keyspace.RESULTS) == 30
+
+
+def test_those_who_wait_for_their_turn_share_the_pace(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    connection.hset(keyspace.LIMITS, "results_per_s", 200)
+    runs = [start(connection, plan(), join=False)[0] for _ in range(6)]
+    begun = time.monotonic()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda run: publish(wire.connect(redis_url), letters(run)), runs))
+    assert time.monotonic() - begun > 180 / 200 - 0.3
+    assert connection.xlen(keyspace.RESULTS) == 180
+
+
+def test_pace_that_was_kept_by_a_clock_of_tomorrow_stops_nobody(connection: redis.Redis) -> None:
+    connection.hset(keyspace.PACE, "next", wire.redis_seconds(connection) + 86400)
+    run, _ = start(connection, plan())
+    begun = time.monotonic()
+    publish(connection, letters(run))
+    assert time.monotonic() - begun < 10
+
+
+def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
+    redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    connection = wire.connect(redis_server.url)
+    run, _ = start(connection, plan())
+    connection.set("file_lockers:1", "x" * 4_000_000)
+    used = connection.info("memory")["used_memory"]
+    connection.config_set("maxmemory", int(used / 0.9))  # over our 80 %, and far from full
+    outbox = Outbox(tmp_path / "n.outbox")
+    assert not outbox.post(connection, letters(run))
+    assert connection.xlen(keyspace.RESULTS) == 0
+    assert connection.set("file_lockers:2", "me", nx=True, ex=9)  # lockers feel nothing
+    connection.delete("file_lockers:1")
+    eventually(lambda: outbox.resend(connection) == [run], "it is published")
+    assert connection.xlen(keyspace.RESULTS) == 30
+
+
+def test_outbox_that_is_long_is_sent_in_turns(
+    connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = start(connection, plan())
+    outbox = Outbox(tmp_path / "n.outbox")
+    outbox.keep(letters(run))
+    monkeypatch.setattr("worker.outbox.RESEND_S", 0.0)
+    connection.hset(keyspace.LIMITS, "results_per_s", 30)
+    outbox.resend(connection)
+    assert outbox.is_behind
+    assert connection.xlen(keyspace.RESULTS) < 30
+    monkeypatch.undo()
+    outbox.resend(connection)
+    assert not outbox.is_behind
+    assert connection.xlen(keyspace.RESULTS) == 30
 
 
 def test_only_what_every_collector_has_is_trimmed(connection: redis.Redis) -> None:

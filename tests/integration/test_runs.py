@@ -8,8 +8,10 @@ import pytest
 import redis
 
 from coordinator.advance import advance, cancel, missing_pairs
+from coordinator.embedded import EmbeddedServer
 from coordinator.follow import follow_run
 from coordinator.lost import read_rows
+from coordinator.mesh import Mesh
 from coordinator.results import of_run
 from coordinator.runs import read_run, recent, resolve_run, start
 from worker import keyspace, wire
@@ -99,6 +101,37 @@ def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
     assert read_run(connection, run).is_open
     assert connection.zscore(keyspace.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
+
+
+def heartbeat(connection: redis.Redis, name: str) -> None:
+    """Send a real heartbeat of a node that was not heard for long."""
+    keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
+    times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, 1]
+    record = ["owner-of-it", *times, "address", "127.0.0.1"]
+    assert wire.script(connection, "heartbeat")(keys, [name, *record])[0]
+
+
+def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n0", "n1", "n2")
+    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 5
+    connection.zadd(keyspace.NODES, dict.fromkeys(("n0", "n1", "n2"), long_ago))
+    heartbeat(connection, "n0")
+    advance(connection, run)
+    assert outcomes(connection, run) == []
+    # After the time in which the others could have reported, whoever has not is lost.
+    connection.set(keyspace.BACK, long_ago)
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 4
+
+
+def test_a_node_that_alone_was_away_gives_the_others_no_time(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n0", "n1", "n2")
+    connection.zadd(keyspace.NODES, {"n2": wire.redis_seconds(connection) - wire.ALIVE_S - 5})
+    heartbeat(connection, "n0")
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
 
 
 def test_job_that_vanished_is_enqueued_again(connection: redis.Redis) -> None:
@@ -193,6 +226,30 @@ def test_run_is_started_when_what_fills_the_stream_is_collected(connection: redi
         connection.xadd(keyspace.RESULTS, {"v": "1"})
     connection.xgroup_create(keyspace.RESULTS, "csv", "$")
     assert start(connection, plan())[1]
+
+
+def test_run_is_not_started_when_redis_is_short_of_memory(redis_server: EmbeddedServer) -> None:
+    connection = wire.connect(redis_server.url)
+    connection.config_set("maxmemory", connection.info("memory")["used_memory"] + 2_000_000)
+    connection.hset(keyspace.LIMITS, "redis_memory_pct", 10)
+    with pytest.raises(RedisUnavailable, match="short of memory"):
+        start(connection, plan())
+    assert recent(connection, 9) == []
+
+
+def test_no_run_is_started_while_the_nodes_send_more_commands_than_they_may(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    for name in ("n0", "n1"):
+        heartbeat(connection, name)
+        connection.hset(keyspace.node_key(name), "redis_commands_per_s", "30.0")
+    connection.hset(keyspace.LIMITS, "commands_per_s", 59)
+    with pytest.raises(RedisUnavailable, match="over their 59"):
+        Mesh(redis_url).start(plan(2))
+    assert recent(connection, 9) == []
+    connection.hset(keyspace.LIMITS, "commands_per_s", 61)
+    Mesh(redis_url).start(plan(2))
+    assert len(recent(connection, 9)) == 1
 
 
 def test_nothing_outside_our_keys_is_touched(connection: redis.Redis) -> None:

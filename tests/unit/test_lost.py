@@ -79,3 +79,8 @@ def test_row_whose_process_dies_each_time_ends_as_crashed() -> None:
     verdict = judge(row(job=None, in_queue=False, attempts=MAX_ATTEMPTS))
     assert isinstance(verdict, Lost)
     assert verdict.outcome is Outcome.CRASHED
+
+
+def test_row_that_a_node_of_another_wire_version_refuses_is_denied_in_its_words() -> None:
+    verdict = judge(row(in_queue=False, job="finished", refused="cam-2: upgrade"))
+    assert verdict == Lost(Outcome.DENIED, "cam-2: upgrade")

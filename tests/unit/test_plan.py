@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -47,6 +48,35 @@ def test_starts_are_spread_within_half_a_second() -> None:
     offsets = [plan.start_offset_s(s) for s in plan.sources]
     assert len(set(offsets)) == 100
     assert max(offsets) < 0.5
+
+
+@pytest.mark.parametrize(("count", "sample"), [(2, 1), (7, 3), (50, 49), (200, 10)])
+def test_node_of_a_sample_is_as_often_a_target_as_a_source(count: int, sample: int) -> None:
+    plan = mesh(count, sample=sample, seed="a")
+    pairs = list(plan.pairs())
+    assert len(set(pairs)) == len(pairs) == plan.pair_count == count * sample
+    assert all(s != t for s, t in pairs)
+    assert {Counter(s for s, _ in pairs)[i] for i in range(count)} == {sample}
+    assert {Counter(t for _, t in pairs)[i] for i in range(count)} == {sample}
+
+
+@pytest.mark.parametrize("probe", ["ping", "throughput"])
+def test_sweeps_of_a_sample_measure_its_pairs_and_no_others(probe: str) -> None:
+    plan = unpack_plan(mesh(9, sample=3, seed="a", probes=(probe,)).packed())
+    measured = [pair for one in plan.performers(probe) for pair in plan.pairs_of(probe, one)]
+    assert sorted(measured) == sorted(plan.pairs())
+
+
+def test_seed_chooses_the_pairs_of_a_sample() -> None:
+    one, same, other = (mesh(20, sample=3, seed=seed) for seed in ("a", "a", "b"))
+    assert set(one.pairs()) == set(same.pairs()) != set(other.pairs())
+    assert len({frozenset(mesh(20, sample=3, seed=str(i)).pairs()) for i in range(50)}) == 50
+
+
+@pytest.mark.parametrize("fields", [{"sample": 0}, {"sample": 4}, {"sample": 1, "targets": (0, 1)}])
+def test_sample_that_cannot_be_taken_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="sample"):
+        mesh(4, seed="a", **fields)
 
 
 def test_same_question_has_the_same_digest_and_another_has_not() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.nodes import Node
-from coordinator.planning import ProbeOptions, Selection, left_out, make_plan
+from coordinator.planning import ProbeOptions, Selection, left_out, make_plan, to_upgrade
 from worker.errors import ConfigError
 from worker.options import PingOptions
 
@@ -92,3 +92,20 @@ def test_interval_below_what_a_source_may_do_is_refused_by_its_name() -> None:
 def test_offline_nodes_that_were_not_named_are_told() -> None:
     plan = make_plan(NODES, Selection(), ("ping",), ProbeOptions())
     assert left_out(NODES, plan) == ["d"]
+
+
+def test_a_node_of_another_wire_version_is_refused_when_named_and_else_left_out() -> None:
+    old = node("old", wire=0, version="0.0.9")
+    with pytest.raises(ConfigError, match=r"upgrade old \(ptzmesh 0\.0\.9, wire 0\)"):
+        make_plan([*NODES, old], Selection(nodes=["a", "old"]), ["ping"], ProbeOptions())
+    plan = make_plan([*NODES, old], Selection(), ["ping"], ProbeOptions())
+    assert [one.name for one in plan.nodes] == ["a", "b", "c"]
+    assert "upgrade old" in to_upgrade([*NODES, old], plan, {})
+    assert to_upgrade([*NODES, old], plan, {"site": "roof"}) == ""
+    assert to_upgrade(NODES, plan, {}) == ""
+
+
+def test_a_trigger_that_is_older_than_every_node_is_told_to_be_upgraded() -> None:
+    newer = [node(name, wire=99, version="9.0") for name in ("x", "y")]
+    with pytest.raises(ConfigError, match=r"here; newer are x \(ptzmesh 9\.0, wire 99\), y"):
+        make_plan(newer, Selection(), ["ping"], ProbeOptions())

@@ -1,5 +1,5 @@
 -- Claim or refresh a node's record, and look whether a run is overdue.
--- KEYS  nodes zset, node hash, runs:open zset
+-- KEYS  nodes zset, node hash, runs:open zset, when Redis was back
 -- ARGV  name, owner, alive_s, ttl_s, claim_s, late (1 when this node's own last heartbeat is older
 --       than it should be), then field/value pairs of the record
 -- Gives {1, seconds, microseconds, overdue run ids}, or {0, address of the owner} when another
@@ -14,14 +14,11 @@ if owner and owner ~= ARGV[2] then
   end
 end
 
--- No node was heard for two thirds of the time a node may be silent: it was Redis that was away.
--- The others get time to report, too, before any of them counts as lost.
+-- No node was heard for two thirds of the time a node may be silent: it was Redis that was away, or
+-- could not be reached. The others get time to report before any of them counts as lost.
 local newest = ARGV[6] == '1' and redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) * 2 / 3 then
-  local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', seconds + tonumber(ARGV[3]), 'LIMIT', 0, 100)
-  for _, run in ipairs(due) do
-    redis.call('ZADD', KEYS[3], 'XX', seconds + tonumber(ARGV[3]), run)
-  end
+  redis.call('SET', KEYS[4], seconds, 'EX', 2 * tonumber(ARGV[3]))
 end
 
 local new = redis.call('HSET', KEYS[2], 'owner', ARGV[2], unpack(ARGV, 7))

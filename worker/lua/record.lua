@@ -1,15 +1,16 @@
 -- Add a batch of one recorder's records, each at most once, or refuse the whole batch.
--- Comes after room.lua.
--- KEYS  results stream, limits hash, last sequence number of the recorder
--- ARGV  max entries, max bytes, ttl_s, then per record in rising order: sequence number,
---       number of field strings, field strings
--- Gives {'ok', added} or {'full', 0}.
-if not has_room(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then
-  return {'full', 0}
+-- Comes after room.lua, whose keys and arguments are the first.
+-- KEYS[4]  last sequence number of the recorder
+-- ARGV[7]  ttl_s, then per record in rising order: sequence number, number of field strings, field
+--          strings
+-- Gives {'ok', added, 0}, {'full', 0, 0}, {'tight', 0, 0} or {'wait', milliseconds, 0}.
+local room, wait_ms = look_for_room()
+if room ~= 'ok' then
+  return {room, wait_ms, 0}
 end
 
-local last = tonumber(redis.call('GET', KEYS[3]) or 0)
-local added, at = 0, 4
+local last = tonumber(redis.call('GET', KEYS[4]) or 0)
+local added, at = 0, 8
 while at <= #ARGV do
   local sequence, size = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   if sequence > last then
@@ -18,5 +19,5 @@ while at <= #ARGV do
   end
   at = at + 2 + size
 end
-redis.call('SET', KEYS[3], string.format('%.0f', last), 'EX', ARGV[3])
-return {'ok', added}
+redis.call('SET', KEYS[4], string.format('%.0f', last), 'EX', ARGV[7])
+return {'ok', added, 0}

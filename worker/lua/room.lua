@@ -1,9 +1,34 @@
--- Room in the results stream; put before a script that adds entries.
--- Trims only what every known collector has fsynced, and only when the stream is full.
+-- Room for results in this Redis, which the lockers share; put before a script that adds entries.
+-- KEYS  results stream, limits hash, pace hash, then the script's own
+-- ARGV  booked (1 when this batch has waited for its turn), results in the batch, then the defaults of
+--       the limits: stream_entries, stream_bytes, results_per_s, redis_memory_pct; then the script's own
+--
+-- Trims only what every known collector has fsynced, and only when there is no room.
+
+-- A batch may be this many seconds early, so that a matrix fills in bursts.
+local BURST_S = 0.2
+-- A turn further away than this was booked on a clock that has been set back since.
+local FARTHEST_S = 60
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return tonumber(now[1]) + tonumber(now[2]) / 1e6
+end
 
 local function is_full(stream, max_entries, max_bytes)
   return redis.call('XLEN', stream) >= max_entries
       or (redis.call('MEMORY', 'USAGE', stream) or 0) >= max_bytes
+end
+
+-- Whether the whole server uses more of its maxmemory than we may see; looked up once a second.
+local function is_tight(pace, looked, tight, now, max_pct)
+  if looked and now - tonumber(looked) < 1 and now >= tonumber(looked) then return tight == '1' end
+  local info = redis.call('INFO', 'memory')
+  local used = tonumber(string.match(info, '\nused_memory:(%d+)'))
+  local limit = tonumber(string.match(info, '\nmaxmemory:(%d+)'))
+  local over = limit > 0 and used > limit * max_pct / 100
+  redis.call('HSET', pace, 'looked', string.format('%.6f', now), 'tight', over and '1' or '0')
+  return over
 end
 
 local function parts(id)
@@ -35,14 +60,30 @@ local function first_needed(stream)
   return first
 end
 
--- Gives whether entries may be added now.
-local function has_room(stream, limits_key, max_entries, max_bytes)
-  local limits = redis.call('HMGET', limits_key, 'stream_entries', 'stream_bytes')
-  max_entries = tonumber(limits[1] or max_entries)
-  max_bytes = tonumber(limits[2] or max_bytes)
-  if not is_full(stream, max_entries, max_bytes) then return true end
-  local id = redis.call('EXISTS', stream) == 1 and first_needed(stream)
-  -- Whole nodes of the stream only, and not many of them: a script holds every locker.
-  if id then redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', 1000) end
-  return not is_full(stream, max_entries, max_bytes)
+-- Gives 'ok', or 'full' or 'tight' when nothing may be added, or 'wait' and the milliseconds until
+-- the turn that is now booked for this batch.
+local function look_for_room()
+  local stream, pace, booked, count = KEYS[1], KEYS[3], ARGV[1] == '1', tonumber(ARGV[2])
+  local names = {'stream_entries', 'stream_bytes', 'results_per_s', 'redis_memory_pct'}
+  local limits = redis.call('HMGET', KEYS[2], unpack(names))
+  for i = 1, #names do limits[i] = tonumber(limits[i]) or tonumber(ARGV[2 + i]) end
+  local state = redis.call('HMGET', pace, 'next', 'looked', 'tight')
+  local now = seconds_now()
+
+  local full = is_full(stream, limits[1], limits[2])
+  local tight = is_tight(pace, state[2], state[3], now, limits[4])
+  if full or tight then
+    local id = redis.call('EXISTS', stream) == 1 and first_needed(stream)
+    -- Whole nodes of the stream only, and not many of them: a script holds every locker.
+    if id then redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', 1000) end
+    if tight then return 'tight', 0 end
+    if is_full(stream, limits[1], limits[2]) then return 'full', 0 end
+  end
+
+  if booked then return 'ok', 0 end
+  local turn = math.max(tonumber(state[1] or 0), now)
+  if turn - now > FARTHEST_S then turn = now end
+  redis.call('HSET', pace, 'next', string.format('%.6f', turn + count / limits[3]))
+  if turn - now <= BURST_S then return 'ok', 0 end
+  return 'wait', math.ceil((turn - now - BURST_S) * 1000)
 end

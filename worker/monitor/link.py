@@ -12,11 +12,11 @@ import redis
 
 from worker import wire
 from worker.errors import ConfigError
+from worker.limits import StreamFull, no_room
 from worker.monitor.guard import forget, tell, tell_failure
 from worker.monitor.locker_notes import note
 from worker.monitor.record import LOCKER, Entry
 from worker.monitor.stream import RecordStream
-from worker.outbox import StreamFull
 
 #: Key of the one message that Redis does not take our records.
 AWAY = "stream"
@@ -52,8 +52,8 @@ class Link:
         except ConfigError as exc:
             tell(AWAY, "monitor: records are not published: %s", exc)
             return False
-        except StreamFull:
-            tell(AWAY, "monitor: records are kept: %s", wire.stream_is_full())
+        except StreamFull as exc:
+            tell(AWAY, "monitor: records are kept: %s", no_room(exc))
             return False
         except redis.RedisError as exc:
             url = self.url or ""

@@ -6,8 +6,10 @@ Lockers are numbered, so their keys are known: GET and PTTL of each, in pipeline
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
@@ -193,14 +195,16 @@ def _holders(connection: redis.Redis, identifiers: set[str]) -> dict[str, Mappin
 def _locker(
     number: int, identifier: str, left_s: float | None, holder: Mapping[str, Any]
 ) -> Locker:
-    expire_s = holder.get("expire_s")
+    expire_s, node, pid = (holder.get(name) for name in ("expire_s", "node", "pid"))
     # The key was set to expire then: what has passed of it is how long it is held.
-    held_s = None if expire_s is None or left_s is None else expire_s - left_s
+    held_s = None
+    if left_s is not None and isinstance(expire_s, (int, float)) and math.isfinite(expire_s):
+        held_s = expire_s - left_s
     return Locker(
         locker=number,
         identifier=identifier,
-        node=holder.get("node"),
-        pid=holder.get("pid"),
+        node=one_line(node) if isinstance(node, str) else None,
+        pid=pid if type(pid) is int else None,
         held_s=None if held_s is None or held_s < 0 else held_s,
         left_s=left_s,
     )
@@ -215,9 +219,8 @@ def _waiters(connection: redis.Redis, prefix: str) -> tuple[Waiter, ...]:
         match _unpacked(member):
             case [int(locker), str(identifier), str(node)]:
                 seen_s = max(0.0, now - seen_at)
-                waiters.append(
-                    Waiter(locker=locker, identifier=identifier, node=node, seen_s=seen_s)
-                )
+                texts = {"identifier": one_line(identifier), "node": one_line(node)}
+                waiters.append(Waiter(locker=locker, **texts, seen_s=seen_s))
     return tuple(waiters)
 
 
@@ -236,14 +239,15 @@ def _slowest(connection: redis.Redis, prefix: str) -> tuple[Operation, ...]:
 def _operation(facts: object, elapsed_s: float) -> Operation | None:
     match facts:
         case [str(operation), int(locker), str(node), float(started), str(outcome)]:
-            return Operation(
-                operation=operation,
-                locker=locker,
-                node=node,
-                started_at=iso_utc(datetime.fromtimestamp(started, timezone.utc)),
-                elapsed_s=elapsed_s,
-                outcome=outcome,
-            )
+            with suppress(ValueError, OverflowError, OSError):  # no time of this world
+                return Operation(
+                    operation=one_line(operation),
+                    locker=locker,
+                    node=one_line(node),
+                    started_at=iso_utc(datetime.fromtimestamp(started, timezone.utc)),
+                    elapsed_s=elapsed_s,
+                    outcome=one_line(outcome),
+                )
     return None
 
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worker import wire
+from worker import redis_url, wire
 from worker.errors import ConfigError
 from worker.monitor.guard import tell
 
 #: Where PTZJEPA keeps everything that lasts.
 DEFAULT_CSV = Path("/persistence/network_metrics.csv")
 NODE_VARIABLE, CSV_VARIABLE = "PTZMESH_NODE", "PTZMESH_METRICS_CSV"
-REDIS_VARIABLES = ("PTZMESH_REDIS_URL", "REDIS_URL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,27 @@ def load_settings(
     csv_path: Path | None = None,
 ) -> MonitorSettings:
     """Put the settings together; an argument that is None asks the environment."""
-    urls = (redis_url, *(environ.get(name) for name in REDIS_VARIABLES))
     return MonitorSettings(
         source=_name(source or environ.get(NODE_VARIABLE)),
-        redis_url=next((url for url in urls if url), None),
+        redis_url=_redis(environ, redis_url),
         csv_path=csv_path or Path(environ.get(CSV_VARIABLE) or DEFAULT_CSV),
     )
+
+
+def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
+    """Give the URL with what the environment says of password and TLS; None when it is wrong."""
+    named = (environ.get(name) for name in redis_url.URL_VARIABLES)
+    url = asked or next((url for url in named if url), None)
+    if url is None:
+        return None
+    given = redis_url.credentials_from(environ)
+    try:
+        if asked and redis_url.secrets_of(redis_url.split(asked)):
+            given = replace(given, password=None, password_file=None)  # argument over environment
+        return redis_url.with_credentials(url, given)
+    except ConfigError as exc:
+        tell("redis", "monitor: records are not published: %s", exc)
+        return None
 
 
 def _name(asked: str | None) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 import redis
 
-from worker import keyspace, wire
+from worker import keyspace
+from worker.limits import add_results
 from worker.monitor.record import RUN_PREFIX, Entry
-from worker.outbox import StreamFull
 
 #: A script holds every locker in the fleet: 10 entries stay well within a millisecond.
 BATCH = 10
@@ -28,7 +28,7 @@ class RecordStream:
     def __init__(self, connection: redis.Redis, recorder: str) -> None:
         """Add records of `recorder`."""
         self.recorder = recorder
-        self._call = wire.script(connection, "room", "record")
+        self._connection = connection
 
     def add(self, entries: Sequence[Entry]) -> int:
         """
@@ -38,15 +38,13 @@ class RecordStream:
             How many were added; the others are in already.
 
         Raises:
-            StreamFull: The stream is full; none was added.
+            StreamFull: There is no room; none was added.
             redis.RedisError: Whether they are in is unknown: add them again.
         """
-        keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.sequence_key(self.recorder)]
-        limits = [wire.MAX_STREAM_ENTRIES, wire.MAX_STREAM_BYTES, SEQUENCE_TTL_S]
-        status, added = self._call(keys, [*limits, *_arguments(entries)])
-        if status == b"full":
-            raise StreamFull
-        return int(added)
+        keys = [keyspace.sequence_key(self.recorder)]
+        arguments = [SEQUENCE_TTL_S, *_arguments(entries)]
+        _, added, _ = add_results(self._connection, "record", len(entries), keys, arguments)
+        return added
 
 
 def run_of(recorder: str) -> str:

@@ -1,0 +1,138 @@
+"""One thing that was looked at, and how it stands. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+#: The name of the check whose failure means that Redis cannot be used.
+REACHABLE = "reachable"
+
+
+class Status(str, Enum):
+    """How a check ended; `skipped` was not looked at, and the message says why."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+class Area(str, Enum):
+    """What a check is about."""
+
+    REDIS = "redis"
+    MACHINE = "machine"
+    MESH = "mesh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """
+    How one thing stands.
+
+    Attributes:
+        area: What it is about.
+        name: What was looked at, in a word or two.
+        status: How it ended.
+        message: What was found, with its figures, in one line.
+        mend: What to do about it: a command where there is one. Empty when all is fine.
+        values: The figures by name; the unit ends the name. None where there is no figure.
+    """
+
+    area: Area
+    name: str
+    status: Status
+    message: str
+    mend: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one JSON-ready object."""
+        return {
+            "check": self.name,
+            "area": self.area.value,
+            "status": self.status.value,
+            "values": dict(self.values),
+            "message": self.message,
+            "mend": self.mend,
+        }
+
+
+def judged(
+    area: Area,
+    name: str,
+    message: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    fail: bool = False,
+    warn: bool = False,
+    mend: str = "",
+) -> Check:
+    """Make a check that failed, warns, or is ok and then needs no mend."""
+    status = Status.FAIL if fail else Status.WARN if warn else Status.OK
+    needed = mend if status is not Status.OK else ""
+    return Check(
+        area=area, name=name, status=status, message=message, mend=needed, values=values or {}
+    )
+
+
+def skipped(area: Area, name: str, why: str) -> Check:
+    """Make a check that was not done."""
+    return Check(area=area, name=name, status=Status.SKIPPED, message=why)
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """
+    Give what `ptzmesh doctor` exits with: the worst of what failed, 0 when nothing did.
+
+    3 Redis cannot be used, 2 something of this machine or of Redis' settings, 4 of the mesh.
+    """
+    failed = [one for one in checks if one.status is Status.FAIL]
+    if any(one.area is Area.REDIS and one.name == REACHABLE for one in failed):
+        return 3
+    if any(one.area is not Area.MESH for one in failed):
+        return 2
+    return 4 if failed else 0
+
+
+def in_bytes(count: float) -> str:
+    """
+    Give a size for people, in binary units.
+
+    >>> in_bytes(512), in_bytes(1536), in_bytes(268435456), in_bytes(5 * 2**30)
+    ('512 B', '1.5 KiB', '256 MiB', '5.0 GiB')
+    """
+    units = ("B", "KiB", "MiB", "GiB")
+    place = 0
+    while count >= 1024 and place < len(units) - 1:
+        count, place = count / 1024, place + 1
+    return f"{count:.1f} {units[place]}" if place and count < 10 else f"{count:.0f} {units[place]}"
+
+
+def in_time(seconds: float) -> str:
+    """
+    Give a duration for people.
+
+    >>> in_time(42), in_time(600), in_time(7200), in_time(3 * 86400)
+    ('42 s', '10 min', '2 h', '3 days')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """
+    List names, not too many.
+
+    >>> some(["a", "b"]), some("abcdefgh", 3)
+    ('a, b', 'a, b, c and 5 more')
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,133 @@
+"""All checks of `ptzmesh doctor`, one after another: of Redis, of this machine, of the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from coordinator.checks import machine, mesh, server
+from coordinator.checks.check import Area, Check, skipped
+from coordinator.checks.health import unreachable
+from coordinator.checks.rights import NAME, NODE, rights
+from coordinator.nodes import Node, read_nodes
+from worker import wire
+from worker.limits import read_limits
+
+#: An operator waits for the answer, and a Redis that is away does not answer.
+SOCKET_TIMEOUT_S, CONNECT_TIMEOUT_S = 4.0, 2.0
+
+Found = Check | list[Check]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """
+    What is looked at.
+
+    Attributes:
+        redis_url: Redis of the mesh; it may hold a password.
+        name: This node, if it is one.
+        asked: The name was said, not guessed: then this machine is or shall be a node.
+        state_dir: The node's folder.
+        version: This program's.
+    """
+
+    redis_url: str = field(repr=False)
+    name: str
+    asked: bool
+    state_dir: Path
+    version: str
+
+    @property
+    def is_here(self) -> bool:
+        """A worker of this name has run on this machine."""
+        return (self.state_dir / f"{self.name}.owner").exists()
+
+
+def diagnose(subject: Subject) -> Iterator[Check]:
+    """
+    Yield each check as it is done, whatever the others found.
+
+    Raises:
+        ConfigError: The Redis URL is none.
+    """
+    connection = wire.connect(
+        subject.redis_url,
+        socket_timeout_s=SOCKET_TIMEOUT_S,
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        retries=0,
+    )
+    with connection:
+        try:
+            quickest, info = server.exchange(connection), connection.info()
+        except redis.RedisError as exc:
+            yield unreachable(exc, subject.redis_url)
+            yield from _without_redis(subject)
+            return
+        yield server.reachable(subject.redis_url, quickest)
+        yield from _with_redis(subject, connection, quickest, info)
+
+
+def _without_redis(subject: Subject) -> Iterator[Check]:
+    yield from _of_machine(subject, None, None)
+    yield skipped(Area.MESH, "mesh", "not looked at without Redis")
+
+
+def _with_redis(
+    subject: Subject, connection: redis.Redis, quickest: server.Exchange, info: server.Info
+) -> Iterator[Check]:
+    nodes: list[Node] = []
+    caps: dict[str, int] = {}
+    try:
+        nodes, caps = read_nodes(connection), read_limits(connection)
+    except redis.ResponseError as exc:
+        yield server.not_allowed(Area.MESH, "nodes", exc)
+    own = next((one for one in nodes if one.name == subject.name), None)
+    is_node = subject.is_here or subject.asked or own is not None
+    yield server.version(info)
+    yield server.memory(info, caps.get("redis_memory_pct", server.MEMORY_PCT))
+    yield server.eviction(info)
+    yield server.persistence(info, server.read_saves(connection))
+    roles = [NODE] if is_node else []
+    yield from _look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))
+    yield from _of_machine(subject, own, quickest)
+    now = wire.redis_seconds(connection)
+    yield mesh.own_node(own, subject.name, is_here=subject.is_here, asked=subject.asked)
+    yield mesh.silent(nodes)
+    yield mesh.clocks(nodes)
+    yield mesh.versions(nodes, subject.version)
+    yield mesh.outboxes(nodes)
+    yield from _look(Area.MESH, "workers", lambda: mesh.workers(connection, nodes))
+    yield from _look(Area.MESH, "runs", lambda: mesh.overdue(connection, now))
+    yield from _look(Area.MESH, "refused jobs", lambda: mesh.refused(connection))
+    yield from _look(Area.MESH, "collector", lambda: mesh.groups(connection, now))
+    yield from _look(Area.MESH, "limit", lambda: mesh.limits(connection, caps, nodes, info))
+    yield from _look(Area.MESH, "our memory", lambda: mesh.memory(connection, info))
+    yield mesh.load(nodes, info)
+
+
+def _of_machine(
+    subject: Subject, own: Node | None, quickest: server.Exchange | None
+) -> Iterator[Check]:
+    wanted = subject.is_here or subject.asked
+    is_node = wanted or own is not None
+    yield machine.icmp(own, wanted=is_node)
+    yield machine.iperf3(own, wanted=is_node)
+    if quickest is not None:
+        yield machine.clock(quickest, wanted=is_node)
+    yield machine.state_folder(subject.state_dir, wanted=wanted)
+    yield machine.outbox(subject.state_dir, subject.name, wanted=wanted)
+
+
+def _look(area: Area, name: str, check: Callable[[], Found]) -> Iterator[Check]:
+    """Do a check that this user of Redis may have no right to."""
+    try:
+        found: Any = check()
+    except redis.ResponseError as exc:
+        yield server.not_allowed(area, name, exc)
+        return
+    yield from found if isinstance(found, list) else [found]

@@ -1,0 +1,73 @@
+"""
+Whether one node is alive, for a container's health check: three short questions to Redis.
+
+Imports little, as it runs every half minute on small machines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import redis
+
+from coordinator.checks.check import REACHABLE, Area, Check, in_time, judged
+from worker import keyspace, wire
+
+#: A check that has not ended is not healthy either: all of it takes less than 2 s.
+TIMEOUT_S = 0.5
+
+
+def own_health(redis_url: str, name: str) -> Check:
+    """
+    Look whether a node has a recent heartbeat and both its workers; a failure names what lacks.
+
+    Raises:
+        ConfigError: The Redis URL is none.
+    """
+    connection = wire.connect(
+        redis_url, socket_timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S, retries=0
+    )
+    with connection:
+        try:
+            silent_s = wire.silent_s(connection, name)
+            stopped = connection.hget(keyspace.node_key(name), "stopped")
+            missing = missing_workers(connection, [name]).get(name, [])
+        except redis.RedisError as exc:
+            return unreachable(exc, redis_url)
+    never = silent_s == math.inf
+    heard = "was never heard" if never else f"heard {in_time(silent_s)} ago"
+    parts = [f"{name} {heard}"]
+    parts += ["stopped"] if stopped else []
+    parts += [f"{' and '.join(missing)} not registered"] if missing and not never else []
+    return judged(
+        Area.MESH,
+        "own heartbeat",
+        ", ".join(parts),
+        {"node": name, "seen_s": None if never else silent_s, "missing": missing},
+        fail=silent_s > wire.ALIVE_S or bool(stopped) or bool(missing),
+        mend=f"ptzmesh worker --name {name}",
+    )
+
+
+def unreachable(exc: redis.RedisError, url: str) -> Check:
+    """Say why Redis cannot be used."""
+    said = wire.without_secrets(str(wire.unavailable(exc, wire.safe_url(url))), url)
+    what, _, mend = said.partition("; ")
+    return judged(Area.REDIS, REACHABLE, what, fail=True, mend=mend)
+
+
+def missing_workers(connection: redis.Redis, names: Sequence[str]) -> dict[str, list[str]]:
+    """Give what nodes lack of their two RQ workers; the records of dead ones lapse in minutes."""
+    queues = {"prober": keyspace.node_queue, "responder": keyspace.serve_queue}
+    pairs = [(name, role) for name in names for role in queues]
+    pipeline = connection.pipeline(transaction=False)
+    for name, role in pairs:
+        pipeline.smembers(keyspace.queue_workers_key(queues[role](name)))
+    for members in pipeline.execute():
+        pipeline.exists(*(members or ["-"]))
+    missing: dict[str, list[str]] = {}
+    for (name, role), count in zip(pairs, pipeline.execute(), strict=True):
+        if not count:
+            missing.setdefault(name, []).append(role)
+    return missing

@@ -1,0 +1,138 @@
+"""What this machine needs to be a node: kernel rights, tools, clock, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from coordinator.checks.check import Area, Check, in_bytes, judged, skipped
+from coordinator.checks.server import Exchange
+from coordinator.nodes import Node
+from worker.outbox import MAX_OUTBOX_BYTES
+from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import MIN_VERSION, THREADS_VERSION, find_iperf3, parse_version
+
+#: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
+OFFSET_MS = 100.0
+#: The outbox keeps no more than twice its share (see `worker.outbox`).
+NEEDED_BYTES = 2 * MAX_OUTBOX_BYTES
+LEAST_BYTES = 1024 * 1024
+#: From the first with threads (`THREADS_VERSION`) to this one, a server may hang once its client is
+#: lost (esnet/iperf issues 1735, 1986). Ours is ended at its deadline: the node is busy until then.
+LAST_HANGING = (3, 20)
+
+SYSCTL = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+
+
+def icmp(node: Node | None, *, wanted: bool) -> Check:
+    """Look whether a worker may ping: what it says itself while it runs, else this process."""
+    alive = node is not None and node.alive
+    kind = node.icmp if node is not None and alive else icmp_capability()
+    who = "the worker" if alive else "this user"
+    what = f"{who} may open a {kind} socket" if kind != "none" else f"{who} may not ping"
+    values = {"icmp": kind}
+    if not wanted:
+        return skipped(Area.MACHINE, "icmp", f"not a node here ({what})")
+    return judged(Area.MACHINE, "icmp", what, values, fail=kind == "none", mend=SYSCTL)
+
+
+def iperf3(node: Node | None, *, wanted: bool) -> Check:
+    """Look at the iperf3 on PATH, and whether a running worker knows it."""
+    found = find_iperf3()
+    text = found.text if found else ""
+    alive = node is not None and node.alive
+    known = node.iperf3 if node is not None and alive else text
+    what = f"{text} at {found.path}" if found else "not on PATH"
+    if not wanted:
+        return skipped(Area.MACHINE, "iperf3", f"not a node here ({what})")
+    values = {"iperf3": known or None, "on_path": text or None}
+    if alive and known != text:
+        message = f"the worker has {known or 'none'}; on this PATH is {text or 'none'}"
+        mend = f"install iperf3 {_dotted(MIN_VERSION)} or newer, then restart the worker"
+        fails = not known
+        return judged(Area.MACHINE, "iperf3", message, values, fail=fails, warn=True, mend=mend)
+    version = parse_version(known)
+    old, hangs = version < MIN_VERSION, THREADS_VERSION <= version[:2] <= LAST_HANGING
+    what += " is too old" if found and old else "; its server may hang" if hangs else ""
+    mend = f"install {_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
+    if hangs:
+        mend = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
+    return judged(Area.MACHINE, "iperf3", what, values, fail=old, warn=hangs, mend=mend)
+
+
+def clock(quickest: Exchange, *, wanted: bool) -> Check:
+    """Look at this clock beside Redis'; the error is half the exchange."""
+    error_ms = quickest.rtt_ms / 2
+    what = f"{quickest.offset_ms:+.1f} ms from Redis (± {error_ms:.1f} ms)"
+    values = {"clock_offset_ms": quickest.offset_ms, "error_ms": error_ms}
+    return judged(
+        Area.MACHINE,
+        "clock",
+        what,
+        values,
+        warn=wanted and abs(quickest.offset_ms) - error_ms > OFFSET_MS,
+        mend="sudo timedatectl set-ntp true",
+    )
+
+
+def state_folder(folder: Path, *, wanted: bool) -> Check:
+    """Look whether results can wait on the disk; makes nothing that stays."""
+    name = "state folder"
+    if not wanted:
+        return skipped(Area.MACHINE, name, "not a node here")
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    problem = _why_not_writable(there)
+    mend = f"mkdir -p {folder} && chown $(id -un) {folder}, or say another --state-dir"
+    if problem:
+        message = f"{folder} cannot be written: {problem}"
+        return judged(Area.MACHINE, name, message, {"path": str(folder)}, fail=True, mend=mend)
+    free = shutil.disk_usage(there).free
+    return judged(
+        Area.MACHINE,
+        name,
+        f"{folder}, {in_bytes(free)} free",
+        {"path": str(folder), "free_bytes": free},
+        fail=free < LEAST_BYTES,
+        warn=free < NEEDED_BYTES,
+        mend=f"free {in_bytes(NEEDED_BYTES)}, what results may take while Redis is away",
+    )
+
+
+def _why_not_writable(there: Path) -> str:
+    if not there.is_dir():
+        return f"{there} is no folder"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            os.write(file.fileno(), b"x")
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
+
+
+def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
+    """Look at what waits on this disk for Redis."""
+    what = "outbox"
+    if not wanted:
+        return skipped(Area.MACHINE, what, "not a node here")
+    path = folder / f"{name}.outbox"
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = 0
+    return judged(
+        Area.MACHINE,
+        what,
+        f"{in_bytes(size)} wait for Redis" if size else "empty",
+        {"outbox_bytes": size},
+        fail=size > MAX_OUTBOX_BYTES,
+        warn=size > 0,
+        mend="they go with the next heartbeats; if not, make room: ptzmesh collect --csv FILE",
+    )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+

@@ -1,0 +1,288 @@
+"""How the mesh stands: its nodes, its runs, its results, and what it takes of Redis."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import unquote
+
+import redis
+
+from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped, some
+from coordinator.checks.health import missing_workers
+from coordinator.checks.machine import OFFSET_MS
+from coordinator.footprint import read_footprint
+from coordinator.groups import collectors
+from coordinator.nodes import Node, commands_per_s
+from coordinator.results import START
+from coordinator.runs import stream_position
+from worker import keyspace, wire
+
+#: A collector that is run once a day is no fault; results that are older are.
+STALE_S, DEAD_S = 6 * 3600.0, 36 * 3600.0
+#: Part of a limit from which on it is worth a word.
+NEAR = 0.8
+#: A heartbeat of any node takes an overdue run on; twice that, and none did.
+OVERDUE_S = 2.0 * wire.HEARTBEAT_S
+FORGET = "it is forgotten a week after its last heartbeat"
+
+
+def own_node(node: Node | None, name: str, *, is_here: bool, asked: bool) -> Check:
+    """Look at this node's own heartbeat; `asked` when it was named, running here or not."""
+    what = "own heartbeat"
+    if node is None and not is_here and not asked:
+        return skipped(Area.MESH, what, f"not a node here ({name})")
+    start = f"ptzmesh worker --name {name}"
+    if node is None:
+        # An operator may look before the first start: that is no fault.
+        return judged(
+            Area.MESH, what, f"{name} was never heard", fail=is_here, warn=True, mend=start
+        )
+    values = {"node": name, "seen_s": node.seen_s}
+    if node.stopped:
+        return judged(Area.MESH, what, f"{name} was stopped", values, warn=True, mend=start)
+    message = f"{name}, {in_time(node.seen_s)} ago"
+    mend = f"see its log (journalctl -u ptzmesh), then: {start}"
+    return judged(Area.MESH, what, message, values, fail=not node.alive, mend=mend)
+
+
+def silent(nodes: Sequence[Node]) -> Check:
+    """Look for nodes that fell silent without a goodbye."""
+    alive = [one for one in nodes if one.alive]
+    stopped = [one for one in nodes if one.stopped]
+    lost = sorted((one for one in nodes if not one.alive and not one.stopped), key=lambda n: n.name)
+    values = {
+        "alive": len(alive), "stopped": len(stopped), "silent": [one.name for one in lost],
+    }  # fmt: skip
+    if not nodes:
+        start = "ptzmesh worker --name NAME"
+        return judged(Area.MESH, "nodes", "none is registered", values, warn=True, mend=start)
+    start = f"there: ptzmesh worker --name {(lost or nodes)[0].name}"
+    message = f"{len(alive)} alive" + (f", {len(stopped)} stopped" if stopped else "")
+    if lost:
+        listed = some(f"{one.name} ({in_time(one.seen_s)})" for one in lost)
+        message += f", {len(lost)} silent: {listed}"
+    mend = f"{start}; {FORGET}" if lost else start
+    return judged(
+        Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend
+    )
+
+
+def clocks(nodes: Sequence[Node]) -> Check:
+    """Look at the clocks of nodes beside Redis'."""
+    offsets = {n.name: n.clock_offset_ms for n in nodes if n.alive and n.clock_offset_ms is not None}
+    if not offsets:
+        return skipped(Area.MESH, "clocks", "no node is alive")
+    worst = max(offsets, key=lambda name: abs(offsets[name]))
+    off = [name for name, ms in offsets.items() if abs(ms) > OFFSET_MS]
+    message = f"{offsets[worst]:+.1f} ms from Redis at most ({worst})"
+    return judged(
+        Area.MESH,
+        "clocks",
+        f"{len(off)} of {len(offsets)} off: {some(off)}; {message}" if off else message,
+        {"clock_offset_ms": offsets},
+        warn=bool(off),
+        mend="there: sudo timedatectl set-ntp true",
+    )
+
+
+def versions(nodes: Sequence[Node], own: str) -> Check:
+    """Look for nodes of different versions, or of another wire version, which measure nothing."""
+    counts = Counter(one.version for one in nodes if one.alive)
+    foreign = [n.name for n in nodes if n.alive and n.wire != keyspace.WIRE_VERSION]
+    values = {"versions": dict(counts), "own": own, "other_wire": foreign}
+    if not counts:
+        return skipped(Area.MESH, "versions", "no node is alive")
+    differ = len(counts) > 1 or own not in counts
+    mend = "pip install --upgrade ptzmesh, on all of them; then restart their workers"
+    if not differ and not foreign:
+        return judged(Area.MESH, "versions", f"all nodes have {own}, as here", values)
+    usual = own if own in counts else counts.most_common(1)[0][0]
+    others = [f"{one.name} {one.version}" for one in nodes if one.alive and one.version != usual]
+    message = f"{counts[usual]} of {counts.total()} nodes have {usual}"
+    message += f"; {some(others)}" if others else f"; here it is {own}"
+    message += f"; not understood: {some(foreign)}" if foreign else ""
+    return judged(Area.MESH, "versions", message, values, fail=bool(foreign), warn=True, mend=mend)
+
+
+def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
+    """Look whether each node that is alive has its prober and its responder."""
+    alive = [one.name for one in nodes if one.alive]
+    if not alive:
+        return skipped(Area.MESH, "workers", "no node is alive")
+    missing = missing_workers(connection, alive)
+    message = f"prober and responder of {len(alive)} nodes are registered"
+    if missing:
+        listed = some(f"{name} ({' and '.join(roles)})" for name, roles in missing.items())
+        message = f"not registered: {listed}"
+    mend = "see the log there: a worker that ends is started again within seconds"
+    values = {"missing": missing}
+    return judged(Area.MESH, "workers", message, values, fail=bool(missing), mend=mend)
+
+
+def outboxes(nodes: Sequence[Node]) -> Check:
+    """Look at the results that wait on the disks of nodes."""
+    waiting = {one.name: one.outbox_bytes for one in nodes if one.outbox_bytes}
+    listed = some(f"{name} {in_bytes(size)}" for name, size in waiting.items())
+    message = f"results wait on disk: {listed}" if waiting else "no results wait on a node's disk"
+    mend = "they go with the next heartbeats; if not, make room: ptzmesh collect --csv FILE"
+    values = {"outbox_bytes": waiting}
+    return judged(Area.MESH, "outboxes", message, values, warn=bool(waiting), mend=mend)
+
+
+def groups(connection: redis.Redis, now: float) -> list[Check]:
+    """Look at each collector: one that does not come back keeps the stream from being trimmed."""
+    found = collectors(connection)
+    checks = []
+    for one in found:
+        age_s = _oldest_after(connection, one.position, now)
+        parts = [] if one.lag is None else [f"{one.lag:,} results to read"]
+        parts += [] if age_s is None else [f"the oldest {in_time(age_s)} old"]
+        message = f"{one.name}: " + (", ".join(parts) if age_s is not None else "has all")
+        forget = f"ptzmesh collect --forget {shlex.quote(one.name)}"
+        mend = f"{_collect(one.name)}; or, if it never comes back: {forget}"
+        checks.append(
+            judged(
+                Area.MESH,
+                "collector",
+                message,
+                {"group": one.name, "lag": one.lag, "oldest_uncollected_s": age_s},
+                fail=(age_s or 0) > DEAD_S,
+                warn=(age_s or 0) > STALE_S,
+                mend=mend,
+            )
+        )
+    if found:
+        return checks
+    age_s = _oldest_after(connection, START, now)
+    count = connection.xlen(keyspace.RESULTS)
+    values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
+    waiting = f"none; {count:,} results, the oldest {in_time(age_s)} old" if age_s else "none"
+    mend = "ptzmesh collect --csv FILE"
+    return [judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=mend)]
+
+
+def _collect(group: str) -> str:
+    """
+    Give what runs a collector again; the default name of its group says where, and which file.
+
+    >>> _collect("csv:hub:/data/my%20file.csv")
+    "on hub: ptzmesh collect --csv '/data/my file.csv'"
+    """
+    kind, host, path = [*map(unquote, group.split(":", 2)), "", ""][:3]
+    if kind != "csv" or not path:
+        return f"ptzmesh collect --group {shlex.quote(group)} --csv FILE"
+    return f"on {host}: ptzmesh collect --csv {shlex.quote(path)}"
+
+
+def _oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
+    """Give the age in seconds of the first result after a position; None when there is none."""
+    entries: Any = connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1)
+    return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
+
+
+def limits(
+    connection: redis.Redis, caps: Mapping[str, int], nodes: Sequence[Node], info: Mapping[str, Any]
+) -> list[Check]:
+    """Look at how much of each limit of the mesh is used; what is over one is held back."""
+    most = int(info.get("maxmemory", 0))
+    used: dict[str, float | None] = {
+        "stream_entries": connection.xlen(keyspace.RESULTS),
+        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
+        "redis_memory_pct": 100 * int(info.get("used_memory", 0)) / most if most else None,
+        "commands_per_s": commands_per_s(nodes),
+    }
+    return [_limit(name, cap, used.get(name)) for name, cap in caps.items()]
+
+
+def _limit(name: str, cap: int, used: float | None) -> Check:
+    values = {"limit": name, "cap": cap, "used": used}
+    of_bytes = name.endswith("bytes")
+    most = in_bytes(cap) if of_bytes else f"{cap:,}"
+    if used is None:
+        return judged(Area.MESH, "limit", f"{name} at most {most}", values)
+    now = in_bytes(used) if of_bytes else f"{used:,.0f}"
+    option = name.replace("_", "-")
+    held = "no run is started" if name == "commands_per_s" else "results wait"
+    room = "ptzmesh collect --csv FILE, or: " if name.startswith("stream") else ""
+    return judged(
+        Area.MESH,
+        "limit",
+        f"{name} {now} of {most}" + (f": {held}" if used >= cap else ""),
+        values,
+        fail=used >= cap,
+        warn=used >= NEAR * cap,
+        mend=f"{room}ptzmesh limits --{option} N",
+    )
+
+
+def refused(connection: redis.Redis) -> Check:
+    """Look at the jobs that workers refused to run."""
+    count = connection.llen(keyspace.REFUSED)
+    if not count:
+        return judged(Area.MESH, "refused jobs", "none", {"refused": 0})
+    last = _entry(cast("bytes | None", connection.lindex(keyspace.REFUSED, 0)))
+    said = ", ".join(f"{last[key]}" for key in ("time", "node", "reason") if last.get(key))
+    mend = "somebody who can write to this Redis asks for what no node does: change its password"
+    return judged(
+        Area.MESH,
+        "refused jobs",
+        f"{count}, the last: {said}"[:300],
+        {"refused": count, "last": last},
+        warn=True,
+        mend=mend,
+    )
+
+
+def _entry(packed: bytes | None) -> dict[str, Any]:
+    try:
+        raw = json.loads(packed or b"{}")
+    except ValueError:
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def overdue(connection: redis.Redis, now: float) -> Check:
+    """Look for open runs that nobody carries on."""
+    count = connection.zcard(keyspace.RUNS_OPEN)
+    late: Any = connection.zrangebyscore(keyspace.RUNS_OPEN, 1, now - OVERDUE_S, start=0, num=100)
+    runs = [one.decode() for one in late]
+    message = f"{count} open" + (f", overdue: {some(runs, 3)}" if runs else ", none overdue")
+    first = runs[0] if runs else ""
+    mend = f"ptzmesh show --follow {first}, or: ptzmesh cancel {first}"
+    values = {"open": count, "overdue": runs}
+    return judged(Area.MESH, "runs", message, values, fail=bool(runs), mend=mend)
+
+
+def memory(connection: redis.Redis, info: Mapping[str, Any]) -> Check:
+    """Say what the mesh takes of Redis' memory."""
+    mine, whole = read_footprint(connection), int(info["used_memory"])
+    parts = {name: size for name, size in vars(mine).items() if name != "estimated"}
+    listed = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items() if size)
+    about = "about " if mine.estimated else ""
+    pct = 100 * mine.total / whole
+    message = f"{about}{in_bytes(mine.total)}, {pct:.0f} % of what Redis uses ({listed})"
+    values = {f"{name}_bytes": size for name, size in parts.items()}
+    values |= {"total_bytes": mine.total, "share_pct": pct, "estimated": mine.estimated}
+    return judged(Area.MESH, "our memory", message, values)
+
+
+def load(nodes: Sequence[Node], info: Mapping[str, Any]) -> Check:
+    """
+    Say what the nodes send to Redis, beside what it does.
+
+    They are counts of different seconds, and only the server's has what scripts do inside it.
+    """
+    mine, whole = commands_per_s(nodes), float(info.get("instantaneous_ops_per_sec", 0))
+    unknown = [one.name for one in nodes if one.alive and one.redis_commands_per_s is None]
+    message = f"nodes send {mine:.1f} commands/s; Redis does {whole:.0f}/s"
+    message += f" (not known yet: {some(unknown)})" if unknown else ""
+    values = {
+        "commands_per_s": mine,
+        "redis_ops_per_s": whole,
+        "share_pct": 100 * mine / whole if whole >= mine > 0 else None,
+    }
+    return judged(Area.MESH, "our load", message, values)

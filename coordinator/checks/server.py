@@ -1,0 +1,157 @@
+"""Whether the mesh can live on this Redis: the server itself, not what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+
+from coordinator.checks.check import REACHABLE, Area, Check, in_bytes, in_time, judged, skipped
+from worker import wire
+
+ROUNDS = 5
+#: The lockers take some four round trips a cycle: slower than this they are felt.
+SLOW_MS = 100.0
+#: Of maxmemory, where the mesh's own limit does not say.
+MEMORY_PCT = 80
+
+Info = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """
+    The quickest of a few exchanges of the time.
+
+    Attributes:
+        rtt_ms: How long it took.
+        offset_ms: This machine's clock minus Redis'; wrong by half of `rtt_ms` at most.
+    """
+
+    rtt_ms: float
+    offset_ms: float
+
+
+def exchange(connection: redis.Redis) -> Exchange:
+    """Ask for the time a few times, the first of which opens the connection."""
+    wire.redis_seconds(connection)
+    found = []
+    for _ in range(ROUNDS):
+        sent, sent_mono = time.time(), time.monotonic()
+        theirs = wire.redis_seconds(connection)
+        elapsed_s = time.monotonic() - sent_mono
+        offset_s = sent + elapsed_s / 2 - theirs
+        found.append(Exchange(rtt_ms=elapsed_s * 1e3, offset_ms=offset_s * 1e3))
+    return min(found, key=lambda one: one.rtt_ms)
+
+
+def reachable(url: str, quickest: Exchange) -> Check:
+    """Say how far away it is, and whether what goes there can be read on the way."""
+    scheme = urlsplit(url).scheme
+    way = {"rediss": "TLS", "unix": "unix socket"}.get(scheme, "TCP without TLS")
+    return judged(
+        Area.REDIS,
+        REACHABLE,
+        f"{wire.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
+        {"rtt_ms": quickest.rtt_ms, "tls": scheme == "rediss"},
+        warn=quickest.rtt_ms > SLOW_MS,
+        mend="look at the path to it: ptzmesh run --probe redis shows which nodes are slow",
+    )
+
+
+def version(info: Info) -> Check:
+    """Look at the version, and whether the server takes writes."""
+    number = str(info.get("valkey_version") or info.get("redis_version", "unknown"))
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    old = wire.objection({"redis_version": info.get("redis_version", "0")}) is not None
+    replica = info.get("role", "master") != "master"
+    needed = ".".join(map(str, wire.MIN_REDIS[:2]))
+    return judged(
+        Area.REDIS,
+        "version",
+        f"{name} {number}" + (", a replica: it takes no writes" if replica else ""),
+        {"version": number, "role": info.get("role")},
+        fail=old or replica,
+        mend="name its master by --redis" if replica else f"upgrade to Redis {needed} or newer",
+    )
+
+
+def memory(info: Info, limit_pct: int = MEMORY_PCT) -> Check:
+    """Look at used memory beside maxmemory; beyond the mesh's limit results are held back."""
+    used, most = int(info["used_memory"]), int(info["maxmemory"])
+    values = {"used_memory_bytes": used, "maxmemory_bytes": most or None}
+    if not most:
+        whole = int(info.get("total_system_memory", 0))
+        of_machine = f" (the machine has {in_bytes(whole)})" if whole else ""
+        message = f"{in_bytes(used)} used, no maxmemory{of_machine}"
+        return judged(Area.REDIS, "memory", message, values)
+    pct = 100 * used / most
+    held = " at which results wait" if pct > limit_pct else ""
+    return judged(
+        Area.REDIS,
+        "memory",
+        f"{in_bytes(used)} of {in_bytes(most)} used ({pct:.0f} %{held})",
+        {**values, "used_memory_pct": pct},
+        fail=pct > limit_pct,
+        warn=pct > 0.9 * limit_pct,
+        mend=f"free memory, or: redis-cli CONFIG SET maxmemory {2 * most}",
+    )
+
+
+def eviction(info: Info) -> Check:
+    """Look at maxmemory-policy: allkeys-* evicts results and lockers."""
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    volatile = policy.startswith("volatile-") and bool(int(info.get("maxmemory", 0)))
+    what = {True: ": it may evict results, queues and lockers"}.get(policy.startswith("allkeys-"))
+    return judged(
+        Area.REDIS,
+        "eviction",
+        policy + (what or (": runs and nodes may be evicted" if volatile else "")),
+        {"maxmemory_policy": policy},
+        fail=what is not None,
+        warn=volatile,
+        mend="redis-cli CONFIG SET maxmemory-policy noeviction",
+    )
+
+
+def persistence(info: Info, saves: str | None) -> Check:
+    """
+    Say what a restart of Redis loses; `saves` is its setting `save`, None when it may not be read.
+    """
+    append = bool(int(info.get("aof_enabled", 0)))
+    values = {"appendonly": append, "save": saves}
+    broken = [
+        what
+        for field, what in (("aof_last_write_status", "AOF"), ("rdb_last_bgsave_status", "RDB"))
+        if info.get(field, "ok") != "ok"
+    ]
+    mend = "redis-cli CONFIG SET appendonly yes"
+    if broken:
+        message = f"the last write to disk failed ({', '.join(broken)}); Redis refuses writes"
+        free = f"free disk space on the server; see its log, then: {mend}"
+        return judged(Area.REDIS, "persistence", message, values, fail=True, mend=free)
+    if append:
+        return judged(Area.REDIS, "persistence", "appendonly", values)
+    age_s = max(0, int(time.time()) - int(info.get("rdb_last_save_time", 0)))
+    if saves or saves is None:
+        message = f"snapshots only: a restart loses what is newer (last {in_time(age_s)} ago)"
+    else:
+        message = "none: a restart loses open runs, and results that are not collected"
+    return judged(Area.REDIS, "persistence", message, values, warn=True, mend=mend)
+
+
+def read_saves(connection: redis.Redis) -> str | None:
+    """Give Redis' setting `save`; None when this user may not read settings."""
+    try:
+        return str(connection.config_get("save").get("save", ""))
+    except redis.ResponseError:
+        return None
+
+
+def not_allowed(area: Area, name: str, exc: redis.RedisError) -> Check:
+    """Say that a check needs a right that this user has not."""
+    return skipped(area, name, f"this user of Redis may not look: {exc}")

@@ -1,0 +1,165 @@
+"""`ptzmesh doctor`: what is wrong, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordinator.cli.options import json_option, redis_option
+
+if TYPE_CHECKING:
+    from coordinator.checks.check import Check
+
+#: Width of the mark and of the name of a check, which all lines have.
+MARK, NAME = 10, 13
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh doctor                            Redis, this machine, the mesh
+  ptzmesh doctor --between cam-1 hub        do these two reach each other?
+  ptzmesh doctor --quick --name cam-1       is that node alive? for a health check
+  ptzmesh doctor --json | jq -r 'select(.status == "fail") | .mend'
+\b
+Exit codes: 0 nothing failed (warnings may be there), 2 a check of Redis' settings
+or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
+"""
+)
+@redis_option
+@click.option(
+    "--name",
+    envvar=["PTZMESH_NODE", "PTZMESH_WORKER_NAME"],
+    help="The node that this machine is, or shall be [default: the worker's].",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="PTZMESH_WORKER_STATE_DIR",
+    help="Its folder [default: the worker's].",
+)
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="NODE NODE",
+    help="Only whether these two reach each other: ping, ports, iperf3, both ways.",
+)
+@click.option("--quick", is_flag=True, help="Only this node's heartbeat, in one line and 2 s.")
+@json_option
+def doctor(
+    redis_url: str,
+    name: str | None,
+    state_dir: Path | None,
+    between: tuple[str, str] | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """
+    Look for what is wrong with Redis, this machine and the mesh, and say how to mend it.
+
+    Nothing is changed. Checks of a node are skipped where none runs, unless --name says which it
+    shall be. Exit codes are below.
+    """
+    from worker import names
+
+    if between and quick:
+        raise click.UsageError("--between and --quick exclude each other")
+    said = name or _of_worker("name")
+    chosen = names.valid_name(str(said or socket.gethostname()))
+    if quick:
+        from coordinator.checks.health import own_health
+
+        _end(_shown([own_health(redis_url, chosen)], as_json, is_brief=True))
+    elif between:
+        _end(_shown(_between(redis_url, between), as_json))
+    else:
+        _end(_shown(_all(redis_url, chosen, said is not None, state_dir), as_json))
+
+
+def _of_worker(name: str) -> Any:
+    """Give what the settings file says of `ptzmesh worker`: here it is the same node."""
+    parent = click.get_current_context().parent
+    tables: Any = (parent.default_map if parent else None) or {}
+    return tables.get("worker", {}).get(name)
+
+
+def _all(redis_url: str, name: str, asked: bool, state_dir: Path | None) -> Iterator[Check]:
+    from coordinator.checks.diagnosis import Subject, diagnose
+    from coordinator.cli.node import default_state_dir
+    from worker import __version__
+
+    folder = state_dir or _of_worker("state_dir") or default_state_dir()
+    subject = Subject(
+        redis_url=redis_url,
+        name=name,
+        asked=asked,
+        state_dir=Path(folder),
+        version=__version__,
+    )
+    return diagnose(subject)
+
+
+def _between(redis_url: str, nodes: tuple[str, str]) -> Iterator[Check]:
+    from coordinator.checks.between import between
+    from coordinator.mesh import Mesh
+
+    return between(Mesh(redis_url).connection, *nodes, by=f"doctor@{socket.gethostname()}")
+
+
+def _end(checks: list[Check]) -> None:
+    from coordinator.checks.check import exit_code
+
+    click.get_current_context().exit(exit_code(checks))
+
+
+def _shown(checks: Iterable[Check], as_json: bool, *, is_brief: bool = False) -> list[Check]:
+    """Print each check as it comes; then how many of each there were."""
+    seen = []
+    for one in checks:
+        seen.append(one)
+        if as_json:
+            click.echo(json.dumps(one.to_json()))
+        elif is_brief:
+            click.echo(f"{one.status.value}: {one.message}")
+        else:
+            _print(one, is_first=len(seen) == 1 or one.area is not seen[-2].area)
+    if not as_json and not is_brief:
+        counts = Counter(one.status.value for one in seen)
+        said = ", ".join(f"{counts[status]} {status}" for status in STYLES if counts[status])
+        click.echo(f"\n{said}")
+    return seen
+
+
+def _print(check: Check, *, is_first: bool) -> None:
+    from rich.text import Text
+
+    from coordinator.cli.screen import out
+
+    console = out()
+    status = check.status.value
+    if is_first:
+        console.print(Text(check.area.value, "bold"))
+    name = f"{check.name:<{NAME}} " if len(check.name) <= NAME else f"{check.name}: "
+    room = min(console.width, 120) - MARK
+    lines = _wrapped(name + check.message, room)
+    console.print(Text(f"  {status:<{MARK - 2}}", STYLES[status]) + Text(lines[0]))
+    for line in lines[1:]:
+        console.print(Text(" " * MARK + line))
+    if check.mend:
+        # In one piece, however long: it is to be copied.
+        console.print(Text(" " * MARK + "-> " + check.mend), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text, width, subsequent_indent=" " * (NAME + 1), break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]  # fmt: skip

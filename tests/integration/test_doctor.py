@@ -1,0 +1,471 @@
+"""`ptzmesh doctor`: each fault is made for real, and is found with the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.checks.rights import refusals, rights, rules
+from coordinator.embedded import EmbeddedServer
+from integration.nodes import alive, cli, eventually, start_worker, workers
+from worker import keyspace, wire
+from worker.probes.icmp import icmp_capability
+
+pytestmark = pytest.mark.redis
+
+may_ping = pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+IPERF3 = """#!/bin/sh
+echo 'iperf {} (cJSON 1.7.15)'
+"""
+
+
+class Said:
+    """What one call said: exit code, checks by name, and all of it."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.code, self.text = done.returncode, done.stdout + done.stderr
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        (found,) = [one for one in self.lines if one["check"] == name]
+        return found
+
+    def failed(self) -> set[str]:
+        return {one["check"] for one in self.lines if one["status"] == "fail"}
+
+
+def doctor(url: str, *arguments: str, **environ: str) -> Said:
+    environment = {**os.environ, "PTZMESH_REDIS_URL": url, **environ}
+    argv = [sys.executable, "-m", "coordinator.cli", "doctor", "--json", *arguments]
+    done = subprocess.run(
+        argv, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    said = Said(done)
+    assert said.lines, said.text
+    for one in said.lines:
+        assert bool(one["mend"]) == (one["status"] in ("warn", "fail")), one
+    return said
+
+
+def beat(connection: redis.Redis, name: str, silent_s: float = 0.0, **fields: str) -> None:
+    """Register a node as its heartbeat would."""
+    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - silent_s})
+    record = {"address": "127.0.0.1", "version": "0.1.0", "wire": str(keyspace.WIRE_VERSION)}
+    connection.hset(keyspace.node_key(name), mapping={**record, **fields})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("doctor")
+
+
+@may_ping
+def test_a_mesh_that_is_well_has_no_failed_check(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a", "b"]):
+        assert cli(redis_url, "run", "--count", "2").returncode == 0
+        cli(redis_url, "collect", "--csv", str(tmp_path / "x.csv"))
+        said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path / "state"))
+        assert said.failed() == set(), said.text
+        assert said.code == 0
+        assert "skipped" not in {one["status"] for one in said.lines}, said.text
+        assert said["own heartbeat"]["values"]["seen_s"] < 20
+        assert said["reachable"]["values"]["rtt_ms"] < 100
+        assert said["collector"]["message"].endswith("has all")
+        assert said["our memory"]["values"]["stream_bytes"] > 0
+        assert {one["values"]["limit"] for one in said.lines if one["check"] == "limit"} >= {
+            "stream_entries", "stream_bytes", "results_per_s", "commands_per_s",
+        }  # fmt: skip
+
+
+def test_what_concerns_a_node_is_skipped_where_none_is(redis_url: str, tmp_path: Path) -> None:
+    said = doctor(redis_url, "--state-dir", str(tmp_path / "none"))
+    assert said.code == 0
+    for name in ("icmp", "iperf3", "state folder", "outbox", "own heartbeat"):
+        assert said[name]["status"] == "skipped"
+        assert "not a node here" in said[name]["message"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_redis_that_does_not_answer_exits_3_and_this_machine_is_looked_at_all_the_same(
+    tmp_path: Path,
+) -> None:
+    said = doctor(f"unix://{tmp_path}/none.sock", "--name", "a", "--state-dir", str(tmp_path))
+    assert said.code == 3
+    assert said["reachable"]["status"] == "fail"
+    assert said["state folder"]["status"] == "ok"
+
+
+def test_a_wrong_password_exits_3_and_is_not_repeated(redis_server: EmbeddedServer) -> None:
+    connection = redis.Redis.from_url(redis_server.url)
+    connection.config_set("requirepass", "hunter2")
+    said = doctor(redis_server.url.replace("unix://", "unix://:swordfish@"))
+    assert said.code == 3
+    assert "password" in said["reachable"]["message"]
+    right = doctor(redis_server.url.replace("unix://", "unix://:hunter2@"))
+    assert right["reachable"]["status"] == "ok"
+    assert "swordfish" not in said.text
+    assert "hunter2" not in right.text
+
+
+def test_settings_of_redis_that_lose_data_are_found(redis_server: EmbeddedServer) -> None:
+    connection = redis.Redis.from_url(redis_server.url)
+    assert doctor(redis_server.url)["persistence"]["status"] == "ok"
+    connection.config_set("appendonly", "no")
+    connection.config_set("maxmemory-policy", "allkeys-lru")
+    said = doctor(redis_server.url)
+    assert (said.code, said.failed()) == (2, {"eviction"})
+    assert said["persistence"]["status"] == "warn"
+    for check in ("eviction", "persistence"):
+        mend = said[check]["mend"].split()
+        assert mend[:3] == ["redis-cli", "CONFIG", "SET"]
+        connection.config_set(*mend[3:])  # it mends what it says
+    assert doctor(redis_server.url).code == 0
+
+
+def test_redis_that_is_nearly_full_fails_with_what_is_held_back(
+    redis_server: EmbeddedServer,
+) -> None:
+    connection = redis.Redis.from_url(redis_server.url)
+    used = int(connection.info("memory")["used_memory"])
+    connection.config_set("maxmemory", int(used / 0.85))
+    said = doctor(redis_server.url)
+    assert said["memory"]["status"] == "fail"
+    assert 75 < said["memory"]["values"]["used_memory_pct"] < 95
+    assert said.code == 2
+
+
+def test_a_full_stream_fails_with_the_command_that_makes_room(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    connection.hset(keyspace.LIMITS, "stream_entries", 3)
+    for _ in range(3):
+        connection.xadd(keyspace.RESULTS, {"f": "v"})
+    said = doctor(redis_url)
+    (full,) = [one for one in said.lines if one["status"] == "fail"]
+    assert (said.code, full["check"], full["values"]["limit"]) == (4, "limit", "stream_entries")
+    assert "ptzmesh limits --stream-entries" in full["mend"]
+
+
+def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    old_ms = int((wire.redis_seconds(connection) - 3 * 86400) * 1000)
+    connection.xadd(keyspace.RESULTS, {"f": "v"}, id=f"{old_ms}-0")
+    group = "csv:hub:/data/gone.csv"
+    connection.xgroup_create(keyspace.RESULTS, group, "0-0")
+    said = doctor(redis_url)
+    assert (said.code, said.failed()) == (4, {"collector"})
+    assert said["collector"]["values"]["oldest_uncollected_s"] == pytest.approx(3 * 86400, abs=60)
+    assert "on hub: ptzmesh collect --csv /data/gone.csv" in said["collector"]["mend"]
+    assert cli(redis_url, *said["collector"]["mend"].partition("ptzmesh collect --forget")[2].split(),
+               *[]).returncode != 0  # fmt: skip
+    assert cli(redis_url, "collect", "--forget", group).returncode == 0
+    assert doctor(redis_url).code == 0
+
+
+def test_uncollected_results_are_told_with_their_age(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    old_ms = int((wire.redis_seconds(connection) - 600) * 1000)
+    connection.xadd(keyspace.RESULTS, {"f": "v"}, id=f"{old_ms}-0")
+    found = doctor(redis_url)["collector"]
+    assert found["status"] == "warn"
+    assert found["values"]["lag"] == 1
+    assert found["values"]["oldest_uncollected_s"] == pytest.approx(600, abs=30)
+
+
+def test_a_silent_node_fails_and_one_that_said_goodbye_does_not(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    beat(connection, "lost", silent_s=100)
+    beat(connection, "gone", silent_s=100, stopped="1")
+    said = doctor(redis_url)
+    assert (said.code, said.failed()) == (4, {"nodes"})
+    assert said["nodes"]["values"]["silent"] == ["lost"]
+    assert "ptzmesh worker --name lost" in said["nodes"]["mend"]
+
+
+def test_nodes_of_other_versions_and_clocks_warn(redis_url: str, connection: redis.Redis) -> None:
+    beat(connection, "a", clock_offset_ms="2500.0", outbox="4096")
+    beat(connection, "b", version="0.0.9")
+    said = doctor(redis_url)
+    assert {n for n in ("versions", "clocks", "outboxes") if said[n]["status"] == "warn"} == {
+        "versions", "clocks", "outboxes",
+    }  # fmt: skip
+    assert "b 0.0.9" in said["versions"]["message"]
+    assert "a" in said["clocks"]["message"]
+
+
+def test_a_node_of_another_wire_version_fails(redis_url: str, connection: redis.Redis) -> None:
+    beat(connection, "a", wire=str(keyspace.WIRE_VERSION + 1))
+    assert doctor(redis_url)["versions"]["status"] == "fail"
+
+
+def test_a_node_without_its_workers_fails(redis_url: str, connection: redis.Redis) -> None:
+    beat(connection, "a")
+    worker = "rq:worker:a"
+    connection.sadd(keyspace.queue_workers_key(keyspace.node_queue("a")), worker, "rq:worker:dead")
+    connection.sadd(keyspace.queue_workers_key(keyspace.serve_queue("a")), "rq:worker:dead")
+    connection.hset(worker, "birth", "now")
+    said = doctor(redis_url)
+    assert said["workers"]["values"]["missing"] == {"a": ["responder"]}
+    assert said.code == 4
+
+
+def test_an_overdue_run_fails(redis_url: str, connection: redis.Redis) -> None:
+    now = wire.redis_seconds(connection)
+    connection.zadd(keyspace.RUNS_OPEN, {"early": now + 60, "late": now - 60})
+    said = doctor(redis_url)
+    assert said["runs"]["values"] == {"open": 2, "overdue": ["late"]}
+    assert said.code == 4
+
+
+@may_ping
+def test_a_job_that_was_refused_is_shown(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    assert doctor(redis_url)["refused jobs"]["status"] == "ok"
+    with workers(redis_url, connection, tmp_path, ["a"]):
+        name = keyspace.node_queue("a")
+        wire.queue(connection, name).enqueue_call("os.system", kwargs={"command": "true"})
+        eventually(lambda: bool(connection.llen(keyspace.REFUSED)), "it is refused")
+        said = doctor(redis_url)
+    assert said["refused jobs"]["status"] == "warn"
+    assert said["refused jobs"]["values"]["refused"] == 1
+    assert "allow" in said["refused jobs"]["message"]
+
+
+# What a user of Redis may do.
+
+
+def as_user(connection: redis.Redis, url: str, *acl: str) -> str:
+    connection.execute_command("ACL", "SETUSER", "cam", "reset", "on", ">pw", *acl)
+    return url.replace("unix://", "unix://cam:pw@")
+
+
+def test_each_right_that_a_node_lacks_is_named(redis_url: str, connection: redis.Redis) -> None:
+    url = as_user(connection, redis_url, *rules("node"), "-xadd", "-smembers")
+    try:
+        said = doctor(url, "--name", "cam-1")
+        assert said["rights"]["status"] == "fail"
+        assert said["rights"]["values"]["missing"]["node"] == ["smembers", "xadd"]
+        assert said.code == 2
+        assert "+xadd" in said["rights"]["mend"]
+        assert "pw@" not in said.text
+        assert said["workers"]["status"] == "skipped"
+    finally:
+        connection.execute_command("ACL", "DELUSER", "cam")
+
+
+@pytest.mark.parametrize("missing", ["~ptzmesh:*", "~rq:*"])
+def test_keys_that_a_node_may_not_touch_are_found(
+    redis_url: str, connection: redis.Redis, missing: str
+) -> None:
+    left = [rule for rule in rules("node") if rule != missing]
+    with wire.connect(as_user(connection, redis_url, *left)) as user:
+        assert rights(user, redis_url, ["node"]).status.value == "fail"
+    connection.execute_command("ACL", "DELUSER", "cam")
+
+
+def test_looking_at_the_rights_leaves_nothing(redis_url: str, connection: redis.Redis) -> None:
+    for role in ("node", "trigger", "collector"):
+        with wire.connect(as_user(connection, redis_url, *rules(role))) as user:
+            assert rights(user, redis_url, [role]).status.value == "ok"
+            assert refusals(user, {("flushall",): [role]}) == {("flushall",): [role]}
+    assert rights(connection, redis_url, ["node"]).status.value == "ok"
+    assert connection.dbsize() == 0
+    connection.execute_command("ACL", "DELUSER", "cam")
+
+
+@may_ping
+def test_a_user_with_no_other_rights_can_be_node_trigger_and_collector(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    urls = {}
+    for role in ("node", "trigger", "collector"):
+        more = ["+@connection"] if role != "collector" else []
+        connection.execute_command(
+            "ACL", "SETUSER", role, "reset", "on", ">pw", *rules(role), *more
+        )
+        urls[role] = redis_url.replace("unix://", f"unix://{role}:pw@")
+    probes = [part for probe in ("ping", "tcp", "redis", "throughput") for part in ("--probe", probe)]
+    try:
+        with workers(urls["node"], connection, tmp_path, ["a", "b"]):
+            done = cli(urls["trigger"], "run", "--count", "2", "--duration", "1", *probes)
+            assert done.returncode == 0, done.stderr
+            done = cli(urls["collector"], "collect", "--csv", str(tmp_path / "x.csv"))
+            assert done.returncode == 0, done.stderr
+            assert "NOPERM" not in (tmp_path / "a.log").read_text()
+    finally:
+        for role in urls:
+            connection.execute_command("ACL", "DELUSER", role)
+
+
+# This machine.
+
+
+def test_a_state_folder_that_cannot_be_written_fails(redis_url: str, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    said = doctor(redis_url, "--name", "a", "--state-dir", str(in_the_way / "state"))
+    assert (said.code, said["state folder"]["status"]) == (2, "fail")
+    read_only = doctor(redis_url, "--name", "a", "--state-dir", "/proc/ptzmesh")
+    assert read_only["state folder"]["status"] == "fail"
+
+
+def test_results_that_wait_on_this_disk_are_told(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.outbox").write_bytes(b"x" * 5000)
+    said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path))
+    assert said["outbox"]["values"]["outbox_bytes"] == 5000
+    assert said["outbox"]["status"] == "warn"
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [(None, "fail"), ("3.6", "fail"), ("3.7", "ok"), ("3.15", "ok"), ("3.18", "warn"),
+     ("3.21", "ok")],
+)  # fmt: skip
+def test_the_version_of_iperf3_on_path_is_judged(
+    redis_url: str, tmp_path: Path, version: str | None, status: str
+) -> None:
+    if version is not None:
+        program = tmp_path / "iperf3"
+        program.write_text(IPERF3.format(version))
+        program.chmod(0o755)
+    said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path), PATH=str(tmp_path))
+    assert said["iperf3"]["status"] == status
+    assert said["iperf3"]["values"]["on_path"] == version
+
+
+def test_a_worker_that_does_not_know_the_iperf3_on_path_is_to_be_restarted(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    beat(connection, "a", iperf3="", icmp="none")
+    program = tmp_path / "iperf3"
+    program.write_text(IPERF3.format("3.12"))
+    program.chmod(0o755)
+    said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path), PATH=str(tmp_path))
+    assert said["iperf3"]["status"] == "fail"
+    assert "restart the worker" in said["iperf3"]["mend"]
+    assert said["icmp"]["status"] == "fail"
+    assert "net.ipv4.ping_group_range" in said["icmp"]["mend"]
+
+
+def test_a_node_that_was_started_here_and_is_silent_fails(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "a.owner").write_text("token")
+    folder = ("--state-dir", str(tmp_path))
+    config = tmp_path / "ptzmesh.toml"
+    config.write_text(f'[worker]\nname = "a"\nstate_dir = "{tmp_path}"\n')
+    environment = {**os.environ, "PTZMESH_REDIS_URL": redis_url}
+    argv = [sys.executable, "-m", "coordinator.cli", "--config", str(config), "doctor", "--json"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert Said(done)["own heartbeat"]["message"] == "a was never heard"  # named as the worker is
+    beat(connection, "a", silent_s=99)
+    assert doctor(redis_url, "--name", "a", *folder)["own heartbeat"]["status"] == "fail"
+    beat(connection, "a", stopped="1")
+    assert doctor(redis_url, "--name", "a", *folder)["own heartbeat"]["status"] == "warn"
+
+
+# The health check.
+
+
+def quick(url: str, name: str) -> tuple[subprocess.CompletedProcess[str], float, float]:
+    """Give what it said, how long it took, and the CPU that it used; in seconds."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = cli(url, "doctor", "--quick", "--name", name)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done, time.monotonic() - begun, cpu_s
+
+
+@may_ping
+def test_a_health_check_passes_while_the_node_lives_and_fails_when_a_worker_is_stuck(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    process = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
+    try:
+        eventually(lambda: quick(redis_url, "a")[0].returncode == 0, "it is healthy")
+        done, took_s, cpu_s = quick(redis_url, "a")
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stdout.startswith("ok: a heard ")
+        assert took_s < 2
+        assert cpu_s < 1
+        connection.delete(*connection.smembers("rq:workers:ptzmesh:serve:a"))
+        done, *_ = quick(redis_url, "a")
+        assert done.returncode == 4
+        assert "responder not registered" in done.stdout
+    finally:
+        process.terminate()
+        process.wait(15)
+    assert alive(connection) == []
+    done, *_ = quick(redis_url, "a")
+    assert (done.returncode, len(done.stdout.splitlines())) == (4, 1)
+    assert "stopped" in done.stdout
+
+
+def test_a_health_check_ends_in_time_when_redis_does_not_answer(
+    redis_server: EmbeddedServer,
+) -> None:
+    os.kill(redis_server.pid, 19)  # SIGSTOP: it takes connections, and says nothing
+    try:
+        done, took_s, _ = quick(redis_server.url, "a")
+    finally:
+        os.kill(redis_server.pid, 18)
+    assert done.returncode == 3
+    assert took_s < 2.5
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_node_that_was_never_heard_is_not_healthy(redis_url: str) -> None:
+    done, *_ = quick(redis_url, "nobody")
+    assert done.returncode == 4
+    assert done.stdout == "fail: nobody was never heard\n"
+
+
+def test_between_needs_two_registered_nodes(redis_url: str, connection: redis.Redis) -> None:
+    beat(connection, "a")
+    for nodes in (("a", "a"), ("a", "strange")):
+        done = cli(redis_url, "doctor", "--between", *nodes)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
+# What a person sees.
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_every_line_but_a_command_fits_the_terminal(redis_url: str, columns: str) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "PTZMESH_REDIS_URL": redis_url, "COLUMNS": columns, "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    subprocess.run(
+        [sys.executable, "-m", "coordinator.cli", "doctor"],
+        env=environment, stdout=follower, stderr=follower, check=True,
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while not shown.rstrip().endswith(b"skipped"):
+        shown += os.read(leader, 65536)
+    os.close(leader)
+    import re
+
+    assert b"\x1b[32m" in shown  # ok is green, and says so in letters, too
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    assert [line for line in plain if len(line) > int(columns) and "->" not in line] == []
+    assert any(line.startswith("  ok      eviction") for line in plain)

@@ -1,0 +1,61 @@
+"""What the mesh takes of Redis' memory, held against every key that is there."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.footprint import SAMPLE, read_footprint
+from coordinator.runs import start
+from integration.nodes import cli, workers
+from worker import keyspace
+from worker.plan import Plan, PlannedNode
+from worker.probes.icmp import icmp_capability
+
+pytestmark = pytest.mark.redis
+
+
+def in_all_keys(connection: redis.Redis) -> int:
+    """Bytes of every key; this server is the test's own, so it may be scanned."""
+    keys: list[Any] = list(connection.scan_iter(count=1000))
+    return sum(connection.memory_usage(key) or 0 for key in keys)
+
+
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_all_that_a_mesh_keeps_is_counted(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a", "b", "c"]):
+        for _ in range(3):
+            assert cli(redis_url, "run", "--new", "--count", "2").returncode == 0
+        cli(redis_url, "run", "--detach", "--new", "--count", "50")
+        cli(redis_url, "run", "--detach", "--new", "--count", "50")
+        found, whole = read_footprint(connection), in_all_keys(connection)
+    assert not found.estimated
+    assert math.isclose(found.total, whole, rel_tol=0.1)
+    assert all(size > 0 for name, size in vars(found).items() if name != "estimated")
+
+
+def test_of_many_runs_and_jobs_evenly_spread_ones_are_measured(connection: redis.Redis) -> None:
+    names = ("near", "far")
+    nodes = tuple(PlannedNode(name=name, address="127.0.0.1") for name in names)
+    connection.zadd(keyspace.NODES, dict.fromkeys(names, 1.0))
+    plan = Plan(nodes=nodes, sources=(0, 1), targets=(0, 1))
+    for _ in range(3 * SAMPLE):
+        start(connection, plan, join=False)
+    before: Any = connection.info("commandstats")
+    found = read_footprint(connection)
+    after: Any = connection.info("commandstats")
+    calls = sum(one["calls"] - before.get(name, {"calls": 0})["calls"] for name, one in after.items())
+    assert found.estimated
+    assert math.isclose(found.total, in_all_keys(connection), rel_tol=0.1)
+    assert calls < 10 * SAMPLE  # whatever there is
+
+
+def test_an_empty_redis_holds_nothing_of_ours(connection: redis.Redis) -> None:
+    connection.set("another's", "x" * 10_000)
+    assert read_footprint(connection).total == 0

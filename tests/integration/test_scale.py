@@ -1,0 +1,93 @@
+"""What a large mesh must not cost, and a sample instead of all of it."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import redis
+from rich.console import Console
+
+from coordinator.cli.matrix_view import matrix_view
+from coordinator.report import make_report
+from coordinator.runs import read_run, start
+from integration.nodes import cli, workers
+from worker import keyspace, wire
+from worker.limits import DEFAULTS
+from worker.plan import MAX_NODES, Plan, PlannedNode
+from worker.probes.icmp import icmp_capability
+from worker.rows import Row
+
+pytestmark = pytest.mark.redis
+
+
+def mesh(count: int, probes: tuple[str, ...] = ("ping",)) -> Plan:
+    nodes = tuple(PlannedNode(name=f"n{i}", address=f"10.0.0.{i % 250}") for i in range(count))
+    everyone = tuple(range(count))
+    return Plan(nodes=nodes, sources=everyone, targets=everyone, probes=probes)
+
+
+def sent(connection: redis.Redis) -> int:
+    return int(connection.info("stats")["total_net_output_bytes"])
+
+
+def test_reading_a_run_does_not_read_what_its_rows_left_in_it(connection: redis.Redis) -> None:
+    run, _ = start(connection, mesh(30, ("ping", "throughput")))
+    for source in range(30):
+        connection.hset(keyspace.run_key(run), keyspace.rtt_field(source), b"x" * 10_000)
+    before = sent(connection)
+    state = read_run(connection, run)
+    assert sent(connection) - before < 20_000
+    before = sent(connection)
+    assert read_run(connection, run, plan=state.plan) == state
+    assert sent(connection) - before < 5_000
+
+
+def test_row_of_a_large_mesh_reads_its_own_part_of_the_bitmap(connection: redis.Redis) -> None:
+    plan = mesh(400)
+    row = Row(run="r", plan=plan, phase=0, performer=7)
+    key = keyspace.done_key("r", "ping")
+    connection.setbit(key, plan.bit(399, 398), 1)
+    connection.setbit(key, plan.bit(6, 399), 1)
+    connection.setbit(key, plan.bit(7, 0), 1)
+    connection.setbit(key, plan.bit(7, 399), 1)
+    connection.setbit(key, plan.bit(8, 0), 1)
+    before = sent(connection)
+    assert {t for _, t in row.not_done(connection)} == set(range(400)) - {0, 7, 399}
+    assert sent(connection) - before < 5_000
+
+
+def test_an_advance_has_time_for_the_rows_of_a_whole_mesh_at_its_pace(
+    connection: redis.Redis,
+) -> None:
+    wire.enqueue_advance(connection, "r")
+    (job,) = connection.lrange(keyspace.queue_key(keyspace.CONTROL_QUEUE), 0, -1)
+    timeout_s = float(connection.hget(keyspace.job_key(job.decode()), "timeout") or 0)
+    assert timeout_s > MAX_NODES * (MAX_NODES - 1) / DEFAULTS["results_per_s"]
+
+
+def test_a_matrix_too_wide_for_a_terminal_is_not_made_into_a_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = make_report(mesh(200))
+    monkeypatch.setattr(
+        "coordinator.cli.matrix_view._table", lambda _: pytest.fail("40,000 cells were made")
+    )
+    assert matrix_view(report.matrices["ping"], Console(width=100))
+
+
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_sampled_run_measures_each_node_as_often_as_it_measures(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    names = ["a", "b", "c", "d"]
+    with workers(redis_url, connection, tmp_path, names, []):
+        path = tmp_path / "out.csv"
+        done = cli(redis_url, "run", "--sample", "1", "--count", "1", "--csv", str(path))
+        assert done.returncode == 0, done.stderr
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["source"] for row in rows) == Counter(names)
+    assert Counter(row["target"] for row in rows) == Counter(names)

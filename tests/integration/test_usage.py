@@ -1,0 +1,146 @@
+"""The count of commands that a process sends, held against the server's own count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from worker import usage, wire
+
+pytestmark = pytest.mark.redis
+
+
+def calls(watcher: redis.Redis) -> int:
+    """Commands that the server has executed, this one's own not yet included."""
+    stats: Any = watcher.info("commandstats")
+    return sum(int(one["calls"]) for one in stats.values())
+
+
+def open_two(connection: redis.Redis) -> None:
+    """Open what the work needs: an older server refuses part of a handshake without counting it."""
+    pool: Any = connection.connection_pool
+    for opened in [pool.get_connection(), pool.get_connection()]:
+        pool.release(opened)
+
+
+def one_by_one(connection: redis.Redis) -> None:
+    for number in range(7):
+        connection.set("ptzmesh:x", number)
+    connection.blpop(["ptzmesh:none"], timeout=1)
+
+
+def pipelines(connection: redis.Redis) -> None:
+    for transaction in (True, False):
+        pipeline = connection.pipeline(transaction=transaction)
+        for number in range(5):
+            pipeline.rpush("ptzmesh:list", number)
+        pipeline.execute()
+
+
+def watched(connection: redis.Redis) -> None:
+    with connection.pipeline() as pipeline:
+        pipeline.watch("ptzmesh:x")  # type: ignore[no-untyped-call]  # untyped in redis-py
+        pipeline.get("ptzmesh:x")
+        pipeline.multi()
+        pipeline.set("ptzmesh:x", 1)
+        pipeline.execute()
+
+
+def refused(connection: redis.Redis) -> None:
+    connection.set("ptzmesh:text", "text")
+    with pytest.raises(redis.ResponseError):
+        connection.lpush("ptzmesh:text", "no list")
+
+
+def from_two_threads(connection: redis.Redis) -> None:
+    threads = [threading.Thread(target=pipelines, args=(connection,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("work", [one_by_one, pipelines, watched, refused, from_two_threads])
+def test_each_command_that_is_sent_counts_as_the_server_counts_it(
+    redis_url: str, work: Callable[[redis.Redis], None]
+) -> None:
+    with redis.Redis.from_url(redis_url) as watcher, wire.connect(redis_url) as connection:
+        open_two(connection)
+        watcher.ping()
+        theirs, ours = calls(watcher), usage.commands_sent()
+        work(connection)
+        assert usage.commands_sent() - ours == calls(watcher) - theirs - 1  # the first INFO
+
+
+def test_a_script_counts_once_whatever_it_does_inside(redis_url: str) -> None:
+    with wire.connect(redis_url) as connection:
+        script = connection.register_script("for i = 1, 50 do redis.call('PING') end return 1")
+        script()  # loads it, too
+        before = usage.commands_sent()
+        script()
+        assert usage.commands_sent() - before == 1
+
+
+def test_what_could_not_be_sent_is_not_counted(redis_url: str) -> None:
+    with wire.connect(f"{redis_url}.not-there", retries=0) as connection:
+        before = usage.commands_sent()
+        for send in (connection.ping, connection.pipeline().ping().execute):
+            with pytest.raises(redis.ConnectionError):
+                send()
+        assert usage.commands_sent() == before
+
+
+def test_a_killed_child_leaves_its_count_and_blocks_nobody(redis_url: str) -> None:
+    before = usage.commands_sent()
+    pid = os.fork()
+    if pid == 0:
+        with wire.connect(redis_url) as connection:
+            pipelines(connection)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    counted = usage.commands_sent() - before
+    assert counted >= 12  # two pipelines of 5, MULTI and EXEC, and a handshake
+    with wire.connect(redis_url) as connection:
+        connection.ping()
+    assert usage.commands_sent() > before + counted
+
+
+def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        slots = []
+        for role in ("prober", "responder"):
+            usage.take_slot(role)
+            slots.append(usage._slot)
+            horse = os.fork()
+            if horse == 0:
+                os.write(writer, bytes([usage._slot]))
+                os._exit(0)
+            os.waitpid(horse, 0)
+        os.write(writer, bytes(slots))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    seen = os.read(reader, 16)
+    assert len(set(seen) | {usage._slot}) == 5
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("redis://h", Connection),
+        ("rediss://h", SSLConnection),
+        ("unix:///run/redis.sock", UnixDomainSocketConnection),
+    ],
+)
+def test_every_kind_of_connection_is_counted(url: str, kind: type[Any]) -> None:
+    made = wire.connect(url).connection_pool.connection_class
+    assert issubclass(made, kind)
+    assert made.send_command is usage._Counting.send_command

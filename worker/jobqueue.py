@@ -1,0 +1,140 @@
+"""
+The queues that a worker takes jobs from: whatever is in them, and in RQ's lists beside them.
+
+Ids that are none, records that are refused and keys that are of another type than RQ's are noted
+(`refused`) and put out of the way, so that the next job is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+
+from worker import keyspace, wire
+from worker.allowlist import JOB_ID, Refused
+from worker.refused import Refusals
+
+#: RQ's own sets of a queue's jobs, by state.
+REGISTRIES = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
+
+
+def guarded_queue(refusals: Refusals) -> type[Queue]:
+    """Make the queue class of a worker, which notes what it refuses."""
+
+    class GuardedQueue(Queue):
+        """RQ's queue, of which only jobs come that may be executed."""
+
+        @classmethod
+        def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
+            """Take an id from the one queue, to RQ's list of what is taken."""
+            while True:
+                try:
+                    taken = super().lmove(connection, queue_key, timeout)
+                except redis.ResponseError as exc:
+                    _mend_or_raise(connection, [queue_key], refusals, exc)
+                    continue
+                if taken is None or _is_job_id(taken[1]):
+                    return taken
+                _refuse_id(connection, taken[1], refusals)
+                connection.lrem(cls.intermediate_key(queue_key), 1, taken[1])
+
+        @classmethod
+        def lpop(
+            cls, queue_keys: Any, timeout: int | None, connection: redis.Redis | None = None
+        ) -> Any:
+            """Take an id from the first queue that has one."""
+            assert connection is not None  # noqa: S101 - RQ always gives it
+            while True:
+                try:
+                    taken = super().lpop(queue_keys, timeout, connection=connection)
+                except redis.ResponseError as exc:
+                    _mend_or_raise(connection, queue_keys, refusals, exc)
+                    continue
+                if taken is None or _is_job_id(taken[1]):
+                    return taken
+                _refuse_id(connection, taken[1], refusals)
+
+        @staticmethod
+        def intermediate_key(queue_key: str) -> str:
+            """Give the key of RQ's list of ids that were taken from a queue."""
+            return f"{queue_key}:intermediate"
+
+        @classmethod
+        def _fetch_dequeued_job(
+            cls,
+            connection: redis.Redis,
+            queue_key: str,
+            job_id: str,
+            job_class: type[Job] | None = None,
+            serializer: Any = None,
+            death_penalty_class: Any = None,
+        ) -> tuple[Job, Queue] | None:
+            queue = cls.from_queue_key(
+                queue_key, connection, job_class, serializer, death_penalty_class
+            )
+            try:
+                job = queue.job_class.fetch(job_id, connection, serializer=queue.serializer)
+                if job.origin != queue.name:
+                    raise Refused(f"its origin ({job.origin[:80]!r}) is not this queue")
+                return job, queue
+            except Refused as exc:
+                refusals.note(connection, job_id, str(exc))
+                if exc.is_ours:
+                    connection.expire(keyspace.job_key(job_id), wire.JOB_TTL_S)
+            except NoSuchJobError:
+                pass
+            connection.lrem(cls.intermediate_key(queue_key), 1, job_id)
+            return None
+
+    return GuardedQueue
+
+
+def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> bool:
+    """
+    Delete what is of another type than RQ's at the keys of one queue of ours, and note it.
+
+    RQ could do nothing with it, and neither could whoever enqueues a job.
+    """
+    own = keyspace.queue_key(queue_name)
+    types = {
+        own: b"list",
+        f"{own}:intermediate": b"list",
+        keyspace.queue_workers_key(queue_name): b"set",
+        **{
+            f"rq:{registry}:{queue_name}": b"zset"
+            for registry in REGISTRIES
+        },
+    }
+    pipeline = connection.pipeline(transaction=False)
+    for key in types:
+        pipeline.type(key)
+    mended = False
+    for (key, wanted), found in zip(types.items(), pipeline.execute(), strict=True):
+        if found not in (wanted, b"none"):
+            connection.delete(key)
+            refusals.note(connection, key, f"the key is a {found.decode()}; it is deleted")
+            mended = True
+    return mended
+
+
+def _mend_or_raise(
+    connection: redis.Redis, queue_keys: list[str], refusals: Refusals, exc: redis.ResponseError
+) -> None:
+    names = [key.removeprefix(keyspace.queue_key("")) for key in queue_keys]
+    mended = [mend(connection, name, refusals) for name in names]
+    if not any(mended):
+        raise exc
+
+
+def _is_job_id(raw: object) -> bool:
+    text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
+    return JOB_ID.fullmatch(text) is not None
+
+
+def _refuse_id(connection: redis.Redis, raw: object, refusals: Refusals) -> None:
+    shown = raw[:80].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:80]
+    refusals.note(connection, shown, "the job's id is none")

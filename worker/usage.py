@@ -1,0 +1,84 @@
+"""
+How many commands the processes of this node send to Redis, counted where redis-py sends them.
+
+Counted is each command that was written to a connection of `wire.connect`, of any kind: those of
+pipelines one by one, MULTI and EXEC, the handshake of a new connection, what the server refuses. Not
+counted is what a script does within the server, though INFO counts it there.
+
+The counts are in one anonymous page that all processes of the node share, each in a slot that no
+other writes to, so that there is no lock which a killed process could hold.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import redis
+from redis.connection import AbstractConnection
+
+#: Role of a process → its slot. RQ has one work-horse a worker at a time.
+SLOTS = {"supervisor": 0, "prober": 1, "responder": 2}
+#: Slot of a worker → that of the work-horse it forks; any other fork counts elsewhere.
+HORSE = {1: 3, 2: 4}
+OTHER = 5
+
+_counts = memoryview(mmap.mmap(-1, 8 * (OTHER + 1))).cast("Q")
+_slot = SLOTS["supervisor"]
+
+
+def take_slot(role: str) -> None:
+    """Say what this process is; one that is forked from it gets a slot of its own."""
+    global _slot
+    _slot = SLOTS[role]
+
+
+def _after_fork() -> None:
+    global _slot
+    _slot = HORSE.get(_slot, OTHER)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def commands_sent() -> int:
+    """Give the commands that this process, its parent and all their children have sent so far."""
+    return sum(_counts)
+
+
+class _Counting(AbstractConnection):
+    """Counts what was sent; a mixin before one of redis-py's own classes."""
+
+    #: Commands that are packed and not yet sent.
+    _packed = 0
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
+        # Between two threads nothing is lost: the interpreter changes threads at calls and loops.
+        _counts[_slot] += 1
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        listed = list(commands)
+        self._packed = len(listed)
+        return super().pack_commands(listed)  # type: ignore[no-untyped-call]  # in redis-py
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        # Taken first: a connection that must be opened sends its handshake from in here.
+        number, self._packed = self._packed, 0
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        _counts[_slot] += number
+
+
+@cache
+def _counting(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type(f"Counting{kind.__name__}", (_Counting, kind), {})
+
+
+def count_on(connection: redis.Redis) -> redis.Redis:
+    """Have all that goes over a connection counted; gives it back."""
+    pool: Any = connection.connection_pool
+    pool.connection_class = _counting(pool.connection_class)
+    return connection
