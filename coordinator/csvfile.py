@@ -121,11 +121,22 @@ class CsvFile:
         return os.path.samestat(named, held) and held.st_size == self._size
 
     def identities(self) -> Iterator[Identity]:
-        """Yield the identity of every row."""
+        """
+        Yield the identity of every row.
+
+        Raises:
+            ConfigError: A line in the middle is not a row.
+        """
         with self.path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
-            next(rows)
-            yield from map(_identity, rows)
+            try:
+                rows = csv.reader(file)
+                next(rows)
+                yield from map(_identity, rows)
+            except (ValueError, IndexError, csv.Error) as exc:
+                raise ConfigError(
+                    f"the file ({self.path}) has a line that is not a row: {exc}; "
+                    "repair it, or choose another --csv"
+                ) from exc
 
     def _begin(self) -> None:
         head = os.pread(self._fd, len(HEADER), 0)

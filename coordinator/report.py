@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from statistics import median
 from sys import intern
 
@@ -123,9 +124,10 @@ class Matrix:
     def worst(self, count: int) -> list[tuple[str, str, Cell]]:
         """Give the pairs that answered worst: by loss, then by value."""
         sign = 1 if self.unit == "ms" else -1
-        answered = [(s, t, c) for (s, t), c in self.cells.items() if c.value is not None]
-        answered.sort(key=lambda x: (-(x[2].loss_pct or 0), -sign * (x[2].value or 0)))
-        return answered[:count]
+        answered = ((s, t, c) for (s, t), c in self.cells.items() if c.value is not None)
+        return nsmallest(
+            count, answered, key=lambda x: (-(x[2].loss_pct or 0), -sign * (x[2].value or 0))
+        )
 
     def node_medians(self) -> list[tuple[str, float | None, float | None]]:
         """Give per node the median as source and as target, the worst first."""

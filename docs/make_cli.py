@@ -17,7 +17,8 @@ Written from the commands' own help by `python docs/make_cli.py`; a test keeps i
 
 **Where a setting comes from**: a flag wins over the environment (`PTZMESH_<COMMAND>_<OPTION>`,
 such as `PTZMESH_RUN_COUNT`), that over the settings file (`--config`, or `/etc/ptzmesh.toml` where
-it is), that over the default. The file has one table a command, and `redis` at its top for all:
+it is), that over the default. The file has one table a command, and `redis` at its top for all
+(and what goes with it: `redis_password_file`, `redis_ca`, `redis_cert`, `redis_key`):
 
 ```toml
 redis = "redis://10.0.0.1:6379/0"
@@ -27,8 +28,8 @@ count = 20
 wait_for_reply = 2.0
 ```
 
-**Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in the
-environment or the file.
+**Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in a file, or in
+`PTZMESH_REDIS_PASSWORD`; see [security](security.md).
 
 **Output**: results go to stdout, progress and warnings to stderr. `--json` gives one JSON object a
 line. Colour only on a terminal, and not with `NO_COLOR`; nothing is said by colour alone.

@@ -66,16 +66,16 @@ def valid_address(address: str) -> str:
             f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name"
         ) from None
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            raise ConfigError(f"address ({address[:80]}) must be written as {ip.ipv4_mapped}")
         if ip.scope_id is not None and not (ip.is_link_local and _SCOPE.fullmatch(ip.scope_id)):
             raise ConfigError(
                 f"address ({address[:80]!r}) must name an interface after its %, "
                 "and only a link-local address has one"
             )
+        if ip.ipv4_mapped is not None:
+            raise ConfigError(f"address ({address}) must be written as {ip.ipv4_mapped}")
     reason = not_of_one_machine(ip)
     if reason is not None:
-        raise ConfigError(f"address ({address[:80]}) is not the address of one machine: {reason}")
+        raise ConfigError(f"address ({address}) is not the address of one machine: {reason}")
     return address
 
 

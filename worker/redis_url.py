@@ -128,6 +128,9 @@ def split(url: str) -> SplitResult:
     rest = parts.path + parts.query + parts.fragment
     if parts.fragment or ("@" in rest and parts.scheme != "unix"):
         raise ConfigError(FORM)
+    # redis-py takes any other path for database 0.
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ConfigError(FORM)
     return parts
 
 

@@ -244,7 +244,7 @@ def unpack_answer(packed: bytes) -> Answer:
     try:
         raw = wire.MsgpackSerializer.loads(packed)
         answer = Answer(
-            port=int(raw["port"]),
+            port=_count(raw["port"]),
             version=str(raw["version"])[:20],
             outcome=Outcome(raw["outcome"]),
             error=str(raw["error"]),

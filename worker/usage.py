@@ -1,9 +1,9 @@
 """
 How many commands the processes of this node send to Redis, counted where redis-py sends them.
 
-Counted is each command that was written to a connection of `wire.connect`, of any kind: those of
-pipelines one by one, MULTI and EXEC, the handshake of a new connection, what the server refuses. Not
-counted is what a script does within the server, though INFO counts it there.
+Counted is each command that was written to a connection of `wire.connect`: each one of a pipeline,
+MULTI and EXEC, the handshake of a new connection, also what the server refuses. Not counted is what
+a script does within the server, though INFO counts it there.
 
 The counts are in one anonymous page that all processes of the node share, each in a slot that no
 other writes to, so that there is no lock which a killed process could hold.

@@ -73,7 +73,8 @@ def silent(nodes: Sequence[Node]) -> Check:
 
 def clocks(nodes: Sequence[Node]) -> Check:
     """Look at the clocks of nodes beside Redis'."""
-    offsets = {n.name: n.clock_offset_ms for n in nodes if n.alive and n.clock_offset_ms is not None}
+    alive = [one for one in nodes if one.alive]
+    offsets = {n.name: n.clock_offset_ms for n in alive if n.clock_offset_ms is not None}
     if not offsets:
         return skipped(Area.MESH, "clocks", "no node is alive")
     worst = max(offsets, key=lambda name: abs(offsets[name]))

@@ -7,13 +7,15 @@ no right to at once, and does nothing of the rest.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 
 from coordinator.checks.check import Area, Check, judged, some
+from worker import keyspace
 
 NAME = "rights"
 Command = tuple[str, ...]
@@ -21,87 +23,104 @@ Command = tuple[str, ...]
 NODE, TRIGGER, COLLECTOR = "node", "trigger", "collector"
 ROLES = {"n": NODE, "t": TRIGGER, "c": COLLECTOR}
 
-#: Who needs an operation, then the operation, those of scripts included. Its keys are of our own
-#: kind or, in capitals, of RQ's.
+#: Who needs an operation, then the operation, those of scripts included. docker/redis/users.acl
+#: grants them, and some that only other programs need.
 TABLE = """
 ntc ping
 ntc time
 ntc info server
-nt  watch {k}
-nt  set {k} 1
-ntc get {k}
-n   mget {k}
-n   getrange {k} 0 0
-n   incrby {k} 1
-n   setbit {k} 0 1
-n   pttl {k}
-n   pexpire {k} 60000
-nt  expire {k} 60
-nt  exists {k}
-nt  type {k}
-nt  del {k}
-nt  hset {k} f 1
-ntc hget {k} f
-ntc hmget {k} f
-ntc hgetall {k}
-nt  hlen {k}
-nt  hincrby {k} n 1
-n   hincrbyfloat {k} r 1
-n   hdel {k} n
-nt  zadd {k} 1 m
-ntc zrange {k} 0 0
-nt  zscore {k} m
-nt  zrangebyscore {k} 0 1
-n   zrevrange {k} 0 0
-nt  zrem {k} m
-nt  zremrangebyscore {k} 0 1
-nt  zremrangebyrank {k} 0 1
-n   rpush {k} a
-n   lpush {k} a
-n   ltrim {k} 0 9
-n   lrange {k} 0 9
-n   blpop {k} 1
-nt  xadd {k} * f v
-tc  xlen {k}
-tc  xrange {k} - +
-tc  xrevrange {k} + -
-t   xread streams {k} 0
-nt  xtrim {k} maxlen 1000
-nt  memory usage {k}
-c   xgroup create {k} g 0
-c   xgroup setid {k} g 0
-c   xgroup delconsumer {k} g c
-ntc xinfo groups {k}
-c   xinfo consumers {k} g
-c   xinfo stream {k}
-nt  xpending {k} g
-nt  eval return 1 {k}
-nt  evalsha 0000000000000000000000000000000000000000 1 {k}
+n   client setname doctor
+n   client info
+nt  watch {t}
+nt  unwatch
+nt  set {t} 1
+ntc get {b}
+nt  mget {t}
+nt  getrange {t} 0 0
+n   incrby {t} 1
+nt  setbit {b} 0 1
+n   pttl {t}
+n   pexpire {t} 60000
+nt  expire {t} 60
+nt  exists {t}
+nt  type {t}
+nt  del {t}
+nt  hset {h} f 1
+ntc hget {h} f
+ntc hmget {h} f
+ntc hgetall {h}
+nt  hlen {h}
+nt  hincrby {h} n 1
+n   hincrbyfloat {h} r 1
+n   hdel {h} n
+n   hrandfield {h} 1
+nt  zadd {z} 1 m
+ntc zrange {z} 0 0
+nt  zscore {z} m
+nt  zcard {z}
+nt  zrangebyscore {z} 0 1
+nt  zrevrange {z} 0 0
+nt  zrem {z} m
+nt  zremrangebyscore {z} 0 1
+nt  zremrangebyrank {z} 0 1
+n   rpush {l} a
+n   lpush {l} a
+n   ltrim {l} 0 9
+n   lrange {l} 0 9
+n   blpop {l} 1
+nt  xadd {x} * f v
+ntc xlen {x}
+tc  xrange {x} - +
+tc  xrevrange {x} + -
+t   xread streams {x} 0
+nt  xtrim {x} maxlen 1000
+nt  memory usage {x}
+c   xgroup create {x} ptzmesh-doctor 0
+c   xgroup setid {x} ptzmesh-doctor 0
+c   xgroup delconsumer {x} ptzmesh-doctor c
+ntc xinfo groups {x}
+c   xinfo consumers {x} ptzmesh-doctor
+c   xinfo stream {x}
+nt  xpending {x} ptzmesh-doctor
+nt  evalsha 0000000000000000000000000000000000000000 1 {x}
 nt  script load return
-nt  hset {K} f 1
-n   hget {K} f
-nt  hgetall {K}
-n   hdel {K} f
-nt  expire {K} 60
-nt  persist {K}
-nt  sadd {K} m
-nt  smembers {K}
-n   srem {K} m
-nt  zadd {K} 1 m
-n   zrange {K} 0 0
-n   zrem {K} m
-n   zremrangebyscore {K} 0 1
-nt  rpush {K} a
-nt  lpush {K} a
-n   lrange {K} 0 0
-n   lpos {K} a
-n   lrem {K} 1 a
-n   blmove {K} {K} left right 1
-n   blpop {K} 1
-nt  del {K}
+nt  hset {J} f 1
+nt  hget {J} f
+nt  hgetall {J}
+n   hdel {J} f
+nt  expire {J} 60
+nt  persist {J}
+nt  del {J}
+nt  sadd {W} m
+nt  smembers {W}
+n   srem {W} m
+nt  zadd {R} 1 m
+n   zrange {R} 0 0
+n   zrem {R} m
+n   zremrangebyscore {R} 0 1
+nt  rpush {Q} a
+nt  lpush {Q} a
+nt  llen {Q}
+n   lrange {Q} 0 0
+nt  lpos {Q} a
+n   lrem {Q} 1 a
+n   blmove {Q} {Q} left right 1
+n   blpop {Q} 1
 """
-KEYS = {"k": "ptzmesh:doctor", "K": "rq:doctor"}
-#: What nodes and triggers need around their operations; of no effect before there is a transaction.
+#: One key of each kind; a user may have rights on some only.
+KEYS = {
+    "t": keyspace.same_plan_key("doctor"),
+    "h": keyspace.run_key("doctor"),
+    "b": keyspace.done_key("doctor", "ping"),
+    "z": keyspace.RUNS,
+    "l": keyspace.ready_key("doctor"),
+    "x": keyspace.RESULTS,
+    "J": keyspace.job_key("doctor"),
+    "W": keyspace.queue_workers_key("doctor"),
+    "R": "rq:wip:doctor",
+    "Q": keyspace.queue_key("doctor"),
+}
+#: What all need around their operations; of no effect by itself.
 TRANSACTION: list[Command] = [("exec",), ("multi",)]
 
 
@@ -109,12 +128,12 @@ def needed() -> dict[Command, list[str]]:
     """Give operations, each with the roles that need it."""
     rows = [line.format(**KEYS).split() for line in TABLE.strip().splitlines()]
     table = {tuple(command): [ROLES[one] for one in roles] for roles, *command in rows}
-    return {**table, **{one: [NODE, TRIGGER] for one in TRANSACTION}}
+    return {**table, **{one: [*ROLES.values()] for one in TRANSACTION}}
 
 
 def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
     """Look at what this user may do; it must be fit for all `wanted` roles, or else for one."""
-    user = urlsplit(url).username or "default"
+    user = unquote(urlsplit(url).username or "default")
     refused = refusals(connection, needed())
     missing = {
         role: sorted({_spelled(one) for one, roles in refused.items() if role in roles})
@@ -134,7 +153,7 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
         f"{said}; lacks {some(lacking)}" if fails else said,
         {"user": user, "missing": {role: missing[role] for role in unable}},
         fail=fails,
-        mend=f"redis-cli ACL SETUSER {user} '~ptzmesh:*' '~rq:*' {grants}",
+        mend=f"redis-cli ACL SETUSER {shlex.quote(user)} '~ptzmesh:*' '~rq:*' {grants}",
     )
 
 
@@ -146,10 +165,9 @@ def refusals(
     link = pool.get_connection()
     try:
         answers = _answers(link, TRANSACTION)
+        # Without a transaction the rest would be done: then this is all that can be said.
         is_open = not _is_refusal(answers[-1])
-        # Without a transaction they would be done: then only those that do nothing here are asked.
-        rest = [one for one in table if one not in TRANSACTION]
-        rest = [one for one in rest if is_open or COLLECTOR in table[one]]
+        rest = [one for one in table if is_open and one not in TRANSACTION]
         answers += _answers(link, rest)
     finally:
         link.disconnect()  # whatever is queued is discarded
@@ -183,7 +201,7 @@ def _spelled(command: Command) -> str:
     >>> _spelled(("xgroup", "create", "key")), _spelled(("get", "key"))
     ('xgroup|create', 'get')
     """
-    contained = command[0] in ("xgroup", "xinfo", "memory", "script")
+    contained = command[0] in ("client", "xgroup", "xinfo", "memory", "script")
     return "|".join(command[:2]) if contained else command[0]
 
 
@@ -192,7 +210,7 @@ def rules(role: str) -> list[str]:
     Give the ACL rules that let a user be a `node`, a `trigger` or a `collector`.
 
     >>> rules("collector")[:4]
-    ['~ptzmesh:*', '~rq:*', '+get', '+hget']
+    ['~ptzmesh:*', '~rq:*', '+exec', '+get']
     """
     names = {_spelled(command) for command, roles in needed().items() if role in roles}
     return ["~ptzmesh:*", "~rq:*", *(f"+{name}" for name in sorted(names))]

@@ -52,14 +52,28 @@ class LazyGroup(click.Group):
 
 
 def load(name: str) -> click.Command:
-    """Import a command of `COMMANDS`."""
+    """Import a command of `COMMANDS`; each option gets the variable that its flag promises."""
     command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            option.envvar = variable(name, option)
     return command
 
 
-def parameters(name: str) -> list[str]:
-    """Give the names of a command's parameters."""
-    return [one.name for one in load(name).params if one.name is not None]
+def variable(command: str, option: click.Option) -> str:
+    """Give the environment variable of a command's option, such as PTZMESH_RUN_DRY_RUN."""
+    return f"PTZMESH_{command}_{entry(option)}".upper()
+
+
+def entry(option: click.Option) -> str:
+    """Give what an option is called in the settings file: its flag, dashes as underscores."""
+    return max(option.opts, key=len).lstrip("-").replace("-", "_")
+
+
+def parameters(name: str) -> dict[str, str]:
+    """Give a command's parameters by what the settings file calls them."""
+    options = [one for one in load(name).params if isinstance(one, click.Option)]
+    return {entry(one): str(one.name) for one in options}
 
 
 EPILOG = """\b

@@ -6,12 +6,16 @@ import functools
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich import box
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.table import Table
 
+from coordinator.checks.check import in_time
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, labels, redis_option
 from coordinator.cli.policy import policy_options
@@ -113,32 +117,52 @@ def nodes(redis_url: str, as_json: bool) -> None:
     if not found:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
-    out().print(_table(found))
+    console = out()
+    console.print(_fitting(console, found))
 
 
 def _links(node: Node) -> list[tuple[str, str]]:
     return [(f"link:{name}", str(capacity)) for name, capacity in node.links.items()]
 
 
-def _table(found: list[Node]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    numbers = ("seen", "clock", "cmd/s")
-    for column in ("node", "address", "state", *numbers, "icmp", "iperf3", "labels", "version"):
-        table.add_column(column, justify="right" if column in numbers else "left")
-    for node in found:
-        rate = node.redis_commands_per_s
-        clock = "" if node.clock_offset_ms is None else f"{node.clock_offset_ms:+.1f} ms"
-        table.add_row(
-            node.name,
-            node.address,
-            "alive" if node.alive else "offline",
-            f"{node.seen_s:.0f} s ago",
-            clock,
-            "" if rate is None else f"{rate:.1f}",
-            node.icmp,
-            (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
-            " ".join(f"{key}={value}" for key, value in (*node.labels.items(), *_links(node))),
-            node.version,
-            style="" if node.alive else "dim",
-        )
+#: Left out of a terminal that is too narrow, in this order; `--json` has them all.
+SPARE = ("version", "labels", "icmp", "cmd/s", "clock")
+
+
+def _fitting(console: Console, found: list[Node]) -> Table:
+    """Give the table with the columns for which there is room."""
+    unbounded = console.options.update(max_width=10_000)
+    for count in range(len(SPARE) + 1):
+        table = _table(found, SPARE[:count])
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
     return table
+
+
+def _table(found: list[Node], without: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = [_cells(node) for node in found]
+    shown = [column for column in rows[0] if column not in without]
+    for column in shown:
+        justify: JustifyMethod = "right" if column in ("seen", "clock", "cmd/s") else "left"
+        table.add_column(column, justify=justify, no_wrap=column == "node")
+    for node, cells in zip(found, rows, strict=True):
+        table.add_row(*(cells[one] for one in shown), style="" if node.alive else "dim")
+    return table
+
+
+def _cells(node: Node) -> dict[str, str]:
+    rate, offset_ms = node.redis_commands_per_s, node.clock_offset_ms
+    labelled = (*node.labels.items(), *_links(node))
+    return {
+        "node": node.name,
+        "address": node.address,
+        "state": "alive" if node.alive else "offline",
+        "seen": f"{in_time(node.seen_s)} ago",
+        "clock": "" if offset_ms is None else f"{offset_ms:+.1f} ms",
+        "cmd/s": "" if rate is None else f"{rate:.1f}",
+        "icmp": node.icmp,
+        "iperf3": (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
+        "labels": " ".join(f"{key}={value}" for key, value in labelled),
+        "version": node.version,
+    }

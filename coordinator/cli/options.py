@@ -22,7 +22,7 @@ else:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Entries at the top of the settings file, for all commands → the parameter.
-_FOR_ALL = {
+FOR_ALL = {
     "redis": "redis_url",
     "redis_password_file": "redis_password_file",
     "redis_ca": "redis_ca",
@@ -104,21 +104,6 @@ def _full_url(url: str, given: Mapping[str, str | None]) -> str:
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-#: Options that are called otherwise on the command line.
-_PARAMETERS = {
-    "redis": "redis_url",
-    "label": "labels_",
-    "csv": "csv_path",
-    "json": "as_json",
-    "probe": "probes",
-    "from": "sources",
-    "to": "targets",
-    "bytes": "bytes_",
-    "link": "links",
-    "allow_source": "sources",
-}
-
-
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:
     """Take node names, given several times or with commas between."""
     from worker import wire
@@ -139,7 +124,7 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
 
 
 def read_config(
-    path: str | None, parameters_of: Mapping[str, Callable[[], Iterable[str]]]
+    path: str | None, parameters_of: Mapping[str, Callable[[], Mapping[str, str]]]
 ) -> dict[str, Any]:
     """
     Read the settings file: a table a command, an entry an option, dashes as underscores.
@@ -149,7 +134,7 @@ def read_config(
 
     Args:
         path: The file; None is `DEFAULT_CONFIG`, where it is.
-        parameters_of: Gives, by command, the names that its table may have.
+        parameters_of: Gives, by command, the entries that its table may have → their parameters.
 
     Raises:
         ConfigError: It cannot be read, is no TOML, or has an entry that nothing reads.
@@ -158,11 +143,11 @@ def read_config(
     if not path and not chosen.exists():
         return {}
     raw = _read_toml(chosen)
-    for_all = {_FOR_ALL[entry]: raw.pop(entry) for entry in _FOR_ALL if entry in raw}
+    for_all = {FOR_ALL[entry]: raw.pop(entry) for entry in FOR_ALL if entry in raw}
     settings: dict[str, Any] = {}
-    for command, names_of in parameters_of.items():
+    for command, entries_of in parameters_of.items():
         table = raw.pop(command, None)
-        own = {} if table is None else _table(chosen, command, table, set(names_of()))
+        own = {} if table is None else _table(chosen, command, table, entries_of())
         # Another Redis does not get the password that is for all.
         settings[command] = own if "redis_url" in own else for_all | own
     if raw:
@@ -180,12 +165,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _table(path: Path, command: str, table: Any, known: set[str]) -> dict[str, Any]:
+def _table(path: Path, command: str, table: Any, known: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings file ({path}): [{command}] must be a table")
-    found = {str(_PARAMETERS.get(key, key)): value for key, value in table.items()}
-    if strange := found.keys() - known:
+    if strange := table.keys() - known.keys():
         raise ConfigError(
             f"settings file ({path}): [{command}] has no option {', '.join(sorted(strange))}"
         )
-    return found
+    return {known[name]: value for name, value in table.items()}

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import redis
@@ -24,7 +25,11 @@ from integration.nodes import workers
 from worker.probes.icmp import icmp_capability
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs" / "analyse" / "README.md",
+]
 
 #: Shown, but not run here: they change the machine, or are tests of their own.
 ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python docs/")
@@ -32,6 +37,15 @@ ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def shown_in_docs() -> list[str]:
@@ -62,7 +76,8 @@ def mesh_folder(
         connection = redis.Redis.from_url(server.url)
         names = ["cam-1", "hub", "cam-east"]
         with workers(server.url, connection, folder, names, ["--label", "site=roof"]):
-            assert run_cli(server.url, "run", "--count", "2").returncode == 0
+            csv = str(folder / "network_metrics.csv")
+            assert run_cli(server.url, "run", "--count", "2", "--csv", csv).returncode == 0
             yield server.url, folder
 
 
@@ -126,11 +141,7 @@ def test_python_that_is_shown_works(page: Path, mesh_folder: tuple[str, Path]) -
 
 
 def test_page_of_the_command_line_is_what_the_commands_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("make_cli")
     assert module.PAGE.read_text() == module.page(), "run: python docs/make_cli.py"
 
 
@@ -153,3 +164,80 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_site_is_built_without_a_broken_link_or_a_page_that_nothing_leads_to(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "index.html").exists()
+
+
+def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
+    made = script("make_output")
+    said = made.said(made.FOLDER / "mesh.csv", tmp_path / "mesh.svg", "hub")
+    assert made.page(said) == made.PAGE.read_text(), "run: python docs/make_output.py"
+    assert (tmp_path / "mesh.svg").read_text().count("<path") > 20
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_example_reads_a_file_that_was_just_measured(
+    mesh_folder: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, _ = mesh_folder
+    csv, picture = tmp_path / "now.csv", tmp_path / "now.png"
+    probes = ["--probe", "ping", "--probe", "throughput", "--duration", "1"]
+    assert run_cli(url, "run", "--count", "2", *probes, "--csv", str(csv)).returncode == 0
+    said = script("make_output").said(csv, picture, "hub")
+    assert "cam-east" in said
+    assert "Throughput, Mbit/s:" in said
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+#: Of docs/keys.md: key → type, and whether it expires.
+KEY_ROW = re.compile(r"^\| `((?:ptzmesh|rq):[^`]*)` \| (\w*) \| ([^|]+) \|", re.MULTILINE)
+
+
+def documented_keys() -> list[tuple[re.Pattern[str], str, bool]]:
+    page = (ROOT / "docs" / "keys.md").read_text()
+    rows = [
+        (re.compile(re.sub(r"<\w+>", "[^:]+", key).replace("…", ".*")), kind, "without" not in life)
+        for key, kind, life in KEY_ROW.findall(page)
+    ]
+    assert len(rows) > 20
+    return rows
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_every_key_that_a_mesh_leaves_is_documented_and_expires_as_said(
+    mesh_folder: tuple[str, Path],
+) -> None:
+    url, _ = mesh_folder
+    probes = ["--probe", "ping", "--probe", "redis", "--probe", "throughput", "--duration", "1"]
+    assert run_cli(url, "run", "--count", "2", *probes).returncode == 0
+    connection, rows = redis.Redis.from_url(url), documented_keys()
+    found = sorted(key.decode() for key in connection.scan_iter())  # our own server
+    assert any(key.startswith("ptzmesh:budget:") for key in found)
+    for key in found:
+        matching = [(kind, ends) for pattern, kind, ends in rows if pattern.fullmatch(key)]
+        assert matching, f"{key} is not in docs/keys.md"
+        kind, ends = matching[0]
+        if kind and connection.exists(key):
+            assert connection.type(key).decode() == kind, key
+            assert (connection.ttl(key) >= 0) is ends, key
+
+
+def test_every_key_in_the_code_is_documented() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "worker").rglob("keyspace.py"))
+    page = (ROOT / "docs" / "keys.md").read_text()
+    keys = re.findall(r'"(ptzmesh:[a-z:]+)[{"]', source)
+    assert len(keys) > 15
+    assert [key for key in keys if f"`{key}" not in page] == []
+    architecture = KEY_ROW.findall((ROOT / "docs" / "architecture.md").read_text())
+    assert [key for key, *_ in architecture if f"`{key.rstrip('…')}" not in page] == []

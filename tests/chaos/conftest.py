@@ -1,0 +1,63 @@
+"""Options of the chaos suite, the rule for machines without a lab, and what was survived."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from lab.namespaces import why_unusable
+
+from chaos import clock
+from chaos.__main__ import how_to_repeat, table_of
+from chaos.together import UnderWay
+
+#: What is drawn in the tests; `make chaos` draws others.
+SEED, ROUNDS = 4, 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, default=SEED, help="what rounds are drawn from")
+    parser.addoption("--chaos-rounds", type=int, default=ROUNDS, help="how many rounds are drawn")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Decide before any fixture, as these make labs."""
+    if item.get_closest_marker("chaos") is None:
+        return
+    reason = why_unusable() or clock.why_unusable()
+    if reason is not None and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "round_number" in metafunc.fixturenames:
+        metafunc.parametrize("round_number", range(metafunc.config.getoption("--chaos-rounds")))
+
+
+UNDER_WAY = pytest.StashKey[UnderWay]()
+
+
+@pytest.fixture(scope="session")
+def under_way(request: pytest.FixtureRequest) -> Iterator[UnderWay]:
+    """All laws and rounds that this session is to test, which run at once."""
+    names = [item.name for item in request.session.items if item.get_closest_marker("chaos")]
+    with UnderWay(names, request.config.getoption("--chaos-seed")) as begun:
+        request.config.stash[UNDER_WAY] = begun
+        yield begun
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was drawn and survived, and how a round is repeated."""
+    begun = config.stash.get(UNDER_WAY, None)
+    if begun is None:
+        return
+    terminalreporter.section("chaos")
+    again = how_to_repeat(begun.seed, 0, short=True)
+    terminalreporter.write_line(f"seed {begun.seed}; its first round again: {again}")
+    terminalreporter.write_line(table_of(begun.survived()))

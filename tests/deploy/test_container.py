@@ -1,0 +1,185 @@
+"""The image takes part in a mesh, with what an engine grants it and no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from coordinator.nodes import read_nodes
+from deploy.container import Container, Rights
+from deploy.image import Image
+from lab import namespaces
+from lab.mesh import LabMesh, children_of, wait_until
+from lab.net import Lab
+from lab.node import Node
+
+pytestmark = pytest.mark.lab
+
+#: A container is stopped within this time; Docker kills what has not ended by then.
+STOP_S = 10.0
+#: A heartbeat counts for 30 s, and the next is at most 10 s away; a look takes up to a second.
+SILENT_S = 45.0
+#: Nobody waits for an ended process for longer than this, or it stays for ever.
+REAPED_S = 5.0
+
+OPEN, CLOSED = "0 2147483647", "1 0"
+
+#: What a container is granted, its network's ping_group_range, and the socket that it gets by that.
+GRANTS = {
+    "cap-add": (Rights(), CLOSED, "raw"),
+    "cap-add-no-new-privileges": (Rights(no_new_privileges=True), CLOSED, "none"),
+    "podman": (Rights(no_new_privileges=True, ambient=True), CLOSED, "raw"),
+    "sysctl": (Rights(net_raw=False), OPEN, "datagram"),
+    "sysctl-no-new-privileges": (Rights(no_new_privileges=True), OPEN, "datagram"),
+    "nothing": (Rights(net_raw=False, no_new_privileges=True), CLOSED, "none"),
+}
+
+
+@contextmanager
+def mesh_in(nodes: int) -> Iterator[LabMesh]:
+    """Make a lab with a Redis, and no worker yet."""
+    with Lab(nodes, redis=True) as lab:
+        mesh = LabMesh(lab)
+        try:
+            yield mesh
+        finally:
+            mesh.close()
+
+
+def container_on(mesh: LabMesh, image: Image, node: Node, name: str, **more: object) -> Container:
+    """Start a worker in a container on a node."""
+    container = Container(
+        image=image,
+        node=node,
+        folder=mesh.lab.directory,
+        name=name,
+        variables=mesh.env,
+        **more,  # type: ignore[arg-type] # `rights`, or nothing
+    )
+    container.start()
+    return container
+
+
+@pytest.fixture(scope="module")
+def pair(lab_image: Image) -> Iterator[tuple[LabMesh, Container]]:
+    """A container `cam-1`, named by its host name alone, and an ordinary node `n1`."""
+    with mesh_in(2) as mesh:
+        container = container_on(mesh, lab_image, mesh.lab.nodes[0], "cam-1")
+        mesh.start(mesh.lab.nodes[1])
+        try:
+            mesh.wait_until_alive("cam-1", "n1")
+        except AssertionError:
+            pytest.fail(container.log.read_text())
+        yield mesh, container
+
+
+def commands_of(node: Node, program: str) -> list[int]:
+    """Give the processes of a node whose command line has a word that ends so."""
+    found = []
+    for pid in namespaces.pids_inside([node.namespace]):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if any(word.endswith(program.encode()) for word in words):
+            found.append(pid)
+    return found
+
+
+def parent_and_state(pid: int) -> tuple[int, str]:
+    """Give a process's parent and its state, as proc(5) has them."""
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return int(parent), state
+
+
+def zombies_below(node: Node) -> list[int]:
+    """Give the ended processes that a live process of the node has not waited for."""
+    alive = set(namespaces.pids_inside([node.namespace]))
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parent, state = parent_and_state(int(entry.name))
+            if state == "Z" and parent in alive:
+                found.append(int(entry.name))
+    return found
+
+
+def test_container_and_an_ordinary_node_measure_each_other(
+    pair: tuple[LabMesh, Container],
+) -> None:
+    mesh, _ = pair
+    probes = ["--probe", "ping", "--probe", "throughput"]
+    said = mesh.cli(
+        mesh.lab.nodes[1], "run", "--json", "--count", "5", "--duration", "1", *probes
+    )
+    assert said.code == 0, said.err
+    rows = [line for line in said.lines if "source" in line]
+    assert {(r["source"], r["target"], r["probe"], r["outcome"]) for r in rows} == {
+        (source, target, probe, "ok")
+        for source, target in (("cam-1", "n1"), ("n1", "cam-1"))
+        for probe in ("ping", "throughput")
+    }
+    assert all(r["throughput_mbps"] > 1 for r in rows if r["probe"] == "throughput")
+
+
+def test_killed_job_leaves_nothing_behind_in_the_container(
+    pair: tuple[LabMesh, Container],
+) -> None:
+    mesh, container = pair
+    node = container.node
+    mesh.detach(mesh.lab.nodes[1], "--nodes", "cam-1,n1", "--probe", "throughput", "--duration", "3")
+    wait_until(lambda: bool(commands_of(node, "iperf3")), "iperf3 runs in the container")
+    for horse in {parent_and_state(pid)[0] for pid in commands_of(node, "iperf3")}:
+        os.kill(horse, signal.SIGKILL)
+    wait_until(lambda: not commands_of(node, "iperf3"), "iperf3 has ended", REAPED_S)
+    wait_until(lambda: not zombies_below(node), "what has ended is reaped", REAPED_S)
+
+
+def test_health_check_tells_a_working_node_from_one_that_hangs_or_never_was(
+    pair: tuple[LabMesh, Container],
+) -> None:
+    mesh, container = pair
+    wait_until(lambda: container.health().returncode == 0, "it is healthy")
+    never = container.run("env", "PTZMESH_WORKER_NAME=cam-0", "ptzmesh", "doctor", "--quick")
+    assert never.returncode != 0
+    assert "cam-0" in never.stdout
+    (supervisor,) = children_of(container.pid)
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        wait_until(lambda: container.health().returncode != 0, "it is unhealthy", SILENT_S, 1.0)
+        assert "cam-1" not in mesh.alive()
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    wait_until(lambda: container.health().returncode == 0, "it is healthy again", SILENT_S, 1.0)
+
+
+def test_container_that_is_stopped_ends_in_time_and_leaves_the_mesh(
+    lab_image: Image,
+) -> None:
+    with mesh_in(2) as mesh:
+        container = container_on(mesh, lab_image, mesh.lab.nodes[0], "cam-9")
+        mesh.start(mesh.lab.nodes[1])
+        mesh.wait_until_alive("cam-9", "n1")
+        mesh.wait_until_begun(mesh.detach(mesh.lab.nodes[1], "--count", "300"), "cam-9")
+        os.kill(container.pid, signal.SIGTERM)
+        asked = time.monotonic()
+        assert container.process is not None
+        assert container.process.wait(STOP_S) == 0, container.log.read_text()
+        assert time.monotonic() - asked < STOP_S
+        assert "cam-9" not in mesh.alive(), "it said that it ends, so nobody waits for its heartbeat"
+        assert list(namespaces.pids_inside([container.node.namespace])) == []
+
+
+def test_what_a_container_is_granted_decides_on_its_icmp_socket(lab_image: Image) -> None:
+    with mesh_in(len(GRANTS)) as mesh:
+        for node, (name, (rights, group_range, _)) in zip(
+            mesh.lab.nodes, GRANTS.items(), strict=True
+        ):
+            node.run(["sysctl", "-w", f"net.ipv4.ping_group_range={group_range}"])
+            container_on(mesh, lab_image, node, name, rights=rights)
+        mesh.wait_until_alive(*GRANTS)
+        found = {node.name: node.icmp for node in read_nodes(mesh.connection)}
+        assert found == {name: kind for name, (_, _, kind) in GRANTS.items()}

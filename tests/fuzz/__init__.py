@@ -1,0 +1,1 @@
+"""Fuzzing of every door by which bytes of others come in."""

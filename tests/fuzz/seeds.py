@@ -1,0 +1,142 @@
+"""What a fuzzer starts from: for each door, what it is meant for."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from samples import fields_of, measurement
+
+from coordinator.csvfile import HEADER
+from fuzz.targets import TARGETS, of_hash
+from worker import outbox, wire
+from worker.outbox import Letter
+from worker.plan import Plan, PlannedNode
+
+DATA = Path(__file__).parent.parent / "data"
+
+PLAN = Plan(
+    nodes=(
+        PlannedNode(name="a", address="10.0.0.1"),
+        PlannedNode(name="b", address="fd77::2", accepts=False),
+        PlannedNode(name="c", address="edge-7.lan"),
+    ),
+    sources=(0, 1),
+    targets=(0, 1, 2),
+    probes=("ping", "tcp", "redis", "throughput", "udp"),
+)
+READY: dict[str, Any] = {"port": 5201, "version": "3.12", "outcome": "ok", "error": ""}
+RTTS = {"b": 11.5, "c": 0.25}
+JOBS = (
+    ["ptzmesh.sweep", None, [], {"run": "20260102T030405000-abcd", "phase": 0, "performer": 1}],
+    ["ptzmesh.serve", None, [], {"run": "r", "token": "t.0", "number": 0, "idle_rtt_ms": 1.5}],
+)
+NODE = {
+    b"address": b"10.0.0.1",
+    b"labels": b'{"site": "roof"}',
+    b"version": b"0.1.0",
+    b"wire": b"1",
+    b"icmp": b"raw",
+    b"iperf3": b"3.12",
+    b"accepts": b"1",
+    b"links": b'{"cell-7": 1}',
+    b"ports": b"5201-5216",
+    b"bytes_per_day": b"1000000",
+    b"outbox": b"0",
+    b"redis_commands_per_s": b"1.5",
+    b"clock_offset_ms": b"-0.123",
+    b"stopped": b"",
+}
+OPERATION = ["acquire", 3, "a", 1767323045.5, "ok"]
+HOLDER = {"node": "a", "pid": 7, "expire_s": 60}
+TOML = b'redis = "redis://h"\n[worker]\nname = "a"\n[run]\ncount = 3\n'
+YAML = b"redis:\n  host: h\n  port: 6379\n  password: 'p w'\nother: 1\n"
+CELLS = b"2026-01-02T03:04:05.678Z,10.0.0.1" + b"," * (HEADER.count(b",") - 2) + b",17-3\n"
+
+
+def _job(payload: object, compressed: bool) -> bytes:
+    data = bytes(msgpack.packb(payload))
+    return of_hash({
+        b"data": zlib.compress(data) if compressed else data,
+        b"origin": b"ptzmesh:node:a",
+        b"timeout": b"60",
+        b"status": b"queued",
+        b"created_at": b"2026-01-02T03:04:05.000000Z",
+        b"enqueued_at": b"2026-01-02T03:04:05.000000Z",
+        b"description": b"ptzmesh.sweep",
+        b"result_ttl": b"0",
+        b"failure_ttl": b"86400",
+        b"success_callback_name": b"",
+    })  # fmt: skip
+
+
+def _stream(number: int) -> bytes:
+    fields = fields_of(number)
+    return of_hash({
+        k.encode(): v if isinstance(v, bytes) else str(v).encode() for k, v in fields.items()
+    })  # fmt: skip
+
+
+def _as_json(packed: bytes) -> bytes:
+    return json.dumps(msgpack.unpackb(packed)).encode()
+
+
+def _icmp() -> list[bytes]:
+    error = bytes.fromhex("71000000020301000000000000000000") + bytes.fromhex("020000000a000001")
+    from worker.probes.icmp_packet import NONCE_BYTES, EchoCodec
+
+    echoes = []
+    for family, kind in ((2, 0), (10, 129)):
+        codec = EchoCodec(
+            family, identifier=7, nonce=b"n" * NONCE_BYTES, targets=3, size_bytes=56
+        )
+        request = codec.request(5)
+        echoes += [request, bytes([kind]) + request[1:]]
+    return [*echoes, bytes([0x45]) + bytes(19) + echoes[1], error]
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Give the seeds of every door."""
+    letters = [Letter(n, measurement(n)) for n in (1, 3)]
+    frames = [outbox._frame(letter) for letter in letters]
+    bodies = [frame[outbox.HEADER_BYTES :] for frame in frames]
+    ready = bytes(msgpack.packb(READY))
+    found = {
+        "job_record": [_job(payload, packed) for payload in JOBS for packed in (True, False)],
+        "payload": [bytes(msgpack.packb(job)) for job in JOBS],
+        "plan": [PLAN.packed()],
+        "plan_json": [_as_json(PLAN.packed())],
+        "measurement": [_stream(1), _stream(3)],
+        "outbox_frames": [*frames, b"".join(frames)],
+        "outbox_body": bodies,
+        "outbox_json": [json.dumps([1, {"v": "1", "run": "r", "error": ""}]).encode()],
+        "node_record": [of_hash(NODE)],
+        "node_links": [b'{"cell-7": 1, "hub": 2}', b"1000000"],
+        "idle_rtts": [bytes(msgpack.packb(RTTS)), b"1.5"],
+        "idle_rtts_json": [json.dumps(RTTS).encode()],
+        "limits": [of_hash({b"a": b"1000000", b"b": b"268435456", b"c": b"1", b"d": b"2"})],
+        "ready_reply": [ready],
+        "ready_reply_json": [_as_json(ready)],
+        "iperf3_report": [path.read_bytes() for path in sorted(DATA.glob("iperf3-*"))],
+        "icmp": _icmp(),
+        "locker_values": [bytes(msgpack.packb(value)) for value in (OPERATION, HOLDER)],
+        "locker_values_json": [json.dumps(value).encode() for value in (OPERATION, HOLDER)],
+        "settings_file": [TOML],
+        "ptzjepa_file": [YAML],
+        "csv_file": [HEADER, HEADER[:9], HEADER + CELLS, HEADER + CELLS + CELLS[:30]],
+        "bad_file": [b'{"stream_id": "1-0", "why": "x", "fields": {}}\n{"stre'],
+        "texts": [
+            t.encode()
+            for t in (
+                "cam-7", "10.0.0.1", "::ffff:127.0.0.1", "fe80::1%eth0", "0x7f000001", "127.1",
+                "localhost", "224.0.0.1", "22:30-05:00", "5201-5216", "cell-7=1",
+            )
+        ],
+        "refusal": [b"job", b"\x1b[31mred\n"],
+    }
+    assert found.keys() == TARGETS.keys()
+    assert max(map(len, found["job_record"])) < wire.MAX_PAYLOAD_BYTES
+    return found

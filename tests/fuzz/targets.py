@@ -1,0 +1,354 @@
+"""
+The doors, each as a function of bytes that raises only when the door does not keep its promise.
+
+A door refuses in the one way that its docstring names; whatever else comes out of it ends a process
+of ours. The same functions serve hypothesis (`tests/unit/test_fuzz_doors.py`) and atheris (`run`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from coordinator import badfile, csvfile, nodes
+from coordinator.cli.options import read_config
+from worker import limits, names, outbox, plan, policy, rows, transfers, wire
+from worker.allowlist import Refused, allow_listed
+from worker.errors import ConfigError, WireError
+from worker.measurement import Measurement, csv_row
+from worker.monitor import locker_view, ptzjepa_config
+from worker.outbox import Letter
+from worker.probes import icmp_packet
+from worker.probes.iperf3_json import parse_report
+from worker.refused import entry_of
+from worker.text import one_line
+
+Target = Callable[[bytes], None]
+
+#: What parts the names and values of a hash in a fuzzer's input.
+BETWEEN = b"\n--\n"
+#: Smallest input that a fuzzer need not go beyond; every door has a bound of its own.
+MAX_INPUT_BYTES = 64 * 1024
+
+
+def as_hash(data: bytes) -> dict[bytes, bytes]:
+    """Read an input as a Redis hash: name, value, name, value, …"""
+    parts = data.split(BETWEEN)
+    return dict(zip(parts[::2], parts[1::2], strict=False))
+
+
+def of_hash(fields: dict[bytes, bytes]) -> bytes:
+    """Give the input that `as_hash` reads so."""
+    return BETWEEN.join(part for pair in fields.items() for part in pair)
+
+
+def _sweep(run: str, phase: int, performer: int) -> None: ...
+
+
+def _serve(run: str, token: str, number: int, idle_rtt_ms: float | None) -> None: ...
+
+
+JOB_CLASS = allow_listed({"ptzmesh.sweep": _sweep, "ptzmesh.serve": _serve})
+
+
+def job_record(data: bytes) -> None:
+    """A job's record is refused, or it is one of ours with just our arguments."""
+    job = JOB_CLASS("fuzz", connection=wire.connect("redis://h"), serializer=wire.MsgpackSerializer)
+    try:
+        job.restore(as_hash(data))
+    except Refused:
+        return
+    assert job.func in (_sweep, _serve)
+    assert not job.args
+    assert set(job.kwargs) in (
+        {"run", "phase", "performer"},
+        {"run", "token", "number", "idle_rtt_ms"},
+    )
+    assert job.timeout is not None
+    assert 0 < job.timeout <= wire.MAX_JOB_S
+    assert job.success_callback is job.failure_callback is job.stopped_callback is None
+    assert not job.webhooks
+    assert not job._dependency_ids
+    assert not job.retries_left
+    assert not job.repeats_left
+
+
+def payload(data: bytes) -> None:
+    """A payload is a plain value, or refused."""
+    with suppress(WireError):
+        wire.MsgpackSerializer.loads(data)
+
+
+def plan_of(data: bytes) -> None:
+    """A plan is refused, or whole: its pairs have bits of their own, and its cost is known."""
+    try:
+        found = plan.unpack_plan(data)
+    except WireError:
+        return
+    if len(found.nodes) > 20:
+        return
+    for node in found.nodes:
+        names.valid_name(node.name)
+        names.valid_address(node.address)
+    for probe in found.probes:
+        pairs = list(found.pairs(probe))
+        assert len({found.bit(*pair) for pair in pairs}) == len(pairs) == found.count(probe)
+        assert found.phase_seconds(probe) >= 0
+        performed = [p for one in found.performers(probe) for p in found.pairs_of(probe, one)]
+        assert sorted(performed) == sorted(pairs)
+    found.bytes_per_node()
+    assert plan.unpack_plan(found.packed()) == found
+
+
+def measurement(data: bytes) -> None:
+    """An entry of the stream is refused, or a row of one line; both readers agree."""
+    fields = as_hash(data)
+    try:
+        row = csv_row(fields, b"1-0")
+    except WireError:
+        assert not _is_read(fields), "the readers disagree"
+        return
+    found = Measurement.from_fields(fields)
+    assert found.to_row("1-0") == row
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    assert text.getvalue().count("\n") == 1
+    json.dumps(found.to_json("1-0"), allow_nan=False)
+
+
+def _is_read(fields: dict[bytes, bytes]) -> bool:
+    try:
+        Measurement.from_fields(fields)
+    except WireError:
+        return False
+    return True
+
+
+def outbox_frames(data: bytes) -> None:
+    """A damaged outbox gives the letters that are whole, and each can be kept again."""
+    with suppress(WireError):
+        for letter in outbox._frames(data):
+            assert isinstance(letter, Letter)
+            assert outbox._frame(letter)
+
+
+def outbox_body(data: bytes) -> None:
+    """A frame whose checksum is right may still hold anything."""
+    head = outbox.MARK + len(data).to_bytes(4, "big") + zlib.crc32(data).to_bytes(4, "big")
+    outbox_frames(head + data)
+
+
+def node_record(data: bytes) -> None:
+    """A node's record is read, whatever of it makes no sense, and shown as JSON."""
+    found = nodes._node("a", as_hash(data), 1.0)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def node_links(data: bytes) -> None:
+    """A node's shared links and budget are refused, or what the lease's script can work with."""
+    with suppress(WireError):
+        assert all(0 <= n < 2**53 for n in transfers._links("a", data).values())
+    with suppress(WireError):
+        budget = transfers._budget("a", data)
+        assert budget is None or 0 <= budget < 2**53
+
+
+def idle_rtts(data: bytes) -> None:
+    """Idle round-trip times are refused, or milliseconds."""
+    with suppress(WireError):
+        assert all(0 <= ms < 60_000 for ms in transfers.unpack_rtts(data).values())
+    rows.number_of("clock_offset_ms", data)
+
+
+def limit_values(data: bytes) -> None:
+    """A limit is refused, or a number that Redis' scripts can work with."""
+    with suppress(WireError):
+        found = limits.unpack_limits(list(as_hash(data).values())[: len(limits.DEFAULTS)])
+        assert all(0 <= value < 2**53 for value in found.values())
+
+
+def ready_reply(data: bytes) -> None:
+    """A responder's word is an answer, whatever it is; a port is one."""
+    answer = transfers.unpack_answer(data)
+    assert answer.outcome.value != "ok" or 1 <= answer.port <= 65535
+
+
+def iperf3_report(data: bytes) -> None:
+    """What iperf3 prints is a report, whatever it is, under every option; no number is absurd."""
+    for udp, reverse, bidir in ((False, False, False), (True, True, False), (True, False, True)):
+        found = parse_report(data, data[:200], udp=udp, reverse=reverse, bidir=bidir)
+        assert found.error == one_line(found.error)
+        for flow in (found.outbound, found.inbound):
+            if flow is not None and flow.throughput_mbps is not None:
+                assert 0 <= flow.throughput_mbps < 1e12
+
+
+def icmp(data: bytes) -> None:
+    """A packet is one of our echoes' replies, an error that quotes one, or nothing."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        codec = icmp_packet.EchoCodec(
+            family, identifier=7, nonce=b"n" * icmp_packet.NONCE_BYTES, targets=3, size_bytes=56
+        )
+        reply = codec.reply(data, icmp_packet.ipv4_payload_start(data))
+        assert reply is None or reply.serial >= 0
+        codec.reply(data, 0)
+        quoted = codec.quoted(data, 1000)
+        assert quoted is None or 0 <= quoted <= 1000
+    error = icmp_packet.parse_extended_error(data)
+    assert error is None or str(error).isprintable()
+
+
+def locker_values(data: bytes) -> None:
+    """What programs noted of lockers is shown in printable text, or left out."""
+    facts = locker_view._unpacked(data)
+    for elapsed_s in (0.0, 1.5):
+        operation = locker_view._operation(facts, elapsed_s)
+        assert operation is None or all(str(v).isprintable() for v in vars(operation).values())
+    if isinstance(facts, dict):
+        held = vars(locker_view._locker(1, "x", 1.0, facts))
+        assert all(str(value).isprintable() for value in held.values())
+        json.dumps(held, allow_nan=False)
+
+
+def settings_file(data: bytes) -> None:
+    """A settings file is refused in one line, or a table a command."""
+    with _file(data, "ptzmesh.toml") as path, suppress(ConfigError):
+        read_config(str(path), {"worker": lambda: {"name": "name"}, "run": lambda: {"csv": "csv_path"}})
+
+
+def ptzjepa_file(data: bytes) -> None:
+    """PTZJEPA's own file is refused in one line, or names a Redis."""
+    with _file(data, "config.yaml") as path, suppress(ConfigError):
+        ptzjepa_config.redis_url_from(path)
+
+
+def csv_file(data: bytes) -> None:
+    """A collector's file is refused and left as it is, or goes on after its last row."""
+    with _file(data, "x.csv") as path:
+        with suppress(ConfigError):
+            for row in csvfile.rows_of(path, ","):
+                assert len(row) == len(csvfile.CSV_COLUMNS)
+        try:
+            with csvfile.CsvFile(path) as opened:
+                assert path.read_bytes().endswith(b"\n")
+                with suppress(ConfigError):
+                    list(opened.identities())
+        except ConfigError:
+            assert path.read_bytes() == data
+
+
+def bad_file(data: bytes) -> None:
+    """Entries that are set aside go to the end of whatever is there, once."""
+    with _file(data, "x.csv.bad") as path:
+        entry: Any = ((b"1-0", {b"\xff": b"\xfe"}), WireError("no"))
+        there = b'{"stream_id": "1-0"' in data
+        for _ in range(2):
+            badfile.BadFile(path.with_suffix("")).append([entry])
+        if not there:
+            assert path.read_bytes().count(b'{"stream_id": "1-0"') == 1
+
+
+def texts(data: bytes) -> None:
+    """Names, addresses, hours, ports, links: each passes as it is, or is refused in one line."""
+    text = data.decode("utf-8", "replace")
+    doors: list[Callable[[str], object]] = [
+        names.valid_name,
+        names.valid_address,
+        policy.parse_hours,
+        policy.parse_ports,
+        lambda t: policy.parse_links([t]),
+        lambda t: policy.parse_sources([t]),
+    ]
+    for door in doors:
+        said = ""
+        try:
+            door(text)
+        except ConfigError as exc:
+            said = str(exc)
+        assert said.isprintable()
+    with suppress(ConfigError):
+        passed = names.valid_address(text)
+        assert passed.isascii()
+        assert passed.isprintable()
+        assert not passed.startswith("-")
+        ip = names.plain_ip(passed)
+        if ip is None:
+            with suppress(OSError):
+                socket.inet_aton(passed)
+                raise AssertionError(f"{passed} is an address in disguise")
+
+
+def refusal(data: bytes) -> None:
+    """A note is one bounded line, whatever is noted."""
+    text = data.decode("utf-8", "replace")
+    noted = entry_of("a", text, text, left_out=len(data))
+    assert len(json.dumps(noted)) < 8000
+    assert all(value.isprintable() for value in noted.values())
+
+
+class _file:  # noqa: N801 - reads as a function
+    """A file with these bytes, for as long as the block."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data, self.name = data, name
+
+    def __enter__(self) -> Path:
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / self.name
+        path.write_bytes(self.data)
+        return path
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+
+def packed_json(data: bytes) -> bytes:
+    """Turn JSON into msgpack, so that a text fuzzer reaches behind the codec; else as it is."""
+    try:
+        return bytes(msgpack.packb(json.loads(data)))
+    except (ValueError, RecursionError, OverflowError):
+        return data
+
+
+def behind_msgpack(door: Target) -> Target:
+    """Give a door that takes JSON for what it reads as msgpack."""
+    return lambda data: door(packed_json(data))
+
+
+TARGETS: dict[str, Target] = {
+    "job_record": job_record,
+    "payload": payload,
+    "plan": plan_of,
+    "plan_json": behind_msgpack(plan_of),
+    "measurement": measurement,
+    "outbox_frames": outbox_frames,
+    "outbox_body": outbox_body,
+    "outbox_json": behind_msgpack(outbox_body),
+    "node_record": node_record,
+    "node_links": node_links,
+    "idle_rtts": idle_rtts,
+    "idle_rtts_json": behind_msgpack(idle_rtts),
+    "limits": limit_values,
+    "ready_reply": ready_reply,
+    "ready_reply_json": behind_msgpack(ready_reply),
+    "iperf3_report": iperf3_report,
+    "icmp": icmp,
+    "locker_values": locker_values,
+    "locker_values_json": behind_msgpack(locker_values),
+    "settings_file": settings_file,
+    "ptzjepa_file": ptzjepa_file,
+    "csv_file": csv_file,
+    "bad_file": bad_file,
+    "texts": texts,
+    "refusal": refusal,
+}

@@ -1,0 +1,37 @@
+"""The coverage-guided fuzzer runs, and in a few seconds finds nothing; `make fuzz` takes longer."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent.parent / "fuzz" / "run.py"
+#: Whole seconds for each door; together 20.
+SECONDS = 5
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None,
+    reason="atheris is not installed: pip install 'ptzmesh[fuzz]' (Linux x86-64, Python 3.11-3.13)",
+)
+
+
+@pytest.mark.parametrize("door", ["job_record", "plan_json", "measurement", "iperf3_report"])
+def test_fuzzer_runs_and_finds_nothing_in_seconds(door: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN), door, f"-max_total_time={SECONDS}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    executed = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+    assert executed is not None
+    assert int(executed[1]) > 100
+    assert not list(tmp_path.glob("crash-*"))

@@ -1,0 +1,95 @@
+"""`ptzmesh doctor --between`: what a firewall between two nodes lets through, and what mends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.mesh import LabMesh, Said, mesh_of
+from lab.node import Node
+
+pytestmark = pytest.mark.lab
+
+PORTS = "5201-5216"
+DROP = """table inet firewall {{
+  chain in {{
+    type filter hook input priority 0
+    {}
+  }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[LabMesh]:
+    with mesh_of(3) as mesh:
+        yield mesh
+
+
+@contextmanager
+def firewall(node: Node, rule: str) -> Iterator[None]:
+    """Have a node's own firewall follow a rule until the block ends."""
+    node.run(["nft", "-f", "-"], stdin=DROP.format(rule))
+    try:
+        yield
+    finally:
+        node.run(["nft", "delete", "table", "inet", "firewall"])
+
+
+def between(mesh: LabMesh) -> tuple[Said, dict[str, str], dict[str, str]]:
+    """Ask from a third node; give what it said, and each check's status and mend."""
+    said = mesh.cli(mesh.lab.nodes[2], "doctor", "--between", "n0", "n1", "--json")
+    status = {line["check"]: line["status"] for line in said.lines}
+    return said, status, {line["check"]: line["mend"] for line in said.lines}
+
+
+def failed(status: dict[str, str]) -> set[str]:
+    return {name for name, one in status.items() if one != "ok"}
+
+
+def test_nodes_that_reach_each_other_have_six_checks_that_are_fine(three: LabMesh) -> None:
+    said, status, _ = between(three)
+    assert said.code == 0, said.err
+    assert status == {
+        f"{what} {way}": "ok"
+        for what in ("ping", "tcp", "iperf3")
+        for way in ("n0 -> n1", "n1 -> n0")
+    }
+
+
+def test_a_dropped_range_of_ports_fails_one_way_with_the_rule_that_opens_it(
+    three: LabMesh,
+) -> None:
+    node = three.lab.nodes[1]
+    begun = time.monotonic()
+    with firewall(node, f"tcp dport {PORTS} drop"):
+        said, status, mend = between(three)
+    assert said.code == 4
+    assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
+    rule = "on n1: sudo ufw allow proto tcp from 10.77.0.1 to any port 5201:5216"
+    assert mend["tcp n0 -> n1"] == mend["iperf3 n0 -> n1"] == rule
+    assert time.monotonic() - begun < 20
+
+
+def test_a_range_that_is_half_open_is_found(three: LabMesh) -> None:
+    with firewall(three.lab.nodes[1], "tcp dport 5209-5216 drop"):
+        _, status, _ = between(three)
+    assert failed(status) == {"tcp n0 -> n1"}
+
+
+def test_a_range_that_is_rejected_fails_by_iperf3(three: LabMesh) -> None:
+    rule = f"tcp dport {PORTS} reject with tcp reset"
+    with firewall(three.lab.nodes[1], rule):
+        _, status, _ = between(three)
+    # A refused handshake is what a closed port answers, too: only the test tells.
+    assert failed(status) == {"iperf3 n0 -> n1"}
+
+
+def test_dropped_echoes_fail_and_the_rest_is_tried(three: LabMesh) -> None:
+    with firewall(three.lab.nodes[0], "icmp type echo-request drop"):
+        _, status, mend = between(three)
+    assert failed(status) == {"ping n1 -> n0"}
+    assert "on n0" in mend["ping n1 -> n0"]

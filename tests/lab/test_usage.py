@@ -1,0 +1,109 @@
+"""
+What a node says that it sends to Redis, held against what the server saw come from its address.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.nodes import read_nodes
+from lab.mesh import LabMesh, mesh_of, wait_until
+from worker import keyspace
+
+pytestmark = pytest.mark.lab
+
+
+class Watch:
+    """All that MONITOR shows: of each command its time, and the address it came from."""
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.Redis.from_url(url, socket_timeout=None)
+        self.lines: list[tuple[float, str, str]] = []
+        self.begun = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+        assert self.begun.wait(5)
+
+    def _listen(self) -> None:
+        with suppress(redis.ConnectionError), self.client.monitor() as monitor:
+            self.begun.set()
+            for line in monitor.listen():
+                self.lines.append((line["time"], line["client_address"], line["command"]))
+
+    def beats(self, name: str) -> list[int]:
+        """Give the places of a node's heartbeats; of what a script does it says so."""
+        record = f" {keyspace.node_key(name)} "
+        return [
+            place
+            for place, (_, address, command) in enumerate(list(self.lines))
+            if address != "lua" and command.startswith("EVALSHA") and record in command
+        ]
+
+    def next_beat(self, name: str) -> int:
+        """Wait for a heartbeat, and give its place."""
+        have = len(self.beats(name))
+        wait_until(lambda: len(self.beats(name)) > have, f"{name} is heard", every_s=0.01)
+        return self.beats(name)[-1]
+
+    def commands(self, address: str, first: int = 0, last: int | None = None) -> list[str]:
+        """Give the commands that came from an address between two lines."""
+        return [one[2] for one in self.lines[first:last] if one[1] == address]
+
+    def rate(self, address: str, first: int, last: int, unseen: int) -> float:
+        """Give the commands a second from there; `unseen` are added for each new connection."""
+        commands = self.commands(address, first, last)
+        opened = sum(one.startswith("HELLO") for one in commands)
+        return (len(commands) + unseen * opened) / (self.lines[last][0] - self.lines[first][0])
+
+
+#: One connection, one command; what that makes.
+ONE_PING = """
+import sys
+from worker import usage, wire
+wire.connect(sys.argv[1]).ping()
+print(usage.commands_sent())
+"""
+
+
+def unseen_of_a_handshake(mesh: LabMesh, watch: Watch) -> int:
+    """Give how much of a handshake this server does not know, and so does not show."""
+    node = mesh.lab.redis_node
+    sent = int(node.run([sys.executable, "-c", ONE_PING, mesh.lab.redis_url]).stdout)
+    wait_until(lambda: "PING" in watch.commands(node.address), "the command is seen")
+    return sent - len(watch.commands(node.address))
+
+
+def said(mesh: LabMesh, name: str) -> Any:
+    return next(one.redis_commands_per_s for one in read_nodes(mesh.connection) if one.name == name)
+
+
+def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> None:
+    """
+    Over one heartbeat idle, and one in which all kinds of its processes send.
+
+    The run is triggered on n2, whose commands come from another address.
+    """
+    with mesh_of(3) as mesh:
+        watch = Watch(mesh.lab.redis.socket_url)  # it ends with the server
+        unseen = unseen_of_a_handshake(mesh, watch)
+        node, probes = mesh.lab.nodes[0], ("ping", "tcp", "redis", "throughput")
+        watch.next_beat("n0")  # which opens its connection
+        first = watch.next_beat("n0")
+        second = watch.next_beat("n0")
+        idle = said(mesh, "n0")
+        what = [word for probe in probes for word in ("--probe", probe)]
+        mesh.detach(
+            mesh.lab.nodes[2], "--nodes", "n0,n1", "--interval", "0.05", "--duration", "1",
+            "--bitrate", "5", *what,
+        )  # fmt: skip
+        third = watch.next_beat("n0")
+        running = said(mesh, "n0")
+        assert math.isclose(idle, watch.rate(node.address, first, second, unseen), rel_tol=0.02)
+        assert math.isclose(running, watch.rate(node.address, second, third, unseen), rel_tol=0.02)
+        assert running > 5 * idle

@@ -1,0 +1,123 @@
+"""What fuzzing has found, one example each: docs/fuzzing.md has the list."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from coordinator import nodes
+from coordinator.cli.options import read_config
+from coordinator.csvfile import CSV_COLUMNS, HEADER, CsvFile
+from worker import limits, outbox, rows, transfers
+from worker.errors import ConfigError, WireError
+from worker.measurement import Outcome
+from worker.monitor import locker_view
+from worker.names import valid_address
+
+
+@pytest.mark.parametrize("body", [0, [1], [1, 2], [-1, {}], ["1", {}], [1, {1: "x"}], [1, {"v": 1}]])
+def test_outbox_frame_that_holds_no_letter_is_given_up(body: Any) -> None:
+    packed = bytes(msgpack.packb(body))
+    size, crc = len(packed).to_bytes(4, "big"), zlib.crc32(packed).to_bytes(4, "big")
+    assert list(outbox._frames(outbox.MARK + size + crc + packed)) == []
+
+
+@pytest.mark.parametrize("started", [math.nan, math.inf, 1e300, -1e18, 7.3e15])
+def test_operation_on_a_locker_at_no_time_of_this_world_is_left_out(started: float) -> None:
+    assert locker_view._operation(["acquire", 1, "a", started, "ok"], 1.0) is None
+
+
+def test_texts_that_others_noted_of_lockers_are_printable() -> None:
+    found = locker_view._operation(["\x1b[31m", 1, "a\nb", 1767323045.5, "ok"], 1.0)
+    assert found is not None
+    assert (found.operation + found.node).isprintable()
+    held = locker_view._locker(1, "x", 1.0, {"node": ["a"], "pid": "7", "expire_s": "soon"})
+    assert (held.node, held.pid, held.held_s) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "field", ["outbox", "bytes_per_day", "ports", "wire", "redis_commands_per_s", "clock_offset_ms"]
+)
+@pytest.mark.parametrize("value", ["x", "²", "-", "9" * 5000, "nan", "1e999", "", "\xff-\xff"])
+def test_number_of_a_node_that_is_none_is_absent(field: str, value: str) -> None:
+    record = {b"address": b"10.0.0.1", field.encode(): value.encode("latin-1", "replace")}
+    found = nodes._node("a", record, 1.0)
+    assert getattr(found, {"outbox": "outbox_bytes"}.get(field, field)) in (None, 0)
+
+
+def test_labels_nested_without_end_are_none() -> None:
+    record = {b"address": b"10.0.0.1", b"labels": b"[" * 100_000}
+    assert nodes._node("a", record, 1.0).labels == {}
+
+
+@pytest.mark.parametrize("port", [math.inf, math.nan, 1.5, "80", None, True, -1, 2**70 // 2**10])
+def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
+    word = {"port": port, "version": "3.12", "outcome": "ok", "error": ""}
+    assert transfers.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
+
+
+@pytest.mark.parametrize("raw", [[], {"b": "1"}, {"b": math.nan}, {"b": -1}, {1: 1.0}, {"b": 1e9}])
+def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:
+    with pytest.raises(WireError):
+        transfers.unpack_rtts(msgpack.packb(raw))
+
+
+@pytest.mark.parametrize("links", [b"[]", b"x", b"[" * 100_000, b'{"-x": 1}', b'{"a": 1e400}'])
+def test_links_that_are_none_are_refused(links: bytes) -> None:
+    with pytest.raises(WireError, match="links of node b"):
+        transfers._links("b", links)
+
+
+@pytest.mark.parametrize("value", [b"x", b"-1", b"1.5", b"9" * 30, b"\xb2", b"1_0"])
+def test_limit_that_is_no_number_is_refused_with_the_next_step(value: bytes) -> None:
+    with pytest.raises(WireError, match="ptzmesh limits"):
+        limits.unpack_limits([value])
+
+
+@pytest.mark.parametrize("value", [b"x", b"nan", b"inf", b"", None, b"\xff"])
+def test_clock_offset_that_is_none_is_absent(value: bytes | None) -> None:
+    assert rows.number_of("clock_offset_ms", value) == {}
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 100_000, "\udcff"])
+def test_settings_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError):
+        read_config(str(path), {})
+
+
+ROW = b"2026-01-02T03:04:05.678Z,h" + b"," * (len(CSV_COLUMNS) - 2) + b"1-0\n"
+
+
+@pytest.mark.parametrize("middle", [b"\xaa\n", b"x\n", b'"' + b"x" * 200_000 + b"\n"])
+def test_csv_with_a_damaged_middle_is_refused_when_it_is_read(
+    tmp_path: Path, middle: bytes
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(HEADER + middle + ROW)
+    with CsvFile(path) as opened, pytest.raises(ConfigError, match="not a row"):
+        list(opened.identities())
+
+
+@pytest.mark.parametrize("last", [b"x,y\n", b"x" * 200_000 + b"\n"])
+def test_csv_that_is_none_of_ours_is_left_as_it_is_torn_line_and_all(
+    tmp_path: Path, last: bytes
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(HEADER + last + b"torn")
+    with pytest.raises(ConfigError):
+        CsvFile(path)
+    assert path.read_bytes() == HEADER + last + b"torn"
+
+
+@pytest.mark.parametrize("address", ["::ffff:fe8:1%0\x06:f", "ff02::1%\x1b[31m"])
+def test_address_that_is_refused_is_shown_in_printable_text(address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        valid_address(address)
+    assert str(caught.value).isprintable()

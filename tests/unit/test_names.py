@@ -1,0 +1,154 @@
+"""Names and addresses at the doors: what passes, what is refused, and what a name resolves to."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import targets
+from worker.errors import ConfigError, WireError
+from worker.names import not_of_one_machine, plain_ip, valid_address, valid_name
+from worker.plan import Plan, PlannedNode, unpack_plan
+
+ROUTABLE = "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "192.0.2.255", "::1", "fd77::1", "fe80::1%eth0", "fe80::1%br-0.7",
+        "hub", "cam-7.local", "cam-7.local.", "xn--bcher-kva.example", "7cams.example", "a" * 63,
+        ".".join(["a" * 49] * 5), "0xcafe.example", "localhost",
+    ],
+)  # fmt: skip
+def test_addresses_of_one_machine_pass(address: str) -> None:
+    assert valid_address(address) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        # no address and no name
+        "", " ", "a b", "-c", "-", "--help", "a..b", ".a", "a_b", "ü", "a\n", "a\x00b", "a/b",
+        "a:b", "$(id)", "http://h", "h:22", "a" * 64, ".".join(["a" * 49] * 6), "1:2", "[::1]",
+        "10.0.0.1/8", "@h", "*", "..", "a-.b", "-a.b", "\uff11.0.0.1", "a\u2028", "\x1b[31m",
+        # IPv4 in disguise: inet_aton(3) takes all of these
+        "0177.0.0.1", "010.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1",
+        "0x7f.0x1", "1.2.3.4.", "0X7F000001", "0x", "10.0.0.256", "1.2.3.4.5",
+        # IPv4 within IPv6
+        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::FFFF:0a00:0001", "::ffff:224.0.0.1",
+        # scopes
+        "fe80::1%", "fe80::1%eth0 -c", "fe80::1%" + "x" * 16, "fe80::1%a%b", "fd77::1%eth0",
+        "::1%lo", "fe80::1%../x", "10.0.0.1%eth0",
+        # many machines, or none
+        "224.0.0.1", "239.255.255.255", "ff02::1", "ff02::1%eth0",
+        "0.0.0.0", "::", "255.255.255.255",  # noqa: S104
+    ],
+)  # fmt: skip
+def test_other_addresses_are_refused_in_one_line(address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        valid_address(address)
+    assert str(caught.value).isprintable()
+
+
+@given(st.text(max_size=70) | st.from_regex(r"[0-9xXa-f.]{1,20}", fullmatch=True))
+def test_what_passes_is_short_printable_ascii_and_no_disguise(text: str) -> None:
+    try:
+        passed = valid_address(text)
+    except ConfigError:
+        return
+    assert passed.isascii()
+    assert passed.isprintable()
+    assert not passed.startswith("-")
+    if plain_ip(passed) is None:
+        with pytest.raises(OSError, match="illegal"):
+            socket.inet_aton(passed)
+
+
+@given(st.ip_addresses())
+def test_address_passes_if_and_only_if_it_is_one_machines(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    mapped = isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None
+    if mapped or not_of_one_machine(ip):
+        with pytest.raises(ConfigError):
+            valid_address(str(ip))
+    else:
+        assert valid_address(str(ip)) == str(ip)
+
+
+@given(st.text(max_size=70))
+def test_name_that_passes_can_be_a_key_and_a_file(text: str) -> None:
+    try:
+        passed = valid_name(text)
+    except ConfigError:
+        return
+    assert 0 < len(passed) <= 64
+    assert passed.isascii()
+    assert not set(passed) & set("/:*?%\\ \n")
+    assert passed not in (".", "..")
+    assert passed[0] != "-"
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("-x", "10.0.0.2"), ("b\n", "10.0.0.2"), ("b", "-c"), ("b", "224.0.0.1"), ("b", "0x7f.1")],
+)
+def test_plan_with_an_odd_name_or_address_is_refused(name: str, address: str) -> None:
+    nodes = (PlannedNode(name="a", address="10.0.0.1"), PlannedNode(name=name, address=address))
+    packed = Plan(nodes=nodes, sources=(0,), targets=(1,)).packed()
+    with pytest.raises(WireError):
+        unpack_plan(packed)
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.255.0.9", "loopback"),
+        ("::1", "loopback"),
+        ("localhost", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("224.0.0.5", "multicast"),
+        ("ff02::1%lo", "multicast"),
+        ("0.0.0.0", "unspecified"),  # noqa: S104
+        ("255.255.255.255", "broadcast"),
+    ],
+)
+def test_node_with_a_routable_address_refuses(target: str, word: str) -> None:
+    looked = targets.look_up([target, "198.51.100.1"], ROUTABLE)
+    assert word in str(looked[target].objection)
+    assert looked["198.51.100.1"].objection is None
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "::1", "localhost"])
+def test_node_on_loopback_may_measure_others_there(own: str) -> None:
+    assert targets.look_up(["127.0.0.2"], own)["127.0.0.2"].objection is None
+    assert targets.look_up(["224.0.0.1"], own)["224.0.0.1"].objection is not None
+
+
+def test_broadcast_address_of_a_subnet_here_is_known_by_the_kernel() -> None:
+    assert targets.is_subnet_broadcast("127.255.255.255")  # of the loopback interface
+    assert not targets.is_subnet_broadcast("127.0.0.1")
+    assert not targets.is_subnet_broadcast("198.51.100.255")  # nobody knows
+    assert not targets.is_subnet_broadcast("fd77::1")
+
+
+def test_probes_get_the_address_that_was_judged_and_not_the_name() -> None:
+    looked = targets.look_up(["localhost"], "127.0.0.1")["localhost"]
+    assert looked.literal in ("127.0.0.1", "::1")
+    assert looked.objection is None
+
+
+def test_name_that_does_not_resolve_is_left_to_the_probe_to_say_so() -> None:
+    looked = targets.look_up(["nosuch.invalid"], ROUTABLE)["nosuch.invalid"]
+    assert (looked.literal, looked.objection) == (None, None)
+
+
+def test_one_bad_address_of_a_name_is_enough() -> None:
+    assert targets._judge(["192.0.2.1", "127.0.0.1"], at_home=False).objection is not None
+    assert targets._judge(["192.0.2.1", "224.0.0.1"], at_home=True).objection is not None
