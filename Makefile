@@ -39,6 +39,7 @@ imports: install
 test: lint type imports
 	$(BIN)/pytest --numprocesses 3 --dist loadfile tests/unit tests/integration worker coordinator
 	$(BIN)/pytest tests/lab
+	$(BIN)/pytest tests/deploy
 	$(BIN)/pytest tests/chaos
 
 test-redis: install

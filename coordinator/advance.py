@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 #: How soon a phase with rows that still wait or run is looked at again.
 LOOK_AGAIN_S = 5.0
+#: Rows published by one advance before it says that it is still at work.
+RENEW_EVERY = 500
+#: Fields removed in one command, which holds every locker.
+FIELDS_AT_A_TIME = 100
 
 
 def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> None:
@@ -153,7 +157,12 @@ def _publish(
     letters = [
         Letter(run.plan.bit(*pair), row.finding(pair, outcome, error)) for pair in pairs
     ]
-    publish(connection, letters)
+    for start in range(0, len(letters), RENEW_EVERY):
+        publish(connection, letters[start : start + RENEW_EVERY])
+        if start + RENEW_EVERY < len(letters):
+            # The mesh's pace makes this long; others need not do the same meanwhile.
+            due = wire.redis_seconds(connection) + 2 * wire.HEARTBEAT_S
+            connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
 
 
 def _look_again(connection: redis.Redis, run: Run) -> None:
@@ -186,6 +195,10 @@ def _close(connection: redis.Redis, run: Run, status: str) -> None:
     pipeline.hset(keyspace.run_key(run.id), mapping={"status": status, "closed": repr(now)})
     pipeline.zrem(keyspace.RUNS_OPEN, run.id)
     pipeline.execute()
+    # Only a run's phases need these, and there is one for each pair.
+    rtts = [keyspace.rtt_field(source) for source in run.plan.sources]
+    for start in range(0, len(rtts), FIELDS_AT_A_TIME):
+        connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
     same = keyspace.same_plan_key(run.plan.digest)
     if cast("bytes | None", connection.get(same)) == run.id.encode():
         connection.delete(same)

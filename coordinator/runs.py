@@ -8,7 +8,9 @@ does what is due, so a run ends whoever dies. Times are Redis' own clock.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -16,10 +18,11 @@ from typing import Any, cast
 import redis
 
 from worker import keyspace, wire
-from worker.errors import ConfigError
+from worker.errors import ConfigError, WireError
 from worker.limits import REASONS, StreamFull, no_room, read_limits
 from worker.plan import PROBES, Plan, unpack_plan
 from worker.rows import Row, enqueue_rows
+from worker.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +211,7 @@ def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> 
 
     Raises:
         ConfigError: There is none of that id (or no longer).
+        WireError: What Redis has of it makes no sense.
     """
     # By name: the hash also has some fields a row, and the round-trip times of each.
     names = [name for name in RUN_FIELDS if plan is None or name != "plan"]
@@ -218,19 +222,41 @@ def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> 
             f"run ({run[:80]!r}) is not known: it has expired, or Redis lost its data; "
             "see: ptzmesh runs"
         )
-    plan = unpack_plan(raw["plan"]) if plan is None else plan
+    try:
+        return _run_from(run, raw, unpack_plan(raw["plan"]) if plan is None else plan)
+    except (KeyError, ValueError) as exc:
+        raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
+
+
+def _run_from(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
+    phase = int(raw["phase"])
+    if not 0 <= phase < len(plan.probes):
+        raise ValueError(f"phase {phase} is none of the plan's")
     return Run(
         id=run,
         plan=plan,
         status=raw["status"].decode(),
         cancelled="cancel" in raw,
-        phase=int(raw["phase"]),
-        created=float(raw["created"]),
-        closed=float(raw["closed"]) if "closed" in raw else None,
+        phase=phase,
+        created=finite(raw["created"]),
+        closed=finite(raw["closed"]) if "closed" in raw else None,
         done={probe: int(raw.get(f"done:{probe}", 0)) for probe in plan.probes},
         ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
-        by=raw.get("by", b"").decode(),
+        by=one_line(raw.get("by", b"").decode(errors="replace")),
     )
+
+
+def finite(raw: bytes) -> float:
+    """
+    Read a number that Redis keeps as text.
+
+    Raises:
+        ValueError: It is none, or not finite.
+    """
+    value = float(raw)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value
 
 
 def resolve_run(connection: redis.Redis, run: str) -> str:

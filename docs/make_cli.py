@@ -28,8 +28,8 @@ count = 20
 wait_for_reply = 2.0
 ```
 
-**Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in a file, or in
-`PTZMESH_REDIS_PASSWORD`; see [security](security.md).
+**Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in a file, or
+in `PTZMESH_REDIS_PASSWORD`; see [security](security.md).
 
 **Output**: results go to stdout, progress and warnings to stderr. `--json` gives one JSON object a
 line. Colour only on a terminal, and not with `NO_COLOR`; nothing is said by colour alone.

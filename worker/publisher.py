@@ -61,6 +61,8 @@ class Publisher:
         self.connection, self.outbox, self.run = connection, outbox, run
         self.bit_of, self.seen_field, self.extra = bit_of, seen_field, extra
         self.stopped = threading.Event()
+        self.hurried = False
+        self.ended = threading.Event()
         self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -75,9 +77,15 @@ class Publisher:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Publish what waits, then end."""
+        """Publish what waits, then end; on disk with it when the job's time is up."""
         self.waiting.put(None)
-        self.thread.join()
+        # Not `join`: before Python 3.13 one that is interrupted takes the thread for ended.
+        try:
+            self.ended.wait()
+        except BaseException:
+            self.hurried = True
+            self.ended.wait()
+            raise
 
     def put(self, measurement: Measurement) -> None:
         """Hand a measurement over; returns at once."""
@@ -85,6 +93,12 @@ class Publisher:
         self.waiting.put(replace(measurement, detail=detail))
 
     def _work(self) -> None:
+        try:
+            self._publish_all()
+        finally:
+            self.ended.set()
+
+    def _publish_all(self) -> None:
         look_at = time.monotonic() + LOOK_S
         open_ = True
         while open_:
@@ -113,6 +127,9 @@ class Publisher:
 
     def _send(self, batch: list[Measurement]) -> None:
         letters = [Letter(self.bit_of(one), one) for one in batch]
+        if self.hurried:
+            self.outbox.keep(letters)
+            return
         try:
             if self.outbox.post(self.connection, letters):
                 wire.enqueue_advance(self.connection, self.run)

@@ -16,6 +16,7 @@ from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
 from coordinator.planning import ProbeOptions, budgets_left, left_out, to_upgrade
 from worker.errors import RunIncomplete
+from worker.limits import read_limits
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan
 
@@ -172,7 +173,10 @@ def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
 
 
 def _print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
-    seconds = {probe: plan.phase_seconds(probe) for probe in plan.probes}
+    pace = read_limits(mesh.connection)["results_per_s"]
+    seconds = {
+        probe: max(plan.phase_seconds(probe), plan.count(probe) / pace) for probe in plan.probes
+    }
     cost = plan.bytes_per_node()
     left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
     if as_json:

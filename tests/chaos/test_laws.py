@@ -42,7 +42,7 @@ SMALL_STEP_S = RTT_MS / 2000
 def test_processes_that_stand_still_longer_than_any_time_out_cost_at_most_their_own_rows(
     mesh: ChaosMesh,
 ) -> None:
-    run = mesh.detach(mesh.desk, "--count", "30")
+    run = mesh.detach(mesh.desk, "--count", "100")
     mesh.wait_until_begun(run)
     prober, responder = mesh.child_pid("n2", "prober"), mesh.child_pid("n3", "responder")
     assert prober is not None
@@ -105,7 +105,7 @@ def test_redis_that_lost_its_data_is_joined_again_by_nodes_collector_and_who_fol
 def test_redis_that_comes_back_with_an_older_copy_gives_no_pair_a_second_row(
     mesh: ChaosMesh,
 ) -> None:
-    run = mesh.detach(mesh.nodes[0], "--count", "20")
+    run = mesh.detach(mesh.nodes[0], "--count", "50")
     mesh.wait_until_begun(run)
     mesh.connection.save()
     assert mesh.wait_until_ended(run).failed == 0
@@ -138,7 +138,7 @@ def test_cut_by_reset_is_seen_in_the_rows_and_mends_by_itself(mesh: ChaosMesh) -
     assert rows["n2"].packet_loss_pct
     assert rows["n0"].packet_loss_pct == 0
 
-    late = mesh.detach(n0, "--count", "30")
+    late = mesh.detach(n0, "--count", "60")
     mesh.wait_until_begun(late)
     mesh.lab.cut(n2, silent=False)
     assert mesh.wait_until_ended(late, LOST_S).status == "done"
@@ -204,7 +204,7 @@ def test_full_disk_costs_the_csv_no_row_and_a_node_no_more_than_it_could_not_kee
     make_room()
 
     make_room = fill(mesh.state_dir("n0"))
-    run = mesh.detach(n1, "--count", "30")
+    run = mesh.detach(n1, "--count", "60")
     mesh.wait_until_begun(run)
     mesh.lab.cut(n0, mesh.lab.redis_node, silent=False)
     wait_until(lambda: "results lost" in mesh.log("n0").read_text(), "n0 cannot keep its results")
@@ -221,7 +221,7 @@ def test_redis_at_its_maxmemory_keeps_lockers_and_gets_every_row_once_there_is_r
     mesh: ChaosMesh,
 ) -> None:
     n0, n1 = mesh.nodes
-    run = mesh.detach(n0, "--count", "40")
+    run = mesh.detach(n0, "--count", "80")
     mesh.wait_until_begun(run)
     free = fill_redis(mesh.connection)
     # What no program can help: a Redis that is full takes no locker, ours or not.
@@ -254,7 +254,7 @@ def test_redis_at_its_maxmemory_keeps_lockers_and_gets_every_row_once_there_is_r
 def test_redis_that_stands_still_longer_than_a_node_may_be_silent_costs_no_row(
     mesh: ChaosMesh,
 ) -> None:
-    run = mesh.detach(mesh.nodes[0], "--count", "30")
+    run = mesh.detach(mesh.nodes[0], "--count", "60")
     mesh.wait_until_begun(run)
     process = mesh.lab.redis.process
     assert process is not None

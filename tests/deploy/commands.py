@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+from lab.mesh import CLI
 
 from coordinator.cli import COMMANDS, cli, load
-from lab.mesh import CLI
 from worker.redis_url import PASSWORD_FILE_VARIABLE, URL_VARIABLES
 from worker.redis_url import VARIABLES as REDIS_VARIABLES
 
@@ -52,8 +52,9 @@ def check_command(arguments: Sequence[str], variables: Mapping[str, str], folder
     password.chmod(0o600)
     changed = {name: NOWHERE for name in URL_VARIABLES if name in variables}
     changed |= {PASSWORD_FILE_VARIABLE: str(password)} if PASSWORD_FILE_VARIABLE in ours else {}
+    here = [str(folder / "file.csv") if word.endswith(".csv") else word for word in arguments]
     said = subprocess.run(
-        [*CLI, *(str(folder / "file.csv") if word.endswith(".csv") else word for word in arguments)],
+        [*CLI, *here],
         env={
             **{name: value for name, value in os.environ.items() if "REDIS" not in name},
             "PTZMESH_REDIS_URL": NOWHERE,

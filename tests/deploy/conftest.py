@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from lab.namespaces import why_unusable
 
 from deploy.image import Image, built
 from deploy.needs import missing, tool
-from lab.namespaces import why_unusable
 
 
 @pytest.fixture(scope="session")

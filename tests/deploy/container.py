@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.image import Image
 from lab.mesh import children_of, wait_until
 from lab.node import Node
+
+from deploy.image import Image
 
 #: Before the program: what every container has of /proc, /dev and places to write to. Options are
 #: Docker's defaults. `$root` is the image.

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.needs import DOCKER, ROOT
 from lab.commands import run
+
+from deploy.needs import DOCKER, ROOT
 
 BASE = "docker.io/library/debian:bookworm-slim"
 NAME = "localhost/ptzmesh"
@@ -59,10 +60,12 @@ class Image:
 @contextmanager
 def built() -> Iterator[Image]:
     """Build the image and unpack it; nothing of it is left after the block."""
-    with tempfile.TemporaryDirectory(prefix="ptzmesh-image-", dir="/var/tmp") as folder:  # noqa: S108 - on a disk
+    # Not in /tmp, which may be in memory.
+    with tempfile.TemporaryDirectory(prefix="ptzmesh-image-", dir="/var/tmp") as folder:
         buildah = Buildah(Path(folder))
         _make_base(Path(folder), buildah)
-        buildah("bud", *_build_options(), "--tag", NAME, "--file", f"{DOCKER}/Dockerfile", f"{ROOT}")
+        recipe = ["--file", str(DOCKER / "Dockerfile")]
+        buildah("bud", *_build_options(), "--tag", NAME, *recipe, str(ROOT))
         container = buildah("from", "--pull=never", NAME).strip()
         try:
             inspected = json.loads(buildah("inspect", "--type", "image", NAME))

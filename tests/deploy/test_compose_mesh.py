@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from lab.mesh import wait_until
+from lab.net import Lab
 
 from deploy.container import Container, Rights
 from deploy.image import Image
 from deploy.needs import DOCKER, tool
-from lab.mesh import wait_until
-from lab.net import Lab
 
 pytestmark = pytest.mark.lab
 

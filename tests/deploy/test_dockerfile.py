@@ -64,9 +64,8 @@ def test_every_locked_package_is_a_wheel_with_that_hash(architecture: str, tmp_p
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
         argv += ["--platform", PLATFORMS[architecture], "--python-version", "3.11.2"]
         argv += ["--implementation", "cp", "--dest", str(tmp_path)]
-        done = subprocess.run(
-            [*argv, "--requirement", str(DOCKER / lock)], capture_output=True, text=True, check=False
-        )
+        argv += ["--requirement", str(DOCKER / lock)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     wheels = list(tmp_path.glob("*.whl"))
     assert len(wheels) == sum(len(locked(lock)) for lock in LOCKS)

@@ -52,7 +52,7 @@ def test_image_brings_no_installer_and_no_source_of_ours_twice(image: Image) -> 
     assert [name for name in names if name.endswith("worker/agent.py")] == [
         "opt/ptzmesh/lib/python3.11/site-packages/worker/agent.py"
     ]
-    assert not [name for name in names if name.startswith(("source/", "wheel/", "locks/", "build/"))]
+    assert not any(name.startswith(("source/", "wheel/", "locks/", "build/")) for name in names)
 
 
 def test_every_module_of_ours_is_compiled_as_the_file_system_may_be_read_only(image: Image) -> None:

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-from deploy.commands import check_command, examples
-from deploy.needs import DOCKER, missing, tool
 from lab.mesh import LabMesh, children_of
 from lab.namespaces import why_unusable
 from lab.net import Lab
+
+from deploy.commands import check_command, examples
+from deploy.needs import DOCKER, missing, tool
 
 UNITS = sorted((DOCKER / "systemd").glob("*.service"))
 WORKER = DOCKER / "systemd" / "ptzmesh-worker.service"
@@ -68,7 +68,7 @@ def test_command_and_settings_of_a_unit_are_ones_that_ptzmesh_has(
     assert program == INSTALLED
     example = unit.with_name(f"{unit.stem.removeprefix('ptzmesh-')}.env.example")
     inline = [value.split("=", 1) for value in settings(unit)["Environment"]]
-    variables = {**examples(example), **{name: value for name, value in inline}}
+    variables = {**examples(example), **dict(inline)}
     assert len(variables) >= 3
     check_command(arguments, variables, tmp_path)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -22,13 +20,13 @@ PAGE = ROOT / "docs" / "security.md"
 
 @dataclass(frozen=True)
 class Guarded:
-    """A server with our users; their passwords are in files `<user>.pass` in the folder."""
+    """A server with our users; their passwords are in files in the folder."""
 
     folder: Path
     port: int
 
     def password(self, user: str) -> str:
-        return (self.folder / f"{user}.pass").read_text().strip()
+        return (self.folder / user / "redis-password").read_text().strip()
 
     def url(self, user: str) -> str:
         return f"redis://{user}:{self.password(user)}@127.0.0.1:{self.port}/0"
@@ -49,24 +47,15 @@ class Guarded:
 @contextmanager
 def guarded_server(binary: Path, folder: Path) -> Iterator[Guarded]:
     """Make the users as docs/security.md says, and run a server that knows them and nobody else."""
-    folder.mkdir(exist_ok=True)
-    shutil.copy(USERS, folder / "users.acl")
-    subprocess.run(["bash", "-euc", users_script()], cwd=folder, check=True)
+    subprocess.run(["sh", USERS.with_name("make-users.sh"), USERS, folder], check=True)
     guarded = Guarded(folder, free_port())
-    options = (f"bind 127.0.0.1\nport {guarded.port}", f"aclfile {folder / 'users.acl'}")
+    options = (f"bind 127.0.0.1\nport {guarded.port}", f"aclfile {folder / 'redis' / 'users.acl'}")
     server = EmbeddedServer(binary, folder, guarded.url("admin"), options)
     server.start()
     try:
         yield guarded
     finally:
         server.stop()
-
-
-def users_script() -> str:
-    """Give the commands of docs/security.md that make the passwords."""
-    found = re.search(r"```bash\n(for user in .*?)```", PAGE.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, needed, refusals
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
 from integration.nodes import cli, eventually, start_worker, workers
@@ -32,8 +33,8 @@ OF_THE_SERVER = (
     "CONFIG SET maxmemory 1", "DEBUG SLEEP 0", "SHUTDOWN NOSAVE", "ACL LIST", "ACL SETUSER x on",
     "PUBLISH rq:pubsub:x stop", "SUBSCRIBE rq:pubsub:x", "PSUBSCRIBE *", "MONITOR", "CLIENT LIST",
     "CLIENT KILL TYPE normal", "CLIENT PAUSE 10", "SCRIPT FLUSH", "SCRIPT KILL", "SAVE", "BGSAVE",
-    "REPLICAOF 127.0.0.1 1", "MIGRATE 127.0.0.1 1 k 0 1", "SWAPDB 0 1", "MODULE LIST", "SLOWLOG GET",
-    "EVAL return 0",
+    "REPLICAOF 127.0.0.1 1", "MIGRATE 127.0.0.1 1 k 0 1", "SWAPDB 0 1", "MODULE LIST",
+    "SLOWLOG GET", "EVAL return 0",
 )  # fmt: skip
 READ_LOCKER = (f"GET {LOCKER}", f"MGET {LOCKER}", f"PTTL {LOCKER}", f"EXISTS {LOCKER}")
 WRITE_LOCKER = (
@@ -63,7 +64,8 @@ FORBIDDEN = {
     "trigger": (*READ_LOCKER, *WRITE_LOCKER, *TAKE_JOBS, "GET foreign"),
     "collector": (
         *READ_LOCKER, *WRITE_LOCKER, *TAKE_JOBS, *ENQUEUE, *PUBLISH, *CHANGE_MESH,
-        "SCRIPT LOAD return", "GET ptzmesh:lease:a", "HGETALL rq:job:x", "XTRIM ptzmesh:results MAXLEN 0",
+        "SCRIPT LOAD return", "GET ptzmesh:lease:a", "HGETALL rq:job:x",
+        "XTRIM ptzmesh:results MAXLEN 0",
     ),
     "default": (*TAKE_JOBS, *ENQUEUE, "HGETALL rq:job:x", "HSET ptzmesh:node:a address 10.0.0.1",
                 "GET ptzmesh:run:x", "XRANGE ptzmesh:results - +", "SET ptzmesh:lease:a x"),
@@ -254,3 +256,14 @@ def test_the_users_of_the_page_are_those_of_the_file() -> None:
     users = set(re.findall(r"^user (\S+)", USERS.read_text(), re.MULTILINE))
     told = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE))
     assert users == told == {"admin", *OTHERS}
+
+
+@pytest.mark.parametrize(
+    ("user", "role"), [("worker", NODE), ("trigger", TRIGGER), ("collector", COLLECTOR)]
+)
+def test_the_doctor_misses_no_right_of_a_user_for_its_role(
+    server: Guarded, user: str, role: str
+) -> None:
+    with server.connect(user) as connection:
+        refused = refusals(connection, needed())
+    assert [command for command, roles in refused.items() if role in roles] == []

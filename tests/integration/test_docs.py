@@ -33,6 +33,7 @@ PAGES = [
 
 #: Shown, but not run here: they change the machine, or are tests of their own.
 ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python docs/")
+ELSEWHERE += ("kubectl ", "python3 -m venv ", "/opt/ptzmesh/")  # docs/install.md: tests/deploy
 
 
 def blocks(page: Path, language: str) -> list[str]:

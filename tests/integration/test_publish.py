@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import redis
@@ -18,6 +20,7 @@ from worker.limits import StreamFull
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Letter, Outbox, publish
 from worker.plan import Plan, PlannedNode
+from worker.publisher import Publisher
 
 pytestmark = pytest.mark.redis
 
@@ -136,6 +139,46 @@ def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
     assert connection.set("file_lockers:2", "me", nx=True, ex=9)  # lockers feel nothing
     connection.delete("file_lockers:1")
     eventually(lambda: outbox.resend(connection) == [run], "it is published")
+    assert connection.xlen(keyspace.RESULTS) == 30
+
+
+class TimeIsUp(Exception):
+    """What RQ raises in a job whose time is up."""
+
+
+def raise_time_is_up(_number: int, _frame: FrameType | None) -> None:
+    raise TimeIsUp
+
+
+def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    connection.hset(keyspace.LIMITS, "results_per_s", 10)
+    run, _ = start(connection, plan())
+    all_ = letters(run)
+    bits = {one.measurement.target + one.measurement.source: one.bit for one in all_}
+    outbox = Outbox(tmp_path / "n.outbox")
+    publisher = Publisher(
+        connection,
+        outbox,
+        run,
+        bit_of=lambda one: bits[one.target + one.source],
+        seen_field="seen:0:0",
+        extra={},
+    )
+    before = signal.signal(signal.SIGALRM, raise_time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(TimeIsUp), publisher:
+            for one in all_:
+                publisher.put(one.measurement)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert connection.xlen(keyspace.RESULTS) < 30
+    connection.hdel(keyspace.LIMITS, "results_per_s")
+    connection.delete(keyspace.PACE)
+    assert outbox.resend(connection) == [run]
     assert connection.xlen(keyspace.RESULTS) == 30
 
 

@@ -1,4 +1,4 @@
-"""A password stays where it was put: scanned for everywhere while a mesh runs, fails and restarts."""
+"""A password stays where it was put: looked for everywhere while a mesh runs, fails, restarts."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ def tls_server(papers: Papers, certificate: str, folder: Path) -> Iterator[str]:
     url = f"rediss://127.0.0.1:{free_port()}/0"
     options = [
         "bind 127.0.0.1", "port 0", f"tls-port {url.rpartition(':')[2].partition('/')[0]}",
-        f"tls-cert-file {papers.path(certificate)}.crt", f"tls-key-file {papers.path(certificate)}.key",
+        f"tls-cert-file {papers.path(certificate)}.crt",
+        f"tls-key-file {papers.path(certificate)}.key",
         f"tls-ca-cert-file {papers.path('ca.pem')}", "tls-auth-clients yes",
     ]  # fmt: skip
     folder.mkdir()

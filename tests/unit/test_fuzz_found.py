@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from coordinator import nodes
+from coordinator import nodes, runs
 from coordinator.cli.options import read_config
 from coordinator.csvfile import CSV_COLUMNS, HEADER, CsvFile
 from worker import limits, outbox, rows, transfers
@@ -18,9 +18,12 @@ from worker.errors import ConfigError, WireError
 from worker.measurement import Outcome
 from worker.monitor import locker_view
 from worker.names import valid_address
+from worker.plan import Plan, PlannedNode
 
 
-@pytest.mark.parametrize("body", [0, [1], [1, 2], [-1, {}], ["1", {}], [1, {1: "x"}], [1, {"v": 1}]])
+@pytest.mark.parametrize(
+    "body", [0, [1], [1, 2], [-1, {}], ["1", {}], [1, {1: "x"}], [1, {"v": 1}]]
+)
 def test_outbox_frame_that_holds_no_letter_is_given_up(body: Any) -> None:
     packed = bytes(msgpack.packb(body))
     size, crc = len(packed).to_bytes(4, "big"), zlib.crc32(packed).to_bytes(4, "big")
@@ -121,3 +124,27 @@ def test_address_that_is_refused_is_shown_in_printable_text(address: str) -> Non
     with pytest.raises(ConfigError) as caught:
         valid_address(address)
     assert str(caught.value).isprintable()
+
+
+PLAN = Plan(
+    nodes=(PlannedNode(name="a", address="10.0.0.1"), PlannedNode(name="b", address="10.0.0.2")),
+    sources=(0,),
+    targets=(1,),
+)
+RUN = {"status": b"running", "phase": b"0", "created": b"1.5"}
+
+
+def test_run_of_these_tests_is_read_when_nothing_is_wrong_with_it() -> None:
+    assert runs._run_from("r", RUN, PLAN).phase == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"phase": b"x"}, {"phase": b"7"}, {"phase": b"-1"}, {"created": b"nan"}, {"created": b""},
+        {"closed": b"inf"}, {"status": b"\xff"}, {"done:ping": b"many"}, {"ok:ping": b"1.5"},
+    ],
+)  # fmt: skip
+def test_run_with_a_damaged_field_is_refused(damage: dict[str, bytes]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        runs._run_from("r", RUN | damage, PLAN)

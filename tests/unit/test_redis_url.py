@@ -17,6 +17,7 @@ from worker.errors import ConfigError
 from worker.monitor.settings import load_settings
 from worker.redis_url import VARIABLES, Credentials, tls_trouble, with_credentials
 
+MARKER = "hunter2"
 ODD = "p@ss/w#rd%41 ?&+ü"
 
 
@@ -120,10 +121,10 @@ def test_two_passwords_are_refused_and_one_said_twice_is_not(tmp_path: Path) -> 
     file.chmod(0o600)
     named = str(file)
     for url, given in [
-        ("redis://:other@h", Credentials(password="hunter2")),
+        ("redis://:other@h", Credentials(password=MARKER)),
         ("redis://:other@h", Credentials(password_file=named)),
-        ("unix:///run/r?password=other", Credentials(password="hunter2")),
-        ("redis://h", Credentials(password="hunter2", password_file=named)),
+        ("unix:///run/r?password=other", Credentials(password=MARKER)),
+        ("redis://h", Credentials(password=MARKER, password_file=named)),
     ]:
         with pytest.raises(ConfigError, match="two passwords") as caught:
             with_credentials(url, given)
@@ -135,8 +136,9 @@ def test_two_passwords_are_refused_and_one_said_twice_is_not(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:hun/ter2@h", "redis://:12#ter2@h:6379", "redis://:12?ter2@h", "redis://[::1", "http://:hunter2@h",
-     "redis://:hunter2@h:port", "redis://:hunter2@h/0x", "redis://:hunter2@h/mesh", ":hunter2@h", ""],
+    ["redis://:hun/ter2@h", "redis://:12#ter2@h:6379", "redis://:12?ter2@h", "redis://[::1",
+     "http://:hunter2@h", "redis://:hunter2@h:port", "redis://:hunter2@h/0x", "redis://:hunter2@h/mesh",
+     ":hunter2@h", ""],
 )  # fmt: skip
 def test_url_that_is_none_is_refused_and_nothing_of_it_is_told(url: str) -> None:
     for refuses in (lambda: with_credentials(url, Credentials()), lambda: wire.connect(url)):
@@ -197,7 +199,7 @@ def test_what_is_secret_is_blotted_out_wherever_it_stands_in_the_url() -> None:
 
 
 def test_credentials_do_not_show_their_password() -> None:
-    assert "hunter2" not in repr(Credentials(password="hunter2", password_file="f"))
+    assert "hunter2" not in repr(Credentials(password=MARKER))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_credentials_do_not_show_their_password() -> None:
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "rediss://h", "without TLS"),
         ("Timeout connecting to server", "rediss://h", "without TLS"),
         ("Connection closed by server.", "rediss://h", "--redis-cert"),
-        ("(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert')", "rediss://h", "--redis-cert"),
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert", "rediss://h", "--redis-cert"),
         ("Connection reset by peer", "redis://h", "rediss://"),
         ("Error 111 connecting. Connection refused.", "rediss://h", None),
         ("Timeout connecting to server", "redis://h", None),
@@ -286,7 +288,8 @@ def test_the_files_password_goes_to_the_files_redis_only(
 )
 def test_every_command_takes_the_same_of_redis(name: str) -> None:
     options = {option for one in load(name).params for option in one.opts}
-    assert {"--redis", "--redis-password-file", "--redis-ca", "--redis-cert", "--redis-key"} <= options
+    files = {"--redis-password-file", "--redis-ca", "--redis-cert", "--redis-key"}
+    assert {"--redis"} | files <= options
     assert "--redis-password" not in options
 
 
