@@ -197,7 +197,9 @@ class Agent:
         next_beat = time.monotonic() + wire.HEARTBEAT_S
         while not self.stopping.value:
             wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
-            if signal.sigtimedwait(STOP_SIGNALS, wait_s) is not None:
+            caught = signal.sigtimedwait(STOP_SIGNALS, wait_s)
+            # After a pause (SIGSTOP, suspend, docker pause) CPython may give what is no signal.
+            if caught is not None and caught.si_signo in STOP_SIGNALS:
                 self.stopping.value = 1
                 return
             for child in self.children:

@@ -37,7 +37,7 @@ or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
 @redis_option
 @click.option(
     "--name",
-    envvar=["PTZMESH_NODE", "PTZMESH_WORKER_NAME"],
+    envvar=["PTZMESH_WORKER_NAME", "PTZMESH_NODE"],
     help="The node that this machine is, or shall be [default: the worker's].",
 )
 @click.option(

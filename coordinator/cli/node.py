@@ -44,7 +44,11 @@ Examples:
 """
 )
 @redis_option
-@click.option("--name", help="Unique in the mesh [default: the host name].")
+@click.option(
+    "--name",
+    envvar=["PTZMESH_WORKER_NAME", "PTZMESH_NODE"],
+    help="Unique in the mesh [default: the host name].",
+)
 @click.option("--address", help="Where others reach it [default: its address towards Redis].")
 @click.option("--label", "labels_", multiple=True, callback=labels, help="key=value; repeatable.")
 @click.option(

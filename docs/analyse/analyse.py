@@ -24,15 +24,16 @@ print(rows.groupby(["probe", "outcome"]).size().to_string(), "\n")
 # --8<-- [end:outcomes]
 
 # --8<-- [start:matrix]
-# A median of medians: one bad round does not move it. Rows are sources, columns are targets.
-rtt = pings.pivot_table("rtt_median_ms", index="source", columns="target", aggfunc="median")
+# A median of medians: one bad round does not move it.
+pairs = pings.groupby(["source", "target"])
+rtt = pairs["rtt_median_ms"].median().unstack()
 print("Round-trip time, ms:")
 print(rtt.to_string(float_format="{:.3g}".format, na_rep="-"), "\n")
 # --8<-- [end:matrix]
 
 # --8<-- [start:loss]
-# Packets, not percentages, are added: rounds need not have sent equally many.
-packets = pings.groupby(["source", "target"])[["sent", "received"]].sum()
+# Packets are added, not percentages: rounds may have sent differently many.
+packets = pairs[["sent", "received"]].sum()
 loss_pct = 100 * (1 - packets["received"] / packets["sent"])
 print("The five paths that lost most, percent:")
 print(loss_pct.sort_values(ascending=False).head(5).round(1).to_string(), "\n")
@@ -41,15 +42,17 @@ print(loss_pct.sort_values(ascending=False).head(5).round(1).to_string(), "\n")
 # --8<-- [start:throughput]
 tests = rows[(rows["probe"] == "throughput") & (rows["outcome"] == "ok")]
 if not tests.empty:
-    mbps = tests.pivot_table("throughput_mbps", index="source", columns="target", aggfunc="median")
+    pairs = tests.groupby(["source", "target"])
+    mbps = pairs["throughput_mbps"].median().unstack()
     print("Throughput, Mbit/s:")
     print(mbps.to_string(float_format="{:.3g}".format, na_rep="-"), "\n")
 # --8<-- [end:throughput]
 
 # --8<-- [start:change]
-# What changed: each node's loss before and after the middle of the time that was measured.
-middle = pings["timestamp"].min() + (pings["timestamp"].max() - pings["timestamp"].min()) / 2
-half = (pings["timestamp"] > middle).map({False: "first half", True: "second half"})
+# Each source's loss before and after the middle of the time.
+when = pings["timestamp"]
+middle = when.min() + (when.max() - when.min()) / 2
+half = (when > middle).map({False: "first half", True: "second half"}).rename("")
 packets = pings.groupby(["source", half])[["sent", "received"]].sum()
 halves = (100 * (1 - packets["received"] / packets["sent"])).unstack()
 print("Loss of each source, percent:")
@@ -58,10 +61,12 @@ print(halves.round(1).to_string(), "\n")
 
 # --8<-- [start:plot]
 plt.rcParams["date.converter"] = "concise"
-figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 5), layout="constrained")
+figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 5))
+figure.set_layout_engine("constrained")
 for source, path in pings[pings["target"] == TARGET].groupby("source"):
-    above.plot(path["timestamp"], path["rtt_median_ms"], marker=".", label=source)
-    below.plot(path["timestamp"], path["packet_loss_pct"], marker=".")
+    time = path["timestamp"]
+    above.plot(time, path["rtt_median_ms"], marker=".", label=source)
+    below.plot(time, path["packet_loss_pct"], marker=".")
 above.set(title=f"to {TARGET}", ylabel="round-trip time, ms", ylim=(0, None))
 below.set(xlabel="time, UTC", ylabel="loss, percent", ylim=(0, None))
 above.legend(title="from", loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -33,6 +33,7 @@ OPEN, CLOSED = "0 2147483647", "1 0"
 #: What a container is granted, its network's ping_group_range, and the socket that it gets by that.
 GRANTS = {
     "cap-add": (Rights(), CLOSED, "raw"),
+    "cap-add-sysctl": (Rights(), OPEN, "raw"),
     "cap-add-no-new-privileges": (Rights(no_new_privileges=True), CLOSED, "none"),
     "podman": (Rights(no_new_privileges=True, ambient=True), CLOSED, "raw"),
     "sysctl": (Rights(net_raw=False), OPEN, "datagram"),

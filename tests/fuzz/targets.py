@@ -223,7 +223,8 @@ def locker_values(data: bytes) -> None:
 def settings_file(data: bytes) -> None:
     """A settings file is refused in one line, or a table a command."""
     with _file(data, "ptzmesh.toml") as path, suppress(ConfigError):
-        read_config(str(path), {"worker": lambda: {"name": "name"}, "run": lambda: {"csv": "csv_path"}})
+        commands = {"worker": lambda: {"name": "name"}, "run": lambda: {"csv": "csv_path"}}
+        read_config(str(path), commands)
 
 
 def ptzjepa_file(data: bytes) -> None:

@@ -60,7 +60,8 @@ TAKE_JOBS = (
     "LTRIM rq:queue:ptzmesh:node:a 1 0", "SREM rq:workers x",
 )  # fmt: skip
 FORBIDDEN = {
-    "worker": (*READ_LOCKER, *WRITE_LOCKER, "XGROUP DESTROY ptzmesh:results g", "GET foreign"),
+    "worker": (*READ_LOCKER, *WRITE_LOCKER, "XGROUP DESTROY ptzmesh:results g", "GET foreign",
+               "XRANGE ptzmesh:results - +", "XREAD STREAMS ptzmesh:results 0"),
     "trigger": (*READ_LOCKER, *WRITE_LOCKER, *TAKE_JOBS, "GET foreign"),
     "collector": (
         *READ_LOCKER, *WRITE_LOCKER, *TAKE_JOBS, *ENQUEUE, *PUBLISH, *CHANGE_MESH,
@@ -152,7 +153,7 @@ assert recorder().publish_now(10)
     done = subprocess.run(
         [sys.executable, "-c", program],
         input=server.password("default"), text=True, capture_output=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, cwd=server.folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -164,7 +164,8 @@ def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
     assert "nothing to measure" not in log_of(tmp_path)  # none was executed
     assert "starts again" not in log_of(tmp_path)
     still_works(redis_url)
-    assert connection.llen(keyspace.queue_key(QUEUE) + ":intermediate") == 0
+    taken = keyspace.queue_key(QUEUE) + ":intermediate"
+    eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,8 @@ def test_odd_job_id_is_refused_and_does_not_come_back(
     connection.rpush(keyspace.queue_key(keyspace.serve_queue("a")), job_id)
     eventually(lambda: len(refused(connection)) == 2, "both queues have refused it")
     assert {entry["reason"] for entry in refused(connection)} == {"the job's id is none"}
-    assert connection.llen(keyspace.queue_key(QUEUE) + ":intermediate") == 0
+    taken = keyspace.queue_key(QUEUE) + ":intermediate"
+    eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
     still_works(redis_url)
     assert "starts again" not in log_of(tmp_path)
 
@@ -229,7 +231,7 @@ def test_key_of_rq_of_another_type_is_put_out_of_the_way(
     eventually(mended, "it is mended")
     still_works(redis_url)
     assert any(key in entry["job"] for entry in refused(connection))
-    assert log_of(tmp_path).count("Traceback") == 0
+    assert "Traceback" not in log_of(tmp_path), log_of(tmp_path)
 
 
 def test_flood_is_noted_in_a_bounded_list_a_few_a_second(

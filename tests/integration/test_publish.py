@@ -142,12 +142,12 @@ def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
     assert connection.xlen(keyspace.RESULTS) == 30
 
 
-class TimeIsUp(Exception):
+class TimeIsUpError(Exception):
     """What RQ raises in a job whose time is up."""
 
 
 def raise_time_is_up(_number: int, _frame: FrameType | None) -> None:
-    raise TimeIsUp
+    raise TimeIsUpError
 
 
 def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
@@ -169,7 +169,7 @@ def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
     before = signal.signal(signal.SIGALRM, raise_time_is_up)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
-        with pytest.raises(TimeIsUp), publisher:
+        with pytest.raises(TimeIsUpError), publisher:  # noqa: PT012 - it is raised at the end
             for one in all_:
                 publisher.put(one.measurement)
     finally:

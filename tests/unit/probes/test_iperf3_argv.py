@@ -32,8 +32,8 @@ HOSTILE = (
 )  # fmt: skip
 
 FLAGS = {
-    "--client", "--port", "--json", "--connect-timeout", "--parallel", "--time", "--omit", "--bytes",
-    "--bitrate", "--length", "--udp", "--congestion", "--dscp", "--reverse", "--bidir",
+    "--client", "--port", "--json", "--connect-timeout", "--parallel", "--time", "--omit",
+    "--bytes", "--bitrate", "--length", "--udp", "--congestion", "--dscp", "--reverse", "--bidir",
 }  # fmt: skip
 #: A number, the name of a module, an address or a host name: nothing with a dash in front.
 VALUE = re.compile(r"\d{1,19}|[A-Za-z0-9][A-Za-z0-9.:%_-]*")
