@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import cast
 
 import redis
@@ -15,10 +16,11 @@ import redis
 from coordinator.lost import Hope, Lost, judge, read_rows
 from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import keyspace, wire
-from worker.errors import ConfigError, OtherWire
+from worker.errors import ConfigError, OtherWire, WireError
 from worker.measurement import Outcome
 from worker.outbox import Letter, publish
 from worker.rows import Row, enqueue_rows
+from worker.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,13 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
     except OtherWire as exc:
         logger.warning("run %s is left to others: %s", run_id[:80], exc)
         connection.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)  # due, for whoever is next
+        return
+    except (WireError, redis.ResponseError) as exc:
+        # Nobody can make sense of it: it is given up, and no trigger joins it.
+        logger.warning("run %s is given up: %s", one_line(run_id), one_line(str(exc)))
+        connection.zrem(keyspace.RUNS_OPEN, run_id)
+        with suppress(redis.ResponseError):
+            connection.hset(keyspace.run_key(run_id), "status", "cancelled")
         return
     if not run.is_open:
         connection.zrem(keyspace.RUNS_OPEN, run_id)

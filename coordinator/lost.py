@@ -16,7 +16,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.measurement import Outcome
-from worker.rows import Row
+from worker.rows import Row, number_of
 
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
 #: Redis that was away for less has its heartbeats back by then, and what outboxes kept.
@@ -142,13 +142,13 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     marks = [first[4 * i : 4 * i + 4] for i in range(len(rows))]
     for row, ((job, *_), _, _, workers) in zip(rows, marks, strict=True):
         queue = keyspace.queue_key(keyspace.node_queue(row.name))
-        job_id = (job or b"-").decode()
+        job_id = (job or b"-").decode(errors="replace")
         pipeline.hget(keyspace.job_key(job_id), "status")
         pipeline.lpos(queue, job_id)
         pipeline.exists(*(workers or ["-"]))
     second = pipeline.execute()
     return [
-        _state(row, now, float(back or 0), marks[i], second[3 * i : 3 * i + 3])
+        _state(row, now, _number(back), marks[i], second[3 * i : 3 * i + 3])
         for i, row in enumerate(rows)
     ]
 
@@ -161,13 +161,18 @@ def _state(
     return RowState(
         name=row.name,
         silent_s=None if seen is None else now - max(seen, back),
-        restarted=bool(started and since and float(since) > float(started)),
-        outbox_bytes=int(outbox or 0),
-        quiet_s=None if started is None else now - max(float(started), float(sign or 0), back),
-        job=status.decode() if status else None,
+        restarted=bool(started and since and _number(since) > _number(started)),
+        outbox_bytes=int(_number(outbox)),
+        quiet_s=None if started is None else now - max(_number(started), _number(sign), back),
+        job=status.decode(errors="replace") if status else None,
         in_queue=place is not None,
         served=workers > 0,
-        attempts=int(attempts or 0),
-        unserved_s=None if unserved is None else now - float(unserved),
+        attempts=int(_number(attempts)),
+        unserved_s=None if unserved is None else now - _number(unserved),
         refused=refused.decode(errors="replace") if refused else "",
     )
+
+
+def _number(raw: bytes | None) -> float:
+    """Read a mark; what is none counts as long ago, so that its row is judged, not waited for."""
+    return number_of("mark", raw).get("mark", 0.0)

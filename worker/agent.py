@@ -159,7 +159,10 @@ class Agent:
         self.beaten_at, self.counted = time.monotonic(), counted
         now = int(answer[1]) + int(answer[2]) / 1e6
         self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
-        return [run.decode() for run in answer[3]]
+        ids: list[bytes] = answer[3]
+        if odd := [run for run in ids if not run.isascii()]:
+            connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
+        return [run.decode() for run in ids if run.isascii()]
 
     def _commands_per_s(self, counted: int) -> str:
         """Give what the node has sent since its last heartbeat; nothing before the second."""

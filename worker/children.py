@@ -43,7 +43,7 @@ RQ_WORKER_TTL_S = 60
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
 #: Redis is not there, which RQ and the supervisor deal with.
-AWAY = (redis.ConnectionError, redis.TimeoutError)
+AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
 
 
 class QuietWorker(Worker):
@@ -90,7 +90,8 @@ class QuietWorker(Worker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Note what a job read that it could not work with; RQ logs every other exception."""
-        if isinstance(exc_info[1], (WireError, redis.ResponseError)):
+        known = isinstance(exc_info[1], (WireError, redis.ResponseError))
+        if known and not isinstance(exc_info[1], AWAY):
             self.refusals.note(self.connection, job.id, str(exc_info[1]))
         else:
             super().handle_exception(job, *exc_info)

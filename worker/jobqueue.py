@@ -93,7 +93,7 @@ def guarded_queue(refusals: Refusals) -> type[Queue]:
     return GuardedQueue
 
 
-def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> bool:
+def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
     """
     Delete what is of another type than RQ's at the keys of one queue of ours, and note it.
 
@@ -112,22 +112,20 @@ def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> bool:
     pipeline = connection.pipeline(transaction=False)
     for key in types:
         pipeline.type(key)
-    mended = False
     for (key, wanted), found in zip(types.items(), pipeline.execute(), strict=True):
         if found not in (wanted, b"none"):
             connection.delete(key)
             refusals.note(connection, key, f"the key is a {found.decode()}; it is deleted")
-            mended = True
-    return mended
 
 
 def _mend_or_raise(
     connection: redis.Redis, queue_keys: list[str], refusals: Refusals, exc: redis.ResponseError
 ) -> None:
-    names = [key.removeprefix(keyspace.queue_key("")) for key in queue_keys]
-    mended = [mend(connection, name, refusals) for name in names]
-    if not any(mended):
+    if not str(exc).startswith("WRONGTYPE"):
         raise exc
+    # Another node that serves the queue may have been first, and then nothing is left to mend.
+    for key in queue_keys:
+        mend(connection, key.removeprefix(keyspace.queue_key("")), refusals)
 
 
 def _is_job_id(raw: object) -> bool:

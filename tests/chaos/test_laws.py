@@ -269,6 +269,22 @@ def test_redis_that_stands_still_longer_than_a_node_may_be_silent_costs_no_row(
 
 
 @together(2)
+def test_job_that_was_taken_and_never_begun_is_measured_all_the_same(mesh: ChaosMesh) -> None:
+    n0, n1 = mesh.nodes
+    n0.kill_all()
+    run = mesh.detach(n1, "--count", "3")
+    # As a prober leaves it that is killed, or cut off, just after it has taken a job.
+    field = keyspace.job_field(0, mesh.state(run).plan.index_of("n0"))
+    job = cast("bytes", mesh.connection.hget(keyspace.run_key(run), field))
+    mesh.connection.lrem(keyspace.queue_key(keyspace.node_queue("n0")), 1, job)
+    mesh.connection.hset(keyspace.job_key(job.decode()), "status", "started")
+    ended = mesh.tended(lambda: not mesh.state(run).is_open)
+    wait_until(ended, "the run has ended", wire.ALIVE_S + LOST_S)
+    assert mesh.state(run).failed == 0
+    assert_whole(mesh, must_be_ok=["ping"])
+
+
+@together(2)
 def test_run_whose_trigger_is_killed_goes_on_to_its_end(mesh: ChaosMesh) -> None:
     begun = mesh.trigger(mesh.nodes[0], "--count", "40")
     wait_until(lambda: begun.run is not None, "the command has said its run")

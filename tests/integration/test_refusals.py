@@ -51,8 +51,8 @@ def test_full_redis_is_told_and_nothing_is_left_behind(server: tuple[str, redis.
 def test_missing_and_wrong_passwords_are_told(server: tuple[str, redis.Redis]) -> None:
     url, operator = server
     operator.config_set("requirepass", "right")
-    refused(url, "check PTZMESH_REDIS_URL")
-    refused(url.replace("unix://", "unix://:wrong@"), "check PTZMESH_REDIS_URL")
+    refused(url, "PTZMESH_REDIS_PASSWORD_FILE")
+    refused(url.replace("unix://", "unix://:wrong@"), "PTZMESH_REDIS_PASSWORD_FILE")
     assert ":wrong@" not in cli(url.replace("unix://", "unix://:wrong@"), "nodes").stderr
 
 

@@ -145,6 +145,31 @@ def test_job_that_vanished_is_enqueued_again(connection: redis.Redis) -> None:
     assert read_rows(connection, [row])[0].in_queue
 
 
+def test_run_whose_marks_are_garbage_still_ends(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n0", "n1", "n2")
+    for name in ("n0", "n1", "n2"):
+        connection.hset(keyspace.node_key(name), mapping={"since": "x", "outbox": "nan"})
+    for row in range(3):
+        fields = (keyspace.started_field, keyspace.seen_field, keyspace.attempts_field)
+        garbage = {field(0, row): b"\xff\x00" for field in (*fields, keyspace.job_field)}
+        connection.hset(keyspace.run_key(run), mapping=garbage)  # type: ignore[arg-type]  # invariant
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6
+    assert read_run(connection, run).status == "done"
+
+
+@pytest.mark.parametrize("damage", [{"plan": b"\xc1"}, {"phase": "x"}, {"created": ""}])
+def test_run_that_nobody_can_read_is_given_up_and_not_joined(
+    connection: redis.Redis, damage: dict[str, bytes | str]
+) -> None:
+    run, _ = start(connection, plan())
+    connection.hset(keyspace.run_key(run), mapping=damage)  # type: ignore[arg-type]  # invariant
+    advance(connection, run)
+    assert connection.zcard(keyspace.RUNS_OPEN) == 0
+    assert start(connection, plan())[1]
+
+
 def test_cancel_makes_the_matrix_whole(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     cancel(connection, run)
