@@ -14,6 +14,7 @@ from typing import cast
 import redis
 
 from coordinator.lost import Hope, Lost, judge, read_rows
+from coordinator.nodes import read_nodes
 from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import keyspace, wire
 from worker.errors import ConfigError, OtherWire, WireError
@@ -51,16 +52,8 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
     except ConfigError:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
         return
-    except OtherWire as exc:
-        logger.warning("run %s is left to others: %s", run_id[:80], exc)
-        connection.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)  # due, for whoever is next
-        return
     except (WireError, redis.ResponseError) as exc:
-        # Nobody can make sense of it: it is given up, and no trigger joins it.
-        logger.warning("run %s is given up: %s", one_line(run_id), one_line(str(exc)))
-        connection.zrem(keyspace.RUNS_OPEN, run_id)
-        with suppress(redis.ResponseError):
-            connection.hset(keyspace.run_key(run_id), "status", "cancelled")
+        _leave(connection, run_id, exc)
         return
     if not run.is_open:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
@@ -68,6 +61,20 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
         _end_cancelled(connection, run)
     else:
         _carry_on(connection, run, patient)
+
+
+def _leave(connection: redis.Redis, run_id: str, exc: Exception) -> None:
+    """Leave a run that is not understood to nodes of its wire version; else nobody has it."""
+    version = exc.version if isinstance(exc, OtherWire) else None
+    if any(node.alive and node.wire == version for node in read_nodes(connection)):
+        logger.warning("run %s is left to others: %s", one_line(run_id), exc)
+        connection.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)  # due, for whoever is next
+        return
+    # It is given up, and no trigger joins it.
+    logger.warning("run %s is given up: %s", one_line(run_id), one_line(str(exc)))
+    connection.zrem(keyspace.RUNS_OPEN, run_id)
+    with suppress(redis.ResponseError):
+        connection.hset(keyspace.run_key(run_id), "status", "cancelled")
 
 
 def cancel(connection: redis.Redis, run_id: str) -> None:

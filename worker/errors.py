@@ -43,13 +43,14 @@ class WireError(PtzmeshError):
 
 
 class OtherWire(WireError):  # noqa: N818 - as above
-    """What was read is of another wire version; the message says who must be upgraded."""
+    """What was read is of another wire version, `version`; it says who must be upgraded."""
 
     exit_code = 2
 
     def __init__(self, what: str, version: object, ours: int) -> None:
         """Say what has which version, and which is ours."""
         version = version if isinstance(version, int) else str(version)[:20]
+        self.version = version
         newer = isinstance(version, int) and version > ours
         mend = "upgrade ptzmesh here" if newer else "upgrade what wrote it"
         super().__init__(f"{what} is of wire version {version}, this ptzmesh has {ours}; {mend}")

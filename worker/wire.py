@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, unquote_plus, urlsplit
 
@@ -273,7 +273,8 @@ def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
 
 @cache
 def _script_text(name: str) -> str:
-    return (resources.files("worker") / "lua" / f"{name}.lua").read_text()
+    # Not by the package's name: a folder `worker` where the program runs would be taken for it.
+    return (Path(__file__).with_name("lua") / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:

@@ -29,6 +29,21 @@ def alive(pid: int) -> bool:
         return False
 
 
+VERSIONS = {"redis62": ("redis", "6.2."), "redis7": ("redis", "7."), "valkey": ("valkey", "9.")}
+
+
+def test_server_that_was_chosen_is_the_one_that_runs(
+    request: pytest.FixtureRequest, connection: redis.Redis
+) -> None:
+    choice = request.config.getoption("--redis-server")
+    if choice is None:
+        pytest.skip("none was chosen")
+    name, version = VERSIONS[choice]
+    info = connection.info("server")
+    assert info.get("server_name", "redis") == name
+    assert str(info.get(f"{name}_version")).startswith(version)
+
+
 def test_socket_is_private_and_nothing_is_evicted(server_binary: Path, tmp_path: Path) -> None:
     with embedded_server(tmp_path, binary=server_binary) as server:
         with redis.Redis.from_url(server.url) as connection:

@@ -26,7 +26,7 @@ from coordinator.mesh import Mesh
 from coordinator.results import of_run
 from coordinator.runs import read_run, start
 from integration.nodes import alive, cli, eventually, workers
-from worker import keyspace
+from worker import keyspace, wire
 from worker.errors import OtherWire
 from worker.measurement import Measurement, Outcome
 from worker.options import PingOptions, ThroughputOptions
@@ -203,17 +203,34 @@ def test_a_node_that_is_asked_for_a_test_of_another_version_denies_it(
     assert all(f"this ptzmesh has {other.wire}" in one.error for one in rows)
 
 
-def test_a_run_of_another_version_is_left_to_those_who_can_read_it(
+CARRY_ON = """
+import sys, redis
+from coordinator.advance import advance
+advance(redis.Redis.from_url(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_a_run_of_another_version_is_left_to_nodes_that_can_read_it(
     connection: redis.Redis, redis_url: str, other: Other
 ) -> None:
     run, _ = start(connection, plan_of(connection, "a", "b"))
-    carry_on = "import sys, redis; from coordinator.advance import advance\n"
-    carry_on += "advance(redis.Redis.from_url(sys.argv[1]), sys.argv[2])"
-    other.python(carry_on, redis_url, run)
+    ours = {"address": "127.0.0.1", "wire": keyspace.WIRE_VERSION}
+    connection.hset(keyspace.node_key("c"), mapping=ours)
+    connection.zadd(keyspace.NODES, {"c": wire.redis_seconds(connection)})
+    other.python(CARRY_ON, redis_url, run)
     assert read_run(connection, run).is_open
-    assert connection.zscore(keyspace.RUNS_OPEN, run) is not None
+    assert connection.zscore(keyspace.RUNS_OPEN, run) == 0
     advance(connection, run)
-    assert not read_run(connection, run).is_open
+    assert read_run(connection, run).status == "done"
+
+
+def test_a_run_of_a_version_that_no_node_has_any_more_is_given_up(
+    connection: redis.Redis, redis_url: str, other: Other
+) -> None:
+    run, _ = start(connection, plan_of(connection, "a", "b"))
+    other.python(CARRY_ON, redis_url, run)
+    assert read_run(connection, run).status == "cancelled"
+    assert connection.zscore(keyspace.RUNS_OPEN, run) is None
 
 
 def test_records_and_runs_of_another_version_are_kept_and_told(
