@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-deploy test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -34,13 +34,21 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
-# Most tests wait for something, so several files of them run at once. The lab is by itself: it holds
-# numbers against ground truth, and needs the cores for that.
+# Most tests wait for something, so several files of them run at once, and the image is built beside
+# them. The rest of the lab is by itself: it holds numbers against ground truth, and needs the cores
+# for that.
+BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
+
 test: lint type imports
-	$(BIN)/pytest --numprocesses 3 --dist loadfile tests/unit tests/integration worker coordinator
-	$(BIN)/pytest tests/lab
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-deploy
+	$(BIN)/pytest tests/lab $(addprefix --ignore=,$(BESIDE))
+
+test-beside: install
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
+	  tests/integration tests/unit worker coordinator
+
+test-deploy: install
 	$(BIN)/pytest tests/deploy
-	$(BIN)/pytest tests/chaos
 
 test-redis: install
 	$(BIN)/pytest -m redis
