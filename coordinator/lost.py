@@ -106,9 +106,14 @@ def _judge_waiting(row: RowState) -> Hope | Lost:
             return Hope.MARK_UNSERVED
         if row.unserved_s > wire.ALIVE_S:
             return Lost(Outcome.SOURCE_LOST, f"the prober of {row.name} does not answer")
+    if row.in_queue:
+        return Hope.WAIT
+    # Whoever has taken a job begins its row a moment later, or died, which RQ may never hear of.
+    if row.job == "started" and (row.unserved_s is None or row.unserved_s <= wire.ALIVE_S):
+        return Hope.MARK_UNSERVED
     # A job that is neither in its queue nor begun was lost with the process that had just taken
     # it, or with Redis' memory. Should it begin after all, its pairs are still published once.
-    return Hope.WAIT if row.in_queue or row.job == "started" else _again(row)
+    return _again(row)
 
 
 def _again(row: RowState) -> Hope | Lost:

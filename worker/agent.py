@@ -69,7 +69,7 @@ class Agent:
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.owns_name = True
         self.beaten_at = float("-inf")
-        self.counted = usage.commands_sent()
+        self.counted, self.counted_at = usage.commands_sent(), float("-inf")
         self.children: list[Child] = []
         self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
         self.iperf3 = find_iperf3()
@@ -137,11 +137,11 @@ class Agent:
 
     def _beat(self, connection: redis.Redis) -> list[str] | None:
         """Send one heartbeat: ids of overdue runs, or None when the name is another's."""
-        counted = usage.commands_sent()
+        counted, counted_at = usage.commands_sent(), time.monotonic()
         fields = {
             **self.record,
             "outbox": str(self.outbox.waiting_bytes()),
-            "redis_commands_per_s": self._commands_per_s(counted),
+            "redis_commands_per_s": self._commands_per_s(counted, counted_at),
         }
         if self.clock_offset_ms is not None:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
@@ -156,7 +156,8 @@ class Agent:
         )
         if not answer[0]:
             return None
-        self.beaten_at, self.counted = time.monotonic(), counted
+        self.beaten_at = time.monotonic()
+        self.counted, self.counted_at = counted, counted_at
         now = int(answer[1]) + int(answer[2]) / 1e6
         self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
         ids: list[bytes] = answer[3]
@@ -164,9 +165,10 @@ class Agent:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
         return [run.decode() for run in ids if run.isascii()]
 
-    def _commands_per_s(self, counted: int) -> str:
+    def _commands_per_s(self, counted: int, counted_at: float) -> str:
         """Give what the node has sent since its last heartbeat; nothing before the second."""
-        elapsed_s = time.monotonic() - self.beaten_at
+        # Not since that was answered: a Redis that stood still may have answered just now.
+        elapsed_s = counted_at - self.counted_at
         return f"{(counted - self.counted) / elapsed_s:.3f}" if elapsed_s < math.inf else ""
 
     def _start_children(self) -> None:

@@ -41,7 +41,7 @@ ShouldStop = Callable[[], bool]
 READY_S = 8.0
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: What passes by itself, and how often it is tried again.
-AWAY = (redis.ConnectionError, redis.TimeoutError)
+AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
 AWAY_S = 1.0
 #: How long one look for the responder's word lasts, so that the lease is renewed in between.
 LOOK_S = 1

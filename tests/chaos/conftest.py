@@ -9,8 +9,8 @@ import pytest
 from lab.namespaces import why_unusable
 
 from chaos import clock
-from chaos.__main__ import how_to_repeat, table_of
-from chaos.together import UnderWay
+from chaos.__main__ import how_to_repeat
+from chaos.together import SURVIVED, UnderWay
 
 #: What is drawn in the tests; `make chaos` draws others.
 SEED, ROUNDS = 235, 2
@@ -38,15 +38,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("round_number", range(metafunc.config.getoption("--chaos-rounds")))
 
 
-UNDER_WAY = pytest.StashKey[UnderWay]()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def under_way(request: pytest.FixtureRequest) -> Iterator[UnderWay]:
-    """All laws and rounds that this session is to test, which run at once."""
-    names = [item.name for item in request.session.items if item.get_closest_marker("chaos")]
+    """All laws, or rounds, of the module that this session is to test, which run at once."""
+    items = [one for one in request.session.items if isinstance(one, pytest.Function)]
+    names = [one.name for one in items if one.module is request.module]
     with UnderWay(names, request.config.getoption("--chaos-seed")) as begun:
-        request.config.stash[UNDER_WAY] = begun
         yield begun
 
 
@@ -54,10 +51,10 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say what was drawn and survived, and how a round is repeated."""
-    begun = config.stash.get(UNDER_WAY, None)
-    if begun is None:
-        return
-    terminalreporter.section("chaos")
-    again = how_to_repeat(begun.seed, 0, short=True)
-    terminalreporter.write_line(f"seed {begun.seed}; its first round again: {again}")
-    terminalreporter.write_line(table_of(begun.survived()))
+    passed = terminalreporter.stats.get("passed", [])
+    lines = [text for one in passed for name, text in one.user_properties if name == SURVIVED]
+    if lines:
+        seed = config.getoption("--chaos-seed")
+        again = how_to_repeat(seed, 0, short=True)
+        terminalreporter.section(f"chaos, seed {seed}; its first round again: {again}")
+        terminalreporter.write_line("\n".join(lines))

@@ -8,6 +8,7 @@ or was killed is started again by `tend`.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from worker.measurement import Measurement
 RESTART_S = 1.0
 #: All of a node's state, or a CSV, on a disk of its own.
 DISK_KIB = 256
+DEVICE = "ptzmesh-chaos"
 #: While a Redis stands still, what is due is done nearly in time.
 QUICK_S = 0.3
 #: SIGTERM is answered within 10 s.
@@ -228,7 +230,7 @@ class ChaosMesh(LabMesh):
         """Put a folder on a small disk of its own."""
         folder.mkdir(exist_ok=True)
         options = f"size={DISK_KIB}k"
-        run_tool(["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)])
+        run_tool(["mount", "-t", "tmpfs", "-o", options, DEVICE, str(folder)])
         self.disks.append(folder)
 
     def stop(self) -> dict[str, int]:
@@ -266,6 +268,15 @@ class ChaosMesh(LabMesh):
         return f"{super().logs()}\n{more}"
 
 
+def forget_disks_of_the_dead() -> None:
+    """Take away the disks of labs whose process was killed, before their folders are swept."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        device, folder, *_ = line.split()
+        owner = re.search(r"/ptzlab-(\d+)-", folder)
+        if device == DEVICE and owner and not Path("/proc", owner[1]).exists():
+            run_tool(["umount", "--lazy", folder], check=False)
+
+
 def command_line(pid: int) -> str:
     """Give the command line of a process; empty when it has gone."""
     with suppress(OSError):
@@ -290,6 +301,7 @@ def chaos_mesh(
         clocks: Give each node a wall clock of its own.
         disks: Nodes whose state, or `csv`, is on a small disk of its own.
     """
+    forget_disks_of_the_dead()
     with Lab(nodes + 1, redis=True, persist=persist) as lab:
         mesh = ChaosMesh(lab, persist=persist, clocks=clocks)
         try:

@@ -275,9 +275,9 @@ def test_job_that_was_taken_and_never_begun_is_measured_all_the_same(mesh: Chaos
     run = mesh.detach(n1, "--count", "3")
     # As a prober leaves it that is killed, or cut off, just after it has taken a job.
     field = keyspace.job_field(0, mesh.state(run).plan.index_of("n0"))
-    job = cast("bytes", mesh.connection.hget(keyspace.run_key(run), field))
+    job = cast("bytes", mesh.connection.hget(keyspace.run_key(run), field)).decode()
     mesh.connection.lrem(keyspace.queue_key(keyspace.node_queue("n0")), 1, job)
-    mesh.connection.hset(keyspace.job_key(job.decode()), "status", "started")
+    mesh.connection.hset(keyspace.job_key(job), "status", "started")
     ended = mesh.tended(lambda: not mesh.state(run).is_open)
     wait_until(ended, "the run has ended", wire.ALIVE_S + LOST_S)
     assert mesh.state(run).failed == 0

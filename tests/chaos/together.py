@@ -16,6 +16,9 @@ from typing import Any
 from chaos.mesh import ChaosMesh, chaos_mesh
 from chaos.rounds import SHORT, Survived, draw, hold
 
+#: Under this name a test reports the line of its round.
+SURVIVED = "survived"
+
 Law = Callable[[ChaosMesh], None]
 
 _LAWS: dict[str, Callable[[], None]] = {}
@@ -54,11 +57,6 @@ class UnderWay:
     ) -> None:
         """Wait for what nobody asked for."""
         self._pool.shutdown()
-
-    def survived(self) -> list[Survived]:
-        """Give the rounds that held."""
-        done = [one for one in self.rounds.values() if one.done()]
-        return [one.result() for one in done if one.exception() is None]
 
 
 def together(nodes: int, **options: Any) -> Callable[[Law], Callable[[UnderWay], None]]:

@@ -21,8 +21,8 @@ import redis
 
 from coordinator.cli import COMMANDS, cli, load
 from coordinator.embedded import embedded_server
+from integration.nodes import alive, eventually, workers
 from integration.nodes import cli as run_cli
-from integration.nodes import eventually, workers
 from worker.probes.icmp import icmp_capability
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,8 @@ ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python
 ELSEWHERE += ("kubectl ", "python3 -m venv ", "/opt/ptzmesh/")  # docs/install.md: tests/deploy
 
 
+#: Of the fixture; the examples use these names.
+NODES = ("cam-1", "hub", "cam-east")
 RUN_ID = re.compile(r"\d{8}T\d{9}-[0-9a-f]{4}")
 
 
@@ -83,11 +85,12 @@ def start(command: str, folder: Path, url: str) -> subprocess.Popen[str]:
     )
 
 
-def takes_sigterm(pid: int) -> bool:
-    """Tell whether a process handles the signal, or has blocked it to take it when it likes."""
+def is_under_way(pid: int, mesh: redis.Redis) -> bool:
+    """Tell whether a command handles SIGTERM, or is a node beside those of the fixture."""
     status = Path(f"/proc/{pid}/status").read_text()
-    masks = re.findall(r"^Sig(?:Blk|Cgt):\s*(\w+)$", status, re.MULTILINE)
-    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
+    handled = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    takes = handled is not None and bool(int(handled.group(1), 16) >> (signal.SIGTERM - 1) & 1)
+    return takes or len(alive(mesh)) > len(NODES)
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,20 @@ def mesh_folder(
     folder = tmp_path_factory.mktemp("docs")
     with embedded_server(folder, binary=server_binary, unix=False) as server:
         connection = redis.Redis.from_url(server.url)
-        names = ["cam-1", "hub", "cam-east"]
-        with workers(server.url, connection, folder, names, ["--label", "site=roof"]):
+        with workers(server.url, connection, folder, NODES, ["--label", "site=roof"]):
             csv = str(folder / "network_metrics.csv")
             assert run_cli(server.url, "run", "--count", "2", "--csv", csv).returncode == 0
             yield server.url, folder
+
+
+@pytest.fixture(scope="module")
+def measured(mesh_folder: tuple[str, Path]) -> Path:
+    """The CSV of a run that used most of what there is."""
+    url, folder = mesh_folder
+    probes = ["--probe", "ping", "--probe", "redis", "--probe", "throughput", "--duration", "1"]
+    csv = str(folder / "measured.csv")
+    assert run_cli(url, "run", "--count", "2", *probes, "--csv", csv).returncode == 0
+    return Path(csv)
 
 
 def adapt(command: str, url: str, run: str) -> str:
@@ -158,8 +170,9 @@ def test_command_that_is_shown_works(
     process = ahead.get(command) or start(shown, folder, url)
     if endless:
         # It has no end of its own; what counts is that it is still there, and stops when asked.
-        eventually(lambda: process.poll() is not None or takes_sigterm(process.pid), command)
-        time.sleep(1.0)
+        mesh = redis.Redis.from_url(url)
+        eventually(lambda: process.poll() is not None or is_under_way(process.pid, mesh), command)
+        time.sleep(0.5)
         process.terminate()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, f"{adapted}\n{said}"
@@ -228,13 +241,10 @@ def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
 @pytest.mark.redis
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
 def test_example_reads_a_file_that_was_just_measured(
-    mesh_folder: tuple[str, Path], tmp_path: Path
+    measured: Path, tmp_path: Path
 ) -> None:
-    url, _ = mesh_folder
-    csv, picture = tmp_path / "now.csv", tmp_path / "now.png"
-    probes = ["--probe", "ping", "--probe", "throughput", "--duration", "1"]
-    assert run_cli(url, "run", "--count", "2", *probes, "--csv", str(csv)).returncode == 0
-    said = script("make_output").said(csv, picture, "hub")
+    picture = tmp_path / "now.png"
+    said = script("make_output").said(measured, picture, "hub")
     assert "cam-east" in said
     assert "Throughput, Mbit/s:" in said
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -257,11 +267,10 @@ def documented_keys() -> list[tuple[re.Pattern[str], str, bool]]:
 @pytest.mark.redis
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
 def test_every_key_that_a_mesh_leaves_is_documented_and_expires_as_said(
-    mesh_folder: tuple[str, Path],
+    mesh_folder: tuple[str, Path], measured: Path
 ) -> None:
     url, _ = mesh_folder
-    probes = ["--probe", "ping", "--probe", "redis", "--probe", "throughput", "--duration", "1"]
-    assert run_cli(url, "run", "--count", "2", *probes).returncode == 0
+    assert measured.exists()
     connection, rows = redis.Redis.from_url(url), documented_keys()
     found = sorted(key.decode() for key in connection.scan_iter())  # our own server
     assert any(key.startswith("ptzmesh:budget:") for key in found)

@@ -5,7 +5,7 @@
 --          field strings
 -- Gives {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
-if redis.call('EXISTS', KEYS[4]) == 0 then
+if redis.call('HEXISTS', KEYS[4], 'plan') == 0 then
   return {'gone', 0, 0}
 end
 
