@@ -48,11 +48,12 @@ nt  del {t}
 nt  hset {h} f 1
 ntc hget {h} f
 ntc hmget {h} f
+nt  hexists {h} f
 ntc hgetall {h}
 nt  hlen {h}
 nt  hincrby {h} n 1
 n   hincrbyfloat {h} r 1
-n   hdel {h} n
+nt  hdel {h} n
 n   hrandfield {h} 1
 nt  zadd {z} 1 m
 ntc zrange {z} 0 0
