@@ -73,7 +73,8 @@ class Watch:
                 continue  # it has ended
             self.seen.add(name)
             if b"coordinator.cli" in line:
-                self.seen.add(line.split(b"coordinator.cli\0")[-1].split(b"\0")[0].decode())
+                words = line.split(b"coordinator.cli\0")[-1].split(b"\0")
+                self.seen |= {word.decode(errors="replace") for word in words[:2]}
             if told_in(line):
                 self.found.add(line.decode(errors="replace"))
 
