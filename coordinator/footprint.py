@@ -9,13 +9,15 @@ are the keys of programs that measure themselves (`ptzmesh:monitor:…`); they l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
 
+from coordinator.nodes import Node, commands_per_s
 from worker import keyspace, wire
+from worker.limits import memory_used_pct
 from worker.plan import PROBES
 
 T = TypeVar("T")
@@ -35,8 +37,6 @@ SINGLE = (
     keyspace.BACK,
     keyspace.REFUSED,
 )
-#: What RQ keeps of a queue, beside its list: registries of jobs by what became of them.
-REGISTRIES = ("wip", "failed", "finished", "scheduled", "deferred", "canceled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,18 @@ def read_footprint(connection: redis.Redis) -> Footprint:
     )
 
 
+def used_of_limits(
+    connection: redis.Redis, nodes: Iterable[Node], info: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Give what is used of the mesh's limits, by their names; None where Redis has no maxmemory."""
+    return {
+        "stream_entries": connection.xlen(keyspace.RESULTS),
+        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
+        "redis_memory_pct": memory_used_pct(info),
+        "commands_per_s": commands_per_s(nodes),
+    }
+
+
 def _run_keys(run: str) -> list[str]:
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 
@@ -91,11 +103,6 @@ def _run_keys(run: str) -> list[str]:
 def _node_keys(name: str, day: int) -> list[str]:
     budgets = [keyspace.budget_key(name, one) for one in (day - 1, day)]
     return [keyspace.node_key(name), keyspace.lease_key(name), *budgets]
-
-
-def _queue_keys(queue: str) -> list[str]:
-    registries = [f"rq:{kind}:{queue}" for kind in REGISTRIES]
-    return [keyspace.queue_key(queue), keyspace.queue_workers_key(queue), *registries]
 
 
 def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
@@ -106,11 +113,11 @@ def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
     queues = [keyspace.CONTROL_QUEUE, *own]
     for name in queues:
         pipeline.lrange(keyspace.queue_key(name), 0, SAMPLE - 1)
-        pipeline.zrange(f"rq:wip:{name}", 0, SAMPLE - 1)
-        pipeline.zrange(f"rq:failed:{name}", 0, SAMPLE - 1)
+        pipeline.zrange(keyspace.registry_key("wip", name), 0, SAMPLE - 1)
+        pipeline.zrange(keyspace.registry_key("failed", name), 0, SAMPLE - 1)
         pipeline.smembers(keyspace.queue_workers_key(name))
         pipeline.llen(keyspace.queue_key(name))
-        pipeline.zcard(f"rq:failed:{name}")
+        pipeline.zcard(keyspace.registry_key("failed", name))
     answers = pipeline.execute()
     each = [answers[at : at + 6] for at in range(0, len(answers), 6)]
     by_queue = zip(queues, each, strict=True)
@@ -124,7 +131,7 @@ def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
             total += factor * _bytes(connection, ids) * number / len(ids) if ids else 0
         # A responder serves two queues; its record is counted with its own.
         mine = [] if name == keyspace.CONTROL_QUEUE else [one.decode() for one in workers]
-        total += factor * _bytes(connection, [*keys, *mine, *_queue_keys(name)])
+        total += factor * _bytes(connection, [*keys, *mine, *keyspace.keys_of_queue(name)])
     return round(total), whole
 
 

@@ -15,8 +15,9 @@ from typing import Any, cast
 import redis
 
 from worker import keyspace, wire
+from worker.fields import number_or_none
 from worker.measurement import Outcome
-from worker.rows import Row, number_of
+from worker.rows import Row
 
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
 #: Redis that was away for less has its heartbeats back by then, and what outboxes kept.
@@ -180,4 +181,4 @@ def _state(
 
 def _number(raw: bytes | None) -> float:
     """Read a mark; what is none counts as long ago, so that its row is judged, not waited for."""
-    return number_of("mark", raw).get("mark", 0.0)
+    return number_or_none(raw) or 0.0

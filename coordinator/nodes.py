@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +11,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
+from worker.fields import number_or_none
 from worker.names import NAME, valid_address
 from worker.text import one_line
 
@@ -129,8 +129,8 @@ def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
         ports=_ports(text.get("ports", "")),
         bytes_per_day=_count(text.get("bytes_per_day", "")),
         outbox_bytes=_count(text.get("outbox", "")) or 0,
-        redis_commands_per_s=_real(text.get("redis_commands_per_s", "")),
-        clock_offset_ms=_real(text.get("clock_offset_ms", "")),
+        redis_commands_per_s=number_or_none(text.get("redis_commands_per_s", "")),
+        clock_offset_ms=number_or_none(text.get("clock_offset_ms", "")),
         seen_s=seen_s,
         stopped=stopped,
         alive=seen_s <= wire.ALIVE_S and not stopped,
@@ -147,14 +147,6 @@ def _address(text: str) -> str:
 
 def _count(text: str) -> int | None:
     return int(text) if len(text) <= MAX_DIGITS and text.isdecimal() else None
-
-
-def _real(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _ports(text: str) -> tuple[int, int] | None:

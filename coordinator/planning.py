@@ -147,11 +147,22 @@ def budgets_left(
     }
 
 
+def registered(known: Mapping[str, Node], name: str) -> Node:
+    """
+    Give a node by its name.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in known:
+        listed = ", ".join(sorted(known)[:12]) or "none"
+        raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
+    return known[name]
+
+
 def _known(known: Mapping[str, Node], names: Sequence[str], labels: Mapping[str, str]) -> list[str]:
     for name in names:
-        if name not in known:
-            listed = ", ".join(sorted(known)[:12]) or "none"
-            raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
+        registered(known, name)
     return sorted({name for name in names if _labelled(known[name], labels)})
 
 

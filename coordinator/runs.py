@@ -19,7 +19,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
-from worker.limits import REASONS, StreamFull, no_room, read_limits
+from worker.limits import REASONS, StreamFull, memory_used_pct, no_room, read_limits
 from worker.plan import PROBES, Plan, unpack_plan
 from worker.rows import Row, enqueue_rows
 from worker.text import one_line
@@ -161,10 +161,7 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
 def _check_room(connection: redis.Redis) -> None:
     """Refuse to start what could not publish."""
     caps = read_limits(connection)
-    memory: dict[str, Any] = connection.info("memory")
-    if memory["maxmemory"] and (
-        memory["used_memory"] > memory["maxmemory"] * caps["redis_memory_pct"] / 100
-    ):
+    if (memory_used_pct(connection.info("memory")) or 0) > caps["redis_memory_pct"]:
         raise no_room(StreamFull(REASONS[b"tight"]))
     has_room = (
         connection.xlen(keyspace.RESULTS) < caps["stream_entries"]

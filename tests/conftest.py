@@ -11,10 +11,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import redis
+from missing import missing
 
 from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_binary
 from worker import wire
@@ -50,7 +50,7 @@ def server_binary(request: pytest.FixtureRequest) -> Path:
     choice: str | None = request.config.getoption("--redis-server", default=None)
     binary = _find(choice)
     if binary is None:
-        _missing(f"the Redis server ({choice or 'embedded'}) is not installed on this machine")
+        missing(f"the Redis server ({choice or 'embedded'}) is not installed on this machine")
     return binary
 
 
@@ -108,8 +108,3 @@ def _in_wheel(*wheels: str) -> Path | None:
     except ConfigError:
         return None
 
-
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

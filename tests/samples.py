@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import redis
@@ -91,6 +93,17 @@ def file_rows(path: Path) -> list[list[str]]:
     """Give the rows of a CSV without its header."""
     with path.open(newline="") as file:
         return list(csv.reader(file))[1:]
+
+
+def docs_script(name: str) -> ModuleType:
+    """Import a program of docs/, which is no package."""
+    path = Path(__file__).parents[1] / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

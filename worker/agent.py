@@ -31,7 +31,7 @@ from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
 from worker.context import NodeContext
 from worker.errors import ConfigError
-from worker.outbox import Outbox
+from worker.outbox import Outbox, outbox_path
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
@@ -71,7 +71,7 @@ class Agent:
         self.beaten_at = float("-inf")
         self.counted, self.counted_at = usage.commands_sent(), float("-inf")
         self.children: list[Child] = []
-        self.outbox = Outbox(settings.state_dir / f"{settings.name}.outbox")
+        self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
         self.iperf3 = find_iperf3()
         self.record: dict[str, str] = {}
         self.clock_offset_ms: float | None = None
@@ -125,7 +125,7 @@ class Agent:
         """Give Redis' time, and note how far this node's clock is from it."""
         sent, sent_mono = time.time(), time.monotonic()
         now = wire.redis_seconds(connection)
-        self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
+        self.clock_offset_ms = wire.offset_ms(sent, sent_mono, now)
         return now
 
     def _register(self, connection: redis.Redis) -> None:
@@ -159,7 +159,7 @@ class Agent:
         self.beaten_at = time.monotonic()
         self.counted, self.counted_at = counted, counted_at
         now = int(answer[1]) + int(answer[2]) / 1e6
-        self.clock_offset_ms = _offset_ms(sent, sent_mono, now)
+        self.clock_offset_ms = wire.offset_ms(sent, sent_mono, now)
         ids: list[bytes] = answer[3]
         if odd := [run for run in ids if not run.isascii()]:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
@@ -326,15 +326,6 @@ def is_local(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _offset_ms(sent: float, sent_mono: float, redis_now: float) -> float:
-    """
-    Give our clock minus Redis', in ms, from one exchange that ends now.
-
-    Redis' clock was read about half-way through; the error is at most half the exchange.
-    """
-    return (sent + (time.monotonic() - sent_mono) / 2 - redis_now) * 1e3
 
 
 def _local_address(connection: redis.Redis) -> str | None:

@@ -42,8 +42,6 @@ RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
-#: Redis is not there, which RQ and the supervisor deal with.
-AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
 
 
 class QuietWorker(Worker):
@@ -66,7 +64,7 @@ class QuietWorker(Worker):
         """Tidy RQ's registries; what others have written there must not end the worker."""
         try:
             self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
-        except AWAY:
+        except wire.AWAY:
             raise
         except Exception as exc:
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
@@ -77,7 +75,7 @@ class QuietWorker(Worker):
         """Run one job; whatever is damaged in RQ's keys, the next one is run all the same."""
         try:
             super().execute_job(job, queue)
-        except (*AWAY, StopRequested):
+        except (*wire.AWAY, StopRequested):
             raise
         except Exception as exc:
             if self.horse_pid:
@@ -91,7 +89,7 @@ class QuietWorker(Worker):
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Note what a job read that it could not work with; RQ logs every other exception."""
         known = isinstance(exc_info[1], (WireError, redis.ResponseError))
-        if known and not isinstance(exc_info[1], AWAY):
+        if known and not isinstance(exc_info[1], wire.AWAY):
             self.refusals.note(self.connection, job.id, str(exc_info[1]))
         else:
             super().handle_exception(job, *exc_info)

@@ -52,6 +52,20 @@ def parse_number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
     return value
 
 
+def number_or_none(raw: bytes | str | None) -> float | None:
+    """
+    Read a finite number that Redis keeps as text; None when it is none.
+
+    >>> number_or_none(b"1.5"), number_or_none("nan"), number_or_none(None)
+    (1.5, None, None)
+    """
+    try:
+        value = float(raw or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def parse_detail(packed: bytes, columns: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
     """
     Read a detail, with the values of those of its names that are CSV columns, None where absent.

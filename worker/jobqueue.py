@@ -18,9 +18,6 @@ from worker import keyspace, wire
 from worker.allowlist import JOB_ID, Refused
 from worker.refused import Refusals
 
-#: RQ's own sets of a queue's jobs, by state.
-REGISTRIES = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
-
 
 def guarded_queue(refusals: Refusals) -> type[Queue]:
     """Make the queue class of a worker, which notes what it refuses."""
@@ -40,7 +37,7 @@ def guarded_queue(refusals: Refusals) -> type[Queue]:
                 if taken is None or _is_job_id(taken[1]):
                     return taken
                 _refuse_id(connection, taken[1], refusals)
-                connection.lrem(cls.intermediate_key(queue_key), 1, taken[1])
+                connection.lrem(keyspace.intermediate_key(_name_of(queue_key)), 1, taken[1])
 
         @classmethod
         def lpop(
@@ -57,11 +54,6 @@ def guarded_queue(refusals: Refusals) -> type[Queue]:
                 if taken is None or _is_job_id(taken[1]):
                     return taken
                 _refuse_id(connection, taken[1], refusals)
-
-        @staticmethod
-        def intermediate_key(queue_key: str) -> str:
-            """Give the key of RQ's list of ids that were taken from a queue."""
-            return f"{queue_key}:intermediate"
 
         @classmethod
         def _fetch_dequeued_job(
@@ -87,7 +79,7 @@ def guarded_queue(refusals: Refusals) -> type[Queue]:
                     connection.expire(keyspace.job_key(job_id), wire.JOB_TTL_S)
             except NoSuchJobError:
                 pass
-            connection.lrem(cls.intermediate_key(queue_key), 1, job_id)
+            connection.lrem(keyspace.intermediate_key(queue.name), 1, job_id)
             return None
 
     return GuardedQueue
@@ -99,23 +91,15 @@ def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
 
     RQ could do nothing with it, and neither could whoever enqueues a job.
     """
-    own = keyspace.queue_key(queue_name)
-    types = {
-        own: b"list",
-        f"{own}:intermediate": b"list",
-        keyspace.queue_workers_key(queue_name): b"set",
-        **{
-            f"rq:{registry}:{queue_name}": b"zset"
-            for registry in REGISTRIES
-        },
-    }
+    types = keyspace.keys_of_queue(queue_name)
     pipeline = connection.pipeline(transaction=False)
     for key in types:
         pipeline.type(key)
     for (key, wanted), found in zip(types.items(), pipeline.execute(), strict=True):
-        if found not in (wanted, b"none"):
+        kind = found.decode()
+        if kind not in (wanted, "none"):
             connection.delete(key)
-            refusals.note(connection, key, f"the key is a {found.decode()}; it is deleted")
+            refusals.note(connection, key, f"the key is a {kind}; it is deleted")
 
 
 def _mend_or_raise(
@@ -125,7 +109,11 @@ def _mend_or_raise(
         raise exc
     # Another node that serves the queue may have been first, and then nothing is left to mend.
     for key in queue_keys:
-        mend(connection, key.removeprefix(keyspace.queue_key("")), refusals)
+        mend(connection, _name_of(key), refusals)
+
+
+def _name_of(queue_key: str) -> str:
+    return queue_key.removeprefix(keyspace.queue_key(""))
 
 
 def _is_job_id(raw: object) -> bool:

@@ -29,6 +29,9 @@ SWEEP = "ptzmesh.sweep"
 SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"
 
+#: States of jobs of which RQ keeps a set for each queue.
+REGISTRIES = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
+
 LEASE_PREFIX = "ptzmesh:lease:"
 WAKE_PREFIX = "ptzmesh:wake:"
 BUDGET_PREFIX = "ptzmesh:budget:"
@@ -104,6 +107,26 @@ def queue_key(name: str) -> str:
 def queue_workers_key(name: str) -> str:
     """Give the key where RQ keeps the keys of the workers of a queue."""
     return f"rq:workers:{name}"
+
+
+def intermediate_key(queue: str) -> str:
+    """Give the key of RQ's list of ids that were taken from a queue and are not yet begun."""
+    return f"{queue_key(queue)}:intermediate"
+
+
+def registry_key(state: str, queue: str) -> str:
+    """Give the key of RQ's set of a queue's jobs in a state, one of `REGISTRIES`."""
+    return f"rq:{state}:{queue}"
+
+
+def keys_of_queue(queue: str) -> dict[str, str]:
+    """Give all keys that RQ keeps for a queue → the type of each, as TYPE calls it."""
+    return {
+        queue_key(queue): "list",
+        intermediate_key(queue): "list",
+        queue_workers_key(queue): "set",
+        **{registry_key(state, queue): "zset" for state in REGISTRIES},
+    }
 
 
 def job_field(phase: int, performer: int) -> str:

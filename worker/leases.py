@@ -3,7 +3,7 @@ Who may test now: both ends of a test and every shared link on its way, or nothi
 
 A lease is held by a token, lapses by itself, and is given up by its token only. With it go the
 bytes that the test may cost each end, reserved before and settled after. The clock is Redis's.
-Names are those of nodes and links: letters, digits, '.', '-' and '_' (`wire.valid_name`).
+Names are those of nodes and links: letters, digits, '.', '-' and '_' (`names.valid_name`).
 
 Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
 waiting source costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.

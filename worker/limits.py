@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -71,6 +71,12 @@ def unpack_limits(found: Sequence[bytes | None]) -> dict[str, int]:
             )
         limits[name] = int(value or default)
     return limits
+
+
+def memory_used_pct(info: Mapping[str, Any]) -> float | None:
+    """Give what of its maxmemory a Redis uses, from its INFO; None when it has none."""
+    most = int(info["maxmemory"])
+    return 100 * int(info["used_memory"]) / most if most else None
 
 
 def add_results(

@@ -55,6 +55,11 @@ class Letter:
     measurement: Measurement
 
 
+def outbox_path(state_dir: Path, node: str) -> Path:
+    """Give the file in which a node keeps what waits for Redis."""
+    return state_dir / f"{node}.outbox"
+
+
 def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
     """
     Put measurements of one run and probe into the stream, each pair at most once.
@@ -135,12 +140,11 @@ class Outbox:
         Returns:
             Ids of the runs of which this call completed a phase.
         """
+        self.is_behind = False
         if not self.waiting_bytes():
-            self.is_behind = False
             return []
         completed = []
         until = time.monotonic() + RESEND_S
-        self.is_behind = False
         waiting = list(_frames(self.path.read_bytes()))
         sent = 0
         # Not under the lock: while Redis does not answer, sweeps go on adding results.

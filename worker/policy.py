@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
 
-from worker import wire
 from worker.errors import ConfigError
 from worker.measurement import Outcome
+from worker.names import valid_name
 from worker.options import TransferOptions, flag, within
 
 #: iperf3's own port and the fifteen after it.
@@ -88,9 +88,9 @@ class Policy:
         within("first port", first, 1024, 65535)
         within("last port", last, first, 65535)
         for source in self.sources:
-            wire.valid_name(source)
+            valid_name(source)
         for link, capacity in self.links.items():
-            wire.valid_name(link)
+            valid_name(link)
             within(f"capacity of link {link}", capacity, 1, 1000)
 
     @property
@@ -226,7 +226,7 @@ def parse_links(texts: Sequence[str]) -> dict[str, int]:
         name, _, capacity = text.partition("=")
         if not re.fullmatch(r"\d{1,4}", capacity) or name in links:
             raise ConfigError(f"link ({text[:80]!r}) must look like cell-7=1, each name once")
-        links[wire.valid_name(name)] = int(capacity)
+        links[valid_name(name)] = int(capacity)
     return links
 
 
@@ -237,4 +237,4 @@ def parse_sources(names: Collection[str]) -> frozenset[str]:
     Raises:
         ConfigError: One is no node name.
     """
-    return frozenset(wire.valid_name(name) for name in names)
+    return frozenset(valid_name(name) for name in names)

@@ -6,9 +6,7 @@ For a ping it is one source's targets; for tests with two ends, all that the nod
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.errors import WireError
+from worker.fields import number_or_none
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
 from worker.plan import REDIS_TARGET, TRANSFERS, Plan, unpack_plan
@@ -183,19 +182,5 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
         return None
     now = wire.redis_seconds(connection)
     connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
-    return number_of("clock_offset_ms", offset_ms)
-
-
-def number_of(name: str, raw: bytes | None) -> dict[str, float]:
-    """
-    Give what a field of a node's record says as a number by its name; nothing when it is none.
-
-    >>> number_of("clock_offset_ms", b"1.5"), number_of("clock_offset_ms", b"nan")
-    ({'clock_offset_ms': 1.5}, {})
-    """
-    with contextlib.suppress(ValueError, TypeError):
-        value = float(cast(bytes, raw))
-        return {name: value} if math.isfinite(value) else {}
-    return {}
-
-
+    offset = number_or_none(offset_ms)
+    return {} if offset is None else {"clock_offset_ms": offset}

@@ -22,6 +22,7 @@ from worker.context import NodeContext
 from worker.errors import ConfigError, WireError
 from worker.leases import End, Lease, spent_today
 from worker.measurement import Measurement, Outcome
+from worker.names import valid_name
 from worker.options import ThroughputOptions, UdpOptions
 from worker.plan import Encounter
 from worker.policy import TestRequest, judge
@@ -40,8 +41,7 @@ ShouldStop = Callable[[], bool]
 #: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
 READY_S = 8.0
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
-#: What passes by itself, and how often it is tried again.
-AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
+#: How often what passes by itself is tried again.
 AWAY_S = 1.0
 #: How long one look for the responder's word lasts, so that the lease is renewed in between.
 LOOK_S = 1
@@ -127,7 +127,7 @@ def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None
     while True:
         try:
             return call()
-        except AWAY as exc:
+        except wire.AWAY as exc:
             logger.warning("Redis is away, tests wait for it: %s", exc)
             if should_stop():
                 return None
@@ -137,7 +137,7 @@ def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None
 def _give_up(turns: Turns, lease: Lease, spent: int | None) -> None:
     try:
         turns.finish(lease, spent_bytes=spent)
-    except AWAY as exc:
+    except wire.AWAY as exc:
         logger.warning("lease of %s not given up, it will lapse: %s", lease.target, exc)
 
 
@@ -159,7 +159,7 @@ def _meet(
         token = f"{lease.token}.{number}"
         try:
             answer = _ask(connection, row, encounter, token, number, idle_ms, keeper, should_stop)
-        except AWAY as exc:
+        except wire.AWAY as exc:
             answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
         if answer is None:
             return found, whole
@@ -326,7 +326,7 @@ def _links(node: str, packed: bytes | None) -> dict[str, int]:
     """Give a node's shared links; what makes no sense lets nothing through: see `_budget`."""
     try:
         raw = json.loads(packed) if packed else {}
-        return {wire.valid_name(name): _count(capacity) for name, capacity in raw.items()}
+        return {valid_name(name): _count(capacity) for name, capacity in raw.items()}
     except (ValueError, TypeError, AttributeError, RecursionError, ConfigError) as exc:
         raise WireError(f"the links of node {node} are damaged: {exc}") from exc
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,6 @@ from rq.job import Job
 
 from worker import keyspace, redis_url, usage
 from worker.errors import ConfigError, RedisUnavailable, WireError
-from worker.names import NAME as NAME
-from worker.names import valid_address as valid_address
-from worker.names import valid_name as valid_name
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
@@ -40,6 +38,8 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 JOB_TTL_S = 24 * 3600
 #: An advance may have to publish a row for each pair of a large mesh, at the mesh's pace.
 ADVANCE_TIMEOUT_S = 1800
+#: Redis is not there, or full: what passes by itself.
+AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
 #: Longest job that a worker accepts.
 MAX_JOB_S = 24 * 3600
 #: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker
@@ -287,6 +287,15 @@ def redis_seconds(connection: redis.Redis) -> float:
     """Give the server's time as epoch seconds: the one clock that deadlines are on."""
     seconds, micros = connection.time()
     return seconds + micros / 1e6
+
+
+def offset_ms(sent: float, sent_mono: float, redis_now: float) -> float:
+    """
+    Give our clock minus Redis', in ms, from one exchange that ends now.
+
+    Redis' clock was read about half-way through; the error is at most half the exchange.
+    """
+    return (sent + (time.monotonic() - sent_mono) / 2 - redis_now) * 1e3
 
 
 def run_is_wanted(connection: redis.Redis, run: str) -> bool:

@@ -15,7 +15,7 @@ from coordinator import runs
 from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.follow import follow_run
 from coordinator.nodes import Node, read_nodes
-from coordinator.planning import ProbeOptions, Selection, make_plan
+from coordinator.planning import ProbeOptions, Selection, make_plan, registered
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.options import PingOptions, TcpOptions, ThroughputOptions
@@ -47,7 +47,7 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     if one == other:
         raise ConfigError(f"two different nodes are needed ({one} is named twice)")
     known = {node.name: node for node in read_nodes(connection)}
-    nodes = [_registered(known, name) for name in (one, other)]
+    nodes = [registered(known, name) for name in (one, other)]
     dead = [node for node in nodes if not node.alive]
     for node in dead:
         message = f"{node.name} is offline: nothing can be tried"
@@ -62,13 +62,6 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
         yield _ping(source, target, found.get(("ping", *pair)))
         yield _tcp(source, target, answered)
         yield _test(source, target, found.get(("throughput", *pair)))
-
-
-def _registered(known: dict[str, Node], name: str) -> Node:
-    if name not in known:
-        listed = ", ".join(sorted(known)[:12]) or "none"
-        raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
-    return known[name]
 
 
 def _measure(

@@ -15,7 +15,7 @@ from coordinator.checks.health import unreachable
 from coordinator.checks.rights import NAME, NODE, rights
 from coordinator.nodes import Node, read_nodes
 from worker import wire
-from worker.limits import read_limits
+from worker.limits import DEFAULTS, read_limits
 
 #: An operator waits for the answer, and a Redis that is away does not answer.
 SOCKET_TIMEOUT_S, CONNECT_TIMEOUT_S = 4.0, 2.0
@@ -89,7 +89,7 @@ def _with_redis(
     own = next((one for one in nodes if one.name == subject.name), None)
     is_node = subject.is_here or subject.asked or own is not None
     yield server.version(info)
-    yield server.memory(info, caps.get("redis_memory_pct", server.MEMORY_PCT))
+    yield server.memory(info, caps.get("redis_memory_pct", DEFAULTS["redis_memory_pct"]))
     yield server.eviction(info)
     yield server.persistence(info, server.read_saves(connection))
     roles = [NODE] if is_node else []

@@ -10,8 +10,9 @@ from pathlib import Path
 from coordinator.checks.check import Area, Check, in_bytes, judged, skipped
 from coordinator.checks.server import Exchange
 from coordinator.nodes import Node
-from worker.outbox import MAX_OUTBOX_BYTES
+from worker.outbox import MAX_OUTBOX_BYTES, outbox_path
 from worker.probes.icmp import icmp_capability
+from worker.probes.icmp_socket import PERMIT
 from worker.probes.iperf3 import MIN_VERSION, THREADS_VERSION, find_iperf3, parse_version
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
@@ -23,8 +24,6 @@ LEAST_BYTES = 1024 * 1024
 #: lost (esnet/iperf issues 1735, 1986). Ours is ended at its deadline: the node is busy until then.
 LAST_HANGING = (3, 20)
 
-SYSCTL = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
-
 
 def icmp(node: Node | None, *, wanted: bool) -> Check:
     """Look whether a worker may ping: what it says itself while it runs, else this process."""
@@ -35,7 +34,7 @@ def icmp(node: Node | None, *, wanted: bool) -> Check:
     values = {"icmp": kind}
     if not wanted:
         return skipped(Area.MACHINE, "icmp", f"not a node here ({what})")
-    return judged(Area.MACHINE, "icmp", what, values, fail=kind == "none", mend=SYSCTL)
+    return judged(Area.MACHINE, "icmp", what, values, fail=kind == "none", mend=PERMIT)
 
 
 def iperf3(node: Node | None, *, wanted: bool) -> Check:
@@ -116,9 +115,8 @@ def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
     what = "outbox"
     if not wanted:
         return skipped(Area.MACHINE, what, "not a node here")
-    path = folder / f"{name}.outbox"
     try:
-        size = path.stat().st_size
+        size = outbox_path(folder, name).stat().st_size
     except OSError:
         size = 0
     return judged(

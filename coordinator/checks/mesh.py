@@ -14,7 +14,7 @@ import redis
 from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped, some
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS
-from coordinator.footprint import read_footprint
+from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import collectors
 from coordinator.nodes import Node, commands_per_s
 from coordinator.results import START
@@ -189,13 +189,7 @@ def limits(
     connection: redis.Redis, caps: Mapping[str, int], nodes: Sequence[Node], info: Mapping[str, Any]
 ) -> list[Check]:
     """Look at how much of each limit of the mesh is used; what is over one is held back."""
-    most = int(info.get("maxmemory", 0))
-    used: dict[str, float | None] = {
-        "stream_entries": connection.xlen(keyspace.RESULTS),
-        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
-        "redis_memory_pct": 100 * int(info.get("used_memory", 0)) / most if most else None,
-        "commands_per_s": commands_per_s(nodes),
-    }
+    used = used_of_limits(connection, nodes, info)
     return [_limit(name, cap, used.get(name)) for name, cap in caps.items()]
 
 

@@ -12,12 +12,11 @@ import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, in_bytes, in_time, judged, skipped
 from worker import wire
+from worker.limits import DEFAULTS, memory_used_pct
 
 ROUNDS = 5
 #: The lockers take some four round trips a cycle: slower than this they are felt.
 SLOW_MS = 100.0
-#: Of maxmemory, where the mesh's own limit does not say.
-MEMORY_PCT = 80
 
 Info = Mapping[str, Any]
 
@@ -43,9 +42,9 @@ def exchange(connection: redis.Redis) -> Exchange:
     for _ in range(ROUNDS):
         sent, sent_mono = time.time(), time.monotonic()
         theirs = wire.redis_seconds(connection)
+        offset_ms = wire.offset_ms(sent, sent_mono, theirs)
         elapsed_s = time.monotonic() - sent_mono
-        offset_s = sent + elapsed_s / 2 - theirs
-        found.append(Exchange(rtt_ms=elapsed_s * 1e3, offset_ms=offset_s * 1e3))
+        found.append(Exchange(rtt_ms=elapsed_s * 1e3, offset_ms=offset_ms))
     return min(found, key=lambda one: one.rtt_ms)
 
 
@@ -80,16 +79,16 @@ def version(info: Info) -> Check:
     )
 
 
-def memory(info: Info, limit_pct: int = MEMORY_PCT) -> Check:
+def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
     """Look at used memory beside maxmemory; beyond the mesh's limit results are held back."""
     used, most = int(info["used_memory"]), int(info["maxmemory"])
     values = {"used_memory_bytes": used, "maxmemory_bytes": most or None}
-    if not most:
+    pct = memory_used_pct(info)
+    if pct is None:
         whole = int(info.get("total_system_memory", 0))
         of_machine = f" (the machine has {in_bytes(whole)})" if whole else ""
         message = f"{in_bytes(used)} used, no maxmemory{of_machine}"
         return judged(Area.REDIS, "memory", message, values)
-    pct = 100 * used / most
     held = " at which results wait" if pct > limit_pct else ""
     return judged(
         Area.REDIS,

@@ -25,6 +25,7 @@ from coordinator.report import make_report
 from worker.errors import PtzmeshError, RunIncomplete, ToolError
 from worker.options import PingOptions, ThroughputOptions
 from worker.probes.icmp import icmp_capability
+from worker.probes.icmp_socket import PERMIT
 from worker.probes.iperf3 import find_iperf3
 from worker.redis_url import VARIABLES
 
@@ -32,8 +33,6 @@ NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.
 READY_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 10.0
-
-PRIVILEGE = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
 
 
 @click.command(
@@ -58,7 +57,7 @@ def demo(csv_path: Path, count: int) -> None:
     # Each demo has a Redis of its own, so a file that is added to is always behind another one.
     logging.getLogger("coordinator.place").setLevel(logging.ERROR)
     if icmp_capability() == "none":
-        raise ToolError(f"this user may not ping; allow it with: {PRIVILEGE}")
+        raise ToolError(f"this user may not ping; allow it with: {PERMIT}")
     with (
         tempfile.TemporaryDirectory(prefix="ptzmesh-demo-") as folder,
         embedded_server(Path(folder)) as server,

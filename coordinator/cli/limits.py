@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import click
-import redis
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.nodes import commands_per_s, read_nodes
+from coordinator.footprint import used_of_limits
+from coordinator.nodes import read_nodes
 from worker import keyspace, wire
 from worker.limits import read_limits
 
@@ -48,7 +48,9 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
     for name, value in asked.items():
         if value is not None:
             connection.hset(keyspace.LIMITS, name, value)
-    caps, used = read_limits(connection), _used(connection)
+    found = used_of_limits(connection, read_nodes(connection), connection.info("memory"))
+    used = {name: round(value) for name, value in found.items() if value is not None}
+    caps = read_limits(connection)
     if as_json:
         click.echo(json.dumps({"cap": caps, "used": used}))
         return
@@ -56,14 +58,3 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
         share = f"{used[name]:,} of {cap:,}" if name in used else f"at most {cap:,}"
         click.echo(f"{name}: {share}")
 
-
-def _used(connection: redis.Redis) -> dict[str, int]:
-    memory = connection.info("memory")
-    used = {
-        "stream_entries": connection.xlen(keyspace.RESULTS),
-        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
-        "commands_per_s": round(commands_per_s(read_nodes(connection))),
-    }
-    if memory["maxmemory"]:
-        used["redis_memory_pct"] = round(100 * memory["used_memory"] / memory["maxmemory"])
-    return used

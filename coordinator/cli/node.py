@@ -22,6 +22,7 @@ from coordinator.cli.policy import policy_options
 from coordinator.cli.screen import out
 from coordinator.nodes import Node, read_nodes
 from worker import __version__, keyspace, wire
+from worker.names import valid_address, valid_name
 from worker.policy import Policy
 
 
@@ -77,9 +78,9 @@ def worker(
 
     log_to_stderr(verbose)
     settings = AgentSettings(
-        name=wire.valid_name(name or socket.gethostname()),
+        name=valid_name(name or socket.gethostname()),
         redis_url=redis_url,
-        address=address and wire.valid_address(address),
+        address=address and valid_address(address),
         labels=labels_,
         state_dir=state_dir or default_state_dir(),
         version=__version__,

@@ -106,19 +106,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:
     """Take node names, given several times or with commas between."""
-    from worker import wire
+    from worker.names import valid_name
 
     split = [name.strip() for text in value for name in text.split(",")]
-    return tuple(wire.valid_name(name) for name in split)
+    return tuple(valid_name(name) for name in split)
 
 
 def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> dict[str, str]:
     """Take labels as key=value."""
-    from worker import wire
+    from worker.names import NAME
 
     pairs = [text.partition("=") for text in value]
     for key, sign, content in pairs:
-        if not sign or not wire.NAME.fullmatch(key) or len(content) > 128:
+        if not sign or not NAME.fullmatch(key) or len(content) > 128:
             raise ConfigError(f"label ({key[:80]!r}) must be written as key=value")
     return {key: content for key, _, content in pairs}
 

@@ -28,6 +28,7 @@ from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder
 from coordinator.series_options import SeriesOptions
 from worker import keyspace, wire
 from worker.errors import ConfigError, RunIncomplete, ToolError
+from worker.names import NAME, valid_address
 from worker.options import ThroughputOptions
 from worker.plan import PlannedNode
 from worker.probes import ping
@@ -168,13 +169,13 @@ def _host(redis_url: str | None, target: str) -> str:
         ConfigError: It is neither.
     """
     address, trouble = None, ""
-    if redis_url and wire.NAME.fullmatch(target) and not ping.is_literal(target):
+    if redis_url and NAME.fullmatch(target) and not ping.is_literal(target):
         try:
             address = _node_address(redis_url, target)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
-    host = wire.valid_address(address or target)
+    host = valid_address(address or target)
     literal, _ = ping.resolve([PlannedNode(name=target, address=host)])
     if not literal:
         why = trouble or "no node of that name is known"

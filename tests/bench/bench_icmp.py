@@ -20,6 +20,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from locker_cycle import rank_ms
+
 ROOT = Path(__file__).parents[2]
 SIZES = (1, 16, 64, 250, 1000)
 #: icmplib's raw sockets each get every reply: 250 targets already take ten seconds of CPU.
@@ -116,11 +118,6 @@ def fping(addresses: list[str]) -> dict[str, object]:
     return {"rtts": rtts, "wall": wall, "cpu": cpu, "received": len(rtts)}
 
 
-def percentile(values: list[float], percent: float) -> float:
-    """Nearest rank (RFC 2330 section 11.3)."""
-    return sorted(values)[max(0, -int(-percent * len(values) // 100) - 1)]
-
-
 def main() -> None:
     """Print one line a size and tool."""
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -156,12 +153,12 @@ def compare(addresses: list[str], repetitions: int, idle: dict[str, float]) -> N
     for name, runs in results.items():
         rtts = [1000 * rtt for one in runs for rtt in one["rtts"]]  # type: ignore[attr-defined]  # JSON
         base = base or rtts
-        median, p99 = statistics.median(rtts), percentile(rtts, 99)
+        median, p99 = statistics.median(rtts), rank_ms(rtts, 99)
         wall, cpu = (statistics.median(float(str(one[k])) for one in runs) for k in ("wall", "cpu"))
         received = sum(int(str(one["received"])) for one in runs)
         print(
             f"| {len(addresses)} | {name} | {median:.0f} | {p99:.0f} "
-            f"| {median - statistics.median(base):+.0f} | {p99 - percentile(base, 99):+.0f} "
+            f"| {median - statistics.median(base):+.0f} | {p99 - rank_ms(base, 99):+.0f} "
             f"| {received} of {len(runs) * COUNT * len(addresses)} | {wall:.2f} | {cpu:.2f} |",
             flush=True,
         )

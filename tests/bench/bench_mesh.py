@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab import namespaces
 from lab.mesh import LabMesh, mesh_of
+from locker_cycle import cycles_ms, rank_ms
 from samples import measurement
 
 from coordinator.results import read
@@ -48,7 +49,6 @@ PUBLISHERS = 4
 #: Rounds of each kind, taking turns, so that a change of the machine's mood meets all.
 LOCKER_ROUNDS = 4
 LOCKER_ROUND_S = 4.0
-LOCKER_PAUSE_S = 0.001
 TARGET_LOCKER_RATIO = 2.0
 
 
@@ -246,9 +246,9 @@ def _compare_lockers(mesh: LabMesh, cores: list[int]) -> None:
                 if tell is not None:
                     said[name].append(tell())
             mesh.connection.delete(keyspace.RESULTS)
-    base = _percentile(cycles["idle"], 99)
+    base = rank_ms(cycles["idle"], 99)
     for name, times in cycles.items():
-        p50, p99 = _percentile(times, 50), _percentile(times, 99)
+        p50, p99 = rank_ms(times, 50), rank_ms(times, 99)
         print(
             f"  {name}: p50 {p50:.3f} ms, p99 {p99:.3f} ms of {len(times)} cycles; "
             f"p99 ratio {p99 / base:.2f}; {', '.join(said[name])}"
@@ -257,20 +257,8 @@ def _compare_lockers(mesh: LabMesh, cores: list[int]) -> None:
 
 
 def _locker_cycles_ms(connection: redis.Redis, seconds: float) -> list[float]:
-    """Take and give back one lock as PTZJEPA's lockers do, again and again."""
-    cycles, until = [], time.monotonic() + seconds
-    while time.monotonic() < until:
-        begun = time.perf_counter()
-        assert connection.set("bench:lock", "me", nx=True, ex=30)
-        with connection.pipeline() as pipeline:
-            pipeline.watch("bench:lock")  # type: ignore[no-untyped-call]  # untyped in redis-py
-            assert cast("bytes", pipeline.get("bench:lock")) == b"me"
-            pipeline.multi()
-            pipeline.delete("bench:lock")
-            pipeline.execute()
-        cycles.append((time.perf_counter() - begun) * 1e3)
-        time.sleep(LOCKER_PAUSE_S)
-    return cycles
+    until = time.monotonic() + seconds
+    return cycles_ms(connection, lambda: time.monotonic() >= until)
 
 
 @contextlib.contextmanager
@@ -347,11 +335,6 @@ def _runs(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
         process.wait()
         while mesh.connection.zcard(keyspace.RUNS_OPEN):
             time.sleep(0.05)
-
-
-def _percentile(values: list[float], percent: float) -> float:
-    """Nearest rank (RFC 2330 section 11.3)."""
-    return sorted(values)[max(0, -int(-percent * len(values) // 100) - 1)]
 
 
 if __name__ == "__main__":

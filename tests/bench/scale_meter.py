@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis
+from locker_cycle import cycles_ms, rank_ms
 
 from coordinator.embedded import EmbeddedServer
 from worker import keyspace, wire
 
-LOCKER_PAUSE_S = 0.001
 #: Commands that took longer are noted by the server, one by one; microseconds.
 SLOW_US = 1000
 #: Not of the mesh: what this program asks the server itself.
@@ -57,11 +57,6 @@ def cpu_s(pid: int) -> float:
     """Give the CPU seconds of a process' living threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Nearest rank (RFC 2330 section 11.3)."""
-    return sorted(values)[max(0, -int(-percent * len(values) // 100) - 1)]
 
 
 @dataclass
@@ -191,25 +186,13 @@ def _lock_cycles(url: str, cores: Cores, pipe: Any) -> None:
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     connection = wire.connect(url)
-    cycles = []
-    while not pipe.poll():
-        begun = time.perf_counter()
-        assert connection.set("bench:lock", "me", nx=True, ex=30)
-        with connection.pipeline() as pipeline:
-            pipeline.watch("bench:lock")  # type: ignore[no-untyped-call]  # untyped in redis-py
-            assert cast("bytes", pipeline.get("bench:lock")) == b"me"
-            pipeline.multi()
-            pipeline.delete("bench:lock")
-            pipeline.execute()
-        cycles.append((time.perf_counter() - begun) * 1e3)
-        time.sleep(LOCKER_PAUSE_S)
-    pipe.send(cycles)
+    pipe.send(cycles_ms(connection, pipe.poll))
 
 
 def tell_lockers(idle: Sequence[float], during: Sequence[float], what: str) -> None:
     """Print what a locker's cycle takes in both, and the ratios."""
     for percent in (50, 99, 99.9):
-        a, b = percentile(idle, percent), percentile(during, percent)
+        a, b = rank_ms(idle, percent), rank_ms(during, percent)
         print(
             f"    lockers p{percent}: idle {a:.3f} ms, {what} {b:.3f} ms, ratio {b / a:.2f}"
             f" ({len(idle)} and {len(during)} cycles; longest {max(idle):.1f}, {max(during):.1f})"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from traceback import format_exception
 from types import TracebackType
 from typing import Any
+
+from lab.together import logs_told
 
 from chaos.mesh import ChaosMesh, chaos_mesh
 from chaos.rounds import SHORT, Survived, draw, hold
@@ -64,12 +65,8 @@ def together(nodes: int, **options: Any) -> Callable[[Law], Callable[[UnderWay],
 
     def decorate(law: Law) -> Callable[[UnderWay], None]:
         def hold_law() -> None:
-            with chaos_mesh(nodes, **options) as mesh:
-                try:
-                    law(mesh)
-                except BaseException as exc:
-                    told = "".join(format_exception(exc))
-                    raise AssertionError(f"{told}\n{mesh.logs()}") from exc
+            with chaos_mesh(nodes, **options) as mesh, logs_told(mesh):
+                law(mesh)
 
         def test(under_way: UnderWay) -> None:
             under_way.laws[law.__name__].result()

@@ -1,24 +1,15 @@
-"""What a test cannot do without: skipped with the reason where it is not there, failed in CI."""
+"""Where things are that a test of the files for deployment needs."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from missing import missing
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip, or fail where CI=true."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def tool(name: str) -> str:

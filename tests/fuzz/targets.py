@@ -22,7 +22,7 @@ import msgpack
 
 from coordinator import badfile, csvfile, nodes
 from coordinator.cli.options import read_config
-from worker import limits, names, outbox, plan, policy, rows, transfers, wire
+from worker import fields, limits, names, outbox, plan, policy, transfers, wire
 from worker.allowlist import Refused, allow_listed
 from worker.errors import ConfigError, WireError
 from worker.measurement import Measurement, csv_row
@@ -167,7 +167,7 @@ def idle_rtts(data: bytes) -> None:
     """Idle round-trip times are refused, or milliseconds."""
     with suppress(WireError):
         assert all(0 <= ms < 60_000 for ms in transfers.unpack_rtts(data).values())
-    rows.number_of("clock_offset_ms", data)
+    fields.number_or_none(data)
 
 
 def limit_values(data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,10 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import redis
+from samples import docs_script
 
 from coordinator.cli import COMMANDS, cli, load
 from coordinator.embedded import embedded_server
@@ -44,15 +43,6 @@ RUN_ID = re.compile(r"\d{8}T\d{9}-[0-9a-f]{4}")
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def shown_in_docs() -> list[str]:
@@ -194,7 +184,7 @@ def test_python_that_is_shown_works(page: Path, mesh_folder: tuple[str, Path]) -
 
 
 def test_page_of_the_command_line_is_what_the_commands_say() -> None:
-    module = script("make_cli")
+    module = docs_script("make_cli")
     assert module.PAGE.read_text() == module.page(), "run: python docs/make_cli.py"
 
 
@@ -232,7 +222,7 @@ def test_site_is_built_without_a_broken_link_or_a_page_that_nothing_leads_to(
 
 
 def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
-    made = script("make_output")
+    made = docs_script("make_output")
     said = made.said(made.FOLDER / "mesh.csv", tmp_path / "mesh.svg", "hub")
     assert made.page(said) == made.PAGE.read_text(), "run: python docs/make_output.py"
     assert (tmp_path / "mesh.svg").read_text().count("<path") > 20
@@ -244,7 +234,7 @@ def test_example_reads_a_file_that_was_just_measured(
     measured: Path, tmp_path: Path
 ) -> None:
     picture = tmp_path / "now.png"
-    said = script("make_output").said(measured, picture, "hub")
+    said = docs_script("make_output").said(measured, picture, "hub")
     assert "cam-east" in said
     assert "Throughput, Mbit/s:" in said
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from traceback import format_exception
 
 import pytest
 
@@ -22,6 +23,16 @@ Law = Callable[[LabMesh], None]
 _LAWS: dict[str, Callable[[], None]] = {}
 
 
+@contextmanager
+def logs_told(mesh: LabMesh) -> Iterator[None]:
+    """Tell the logs with a failure: the lab goes, and they with it."""
+    try:
+        yield
+    except BaseException as exc:
+        told = "".join(format_exception(exc))
+        raise AssertionError(f"{told}\n{mesh.logs()}") from exc
+
+
 def together(
     nodes: int, *, persist: Persist = "nothing"
 ) -> Callable[[Law], Callable[[dict[str, Future[None]]], None]]:
@@ -29,11 +40,8 @@ def together(
 
     def decorate(law: Law) -> Callable[[dict[str, Future[None]]], None]:
         def hold() -> None:
-            with mesh_of(nodes, persist=persist) as mesh:
-                try:
-                    law(mesh)
-                except BaseException as exc:
-                    raise AssertionError(f"{exc}\n{mesh.logs()}") from exc
+            with mesh_of(nodes, persist=persist) as mesh, logs_told(mesh):
+                law(mesh)
 
         def test(under_way: dict[str, Future[None]]) -> None:
             under_way[law.__name__].result()

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import click
 import pytest
+from samples import docs_script
 
 from coordinator.cli import COMMANDS, load, parameters
 from coordinator.cli.options import FOR_ALL, read_config
 
 ROOT = Path(__file__).parents[2]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def own_options() -> list[tuple[str, click.Option]]:
@@ -34,7 +24,7 @@ def own_options() -> list[tuple[str, click.Option]]:
 
 
 def test_page_of_the_settings_is_what_the_commands_have() -> None:
-    module = script("make_settings")
+    module = docs_script("make_settings")
     assert module.PAGE.read_text() == module.page(), "run: python docs/make_settings.py"
 
 

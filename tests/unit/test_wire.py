@@ -7,11 +7,12 @@ import redis
 
 from worker import wire
 from worker.errors import ConfigError, RedisUnavailable, WireError
+from worker.names import valid_address, valid_name
 
 
 @pytest.mark.parametrize("name", ["a", "cam-7", "hub.lan", "A_1", "x" * 64])
 def test_plain_names_pass(name: str) -> None:
-    assert wire.valid_name(name) == name
+    assert valid_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -19,14 +20,14 @@ def test_plain_names_pass(name: str) -> None:
 )
 def test_odd_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError):
-        wire.valid_name(name)
+        valid_name(name)
 
 
 @pytest.mark.parametrize(
     "address", ["10.0.0.1", "fd77::1", "fe80::1%eth0", "cam-7.local", "127.0.0.3", "hub"]
 )
 def test_addresses_of_one_machine_pass(address: str) -> None:
-    assert wire.valid_address(address) == address
+    assert valid_address(address) == address
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_addresses_of_one_machine_pass(address: str) -> None:
 )
 def test_addresses_of_none_or_many_are_refused(address: str) -> None:
     with pytest.raises(ConfigError):
-        wire.valid_address(address)
+        valid_address(address)
 
 
 def test_safe_url_has_no_secret() -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from worker import wire
 from worker.errors import ConfigError
+from worker.names import valid_address
 
 #: More hosts than this are a mesh: that is what `ptzmesh run` is for.
 MAX_HOSTS = 64
@@ -25,7 +25,7 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     >>> parse_hosts("10.0.0.1, edge-7,10.0.0.1,")
     ('10.0.0.1', 'edge-7')
     """
-    return distinct(wire.valid_address(host) for part in text.split(",") if (host := part.strip()))
+    return distinct(valid_address(host) for part in text.split(",") if (host := part.strip()))
 
 
 def distinct(hosts: Iterable[str]) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import icmplib
 
-from worker import wire
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome, finding
 from worker.monitor.guard import forget, never_raises, tell
@@ -25,6 +24,7 @@ from worker.monitor.record import NETWORK, PING, THROUGHPUT, label
 from worker.monitor.settings import DEFAULT_CSV
 from worker.monitor.stats import Metrics, NetworkStats, no_metrics
 from worker.monitor.tagging import tags
+from worker.names import valid_address
 from worker.options import PingOptions, ThroughputOptions
 from worker.plan import PlannedNode
 from worker.probes import iperf3, iperf3_client, ping
@@ -136,7 +136,7 @@ def measure_hosts(
     targets = []
     for host in dict.fromkeys(hosts):
         try:
-            address = _resolved(wire.valid_address(host))
+            address = _resolved(valid_address(host))
             targets.append(PlannedNode(name=label(host), address=address))
         except ConfigError as exc:
             found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
@@ -154,7 +154,7 @@ def measure_throughput(
 ) -> Measurement:
     """Run one iperf3 test against a standing server; the measurement is not recorded yet."""
     try:
-        node = PlannedNode(name=label(host), address=wire.valid_address(host))
+        node = PlannedNode(name=label(host), address=valid_address(host))
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, str(exc))
     try:

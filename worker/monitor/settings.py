@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worker import redis_url, wire
+from worker import redis_url
 from worker.errors import ConfigError
 from worker.monitor.guard import tell
+from worker.names import valid_name
 
 #: Where PTZJEPA keeps everything that lasts.
 DEFAULT_CSV = Path("/persistence/network_metrics.csv")
@@ -72,7 +73,7 @@ def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
 def _name(asked: str | None) -> str:
     if asked:
         try:
-            return wire.valid_name(asked)
+            return valid_name(asked)
         except ConfigError as exc:
             tell(f"name/{asked}", "monitor: %s; the host name is used", exc)
     return name_from_host(socket.gethostname())

@@ -65,15 +65,16 @@ SocketKind = Literal["raw", "datagram"]
 Sockaddr = tuple[Any, ...]
 
 
+#: What lets everybody ping with a datagram socket.
+PERMIT = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+
+
 class IcmpNotPermitted(ToolError):  # noqa: N818 - reads as the state it is
     """This process may open neither a raw nor a datagram ICMP socket; says what mends it."""
 
     def __init__(self) -> None:
         """Name the exact command, as it is the whole next step."""
-        super().__init__(
-            "ping needs CAP_NET_RAW, or: "
-            'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
-        )
+        super().__init__(f"ping needs CAP_NET_RAW, or: {PERMIT}")
 
 
 class Received(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.errors import ConfigError
 from worker.monitor.hosts import MAX_HOSTS, parse_hosts
-from worker.wire import valid_address
+from worker.names import valid_address
 
 
 @pytest.mark.parametrize("host", ["edge-7", "cam1", "a.b.example", "10.0.0.1", "fd00::1", "n0"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker import wire
 from worker.monitor.settings import DEFAULT_CSV, load_settings, name_from_host
+from worker.names import valid_name
 
 
 def test_argument_wins_over_environment_over_default() -> None:
@@ -36,7 +36,7 @@ def test_a_name_that_is_none_is_told_and_the_host_name_used(
 
 @pytest.mark.parametrize("host", ["a", "_x_", "ünï", "x" * 300, "a.b.", ""])
 def test_any_host_name_makes_a_node_name(host: str) -> None:
-    assert wire.valid_name(name_from_host(host))
+    assert valid_name(name_from_host(host))
 
 
 def test_the_url_is_in_no_repr() -> None:
