@@ -109,6 +109,7 @@ def test_a_mount_that_fails_is_recorded_and_not_probed(tmp_path: Path, pinged: l
     ]
 
 
+@pytest.mark.usefixtures("pinged")  # no packet leaves this machine
 @pytest.mark.parametrize(
     "broken", ["recorder", "record", "beside", "measure_hosts", "probe_mount", "probes"]
 )
