@@ -304,7 +304,8 @@ def publish_for_ever(url: str, number: str) -> None:
     """Publish sample results of a run of this process's own, batch after batch."""
     connection = wire.connect(url)
     run = f"bench-{number}-{os.getpid()}"
-    connection.hset(keyspace.run_key(run), mapping={"status": "running", "pairs": 10**9})
+    made = {"plan": "it", "status": "running", "pairs": 10**9}
+    connection.hset(keyspace.run_key(run), mapping=made)
     bit = 0
     while True:
         letters = [Letter(bit + i, measurement(bit + i, run)) for i in range(BATCH)]
