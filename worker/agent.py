@@ -231,8 +231,7 @@ class Agent:
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)
         except redis.RedisError as exc:
-            reason = wire.without_secrets(str(exc), self.settings.redis_url)
-            logger.warning("heartbeat not sent: %s", reason)
+            logger.warning("heartbeat not sent: %s", exc)
 
     def _stop(self) -> None:
         for child in self.children:

@@ -203,6 +203,5 @@ class Child:
             worker.refusals = refusals
             worker.work(logging_level="WARNING")
         except redis.RedisError as exc:
-            reason = wire.without_secrets(str(exc), self.redis_url)
-            logger.warning("%s lost Redis: %s", self.role, reason)
+            logger.warning("%s lost Redis: %s", self.role, exc)
             os._exit(1)

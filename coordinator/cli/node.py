@@ -76,7 +76,7 @@ def worker(
     from worker.jobs import sweep
     from worker.serving import serve
 
-    log_to_stderr(verbose)
+    log_to_stderr(redis_url, verbose)
     settings = AgentSettings(
         name=valid_name(name or socket.gethostname()),
         redis_url=redis_url,

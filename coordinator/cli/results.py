@@ -115,7 +115,7 @@ def collect(
         return
     if csv_path is None:
         raise ConfigError("say where to: --csv FILE")
-    log_to_stderr(verbose=False)
+    log_to_stderr(redis_url)
     collector = Collector(connection, csv_path, group=group)
     if follow:
         collector.follow(_stop_on_signals())
