@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 
@@ -68,15 +68,12 @@ class Footprint:
 
 def read_footprint(connection: redis.Redis) -> Footprint:
     """Measure it: some hundred short commands at most, whatever there is."""
-    pipeline = connection.pipeline(transaction=False)
-    pipeline.zrange(keyspace.RUNS, 0, -1)
-    pipeline.zrange(keyspace.NODES, 0, -1)
-    runs, nodes = ([one.decode() for one in found] for found in pipeline.execute())
+    runs, nodes = (members(connection, key) for key in (keyspace.RUNS, keyspace.NODES))
     day = int(wire.redis_seconds(connection)) // 86400
     jobs, jobs_whole = _jobs(connection, nodes)
     return Footprint(
         stream=_bytes(connection, [keyspace.RESULTS]),
-        runs=_scaled(connection, runs, _run_keys),
+        runs=bytes_of_runs(connection, runs),
         nodes=_scaled(connection, nodes, lambda name: _node_keys(name, day)),
         jobs=jobs,
         other=_bytes(connection, SINGLE),
@@ -91,12 +88,24 @@ def used_of_limits(
     return {
         "stream_entries": connection.xlen(keyspace.RESULTS),
         "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
+        "run_bytes": bytes_of_runs(connection, members(connection, keyspace.RUNS)),
         "redis_memory_pct": memory_used_pct(info),
         "commands_per_s": commands_per_s(nodes),
     }
 
 
-def _run_keys(run: str) -> list[str]:
+def members(connection: redis.Redis, key: str) -> list[str]:
+    """Give the names in a sorted set, lowest first."""
+    return [one.decode() for one in cast("list[bytes]", connection.zrange(key, 0, -1))]
+
+
+def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
+    """Measure what is kept of these runs; of many, evenly spread ones stand for the rest."""
+    return _scaled(connection, runs, run_keys)
+
+
+def run_keys(run: str) -> list[str]:
+    """Give the keys of a run's record."""
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 
 

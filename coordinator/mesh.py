@@ -25,6 +25,7 @@ from coordinator.nodes import Node, check_pace, read_nodes
 from coordinator.planning import ProbeOptions, Selection, make_plan
 from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
+from coordinator.retention import make_room_for_a_run
 from worker import wire
 from worker.limits import read_limits
 from worker.measurement import Measurement
@@ -89,10 +90,12 @@ class Mesh:
         Start a run of a plan, or join an open run of the same plan.
 
         Raises:
-            RedisUnavailable: There is no room for results, or the nodes send Redis more commands
-                than they may.
+            RedisUnavailable: There is no room for results, the nodes send Redis more commands
+                than they may, or its open runs take more memory than they may.
         """
-        check_pace(self.nodes(), read_limits(self.connection)["commands_per_s"])
+        limits = read_limits(self.connection)
+        check_pace(self.nodes(), limits["commands_per_s"])
+        make_room_for_a_run(self.connection, limits["run_bytes"])
         run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join)
         return MeshRun(self.connection, run_id, joined=not is_new)
 

@@ -139,7 +139,6 @@ def _write(
     pipeline.set(same, run, ex=wire.RUN_TTL_S)
     pipeline.zadd(keyspace.RUNS, {run: now})
     pipeline.zremrangebyscore(keyspace.RUNS, "-inf", now - wire.RUN_TTL_S)
-    pipeline.zremrangebyrank(keyspace.RUNS, 0, -wire.MAX_RUNS - 1)
     pipeline.zadd(keyspace.RUNS_OPEN, {run: deadline})
     pipeline.execute()
     return run

@@ -22,6 +22,8 @@ DEFAULTS = {
     # 256 MiB hold some 450,000 ping results.
     "stream_entries": 1_000_000,
     "stream_bytes": 256 * 1024 * 1024,
+    # What is kept of runs for a week: 130 of a thousand nodes; beyond it the oldest ended ones go.
+    "run_bytes": 64 * 1024 * 1024,
     # A third of what makes lockers twice as slow where they share one slow core with the mesh.
     "results_per_s": 4_000,
     # Of Redis' maxmemory, by whatever uses it.

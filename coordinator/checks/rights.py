@@ -63,7 +63,7 @@ nt  zrangebyscore {z} 0 1
 nt  zrevrange {z} 0 0
 nt  zrem {z} m
 nt  zremrangebyscore {z} 0 1
-nt  zremrangebyrank {z} 0 1
+t   unlink {h}
 n   rpush {l} a
 n   lpush {l} a
 n   ltrim {l} 0 9

@@ -25,6 +25,11 @@ Examples:
 @redis_option
 @click.option("--stream-bytes", type=click.IntRange(100_000), help="Memory of the results stream.")
 @click.option("--stream-entries", type=click.IntRange(1_000), help="Entries in it.")
+@click.option(
+    "--run-bytes",
+    type=click.IntRange(100_000),
+    help="Memory of what is kept of runs; beyond it the oldest ended ones are forgotten.",
+)
 @click.option("--results-per-s", type=click.IntRange(10), help="Results that are added a second.")
 @click.option(
     "--redis-memory-pct",
@@ -41,7 +46,7 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
     """
     Show or set what the mesh may use of the Redis that it shares.
 
-    What is over a limit waits on its node's disk; nothing is dropped.
+    A result that is over a limit waits on its node's disk; nothing is dropped.
     """
     connection = wire.connect(redis_url)
     wire.check_server(connection, redis_url)
