@@ -7,8 +7,9 @@ Runs as an RQ job on any node, and in whatever program follows the run; two at o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import cast
 
 import redis
@@ -97,19 +98,21 @@ def cancel(connection: redis.Redis, run_id: str) -> None:
 
 
 def _end_cancelled(connection: redis.Redis, run: Run) -> None:
+    lost = Lost(Outcome.CANCELLED, "the run was cancelled")
     for phase in range(run.phase, len(run.plan.probes)):
-        missing = missing_pairs(connection, run, phase)
-        _publish(connection, run, phase, missing, Outcome.CANCELLED, "the run was cancelled")
+        _publish(connection, run, phase, ((pair, lost) for pair in missing(connection, run, phase)))
     _close(connection, run, "cancelled")
 
 
 def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
-    missing = missing_pairs(connection, run, run.phase)
+    probe = run.plan.probes[run.phase]
+    pairs = missing(connection, run, run.phase)
+    unfinished = sorted({run.plan.performer(probe, *pair) for pair in pairs})
     # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
     # had time to report.
-    if missing and not (patient and newest_heartbeat_s(connection) > wire.ALIVE_S * 2 / 3):
-        missing = _settle_lost(connection, run, missing)
-    if missing:
+    if unfinished and not (patient and newest_heartbeat_s(connection) > wire.ALIVE_S * 2 / 3):
+        unfinished = _settle_lost(connection, run, unfinished)
+    if unfinished:
         _look_again(connection, run)
     elif run.phase + 1 < len(run.plan.probes):
         _begin_phase(connection, run, run.phase + 1)
@@ -126,56 +129,56 @@ def newest_heartbeat_s(connection: redis.Redis) -> float:
     return wire.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
 
 
-def missing_pairs(connection: redis.Redis, run: Run, phase: int) -> list[tuple[int, int]]:
-    """Give the pairs of a phase that are not in the stream, as indices of the plan."""
+def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of a phase that are not in the stream, as indices of the plan."""
     probe, bit = run.plan.probes[phase], run.plan.bit
     bitmap = cast("bytes | None", connection.get(keyspace.done_key(run.id, probe))) or b""
-    return [(s, t) for s, t in run.plan.pairs(probe) if not wire.bit_is_set(bitmap, bit(s, t))]
+    return (pair for pair in run.plan.pairs(probe) if not wire.bit_is_set(bitmap, bit(*pair)))
 
 
-def _settle_lost(
-    connection: redis.Redis, run: Run, missing: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Publish the rows of sources that will not answer; give the pairs that may still come."""
-    probe = run.plan.probes[run.phase]
-    by_performer: dict[int, list[tuple[int, int]]] = {}
-    for pair in missing:
-        by_performer.setdefault(run.plan.performer(probe, *pair), []).append(pair)
+def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
+    """Publish the rows of sources that will not answer; give those that may still come."""
     rows = [
         Row(run=run.id, plan=run.plan, phase=run.phase, performer=performer)
-        for performer in sorted(by_performer)
+        for performer in performers
     ]
     verdicts = [judge(state) for state in read_rows(connection, rows)]
     judged = list(zip(rows, verdicts, strict=True))
     enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
-    hoped: list[tuple[int, int]] = []
     for row, verdict in judged:
-        if isinstance(verdict, Lost):
-            pairs = by_performer[row.performer]
-            _publish(connection, run, run.phase, pairs, verdict.outcome, verdict.error)
-        else:
-            hoped += by_performer[row.performer]
         if verdict is Hope.MARK_UNSERVED:
             field = keyspace.unserved_field(row.phase, row.performer)
             connection.hsetnx(keyspace.run_key(run.id), field, repr(wire.redis_seconds(connection)))
-    return hoped
+    lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, Lost)}
+    if lost:
+        _publish(connection, run, run.phase, _rows_of(connection, run, lost))
+    return [performer for performer in performers if performer not in lost]
+
+
+def _rows_of(
+    connection: redis.Redis, run: Run, lost: Mapping[int, Lost]
+) -> Iterator[tuple[tuple[int, int], Lost]]:
+    probe = run.plan.probes[run.phase]
+    for pair in missing(connection, run, run.phase):
+        verdict = lost.get(run.plan.performer(probe, *pair))
+        if verdict is not None:
+            yield pair, verdict
 
 
 def _publish(
     connection: redis.Redis,
     run: Run,
     phase: int,
-    pairs: Iterable[tuple[int, int]],
-    outcome: Outcome,
-    error: str,
+    findings: Iterable[tuple[tuple[int, int], Lost]],
 ) -> None:
     row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
-    letters = [
-        Letter(run.plan.bit(*pair), row.finding(pair, outcome, error)) for pair in pairs
-    ]
-    for start in range(0, len(letters), RENEW_EVERY):
-        publish(connection, letters[start : start + RENEW_EVERY])
-        if start + RENEW_EVERY < len(letters):
+    letters = (
+        Letter(run.plan.bit(*pair), row.finding(pair, lost.outcome, lost.error))
+        for pair, lost in findings
+    )
+    while batch := list(islice(letters, RENEW_EVERY)):
+        publish(connection, batch)
+        if len(batch) == RENEW_EVERY:
             # The mesh's pace makes this long; others need not do the same meanwhile.
             due = wire.redis_seconds(connection) + 2 * wire.HEARTBEAT_S
             connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)

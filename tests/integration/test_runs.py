@@ -7,7 +7,7 @@ import threading
 import pytest
 import redis
 
-from coordinator.advance import advance, cancel, missing_pairs
+from coordinator.advance import advance, cancel, missing
 from coordinator.embedded import EmbeddedServer
 from coordinator.follow import follow_run
 from coordinator.lost import read_rows
@@ -284,4 +284,4 @@ def test_nothing_outside_our_keys_is_touched(connection: redis.Redis) -> None:
     ours = ("ptzmesh:", "rq:")
     others = [k for k in connection.scan_iter() if not k.decode().startswith(ours)]
     assert others == [b"file_lockers:0"]
-    assert not missing_pairs(connection, read_run(connection, run), 0)
+    assert [*missing(connection, read_run(connection, run), 0)] == []
