@@ -146,9 +146,11 @@ def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -
     judged = list(zip(rows, verdicts, strict=True))
     enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
     for row, verdict in judged:
+        field = keyspace.unserved_field(row.phase, row.performer)
         if verdict is Hope.MARK_UNSERVED:
-            field = keyspace.unserved_field(row.phase, row.performer)
             connection.hsetnx(keyspace.run_key(run.id), field, repr(wire.redis_seconds(connection)))
+        elif verdict is Hope.MARK_SERVED:
+            connection.hdel(keyspace.run_key(run.id), field)
     lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, Lost)}
     if lost:
         _publish(connection, run, run.phase, _rows_of(connection, run, lost))

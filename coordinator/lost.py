@@ -69,6 +69,7 @@ class Hope(Enum):
     WAIT = auto()
     ENQUEUE = auto()
     MARK_UNSERVED = auto()
+    MARK_SERVED = auto()
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _judge_waiting(row: RowState) -> Hope | Lost:
         if row.unserved_s > wire.ALIVE_S:
             return Lost(Outcome.SOURCE_LOST, f"the prober of {row.name} does not answer")
     if row.in_queue:
-        return Hope.WAIT
+        return Hope.MARK_SERVED if row.served and row.unserved_s is not None else Hope.WAIT
     # Whoever has taken a job begins its row a moment later, or died, which RQ may never hear of.
     if row.job == "started" and (row.unserved_s is None or row.unserved_s <= wire.ALIVE_S):
         return Hope.MARK_UNSERVED

@@ -144,13 +144,15 @@ def enqueue_row(
     key, place = keyspace.run_key(row.run), (row.phase, row.performer)
     pipeline.hset(key, keyspace.job_field(*place), job_id)
     pipeline.hincrby(key, keyspace.attempts_field(*place), 1)
+    # What was noted of the job before it is not true of this one.
+    marks = (keyspace.started_field, keyspace.seen_field, keyspace.unserved_field)
+    pipeline.hdel(key, *(field(*place) for field in marks))
 
 
 def hand_back(connection: redis.Redis, row: Row) -> None:
     """Put an interrupted row back at the front of its node's queue, for its next start."""
     pipeline = connection.pipeline()
     enqueue_row(connection, pipeline, row, at_front=True)
-    pipeline.hdel(keyspace.run_key(row.run), keyspace.started_field(row.phase, row.performer))
     pipeline.execute()
 
 

@@ -73,6 +73,7 @@ def test_queue_that_nobody_serves_is_given_time_then_lost() -> None:
     assert judge(row(served=False)) is Hope.MARK_UNSERVED
     assert judge(row(served=False, unserved_s=ALIVE - 1.0)) is Hope.WAIT
     assert isinstance(judge(row(served=False, unserved_s=ALIVE + 1.0)), Lost)
+    assert judge(row(unserved_s=ALIVE + 1.0)) is Hope.MARK_SERVED
 
 
 def test_row_whose_process_dies_each_time_ends_as_crashed() -> None:

@@ -1,0 +1,68 @@
+"""What `advance` does with a row whose process is gone for a while, or came back."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from coordinator.advance import advance
+from coordinator.lost import read_rows
+from coordinator.runs import start
+from integration.test_runs import beat, outcomes, plan
+from worker import keyspace, wire
+from worker.rows import Row, begin
+
+pytestmark = pytest.mark.redis
+
+OWN = keyspace.queue_key(keyspace.node_queue("n0"))
+UNSERVED = keyspace.unserved_field(0, 0)
+
+
+def started(connection: redis.Redis) -> tuple[str, Row]:
+    beat(connection, "n0", "n1", "n2")
+    run, _ = start(connection, plan())
+    return run, Row(run=run, plan=plan(), phase=0, performer=0)
+
+
+def prober_is_gone(connection: redis.Redis) -> None:
+    connection.delete("rq:worker:n0")
+
+
+def test_a_row_of_a_source_that_restarted_is_enqueued_once_however_long_it_waits(
+    connection: redis.Redis,
+) -> None:
+    run, row = started(connection)
+    connection.delete(OWN)
+    begin(connection, row)
+    now = wire.redis_seconds(connection)
+    connection.hset(keyspace.node_key("n0"), "since", repr(now + 1))
+    for _ in range(12):
+        advance(connection, run)
+    assert connection.llen(OWN) == 1
+    (state,) = read_rows(connection, [row])
+    assert (state.attempts, state.quiet_s, state.in_queue) == (2, None, True)
+    assert outcomes(connection, run) == []
+
+
+def test_a_prober_that_is_gone_for_a_moment_now_and_then_is_waited_for(
+    connection: redis.Redis,
+) -> None:
+    run, _ = started(connection)
+    prober_is_gone(connection)
+    advance(connection, run)
+    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 1
+    assert connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago)) == 0  # it is marked
+    beat(connection, "n0")
+    advance(connection, run)
+    prober_is_gone(connection)
+    advance(connection, run)
+    assert outcomes(connection, run) == []
+
+
+def test_a_prober_that_stays_away_is_not(connection: redis.Redis) -> None:
+    run, _ = started(connection)
+    prober_is_gone(connection)
+    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 1
+    connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago))
+    advance(connection, run)
+    assert len(outcomes(connection, run)) == 2
