@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ ShouldStop = Callable[[], bool]
 
 #: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
 READY_S = 8.0
+#: Whoever takes a request says so to RQ at once.
+ASTRAY_S = 2.5
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: How often what passes by itself is tried again.
 AWAY_S = 1.0
@@ -199,7 +202,36 @@ def _ask(
     if silent_s > wire.ALIVE_S:
         error = f"node {far} is silent for {silent_s:.0f} s"
         return Answer(outcome=Outcome.UNREACHABLE, error=error)
-    pipeline = connection.pipeline()
+    job_id = _enqueue_serve(connection, row, encounter, token, number, idle_ms)
+    asked_at = time.monotonic()
+    until = asked_at + READY_S
+    while time.monotonic() < until and not keeper.lost():
+        said = connection.blpop([keyspace.ready_key(token)], timeout=LOOK_S)
+        if said is not None:
+            return unpack_answer(cast(bytes, said[1]))
+        if should_stop():
+            return None
+        if time.monotonic() - asked_at > ASTRAY_S and _is_astray(connection, far, job_id):
+            logger.warning("a test's request to %s went astray, and is sent again", far)
+            job_id = _enqueue_serve(connection, row, encounter, token, number, idle_ms)
+            asked_at = time.monotonic()
+    if keeper.lost():
+        return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
+    error = f"the responder of {far} did not answer within {READY_S:.0f} s"
+    return Answer(outcome=Outcome.TIMEOUT, error=error)
+
+
+def _enqueue_serve(
+    connection: redis.Redis,
+    row: Row,
+    encounter: Encounter,
+    token: str,
+    number: int,
+    idle_ms: Mapping[str, float],
+) -> str:
+    """Ask for a server; give the job's id."""
+    far = row.plan.nodes[encounter.far].name
+    job_id, pipeline = f"serve-{row.run}-{secrets.token_hex(6)}", connection.pipeline()
     wire.enqueue(
         connection,
         pipeline,
@@ -213,21 +245,26 @@ def _ask(
             "number": number,
             "idle_rtt_ms": idle_ms.get(far),
         },
+        job_id=job_id,
         timeout_s=_serve_timeout_s(encounter.tests[number], idle_ms.get(far)),
         at_front=True,
     )
     pipeline.execute()
-    until = time.monotonic() + READY_S
-    while time.monotonic() < until and not keeper.lost():
-        said = connection.blpop([keyspace.ready_key(token)], timeout=LOOK_S)
-        if said is not None:
-            return unpack_answer(cast(bytes, said[1]))
-        if should_stop():
-            return None
-    if keeper.lost():
-        return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
-    error = f"the responder of {far} did not answer within {READY_S:.0f} s"
-    return Answer(outcome=Outcome.TIMEOUT, error=error)
+    return job_id
+
+
+def _is_astray(connection: redis.Redis, far: str, job_id: str) -> bool:
+    """
+    Tell whether a job was taken from its queue by nobody who lives.
+
+    Of a node that was cut off in silence Redis keeps the blocked connection for most of a minute,
+    and gives it the first job that comes when the node has long been back on another.
+    """
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.lpos(keyspace.queue_key(keyspace.serve_queue(far)), job_id)
+    pipeline.hget(keyspace.job_key(job_id), "status")
+    place, status = pipeline.execute()
+    return place is None and status == b"queued"
 
 
 def _serve_timeout_s(options: Options, idle_rtt_ms: float | None) -> int:
