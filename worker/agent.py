@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: SIGTERM is answered within 10 s: this long for the job in hand, the rest to deregister.
 STOP_GRACE_S = 7.0
+#: While Redis does not answer: soon enough to be heard before anybody counts this node as lost.
+RETRY_S = wire.HEARTBEAT_S / 4
 
 AllowListMaker = Callable[[NodeContext], AllowList]
 
@@ -69,7 +71,9 @@ class Agent:
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.owns_name = True
         self.beaten_at = float("-inf")
+        self.is_unheard = False
         self.counted, self.counted_at = usage.commands_sent(), float("-inf")
+        self.told_per_s = ""
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
         self.iperf3 = find_iperf3()
@@ -90,9 +94,10 @@ class Agent:
         self.owner = _owner_token(lock)
         self.outbox.set_aside_others()
         self.record = self._describe(connection)
+        # Taken in `_supervise`: who is registered does not end without deregistering.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._register(connection)
         connection.close()  # children are forked without a socket of ours
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # taken in `_supervise`
         self._start_children()
         logger.info("node %s at %s is ready", self.settings.name, self.record["address"])
         self._supervise(connection)
@@ -138,16 +143,20 @@ class Agent:
     def _beat(self, connection: redis.Redis) -> list[str] | None:
         """Send one heartbeat: ids of overdue runs, or None when the name is another's."""
         counted, counted_at = usage.commands_sent(), time.monotonic()
+        # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
+        is_long = counted_at - self.counted_at >= wire.HEARTBEAT_S / 2
+        if is_long:
+            self.told_per_s = self._commands_per_s(counted, counted_at)
         fields = {
             **self.record,
             "outbox": str(self.outbox.waiting_bytes()),
-            "redis_commands_per_s": self._commands_per_s(counted, counted_at),
+            "redis_commands_per_s": self.told_per_s,
         }
         if self.clock_offset_ms is not None:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
         node_key = keyspace.node_key(self.settings.name)
         keys = [keyspace.NODES, node_key, keyspace.RUNS_OPEN, keyspace.BACK]
-        late = time.monotonic() - self.beaten_at > 2 * wire.HEARTBEAT_S - 1
+        late = time.monotonic() - self.beaten_at > wire.ALIVE_S / 2 - 1
         times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
         flat = [part for pair in fields.items() for part in pair]
         sent, sent_mono = time.time(), time.monotonic()
@@ -157,7 +166,8 @@ class Agent:
         if not answer[0]:
             return None
         self.beaten_at = time.monotonic()
-        self.counted, self.counted_at = counted, counted_at
+        if is_long:
+            self.counted, self.counted_at = counted, counted_at
         now = int(answer[1]) + int(answer[2]) / 1e6
         self.clock_offset_ms = wire.offset_ms(sent, sent_mono, now)
         ids: list[bytes] = answer[3]
@@ -218,6 +228,8 @@ class Agent:
                     self.stopping.value = 1
                 if self.outbox.is_behind:
                     next_beat = time.monotonic()
+                elif self.is_unheard:
+                    next_beat = time.monotonic() + RETRY_S
 
     def _heartbeat(self, connection: redis.Redis) -> None:
         try:
@@ -230,7 +242,9 @@ class Agent:
                 return
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)
+            self.is_unheard = False
         except redis.RedisError as exc:
+            self.is_unheard = True
             logger.warning("heartbeat not sent: %s", exc)
 
     def _stop(self) -> None:
@@ -249,9 +263,10 @@ class Agent:
             self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
         )
         try:
-            pipeline = connection.pipeline()
-            pipeline.hdel(keyspace.node_key(self.settings.name), "owner")
-            pipeline.hset(keyspace.node_key(self.settings.name), "stopped", "1")
+            pipeline, key = connection.pipeline(), keyspace.node_key(self.settings.name)
+            pipeline.hdel(key, "owner")
+            pipeline.hset(key, "stopped", "1")
+            pipeline.expire(key, wire.NODE_TTL_S)  # in a Redis that lost its data, it had none
             pipeline.execute()
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

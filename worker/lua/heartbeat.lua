@@ -14,10 +14,10 @@ if owner and owner ~= ARGV[2] then
   end
 end
 
--- No node was heard for two thirds of the time a node may be silent: it was Redis that was away, or
+-- No node was heard for half of the time a node may be silent: it was Redis that was away, or
 -- could not be reached. The others get time to report before any of them counts as lost.
 local newest = ARGV[6] == '1' and redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) * 2 / 3 then
+if newest and seconds - tonumber(newest) > tonumber(ARGV[3]) / 2 then
   redis.call('SET', KEYS[4], seconds, 'EX', 2 * tonumber(ARGV[3]))
 end
 
