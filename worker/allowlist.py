@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
 
 from worker import wire
@@ -104,6 +104,8 @@ def allow_listed(allowed: AllowList) -> type[Job]:
                 restored = super().restore(_checked(raw_data))
                 self.result_ttl, self.failure_ttl = 0, wire.JOB_TTL_S
                 self._check()
+            except StopRequested:  # SIGTERM: the worker is to end, and nothing is wrong here
+                raise
             except Exception as exc:
                 # Whatever a hostile record makes RQ raise, the worker must outlive it.
                 plain = isinstance(exc, (WireError, NoSuchJobError))

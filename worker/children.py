@@ -28,7 +28,7 @@ from rq.job import Job
 from rq.timeouts import HorseMonitorTimeoutException
 from rq.utils import now
 
-from worker import usage, wire
+from worker import keyspace, usage, wire
 from worker.errors import WireError
 from worker.jobqueue import guarded_queue, mend
 from worker.parent import end_with
@@ -64,7 +64,7 @@ class QuietWorker(Worker):
         """Tidy RQ's registries; what others have written there must not end the worker."""
         try:
             self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
-        except wire.AWAY:
+        except (*wire.AWAY, StopRequested):
             raise
         except Exception as exc:
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
@@ -99,13 +99,18 @@ class QuietWorker(Worker):
         if pipeline is not None or self.birth_date is None:
             super().heartbeat(timeout, pipeline)
             return
+        served = keyspace.queue_workers_key(self.queue_names()[0])
         with self.connection.pipeline(transaction=False) as own:
             super().heartbeat(timeout, own)
-            is_new, *_ = own.execute()  # of HSET: the field was not there, so nothing was
-            if is_new:
-                own.hset(self.key, mapping=self.serialize())
-                worker_registration.register(self, own)
-                own.execute()
+            own.smembers(served)
+            # Of HSET: the field was not there, so nothing was. While a job runs RQ makes the record
+            # anew, and no more than that.
+            is_new, *_, known = own.execute()
+        if is_new or self.key.encode() not in known:
+            with self.connection.pipeline() as anew:
+                anew.hset(self.key, mapping=self.serialize())
+                worker_registration.register(self, anew)
+                anew.execute()
 
     def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a job by the monotonic clock: RQ kills what a clock that is set makes look old."""

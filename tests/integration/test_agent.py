@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from rq import Queue
+from rq.exceptions import StopRequested
 
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
@@ -20,6 +21,8 @@ from coordinator.nodes import read_nodes
 from coordinator.results import of_run
 from integration.nodes import alive, cli, eventually, start_worker, workers
 from worker import keyspace, wire
+from worker.allowlist import allow_listed
+from worker.children import QuietWorker
 from worker.measurement import Outcome
 from worker.probes.icmp import icmp_capability
 
@@ -53,12 +56,15 @@ def test_mesh_is_measured_in_three_lines(redis_url: str) -> None:
 
 
 def test_node_says_what_it_is(pair: dict[str, Any], connection: redis.Redis) -> None:
+    def offset_ms() -> float:
+        return abs({node.name: node for node in read_nodes(connection)}["a"].clock_offset_ms or 1e9)
+
     found = {node.name: node for node in read_nodes(connection)}
     assert found["a"].address == "127.0.0.1"
     assert found["a"].icmp in ("raw", "datagram")
-    offset = found["a"].clock_offset_ms
-    assert offset is not None
-    assert abs(offset) < 50  # one machine, one clock
+    assert found["a"].clock_offset_ms is not None
+    # One machine, one clock; half of an exchange that was held up is taken for an offset.
+    eventually(lambda: offset_ms() < 50, "the clock's offset is that of one machine")
     assert pair["a"].poll() is None
 
 
@@ -67,7 +73,7 @@ def test_second_node_of_the_same_name_is_refused(redis_url: str, tmp_path: Path)
     other = tmp_path / "elsewhere"
     other.mkdir()
     process = start_worker(redis_url, "a", "127.0.0.9", other)
-    assert process.wait(20) == 2
+    assert process.wait(60) == 2
     said = log_of(other, "a").strip().splitlines()
     assert len(said) == 1
     assert "taken by a live node" in said[0]
@@ -76,7 +82,7 @@ def test_second_node_of_the_same_name_is_refused(redis_url: str, tmp_path: Path)
 @pytest.mark.usefixtures("pair")
 def test_same_name_in_the_same_state_folder_is_refused(redis_url: str, tmp_path: Path) -> None:
     process = start_worker(redis_url, "a", "127.0.0.9", tmp_path)
-    assert process.wait(20) == 2
+    assert process.wait(60) == 2
     assert "in use by another worker on this machine" in log_of(tmp_path, "a")
 
 
@@ -95,11 +101,16 @@ def test_killed_supervisor_takes_its_workers_along_and_may_come_back_at_once(
 
 
 def _exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # an orphan that nobody waits for, as in a container without an init
 
 
 def test_killed_prober_is_restarted(pair: dict[str, Any], redis_url: str) -> None:
     before = children_of(pair["a"].pid)
+    assert len(before) == 2
     for child in before:
         os.kill(child, signal.SIGKILL)
     eventually(
@@ -116,10 +127,41 @@ def test_sigterm_ends_a_node_within_ten_seconds_and_says_goodbye(
     assert alive(connection) == ["b"]
 
 
+def stop(*_arguments: object) -> None:
+    """Do what SIGTERM does in RQ's worker, whatever that is at."""
+    raise StopRequested
+
+
+def test_sigterm_is_heeded_while_registries_are_tidied(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = QuietWorker(["x"], connection=connection, serializer=wire.MsgpackSerializer)
+    monkeypatch.setattr(worker, "clean_registries", stop)
+    with pytest.raises(StopRequested):
+        worker.run_maintenance_tasks()
+
+
+def test_sigterm_is_heeded_while_a_job_is_read_and_the_job_is_not_refused(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def advance(run: str) -> None:
+        assert run
+
+    pipeline = connection.pipeline()
+    wire.enqueue(connection, pipeline, "x", keyspace.ADVANCE, {"run": "y"}, job_id="one")
+    pipeline.execute()
+    job_class = allow_listed({keyspace.ADVANCE: advance})
+    serializer = wire.MsgpackSerializer
+    assert job_class.fetch("one", connection, serializer=serializer).id == "one"
+    monkeypatch.setattr(serializer, "loads", stop)
+    with pytest.raises(StopRequested):
+        job_class.fetch("one", connection, serializer=serializer)
+
+
 def test_row_in_hand_is_handed_back_and_finished_after_a_restart(
     pair: dict[str, Any], redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
-    run = Mesh(redis_url).run(count=30, interval_s=0.1)
+    run = Mesh(redis_url).run(count=60, interval_s=0.1)
     started = keyspace.started_field(0, 0)
     eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     pair["a"].terminate()
@@ -135,17 +177,22 @@ def test_crashed_sweep_ends_with_rows_that_say_so(
 ) -> None:
     run = Mesh(redis_url).run(count=100, interval_s=0.1, sources=["a"])
     probers = children_of(pair["a"].pid)
-    eventually(lambda: any(children_of(p) for p in probers), "the sweep is under way")
+    # One that is killed before it begins has measured nothing, and is done again.
+    started = keyspace.started_field(0, 0)
+    eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     (horse,) = [h for p in probers for h in children_of(p)]
     os.kill(horse, signal.SIGKILL)
     run.wait()
     assert [m.outcome for _, m in of_run(connection, run.id)] == [Outcome.CRASHED]
 
 
-@pytest.mark.usefixtures("pair")
-def test_target_that_is_no_node_is_denied(redis_url: str, connection: redis.Redis) -> None:
+def test_target_that_is_no_node_is_denied(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis
+) -> None:
     mesh = Mesh(redis_url)
     plan = mesh.plan(count=1, sources=["a"], targets=["b"])
+    pair["b"].kill()  # its next heartbeat would say its address again
+    pair["b"].wait()
     connection.hset(keyspace.node_key("b"), "address", "127.0.0.77")
     run = mesh.start(plan).wait()
     (row,) = [m for _, m in of_run(connection, run.id)]
@@ -191,6 +238,7 @@ def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_pat
         redis_server.kill()
         eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
         redis_server.start()
+        eventually(lambda: sorted(alive(connection)) == ["a", "b"], "both are heard")
         matrix = Mesh(redis_server.url).run(count=1).wait().matrix()
         assert matrix.value("a", "b") is not None
         assert all(process.poll() is None for process in started.values())
@@ -215,7 +263,7 @@ def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: Embedd
     redis_server.kill()
     eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
     process.terminate()
-    process.wait(15)
+    process.wait(60)
     assert b"hunter2" not in argv
     assert "hunter2" not in log_of(tmp_path, "a")
 
