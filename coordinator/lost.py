@@ -17,6 +17,7 @@ import redis
 from worker import keyspace, wire
 from worker.fields import number_or_none
 from worker.measurement import Outcome
+from worker.publisher import LOOK_S
 from worker.rows import Row
 
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
@@ -93,8 +94,10 @@ def judge(row: RowState) -> Hope | Lost:
         return _again(row)
     if row.outbox_bytes:
         return Hope.WAIT
-    # A heartbeat since then would have told of results that wait on the disk.
-    if row.job == "failed" and row.quiet_s > wire.HEARTBEAT_S + MARGIN_S:
+    # A heartbeat since then would have told of results that wait on the disk: one that came when
+    # the next sign of life was overdue. While Redis was away there was none.
+    told = row.quiet_s > max(wire.HEARTBEAT_S, row.silent_s + LOOK_S) + MARGIN_S
+    if row.job == "failed" and told:
         return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
     if row.quiet_s > QUIET_S:
         error = f"the sweep of {row.name} gave no sign of life for {row.quiet_s:.0f} s"

@@ -159,11 +159,19 @@ class Outbox:
         except (redis.RedisError, StreamFull) as exc:
             logger.info("outbox waits with %d results: %r", len(waiting) - sent, exc)
         if sent or not waiting:  # nothing whole is left: damaged bytes go, too
+            self._drop_first(sent)
+        return completed
+
+    def _drop_first(self, sent: int) -> None:
+        try:
             with self._locked():
                 left = list(_frames(self.path.read_bytes()))[sent:]
                 self._replace(left)
-            logger.info("outbox sent %d results, %d wait", sent, len(left))
-        return completed
+        except OSError as exc:
+            # A pair's second copy is not published.
+            logger.warning("outbox cannot be written (%s): what was sent is sent again", exc)
+            return
+        logger.info("outbox sent %d results, %d wait", sent, len(left))
 
     def keep(self, letters: Sequence[Letter]) -> None:
         """Put results on the disk; the next heartbeat that reaches Redis sends them."""

@@ -183,6 +183,10 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
     if status != b"running" or cancelled is not None or present != b"%d" % row.phase:
         return None
     now = wire.redis_seconds(connection)
-    connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
+    try:
+        connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
+    except wire.AWAY as exc:
+        # Redis may have it all the same, and then a row that is not measured would have crashed.
+        logger.warning("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
     offset = number_or_none(offset_ms)
     return {} if offset is None else {"clock_offset_ms": offset}

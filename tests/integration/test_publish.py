@@ -153,7 +153,8 @@ def raise_time_is_up(_number: int, _frame: FrameType | None) -> None:
 def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
     connection: redis.Redis, tmp_path: Path
 ) -> None:
-    connection.hset(keyspace.LIMITS, "results_per_s", 10)
+    # The second batch has its turn after 3 s, the third after 6.
+    connection.hset(keyspace.LIMITS, "results_per_s", 3)
     run, _ = start(connection, plan())
     all_ = letters(run)
     bits = {one.measurement.target + one.measurement.source: one.bit for one in all_}
@@ -167,11 +168,11 @@ def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
         extra={},
     )
     before = signal.signal(signal.SIGALRM, raise_time_is_up)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(TimeIsUpError), publisher:  # noqa: PT012 - it is raised at the end
             for one in all_:
                 publisher.put(one.measurement)
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -196,6 +197,25 @@ def test_outbox_that_is_long_is_sent_in_turns(
     monkeypatch.undo()
     outbox.resend(connection)
     assert not outbox.is_behind
+    assert connection.xlen(keyspace.RESULTS) == 30
+
+
+def test_outbox_on_a_disk_that_takes_nothing_more_is_sent_all_the_same(
+    connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = start(connection, plan())
+    outbox = Outbox(tmp_path / "n.outbox")
+    outbox.keep(letters(run))
+    in_the_way = outbox.path.with_suffix(".new")
+    in_the_way.mkdir()
+    monkeypatch.setattr("worker.outbox.RESEND_S", 0.0)
+    outbox.resend(connection)
+    monkeypatch.undo()
+    assert outbox.resend(connection) == [run]
+    assert outbox.waiting_bytes() > 0
+    in_the_way.rmdir()
+    outbox.resend(connection)
+    assert outbox.waiting_bytes() == 0
     assert connection.xlen(keyspace.RESULTS) == 30
 
 

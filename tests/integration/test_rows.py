@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from coordinator.advance import advance
+from coordinator.embedded import EmbeddedServer
 from coordinator.lost import read_rows
 from coordinator.runs import start
 from integration.test_runs import beat, outcomes, plan
@@ -66,3 +67,12 @@ def test_a_prober_that_stays_away_is_not(connection: redis.Redis) -> None:
     connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago))
     advance(connection, run)
     assert len(outcomes(connection, run)) == 2
+
+
+def test_a_row_whose_beginning_redis_could_not_note_is_measured_all_the_same(
+    redis_server: EmbeddedServer,
+) -> None:
+    with wire.connect(redis_server.url) as connection:
+        _, row = started(connection)
+        connection.config_set("maxmemory", 1)
+        assert begin(connection, row) == {}

@@ -60,6 +60,12 @@ def test_sweep_that_failed_is_crashed() -> None:
     assert verdict.outcome is Outcome.CRASHED
 
 
+def test_sweep_that_failed_is_waited_for_until_its_node_is_heard_again() -> None:
+    failed = {"quiet_s": wire.HEARTBEAT_S + 6.0, "job": "failed", "in_queue": False}
+    assert judge(row(silent_s=wire.HEARTBEAT_S + 9.0, **failed)) is Hope.WAIT
+    assert isinstance(judge(row(silent_s=1.0, **failed)), Lost)
+
+
 def test_sweep_of_a_process_that_was_restarted_is_enqueued_again() -> None:
     assert judge(row(quiet_s=5.0, restarted=True, job="started")) is Hope.ENQUEUE
 
