@@ -21,7 +21,7 @@ from coordinator.embedded import EmbeddedServer
 from worker import keyspace
 from worker.limits import StreamFull
 from worker.measurement import Measurement
-from worker.monitor import guard, process
+from worker.monitor import guard, metrics_csv, process
 from worker.monitor import recorder as recorder_module
 from worker.monitor.record import PING, Entry, record
 from worker.monitor.recorder import Recorder
@@ -111,13 +111,15 @@ def test_what_a_collector_has_makes_room(connection: redis.Redis, tmp_path: Path
 
 
 def test_a_call_of_the_script_is_short(connection: redis.Redis) -> None:
-    connection.config_resetstat()
     stream = RecordStream(connection, "abc")
     many = [Entry(n, ping(n)) for n in range(1, BATCH * 20 + 1)]
+    took_us = []
     for start in range(0, len(many), BATCH):
-        stream.add(many[start : start + BATCH])
-    # The mean: a single call may be interrupted by whatever else this machine does.
-    assert connection.info("commandstats")["cmdstat_evalsha"]["usec_per_call"] < 1000
+        connection.config_resetstat()
+        assert stream.add(many[start : start + BATCH]) == BATCH
+        took_us.append(connection.info("commandstats")["cmdstat_evalsha"]["usec"])
+    # The quickest: whatever else this machine does can only make a call longer.
+    assert min(took_us) < 1000
 
 
 def test_records_of_many_threads_come_once(
@@ -222,6 +224,60 @@ def test_a_record_that_cannot_be_encoded_does_not_hold_up_the_others(
     assert numbers(connection) == [1]
 
 
+def test_what_was_added_before_the_end_is_published_however_late_the_thread_comes(
+    recorders: list[Recorder],
+    connection: redis.Redis,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held_up, work, publish = threading.Event(), Recorder._work, Recorder._publish
+
+    def begin_late(self: Recorder) -> None:
+        held_up.wait(60)
+        work(self)
+
+    def look_late(self: Recorder) -> bool:
+        sent = publish(self)
+        held_up.wait(60)
+        return sent
+
+    monkeypatch.setattr(Recorder, "_work", begin_late)
+    late_begin = make(recorders, redis_url)
+    late_begin.add(ping(1))
+    monkeypatch.setattr(Recorder, "_work", work)
+    monkeypatch.setattr(Recorder, "_publish", look_late)
+    late_look = make(recorders, redis_url)
+    late_look.add(ping(2))
+    wait_until(lambda: late_look.waiting()[1] == 0)
+    late_look.add(ping(3))
+    for made in (late_begin, late_look):
+        made.close(0.0)
+    held_up.set()
+    wait_until(lambda: sorted(numbers(connection)) == [1, 2, 3])
+
+
+def test_what_comes_at_the_end_is_in_the_file_and_in_the_stream_or_in_neither(
+    recorders: list[Recorder],
+    connection: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, append = make(recorders, redis_url), metrics_csv.append
+    made.csv_target = tmp_path / "m.csv"
+    made.add(ping(1))
+
+    def meanwhile(path: Path, measurements: list[Measurement]) -> int:
+        written = append(path, measurements)
+        made.add(ping(2))
+        return written
+
+    monkeypatch.setattr(metrics_csv, "append", meanwhile)
+    made.close(60.0)
+    assert numbers(connection) == [1]
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 1
+
+
 def child(url: str) -> None:
     process.configure(redis_url=url, source="child")
     for number in range(20):
@@ -230,13 +286,14 @@ def child(url: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 and newer
 def test_a_child_of_multiprocessing_publishes_its_own_before_it_ends(
-    connection: redis.Redis, redis_url: str
+    connection: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "EXIT_DEADLINE_S", 60.0)
     process.configure(redis_url=redis_url, source="parent")
     process.recorder().add(ping(7))
     started = multiprocessing.get_context("fork").Process(target=child, args=(redis_url,))
     started.start()
-    started.join(30)
+    started.join(120)
     assert process.recorder().publish_now(30)
     found = published(connection)
     assert sorted(m.source for m in found) == ["child"] * 20 + ["parent"]
@@ -253,7 +310,7 @@ def test_a_fork_at_any_moment_neither_hangs_nor_doubles(
         pid = os.fork()
         if pid == 0:
             process.recorder().add(ping(1000 + number))
-            os._exit(0 if process.recorder().publish_now(20) else 1)
+            os._exit(0 if process.recorder().publish_now(60) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert process.recorder().publish_now(30)
     assert sorted(n for n in numbers(connection) if n is not None) == [

@@ -82,11 +82,8 @@ class Recorder:
             measurement = replace(
                 measurement, source=self.settings.source, run=run_of(self.id), started_at=at
             )
-            entry = Entry(next(self._numbers), measurement)
-            self._append(self._for_csv, entry)
-            if self._link.url is not None:
-                self._append(self._for_stream, entry)
-                self._start()
+            if not self._closing.is_set():
+                self._keep(Entry(next(self._numbers), measurement))
         if not self._wake.is_set():
             self._wake.set()
         return measurement
@@ -120,6 +117,7 @@ class Recorder:
         try:
             entries = self._snapshot(self._for_csv)
             written = metrics_csv.append(target, [entry.measurement for entry in entries])
+            self._forget_up_to(self._for_csv, entries)  # before another thread saves them again
         except OSError as exc:
             tell(
                 f"csv/{target}",
@@ -131,7 +129,6 @@ class Recorder:
         finally:
             self._csv_lock.release()
         forget(f"csv/{target}")
-        self._forget_up_to(self._for_csv, entries)
         return written
 
     def waiting(self) -> tuple[int, int]:
@@ -147,10 +144,16 @@ class Recorder:
         return not self._for_stream
 
     def close(self, deadline_s: float) -> None:
-        """Save once more where it was saved, publish until the deadline, and end the thread."""
+        """
+        Save once more where it was saved, publish until the deadline, and end the thread.
+
+        What other threads record meanwhile is dropped, or it would be in the one and not in the
+        other.
+        """
+        with self._lock:
+            self._closing.set()
         if self.csv_target is not None and self._for_csv:
             self.save_csv(self.csv_target)
-        self._closing.set()
         self._wake.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(deadline_s)
@@ -162,6 +165,12 @@ class Recorder:
             self._last_at.clear()
         self._last_at[known] = at
         return at
+
+    def _keep(self, entry: Entry) -> None:
+        self._append(self._for_csv, entry)
+        if self._link.url is not None:
+            self._append(self._for_stream, entry)
+            self._start()
 
     def _append(self, queue: deque[Entry], entry: Entry) -> None:
         # A host that never saves a file does not miss what would have been in it.
@@ -187,7 +196,8 @@ class Recorder:
     @never_raises(lambda: None)
     def _work(self) -> None:
         retry_s = 0.0
-        while not self._closing.is_set():
+        # What was added before the end is tried even when this thread looks only after it.
+        while not self._closing.is_set() or (self._for_stream and not retry_s):
             if not retry_s:
                 self._wake.wait()
             self._closing.wait(retry_s or LINGER_S)

