@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-deploy test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-deploy test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -49,6 +49,11 @@ test-beside: install
 
 test-deploy: install
 	$(BIN)/pytest tests/deploy
+
+# The image for arm64, built and run under emulation elsewhere: needs root and Debian's
+# qemu-user-static, and takes five minutes on two quiet cores.
+test-arm64: install
+	$(BIN)/pytest $(addprefix tests/deploy/test_, image.py container.py) --architecture=arm64
 
 test-redis: install
 	$(BIN)/pytest -m redis

@@ -64,7 +64,7 @@ def check_command(arguments: Sequence[str], variables: Mapping[str, str], folder
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert said.returncode == REDIS_UNREACHABLE, said.stderr

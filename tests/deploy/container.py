@@ -104,7 +104,7 @@ class Container:
         argv = ["env", *settings, *argv, "sh", "-ec", "\n".join(script)]
         self.process = self.node.start(argv, log=self.log)
 
-    def run(self, *command: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a program beside it, as `docker exec` and health checks do, to its end."""
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--net"]
         argv = ["nsenter", f"--target={self.pid}", *spaces, "--", *self._inside(command)]

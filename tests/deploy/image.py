@@ -20,13 +20,14 @@ from typing import Any
 
 from lab.commands import run
 
+from deploy.emulation import Architecture
 from deploy.needs import DOCKER, ROOT
 
 BASE = "docker.io/library/debian:bookworm-slim"
 NAME = "localhost/ptzmesh"
 
-#: Each of the two takes half a minute on two quiet cores.
-BUILD_S = 600.0
+#: Each of the two takes half a minute on two quiet cores, and some minutes where it is emulated.
+BUILD_S = 1800.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,13 @@ class Image:
     A built image, unpacked.
 
     Attributes:
+        architecture: What it is for.
         root: Its file system; not to be written to.
         config: What it says of how to run it, as `docker inspect` shows it under Config.
         size_mb, base_mb: Unpacked layers, 10^6 bytes; of it, and of the Debian that it is made on.
     """
 
+    architecture: Architecture
     root: Path
     config: Mapping[str, Any]
     size_mb: float
@@ -58,18 +61,23 @@ class Image:
 
 
 @contextmanager
-def built() -> Iterator[Image]:
-    """Build the image and unpack it; nothing of it is left after the block."""
+def built(architecture: Architecture) -> Iterator[Image]:
+    """
+    Build the image and unpack it; nothing of it is left after the block.
+
+    Programs of the architecture must run on this machine.
+    """
     # Not in /tmp, which may be in memory.
     with tempfile.TemporaryDirectory(prefix="ptzmesh-image-", dir="/var/tmp") as folder:
         buildah = Buildah(Path(folder))
-        _make_base(Path(folder), buildah)
-        recipe = ["--file", str(DOCKER / "Dockerfile")]
+        _make_base(Path(folder), buildah, architecture)
+        recipe = ["--file", str(DOCKER / "Dockerfile"), "--arch", architecture.name]
         buildah("bud", *_build_options(), "--tag", NAME, *recipe, str(ROOT))
-        container = buildah("from", "--pull=never", NAME).strip()
+        container = buildah("from", "--pull=never", "--arch", architecture.name, NAME).strip()
         try:
             inspected = json.loads(buildah("inspect", "--type", "image", NAME))
             yield Image(
+                architecture=architecture,
                 root=Path(buildah("mount", container).strip()),
                 config=inspected["Docker"]["config"],
                 size_mb=buildah.size_mb(NAME),
@@ -99,18 +107,20 @@ class Buildah:
         return float(number) * {"KB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
 
 
-def _make_base(folder: Path, buildah: Buildah) -> None:
+def _make_base(folder: Path, buildah: Buildah, architecture: Architecture) -> None:
     """Make what stands for `debian:bookworm-slim`: the smallest Debian, from Debian's packages."""
     tree = folder / "debian"
     mirror = _mirror()
-    argv = ["debootstrap", "--variant=minbase", "bookworm", str(tree), *mirror]
+    argv = ["debootstrap", f"--arch={architecture.name}", "--variant=minbase"]
+    argv += ["bookworm", str(tree), *mirror]
     run(argv, env=_apt_proxy(), timeout_s=BUILD_S)
     archive = folder / "debian.tar"
     left_out = ["--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*"]
     run(["tar", "-C", str(tree), *left_out, "-cf", str(archive), "."], timeout_s=BUILD_S)
     recipe = folder / "Dockerfile"
     recipe.write_text(f"FROM scratch\nADD {archive.name} /\n")
-    buildah("bud", "--tag", BASE, "--file", str(recipe), str(folder))
+    options = ["--arch", architecture.name, "--tag", BASE, "--file", str(recipe)]
+    buildah("bud", *options, str(folder))
     run(["rm", "-rf", str(tree), str(archive)], timeout_s=BUILD_S)
 
 

@@ -23,6 +23,8 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((DOCKER / "compose.yaml").r
     "services"
 ]
 NODES = ("cam-east", "cam-west", "hub")
+#: All containers start at once.
+START_S = 120.0
 
 
 class ComposeMesh:
@@ -44,7 +46,7 @@ class ComposeMesh:
         self.redis = lab.redis_node.start(
             [*argv, "--protected-mode", "no"], log=lab.directory / "redis.log"
         )
-        lab.redis_node.wait_until_listening(6379)
+        lab.redis_node.wait_until_listening(6379, deadline_s=START_S)
 
     def container(self, service: str, number: int) -> Container:
         """Give a service's container on a node of the lab, with what the file says of it."""
@@ -87,14 +89,15 @@ def test_mesh_of_the_compose_file_measures_itself_and_keeps_the_results(mesh: Co
     collector = mesh.container("collector", len(NODES))
     collector.start(*SERVICES["collector"]["command"])
     for node in nodes:
-        wait_until(lambda node=node: node.health().returncode == 0, f"{node.name} is healthy")
+        healthy = f"{node.name} is healthy"
+        wait_until(lambda node=node: node.health().returncode == 0, healthy, START_S)
     # `docker compose run ptzmesh …`: another user, beside the collector, in a container of its own.
     shell = mesh.container("ptzmesh", len(NODES))
     probes = ("--probe", "ping", "--probe", "throughput", "--duration", "1")
     shell.start("run", "--json", "--count", "3", *probes)
     assert shell.process is not None
-    assert shell.process.wait(90) == 0, shell.log.read_text()
-    wait_until(lambda: len(mesh.rows()) == 12, "the collector has all rows")
+    assert shell.process.wait(300) == 0, shell.log.read_text()
+    wait_until(lambda: len(mesh.rows()) == 12, "the collector has all rows", START_S)
     header = mesh.csv.read_text().splitlines()[0].split(",")
     outcome = header.index("outcome")
     assert {row.split(",")[outcome] for row in mesh.rows()} == {"ok"}

@@ -23,10 +23,15 @@ pytestmark = pytest.mark.lab
 
 #: A container is stopped within this time; Docker kills what has not ended by then.
 STOP_S = 10.0
-#: A heartbeat counts for 30 s, and the next is at most 10 s away; a look takes up to a second.
-SILENT_S = 45.0
-#: Nobody waits for an ended process for longer than this, or it stays for ever.
-REAPED_S = 5.0
+#: A heartbeat counts for 30 s, and the next is at most 10 s away; the rest is for a busy machine.
+SILENT_S = 120.0
+#: Several containers start at once.
+START_S = 120.0
+
+PROBES = ("ping", "tcp", "redis", "throughput", "udp")
+
+#: Fails where no socket takes SO_TIMESTAMPNS (35), by which the kernel's times of replies come.
+STAMPS = "import socket; socket.socket(type=socket.SOCK_DGRAM).setsockopt(socket.SOL_SOCKET, 35, 1)"
 
 OPEN, CLOSED = "0 2147483647", "1 0"
 
@@ -74,7 +79,7 @@ def pair(lab_image: Image) -> Iterator[tuple[LabMesh, Container]]:
         container = container_on(mesh, lab_image, mesh.lab.nodes[0], "cam-1")
         mesh.start(mesh.lab.nodes[1])
         try:
-            mesh.wait_until_alive("cam-1", "n1")
+            mesh.wait_until_alive("cam-1", "n1", deadline_s=START_S)
         except AssertionError:
             pytest.fail(container.log.read_text())
         yield mesh, container
@@ -84,9 +89,10 @@ def commands_of(node: Node, program: str) -> list[int]:
     """Give the processes of a node whose command line has a word that ends so."""
     found = []
     for pid in namespaces.pids_inside([node.namespace]):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if any(word.endswith(program.encode()) for word in words):
-            found.append(pid)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(program.encode()) for word in words):
+                found.append(pid)
     return found
 
 
@@ -108,22 +114,31 @@ def zombies_below(node: Node) -> list[int]:
     return found
 
 
+def skip_where_an_emulator_cannot_ping(container: Container) -> None:
+    """Skip where a system call that the echo engine needs is emulated without it."""
+    if container.image.architecture.is_native:
+        return
+    asked = container.run("/opt/ptzmesh/bin/python3", "-c", STAMPS)
+    if asked.returncode != 0:
+        pytest.skip(f"qemu does not hand SO_TIMESTAMPNS on: {asked.stderr.splitlines()[-1]}")
+
+
+@pytest.mark.parametrize("probe", PROBES)
 def test_container_and_an_ordinary_node_measure_each_other(
-    pair: tuple[LabMesh, Container],
+    pair: tuple[LabMesh, Container], probe: str
 ) -> None:
-    mesh, _ = pair
-    probes = ["--probe", "ping", "--probe", "throughput"]
-    said = mesh.cli(
-        mesh.lab.nodes[1], "run", "--json", "--count", "5", "--duration", "1", *probes
-    )
+    mesh, container = pair
+    if probe == "ping":
+        skip_where_an_emulator_cannot_ping(container)
+    options = ["--count", "5", "--duration", "1", "--probe", probe]
+    said = mesh.cli(mesh.lab.nodes[1], "run", "--json", *options)
     assert said.code == 0, said.err
-    rows = [line for line in said.lines if "source" in line]
-    assert {(r["source"], r["target"], r["probe"], r["outcome"]) for r in rows} == {
-        (source, target, probe, "ok")
-        for source, target in (("cam-1", "n1"), ("n1", "cam-1"))
-        for probe in ("ping", "throughput")
+    other = {"cam-1": "n1", "n1": "cam-1"}
+    assert {ends: row["outcome"] for ends, row in said.rows.items()} == {
+        (name, "redis" if probe == "redis" else other[name]): "ok" for name in other
     }
-    assert all(r["throughput_mbps"] > 1 for r in rows if r["probe"] == "throughput")
+    if probe == "throughput":
+        assert all(row["throughput_mbps"] > 1 for row in said.rows.values())
 
 
 def test_killed_job_leaves_nothing_behind_in_the_container(
@@ -131,12 +146,13 @@ def test_killed_job_leaves_nothing_behind_in_the_container(
 ) -> None:
     mesh, container = pair
     node = container.node
-    mesh.detach(mesh.lab.nodes[1], "--probe", "throughput", "--duration", "3")
+    mesh.detach(mesh.lab.nodes[1], "--probe", "throughput", "--duration", "10")
     wait_until(lambda: bool(commands_of(node, "iperf3")), "iperf3 runs in the container")
     for horse in {parent_and_state(pid)[0] for pid in commands_of(node, "iperf3")}:
         os.kill(horse, signal.SIGKILL)
-    wait_until(lambda: not commands_of(node, "iperf3"), "iperf3 has ended", REAPED_S)
-    wait_until(lambda: not zombies_below(node), "what has ended is reaped", REAPED_S)
+    # What nobody waits for stays for ever.
+    wait_until(lambda: not commands_of(node, "iperf3"), "iperf3 has ended")
+    wait_until(lambda: not zombies_below(node), "what has ended is reaped")
 
 
 def test_health_check_tells_a_working_node_from_one_that_hangs_or_never_was(
@@ -150,8 +166,8 @@ def test_health_check_tells_a_working_node_from_one_that_hangs_or_never_was(
     (supervisor,) = children_of(container.pid)
     os.kill(supervisor, signal.SIGSTOP)
     try:
-        wait_until(lambda: container.health().returncode != 0, "it is unhealthy", SILENT_S, 1.0)
-        assert "cam-1" not in mesh.alive()
+        wait_until(lambda: "cam-1" not in mesh.alive(), "it is silent", SILENT_S, 1.0)
+        assert container.health().returncode != 0
     finally:
         os.kill(supervisor, signal.SIGCONT)
 
@@ -172,7 +188,7 @@ def test_container_that_is_stopped_ends_in_time_and_leaves_the_mesh(
     with mesh_in(2) as mesh:
         container = container_on(mesh, lab_image, mesh.lab.nodes[0], "cam-9")
         mesh.start(mesh.lab.nodes[1])
-        mesh.wait_until_alive("cam-9", "n1")
+        mesh.wait_until_alive("cam-9", "n1", deadline_s=START_S)
         mesh.wait_until_begun(mesh.detach(mesh.lab.nodes[1], "--count", "300"), "cam-9")
         os.kill(container.pid, signal.SIGTERM)
         asked = time.monotonic()
@@ -190,6 +206,6 @@ def test_what_a_container_is_granted_decides_on_its_icmp_socket(lab_image: Image
         ):
             node.run(["sysctl", "-w", f"net.ipv4.ping_group_range={group_range}"])
             container_on(mesh, lab_image, node, name, rights=rights)
-        mesh.wait_until_alive(*GRANTS)
+        mesh.wait_until_alive(*GRANTS, deadline_s=START_S)
         found = {node.name: node.icmp for node in read_nodes(mesh.connection)}
         assert found == {name: kind for name, (_, _, kind) in GRANTS.items()}

@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.emulation import ARCHITECTURES
 from deploy.needs import DOCKER, ROOT, tool
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,7 @@ else:
 
 LOCKS = ("requirements.lock", "build.lock")
 #: manylinux2014 is glibc 2.17; Debian 12 has 2.36.
-PLATFORMS = {"amd64": "manylinux2014_x86_64", "arm64": "manylinux2014_aarch64"}
+PLATFORMS = {name: f"manylinux2014_{one.machine}" for name, one in ARCHITECTURES.items()}
 
 
 def locked(name: str) -> dict[str, str]:

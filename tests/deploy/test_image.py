@@ -23,6 +23,20 @@ def files(image: Image) -> list[Path]:
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
+def test_every_program_and_library_is_of_the_architecture_that_the_image_is_for(
+    image: Image,
+) -> None:
+    machines = {}
+    for path in files(image):
+        with path.open("rb") as file:
+            header = file.read(20)
+        if header.startswith(b"\x7fELF"):
+            machines[str(path.relative_to(image.root))] = int.from_bytes(header[18:20], "little")
+    assert set(machines.values()) == {image.architecture.elf_machine}
+    assert {CAPABLE.lstrip("/"), "usr/bin/iperf3", "usr/bin/tini"} <= set(machines)
+    assert any("/msgpack/_cmsgpack." in name for name in machines), "the codec is not compiled"
+
+
 def test_image_is_small_above_the_debian_that_it_is_made_on(image: Image) -> None:
     above = image.size_mb - image.base_mb
     assert 0 < above < MOST_ABOVE_BASE_MB, f"{above:.0f} MB"
