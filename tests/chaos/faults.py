@@ -169,19 +169,13 @@ def _lose_redis(mesh: ChaosMesh, _fault: Fault) -> Callable[[], None] | None:
     """Kill a Redis that keeps nothing; PTZJEPA takes its lockers again."""
     if mesh.lab.redis.process is None:
         return None
-    mesh.note_runs()
-    mesh.lab.redis.kill()
+    mesh.kill_redis()
     mesh.snapshot.unlink(missing_ok=True)
-    mesh.gone_runs |= mesh.known_runs
 
     def start() -> None:
-        if mesh.lab.redis.process is not None:
-            return
-        # What was begun in the last moment is known by what its command said.
-        mesh.note_runs()
-        mesh.gone_runs |= mesh.known_runs
-        mesh.lab.redis.start()
-        mesh.lockers.hold()
+        if mesh.lab.redis.process is None:
+            mesh.start_redis()
+            mesh.lockers.hold()
 
     return start
 
@@ -196,10 +190,8 @@ def _turn_redis_back(mesh: ChaosMesh, _fault: Fault) -> Callable[[], None] | Non
 
     def turn_back() -> None:
         if not done and mesh.lab.redis.process is not None and mesh.snapshot.exists():
-            mesh.note_runs()
-            mesh.lab.redis.kill()
-            mesh.lab.redis.start()
-            mesh.gone_runs |= mesh.known_runs - mesh.runs_in_redis()
+            mesh.kill_redis()
+            mesh.start_redis()
         done.append(True)
 
     return turn_back
@@ -257,13 +249,18 @@ def _fill_csv(mesh: ChaosMesh, _fault: Fault) -> Callable[[], None] | None:
 def _fill_redis(mesh: ChaosMesh, _fault: Fault) -> Callable[[], None] | None:
     """Let somebody else fill Redis up to its maxmemory, which evicts nothing."""
     try:
-        return fill_redis(mesh.quick)
+        mesh.quick.ping()
     except (redis.ConnectionError, redis.TimeoutError):
         return None
+    # It answers: from here on it is waited for, as nobody frees what is half full.
+    return fill_redis(mesh.connection, mesh.quick)
 
 
-def fill_redis(connection: redis.Redis) -> Callable[[], None]:
+def fill_redis(
+    connection: redis.Redis, freeing: redis.Redis | None = None
+) -> Callable[[], None]:
     """Fill Redis with foreign keys until it refuses more; gives what frees it again."""
+    by = connection if freeing is None else freeing
     used = int(connection.info("memory")["used_memory"])
     connection.config_set("maxmemory-policy", "noeviction")
     connection.config_set("maxmemory", used + ROOM_BYTES)
@@ -278,9 +275,11 @@ def fill_redis(connection: redis.Redis) -> Callable[[], None]:
     connection.config_set("maxmemory", used - ROOM_BYTES)
 
     def free() -> None:
+        # Each by itself: what was sent to a Redis that is slow to answer is done all the same.
         with suppress(redis.ConnectionError, redis.TimeoutError):
-            connection.config_set("maxmemory", 0)
-            connection.delete(*keys)
+            by.config_set("maxmemory", 0)
+        with suppress(redis.ConnectionError, redis.TimeoutError):
+            by.delete(*keys)
 
     return free
 

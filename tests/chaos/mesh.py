@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ DEVICE = "ptzmesh-chaos"
 QUICK_S = 0.3
 #: SIGTERM is answered within 10 s.
 STOP_S = 12.0
+#: The processes of all meshes that wait beside each other start at once.
+BEGIN_S = 150.0
 
 
 @dataclass
@@ -106,7 +109,7 @@ class ChaosMesh(LabMesh):
         clocks: The wall clock of each node, when asked for.
         triggers: The commands that started runs.
         known_runs: Ids of all runs that were ever seen.
-        gone_runs: Those of them that a Redis lost with its data.
+        losses: When Redis was down, and which runs it had when it came back with less than before.
     """
 
     def __init__(self, lab: Lab, *, persist: Persist = "always", clocks: bool = False) -> None:
@@ -121,7 +124,7 @@ class ChaosMesh(LabMesh):
         self.services: dict[str, Service] = {}
         self.triggers: list[Trigger] = []
         self.known_runs: set[str] = set()
-        self.gone_runs: set[str] = set()
+        self.losses: list[tuple[datetime, set[str]]] = []
         self.disks: list[Path] = []
         library = build(lab.directory) if clocks else None
         self.clocks = {
@@ -136,8 +139,9 @@ class ChaosMesh(LabMesh):
         for node in self.nodes:
             self.start_service(node)
         self.start_collector()
-        self.wait_until_alive(*(node.name for node in self.nodes))
-        wait_until(lambda: self.group() is not None, "the collector has its group")
+        names = [node.name for node in self.nodes]
+        self.wait_until_alive(*names, deadline_s=BEGIN_S)
+        wait_until(lambda: self.group() is not None, "the collector has its group", BEGIN_S)
 
     def start_service(self, node: Node) -> None:
         """Start the worker of a node, and keep it running."""
@@ -163,16 +167,40 @@ class ChaosMesh(LabMesh):
             service.tend()
         self.note_runs()
 
-    def note_runs(self) -> None:
-        """Remember the runs that Redis knows, for as long as it does."""
+    def note_runs(self, connection: redis.Redis | None = None) -> None:
+        """Remember the runs that Redis knows, for as long as it does; `quick` asks but once."""
         with suppress(redis.RedisError):
-            self.known_runs |= self.runs_in_redis()
+            self.known_runs |= self.runs_in_redis(connection or self.quick)
         self.known_runs |= {one.run for one in self.triggers if one.run is not None}
 
-    def runs_in_redis(self) -> set[str]:
+    def runs_in_redis(self, connection: redis.Redis) -> set[str]:
         """Give the ids of the runs that Redis knows now."""
-        runs: Any = self.quick.zrange(keyspace.RUNS, 0, -1)
+        runs: Any = connection.zrange(keyspace.RUNS, 0, -1)
         return {run.decode() for run in runs}
+
+    def kill_redis(self) -> None:
+        """Kill a Redis that will come back with less than it had."""
+        self.note_runs()
+        self.lab.redis.kill()
+        self._down_at = datetime.now(timezone.utc)
+
+    def start_redis(self) -> None:
+        """Start the Redis that `kill_redis` has killed."""
+        self.lab.redis.start()
+        self.losses.append((self._down_at, self.runs_in_redis(self.connection)))
+
+    @property
+    def gone_runs(self) -> set[str]:
+        """
+        The known runs that a Redis lost with its data.
+
+        By the time in their ids: a command may say its run's id only after Redis has lost it.
+        """
+        return {
+            run
+            for run in self.known_runs
+            if any(begun_at(run) < down_at and run not in kept for down_at, kept in self.losses)
+        }
 
     @property
     def snapshot(self) -> Path:
@@ -266,6 +294,12 @@ class ChaosMesh(LabMesh):
             texts["collector"] = self.log("collector").read_text()
         more = "\n".join(f"--- {name}\n{text[-2000:]}" for name, text in texts.items())
         return f"{super().logs()}\n{more}"
+
+
+def begun_at(run: str) -> datetime:
+    """Give the time in a run's id."""
+    stamp = run.partition("-")[0]
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=timezone.utc)
 
 
 def forget_disks_of_the_dead() -> None:

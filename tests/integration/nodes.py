@@ -14,7 +14,8 @@ import redis
 
 from coordinator.nodes import read_nodes
 
-DEADLINE_S = 30.0
+#: Generous, as waiting costs nothing where the condition comes true: a heartbeat alone takes 10 s.
+DEADLINE_S = 120.0
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -48,26 +49,40 @@ def workers(
     names: Sequence[str],
     more: Sequence[str] = (),
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Run workers until the block ends; all are registered when it begins."""
+    """Run workers until the block ends; all are registered, with both children, when it begins."""
+    logs = {name: folder / f"{name}.log" for name in names}
+    said = {name: len(_read(log)) for name, log in logs.items()}  # by an earlier one in this folder
     started = {
         name: start_worker(url, name, f"127.0.0.{place + 1}", folder, more)
         for place, name in enumerate(names)
     }
+
+    def are_ready() -> bool:
+        ended = [name for name, process in started.items() if process.poll() is not None]
+        assert not ended, f"{ended[0]} ended: {_read(logs[ended[0]])[-2000:].decode()}"
+        # The word comes after the children; the registration, before.
+        told = all(b"is ready" in _read(log)[said[name] :] for name, log in logs.items())
+        return told and set(names) <= set(alive(connection))
+
     try:
-        eventually(lambda: set(names) <= set(alive(connection)), "the workers are registered")
+        eventually(are_ready, "the workers are ready")
         yield started
     finally:
         for process in started.values():
             process.terminate()
         for process in started.values():
             try:
-                process.wait(15)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def cli(url: str, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def _read(log: Path) -> bytes:
+    return log.read_bytes() if log.exists() else b""
+
+
+def cli(url: str, *arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run a command of ours as a person would."""
     return subprocess.run(
         [sys.executable, "-m", "coordinator.cli", *arguments],

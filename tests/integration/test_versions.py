@@ -59,7 +59,7 @@ class Other:
     def python(self, code: str, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60,
+            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=300,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -69,7 +69,7 @@ class Other:
         return subprocess.run(
             [sys.executable, "-m", "coordinator.cli", *arguments],
             env={**self.environment, "PTZMESH_REDIS_URL": url},
-            cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
+            cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def their_workers(other: Other, url: str, connection: redis.Redis, folder: Path)
         for process in started:
             process.terminate()
         for process in started:
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture(scope="module")

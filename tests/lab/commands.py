@@ -19,7 +19,7 @@ def run(
     *,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
-    timeout_s: float = 30.0,
+    timeout_s: float = 120.0,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """
@@ -40,6 +40,9 @@ def run(
         text=True,
         timeout=timeout_s,
         check=False,
+        # Linux shares the processor out among sessions first: beside fifty workers, each of which
+        # leads its own, all that the tests run would have one share (CONFIG_SCHED_AUTOGROUP).
+        start_new_session=True,
     )
     if check and done.returncode:
         raise CommandFailed(done.returncode, list(argv), done.stdout, done.stderr)

@@ -32,7 +32,9 @@ from worker.measurement import Measurement, Outcome
 CLI = (sys.executable, "-m", "coordinator.cli")
 
 #: Of conditions that take as long as the machine needs, which others use, too.
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
+#: Of commands and runs, which take half a minute more when a node is lost.
+ENDED_S = 240.0
 
 LOG_CHARS = 4000
 
@@ -129,7 +131,7 @@ class LabMesh:
         """Wait until these nodes are alive."""
         wait_until(lambda: self.alive() >= set(names), f"{names} are alive", deadline_s)
 
-    def cli(self, node: Node, *arguments: str, timeout_s: float = 90.0) -> Said:
+    def cli(self, node: Node, *arguments: str, timeout_s: float = ENDED_S) -> Said:
         """Run a command on a node to its end."""
         argv = [*CLI, *arguments]
         done = node.run(argv, env=self.env, timeout_s=timeout_s, check=False)
@@ -149,6 +151,7 @@ class LabMesh:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # else `first_line` takes what comes after it from `end`
             env={**os.environ, **self.env},
             start_new_session=True,
         )
@@ -162,7 +165,7 @@ class LabMesh:
         """Read a run as it stands."""
         return read_run(self.connection, run)
 
-    def wait_until_ended(self, run: str, deadline_s: float = 60.0) -> Run:
+    def wait_until_ended(self, run: str, deadline_s: float = ENDED_S) -> Run:
         """Wait until a run has ended, and give its last state."""
         wait_until(lambda: not self.state(run).is_open, f"run {run} has ended", deadline_s)
         return self.state(run)
@@ -234,7 +237,7 @@ class Command:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
-    def end(self, timeout_s: float = 60.0) -> Said:
+    def end(self, timeout_s: float = ENDED_S) -> Said:
         """Wait for its end, and give what it said after the first line, if that was taken."""
         out, err = self.process.communicate(timeout=timeout_s)
         return Said(self.process.returncode, _json_lines(out.decode()), err.decode())

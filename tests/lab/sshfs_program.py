@@ -19,7 +19,7 @@ from worker.monitor import configure, measured_mounts, process, save_network_sta
 from worker.monitor.probing import probes
 
 OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def main() -> None:

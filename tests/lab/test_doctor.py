@@ -71,7 +71,7 @@ def test_a_dropped_range_of_ports_fails_one_way_with_the_rule_that_opens_it(
     assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
     rule = "on n1: sudo ufw allow proto tcp from 10.77.0.1 to any port 5201:5216"
     assert mend["tcp n0 -> n1"] == mend["iperf3 n0 -> n1"] == rule
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 100  # the kernel would try for two minutes
 
 
 def test_a_range_that_is_half_open_is_found(three: LabMesh) -> None:

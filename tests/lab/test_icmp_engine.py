@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from lab.conftest import MakeLab
+from lab.mesh import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -82,9 +84,18 @@ class Pair:
 
 
 def finish(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     return [json.loads(line) for line in output.splitlines()]
+
+
+def has_socket(pid: int) -> bool:
+    """Tell whether a process has opened its socket: its echoes follow within milliseconds."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            if str(descriptor.readlink()).startswith("socket:"):
+                return True
+    return False
 
 
 def times_of(series: dict[str, Any]) -> list[float]:
@@ -150,12 +161,14 @@ def test_every_family_and_a_repeated_address_answer_whole(pair: Pair, raw: bool)
     addresses = [FAR, FAR6, "fe80::2%v0", FAR, "127.0.0.1", "::1"]
     found = pair.echo(addresses, raw=raw)
     assert [one["address"] for one in found] == addresses
+    # An echo that was late by more than half an interval makes all later ones as late.
+    late_s = sum(one["send_lag_max_ms"] for one in found) / 1e3
     for one in found:
         assert (one["sent"], one["received"], one["refused"]) == (10, 10, 0)
         assert (one["duplicates"], one["late"], one["damaged"]) == (0, 0, 0)
         assert one["socket_kind"] == ("raw" if raw else "datagram")
         assert 0 < median(times_of(one)) < 1
-        assert one["interval_mean_s"] == pytest.approx(0.02, rel=0.1)
+        assert 0.018 <= one["interval_mean_s"] <= 0.022 + late_s
         assert abs(one["started_ns"] / 1e9 - time.time()) < 30
 
 
@@ -183,7 +196,7 @@ def test_a_delayed_link_reads_its_delay(lab: MakeLab, raw: bool) -> None:
     made.round_trip(near, far, 20)
     made.allow_datagram_icmp(near)
     addresses = [far.address, far.address6]
-    for one in Pair(near.namespace, far.namespace).echo(addresses, raw=raw):
+    for one in Pair(near.namespace, far.namespace).echo(addresses, raw=raw, count=50, wait_s=5):
         assert min(times_of(one)) >= 20
         assert median(times_of(one)) < 21
 
@@ -192,11 +205,11 @@ def test_replies_after_the_wait_are_late_and_lost(lab: MakeLab) -> None:
     made = lab(2)
     near, far = made.nodes
     made.round_trip(near, far, 100)
-    (one,) = Pair(near.namespace, far.namespace).echo([far.address], wait_s=0.05)
-    # The last echoes' replies come after the series is given up.
+    (one,) = Pair(near.namespace, far.namespace).echo([far.address], count=50, wait_s=0.05)
+    # The last echoes' replies come after the series is given up, unless this takes its time.
     assert one["received"] == 0
-    assert 5 <= one["late"] <= 8
-    assert one["rtts_ms"] == [None] * 10
+    assert 5 <= one["late"] <= 50
+    assert one["rtts_ms"] == [None] * 50
 
 
 def test_a_reply_from_another_address_is_not_a_reply(pair: Pair) -> None:
@@ -274,23 +287,24 @@ def test_a_process_that_was_stopped_measures_right_and_says_it_was_late(lab: Mak
     near, far = made.nodes
     made.round_trip(near, far, 40)
     pair = Pair(near.namespace, far.namespace)
-    process = pair.start([far.address], count=50, interval_s=0.02, wait_s=0.3)
-    time.sleep(0.8)
+    process = pair.start([far.address], count=150, interval_s=0.02, wait_s=5)
+    wait_until(lambda: has_socket(process.pid), "it measures")
+    time.sleep(0.2)  # a few echoes; all take 3 s
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(0.4)
     os.kill(process.pid, signal.SIGCONT)
     one, _ = finish(process)
-    assert one["received"] == 50
+    assert one["received"] == 150
     assert min(times_of(one)) >= 40
-    assert max(times_of(one)) < 60
+    assert max(times_of(one)) < 200
     assert one["read_lag_max_ms"] > 200
     assert one["send_lag_max_ms"] > 300
 
 
 def test_a_slow_consumer_neither_delays_nor_loses(pair: Pair) -> None:
-    found = pair.echo([FAR, FAR_TOO] * 4, pause_s=0.2, wait_s=0.1)
-    assert [one["received"] for one in found] == [10] * 8
-    assert max(one["send_lag_max_ms"] for one in found) < 100
+    found = pair.echo([FAR, FAR_TOO] * 2, pause_s=1.5, wait_s=0.1)
+    assert [one["received"] for one in found] == [10] * 4
+    assert max(one["send_lag_max_ms"] for one in found) < 1500
 
 
 def test_a_thousand_targets_on_one_socket_lose_nothing(pair: Pair) -> None:
@@ -298,7 +312,7 @@ def test_a_thousand_targets_on_one_socket_lose_nothing(pair: Pair) -> None:
     *found, end = finish(started)
     assert sum(one["received"] for one in found) == 10_000
     assert max(one["receive_drops"] for one in found) == 0
-    assert end["wall_s"] < 5
+    assert end["wall_s"] < 60  # not one after another
 
 
 def test_sixteen_processes_at_once_lose_nothing_and_hear_only_themselves(pair: Pair) -> None:
@@ -310,18 +324,19 @@ def test_sixteen_processes_at_once_lose_nothing_and_hear_only_themselves(pair: P
 
 
 def test_more_than_65536_echoes_wrap_the_sequence_and_confuse_nothing(pair: Pair) -> None:
-    found = pair.echo([FAR, FAR_TOO] * 350, count=100, interval_s=0.001)
+    found = pair.echo([FAR, FAR_TOO] * 350, count=100, interval_s=0.001, wait_s=20)
     assert sum(one["received"] for one in found) == 70_000
     assert sum(one["duplicates"] for one in found) == 0
-    assert max(max(times_of(one)) for one in found) < 100
+    # A reply that was taken for that of an echo 65536 before or after it is 6.5 s off.
+    assert max(max(times_of(one)) for one in found) < 6000
 
 
 def test_stopped_early_it_yields_only_what_is_complete_and_closes(pair: Pair) -> None:
     *whole, end_whole = finish(pair.start([FAR], count=2))
-    *found, end = finish(pair.start([FAR], count=1000, interval_s=0.1, stop_after_s=0.3))
+    *found, end = finish(pair.start([FAR], count=2000, interval_s=0.1, stop_after_s=0.3))
     assert len(whole) == 1
     assert found == []
-    assert end["wall_s"] < 1
+    assert end["wall_s"] < 60
     assert end["open"] == end_whole["open"]
 
 

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.lab
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = TESTS / "lab" / "sshfs_program.py"
+#: A probe is waited for 1 s at most; the rest is a busy machine's. A probe that was left to end by
+#: itself would not be `cancelled`.
+UNMOUNT_S = 15.0
 SSHD_CONFIG = """\
 Port 22
 HostKey {folder}/host_key
@@ -79,7 +82,7 @@ class Mounts:
 
     def end(self, program: subprocess.Popen[str]) -> dict[str, Any]:
         """Let it unmount and give what it told, records by operation."""
-        output, _ = program.communicate("go\n", timeout=120)
+        output, _ = program.communicate("go\n", timeout=300)
         assert program.returncode == 0
         told: dict[str, Any] = json.loads(output)
         told["by"] = {record["operation"]: record for record in told["records"]}
@@ -123,7 +126,7 @@ def test_a_mount_is_timed_and_probed_and_pings_surround_it(mounts: Mounts, form:
     for name in ("create_ms", "fsync_ms", "read_ms", "delete_ms"):
         assert by["probe"][name] >= 19, name
     assert by["probe"]["bytes_read"] == by["probe"]["bytes_written"] == 4 * 1024 * 1024
-    assert 10 < by["probe"]["read_mbps"] < 40
+    assert 6 < by["probe"]["read_mbps"] < 40  # all of it in the 5 s that it may take
     assert by["probe"]["throughput_mbps"] == by["probe"]["read_mbps"]
     assert list(mounts.remote.iterdir()) == []
 
@@ -133,18 +136,19 @@ def test_an_unmount_in_the_middle_of_a_probe_is_not_held_up(mounts: Mounts) -> N
     told = mounts.end(mounts.begin("new", wait_for_probe=False))
     assert (told["mounted"], told["unmounted"]) == (True, True)
     assert told["by"]["probe"]["outcome"] == "cancelled"
-    assert told["unmount_s"] < 3
+    assert told["unmount_s"] < UNMOUNT_S
 
 
 def test_a_server_that_falls_silent_holds_neither_the_probe_nor_the_unmount(
     mounts: Mounts,
 ) -> None:
+    mounts.lab.shape(mounts.node, up_mbps=2)  # or the probe might be over before the cut
     program = mounts.begin("new", wait_for_probe=False)
     mounts.lab.cut(mounts.node, mounts.server)
     told = mounts.end(program)
     assert told["unmounted"] is True
     assert told["by"]["probe"]["outcome"] == "cancelled"
-    assert told["unmount_s"] < 3
+    assert told["unmount_s"] < UNMOUNT_S
 
 
 def test_a_server_that_is_not_there_is_a_mount_that_failed(mounts: Mounts) -> None:

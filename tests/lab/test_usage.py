@@ -15,7 +15,7 @@ import redis
 
 from coordinator.nodes import read_nodes
 from lab.mesh import LabMesh, mesh_of, wait_until
-from worker import keyspace
+from worker import keyspace, wire
 
 pytestmark = pytest.mark.lab
 
@@ -28,7 +28,7 @@ class Watch:
         self.lines: list[tuple[float, str, str]] = []
         self.begun = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
-        assert self.begun.wait(5)
+        assert self.begun.wait(60)
 
     def _listen(self) -> None:
         with suppress(redis.ConnectionError), self.client.monitor() as monitor:
@@ -59,7 +59,11 @@ class Watch:
         """Give the commands a second from there; `unseen` are added for each new connection."""
         commands = self.commands(address, first, last)
         opened = sum(one.startswith("HELLO") for one in commands)
-        return (len(commands) + unseen * opened) / (self.lines[last][0] - self.lines[first][0])
+        return (len(commands) + unseen * opened) / self.seconds(first, last)
+
+    def seconds(self, first: int, last: int) -> float:
+        """Give the time between two lines."""
+        return self.lines[last][0] - self.lines[first][0]
 
 
 #: One connection, one command; what that makes.
@@ -83,6 +87,22 @@ def said(mesh: LabMesh, name: str) -> Any:
     return next(one.redis_commands_per_s for one in read_nodes(mesh.connection) if one.name == name)
 
 
+def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
+    """
+    Wait for a heartbeat of n0, and hold what it says against what the server saw since the last.
+
+    A node counts just before it beats. When it or the server stands still in between, heartbeats
+    are not 10 s apart, and what others sent meanwhile, up to thrice the mean, is in one count only.
+    """
+    last = watch.next_beat("n0")
+    told = said(mesh, "n0")
+    first = watch.beats("n0")[-2]
+    stood_still = abs(watch.seconds(first, last) - wire.HEARTBEAT_S) / wire.HEARTBEAT_S
+    seen = watch.rate(mesh.lab.nodes[0].address, first, last, unseen)
+    assert math.isclose(told, seen, rel_tol=0.02 + 3 * stood_still)
+    return float(told)
+
+
 def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> None:
     """
     Over one heartbeat idle, and one in which all kinds of its processes send.
@@ -92,18 +112,14 @@ def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> 
     with mesh_of(3) as mesh:
         watch = Watch(mesh.lab.redis.socket_url)  # it ends with the server
         unseen = unseen_of_a_handshake(mesh, watch)
-        node, probes = mesh.lab.nodes[0], ("ping", "tcp", "redis", "throughput")
         watch.next_beat("n0")  # which opens its connection
-        first = watch.next_beat("n0")
-        second = watch.next_beat("n0")
-        idle = said(mesh, "n0")
+        watch.next_beat("n0")
+        idle = agreed(mesh, watch, unseen)
+        probes = ("ping", "tcp", "redis", "throughput")
         what = [word for probe in probes for word in ("--probe", probe)]
         mesh.detach(
             mesh.lab.nodes[2], "--nodes", "n0,n1", "--interval", "0.05", "--duration", "1",
             "--bitrate", "5", *what,
         )  # fmt: skip
-        third = watch.next_beat("n0")
-        running = said(mesh, "n0")
-        assert math.isclose(idle, watch.rate(node.address, first, second, unseen), rel_tol=0.02)
-        assert math.isclose(running, watch.rate(node.address, second, third, unseen), rel_tol=0.02)
-        assert running > 5 * idle
+        # A slow machine measures during the next one, too.
+        assert max(agreed(mesh, watch, unseen) for _ in range(2)) > 5 * idle

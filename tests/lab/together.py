@@ -3,14 +3,16 @@ Laws that mostly wait, each in a lab of its own: all of them wait at once.
 
 A node counts as lost after half a minute of silence, and there is no way to make that shorter which
 would still be the same law. So the first of these tests starts all that are to be run, each in a
-thread, and every test gives the result of its own.
+thread, and every test gives the result of its own. Their labs are made one or two at a time: this
+takes the processor, and fifty workers that start at once all start late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Semaphore
 from traceback import format_exception
 
 import pytest
@@ -21,6 +23,9 @@ from lab.redis_server import Persist
 Law = Callable[[LabMesh], None]
 
 _LAWS: dict[str, Callable[[], None]] = {}
+
+#: Who holds it makes a lab.
+_MAKING = Semaphore(2)
 
 
 @contextmanager
@@ -40,7 +45,10 @@ def together(
 
     def decorate(law: Law) -> Callable[[dict[str, Future[None]]], None]:
         def hold() -> None:
-            with mesh_of(nodes, persist=persist) as mesh, logs_told(mesh):
+            with ExitStack() as stack:
+                with _MAKING:
+                    mesh = stack.enter_context(mesh_of(nodes, persist=persist))
+                stack.enter_context(logs_told(mesh))
                 law(mesh)
 
         def test(under_way: dict[str, Future[None]]) -> None:

@@ -10,7 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +21,8 @@ from coordinator.results import read
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, Said, wait_until
 from lab.node import Node
-from worker import keyspace
+from lab.redis_server import PORT as REDIS_PORT
+from worker import keyspace, wire
 from worker.keyspace import LEASE_PREFIX, lease_key
 from worker.leases import LEASE_TTL_S
 from worker.measurement import Measurement, Outcome
@@ -29,14 +30,16 @@ from worker.measurement import Measurement, Outcome
 TCP = ("--probe", "throughput")
 OK = {Outcome.OK}
 
-#: A lease whose holder died is free by then: its time to live, and one look.
-FREE_S = LEASE_TTL_S + 2.0
-#: A run ends by then when a source falls silent in the middle: half a minute, and two looks.
-LOST_S = 90.0
-#: Length of a test in which something is killed: half of it is enough to see it and to kill.
+#: A lease whose holder died is free by then: its time to live, and a look of a busy machine.
+FREE_S = LEASE_TTL_S + 15.0
+#: A run ends by then, however busy the machine, also when a source falls silent in the middle.
+ENDS_S = 240.0
+#: Length of a test in which something is killed.
 TEST_S = 4
-#: A test that has lasted so long moves data.
+#: A test that has lasted so long, and whose connections are there, moves data.
 BEGUN_S = 0.5
+#: What is spent is counted by the UTC day: a law about it needs so much of one day.
+OF_ONE_DAY_S = 180.0
 
 #: In place of iperf3 on a node's PATH: writes down when each iperf3 began and ended. What is killed
 #: in the middle writes nothing.
@@ -123,7 +126,7 @@ def rows_of(mesh: LabMesh, run: str, probe: str = "throughput") -> dict[Pair, Me
 
 def ended_ok(mesh: LabMesh, run: str) -> dict[Pair, Measurement]:
     """Wait for the end of a run that must succeed, and give its rows."""
-    state = mesh.wait_until_ended(run)
+    state = mesh.wait_until_ended(run, ENDS_S)
     rows = rows_of(mesh, run)
     assert (state.status, state.failed) == ("done", 0), {row.error for row in rows.values()}
     return rows
@@ -133,7 +136,7 @@ def assert_ends_whole(
     mesh: LabMesh, run: str, pairs: Iterable[Pair], excused: Iterable[Outcome]
 ) -> None:
     """See a run end with a row a pair, ok but for some pairs, and nothing left of its tests."""
-    assert mesh.wait_until_ended(run, LOST_S).status == "done"
+    assert mesh.wait_until_ended(run, ENDS_S).status == "done"
     may_be = {pair: {*excused} for pair in pairs}
     for pair, row in rows_of(mesh, run).items():
         assert row.outcome in may_be.get(pair, OK), (pair, row.outcome, row.error)
@@ -141,44 +144,96 @@ def assert_ends_whole(
     wait_until(lambda: not any(map(iperf3_on, mesh.lab.nodes)), "no iperf3 is left", FREE_S)
 
 
-def in_a_test(mesh: LabMesh, duration_s: int = TEST_S) -> tuple[str, Pair]:
-    """Start a run of all nodes, and give it with the pair that is in the middle of a test."""
+@contextmanager
+def in_a_test(mesh: LabMesh, duration_s: int = TEST_S) -> Iterator[tuple[str, Pair]]:
+    """Start a run of all nodes; give it with the pair of which a test stands still: see below."""
     options = ("--duration", str(duration_s), "--bitrate", "8", *TCP)
     run = mesh.detach(mesh.lab.nodes[0], *options)
-    return run, wait_for_a_test(mesh, duration_s)
+    with a_test_stopped(mesh, duration_s) as pair:
+        yield run, pair
 
 
-def wait_for_a_test(mesh: LabMesh, duration_s: int = TEST_S, but: Pair | None = None) -> Pair:
-    """Wait until a test has begun and is not half over; give who connected to whom."""
-    found: list[Pair] = []
+@contextmanager
+def a_test_stopped(
+    mesh: LabMesh, duration_s: int = TEST_S, but: Pair | None = None
+) -> Iterator[Pair]:
+    """
+    Stop the client of a test in the middle of its data, until the block ends.
 
-    def is_testing() -> bool:
-        found[:] = [pair for pair in pairs_in_a_test(mesh, duration_s / 2) if pair != but]
+    So whatever is killed in the block is killed in a test, however long that takes. Gives who
+    connected to whom.
+    """
+    found: list[tuple[Pair, int]] = []
+
+    def is_stopped() -> bool:
+        clients = [client for client in clients_in_a_test(mesh) if client[0] != but]
+        found[:] = [client for client in clients if stopped(client[1], duration_s)][:1]
         return bool(found)
 
-    wait_until(is_testing, "a test is in its middle", every_s=0.02)
-    return found[0]
+    wait_until(is_stopped, "a test is in its middle", ENDS_S)
+    ((pair, client),) = found
+    try:
+        yield pair
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(client, signal.SIGCONT)
 
 
-def pairs_in_a_test(mesh: LabMesh, before_s: float) -> list[Pair]:
-    """Give who connected to whom in tests that move data, and began no longer ago than that."""
+def clients_in_a_test(mesh: LabMesh) -> Iterator[tuple[Pair, int]]:
+    """Give who connected to whom in each test that moves data, and the client's process."""
     names = {node.address: node.name for node in mesh.lab.nodes}
-    found = []
     for node in mesh.lab.nodes:
         for pid in iperf3_on(node):
             argv = command_of(pid)
-            if "--client" in argv and BEGUN_S < age_s(pid) < before_s:
-                found.append((node.name, names[argv[argv.index("--client") + 1]]))
-    return found
+            if "--client" not in argv or age_s(pid) < BEGUN_S:
+                continue
+            # One connection for its orders, and one for its data.
+            if established(pid, int(argv[argv.index("--port") + 1])) == 2:
+                yield (node.name, names[argv[argv.index("--client") + 1]]), pid
+
+
+def stopped(client: int, duration_s: float) -> bool:
+    """Stop a client; False, and it goes on, when its data may have come to their end before."""
+    try:
+        os.kill(client, signal.SIGSTOP)
+        wait_until(lambda: process_state(client) in ("T", "Z", ""), "a client stands still")
+        if process_state(client) == "T" and age_s(client) < duration_s:
+            return True
+        os.kill(client, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+    return False
+
+
+def established(pid: int, port: int) -> int:
+    """Give how many TCP connections a process's machine has to a port."""
+    try:
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:  # it has gone
+        return 0
+    connections = [line.split()[2:4] for line in lines]
+    return sum(far.endswith(f":{port:04X}") and state == "01" for far, state in connections)
+
+
+def process_state(pid: int) -> str:
+    """Give the letter that proc(5) has for the state of a process; empty when it has gone."""
+    return (_stat(pid) or [""])[0]
 
 
 def age_s(pid: int) -> float:
     """Give how long a process has run; 0 when it has gone."""
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
+    stat = _stat(pid)
+    if not stat:
         return 0.0
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """Give what the kernel says of a process, from its state on; nothing when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def span_of(row: Measurement) -> Span:
@@ -243,9 +298,10 @@ def command_of(pid: int) -> list[str]:
 
 
 def kill(*pids: int) -> None:
-    """SIGKILL all of these at once."""
+    """SIGKILL all of these at once; one that has gone with another is no error."""
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def responder_pid(mesh: LabMesh, name: str) -> int:
@@ -253,6 +309,34 @@ def responder_pid(mesh: LabMesh, name: str) -> int:
     key = keyspace.queue_workers_key(keyspace.serve_queue(name))
     (worker,) = cast("set[bytes]", mesh.connection.smembers(key))
     return int(worker.decode().split("-")[-2])
+
+
+def wait_for_a_day(mesh: LabMesh) -> None:
+    """Wait for the next UTC day when little is left of this one."""
+    left_s = 86400 - wire.redis_seconds(mesh.connection) % 86400
+    if left_s < OF_ONE_DAY_S:
+        time.sleep(left_s + 1)
+
+
+def wait_until_back(mesh: LabMesh, name: str, since: float) -> None:
+    """
+    Wait until a node that was away takes its jobs again.
+
+    Redis, which knows nothing of a cable, gives a job to whoever waits longest: that may be a
+    connection that the node has given up, until the wait for which it asked is over.
+    """
+    node = node_of(mesh, name)
+    connections = ["ss", "-Htn", "state", "established", "dport", "=", f":{REDIS_PORT}"]
+
+    def takes_jobs() -> bool:
+        clients = [c for c in mesh.connection.client_list() if "b" in c["flags"]]
+        waiting = {c["addr"] for c in clients if c["addr"].startswith(f"{node.address}:")}
+        held = {text.split()[2] for text in node.run(connections).stdout.splitlines()}
+        heard = cast("float | None", mesh.connection.zscore(keyspace.NODES, name)) or 0.0
+        # Its prober and its responder wait, and nobody else.
+        return heard > since and len(waiting) >= 2 and waiting <= held
+
+    wait_until(takes_jobs, f"{name} takes jobs again", ENDS_S)
 
 
 def lease_keys(mesh: LabMesh) -> list[bytes]:

@@ -1,0 +1,44 @@
+"""What a node's heartbeats say, also when one follows another at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from worker import keyspace, wire
+from worker.agent import Agent, AgentSettings
+from worker.policy import Policy
+
+pytestmark = pytest.mark.redis
+
+
+def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_follows(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    settings = AgentSettings(
+        name="a",
+        redis_url=redis_url,
+        address="127.0.0.1",
+        labels={},
+        state_dir=tmp_path,
+        version="0",
+        policy=Policy(),
+    )
+    agent = Agent(settings, lambda _: {})
+    agent.owner = "a"
+
+    def told() -> bytes | None:
+        agent._register(connection)
+        return connection.hget(keyspace.node_key("a"), "redis_commands_per_s")  # type: ignore[return-value]  # redis-py's is for asyncio, too
+
+    assert told() == b""
+    for _ in range(200):
+        connection.ping()
+    # A heartbeat that had to wait for Redis is followed by the next at once.
+    assert told() == b""
+    agent.counted_at -= wire.HEARTBEAT_S
+    rate = float(told() or 0)
+    assert 200 / wire.HEARTBEAT_S < rate < 300 / wire.HEARTBEAT_S
+    assert float(told() or 0) == rate
