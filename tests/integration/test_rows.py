@@ -9,7 +9,7 @@ from coordinator.advance import advance
 from coordinator.embedded import EmbeddedServer
 from coordinator.lost import read_rows
 from coordinator.runs import start
-from integration.test_runs import beat, outcomes, plan
+from integration.rows import beat, outcomes, plan
 from worker import keyspace, wire
 from worker.rows import Row, begin
 

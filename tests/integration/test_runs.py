@@ -12,35 +12,15 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.follow import follow_run
 from coordinator.lost import read_rows
 from coordinator.mesh import Mesh
-from coordinator.results import of_run
 from coordinator.runs import read_run, recent, resolve_run, start
+from integration.rows import beat, outcomes, plan
 from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
 from worker.measurement import Outcome
 from worker.options import PingOptions
-from worker.plan import Plan, PlannedNode
 from worker.rows import Row
 
 pytestmark = pytest.mark.redis
-
-
-def plan(size: int = 3, **fields: object) -> Plan:
-    nodes = tuple(PlannedNode(name=f"n{i}", address=f"127.0.0.{i + 1}") for i in range(size))
-    everyone = tuple(range(size))
-    return Plan(nodes=nodes, sources=everyone, targets=everyone, **fields)  # type: ignore[arg-type]  # one test field
-
-
-def beat(connection: redis.Redis, *names: str) -> None:
-    """Make nodes look alive, as their heartbeats would."""
-    now = wire.redis_seconds(connection)
-    connection.zadd(keyspace.NODES, dict.fromkeys(names, now))
-    for name in names:
-        connection.sadd(keyspace.queue_workers_key(keyspace.node_queue(name)), f"rq:worker:{name}")
-        connection.set(f"rq:worker:{name}", "here")
-
-
-def outcomes(connection: redis.Redis, run: str) -> list[Outcome]:
-    return [one.outcome for _, one in of_run(connection, run)]
 
 
 def test_one_job_a_source_is_enqueued(connection: redis.Redis) -> None:

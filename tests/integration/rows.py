@@ -1,0 +1,29 @@
+"""A plan of nodes that do not run, and what makes them look as if they did."""
+
+from __future__ import annotations
+
+import redis
+
+from coordinator.results import of_run
+from worker import keyspace, wire
+from worker.measurement import Outcome
+from worker.plan import Plan, PlannedNode
+
+
+def plan(size: int = 3, **fields: object) -> Plan:
+    nodes = tuple(PlannedNode(name=f"n{i}", address=f"127.0.0.{i + 1}") for i in range(size))
+    everyone = tuple(range(size))
+    return Plan(nodes=nodes, sources=everyone, targets=everyone, **fields)  # type: ignore[arg-type]  # one test field
+
+
+def beat(connection: redis.Redis, *names: str) -> None:
+    """Make nodes look alive, as their heartbeats would."""
+    now = wire.redis_seconds(connection)
+    connection.zadd(keyspace.NODES, dict.fromkeys(names, now))
+    for name in names:
+        connection.sadd(keyspace.queue_workers_key(keyspace.node_queue(name)), f"rq:worker:{name}")
+        connection.set(f"rq:worker:{name}", "here")
+
+
+def outcomes(connection: redis.Redis, run: str) -> list[Outcome]:
+    return [one.outcome for _, one in of_run(connection, run)]
