@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-deploy test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-built test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -34,21 +34,22 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
-# Most tests wait for something, so several files of them run at once, and the image is built beside
-# them. The rest of the lab is by itself: it holds numbers against ground truth, and needs the cores
+# Most tests wait for something, so several files of them run at once, and the image and a release are
+# built beside them. The rest of the lab is by itself: it holds numbers against ground truth, and needs the cores
 # for that.
 BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
 
 test: lint type imports
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-deploy
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-built
 	$(BIN)/pytest tests/lab $(addprefix --ignore=,$(BESIDE))
 
 test-beside: install
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
 	  tests/integration tests/unit worker coordinator
 
-test-deploy: install
-	$(BIN)/pytest tests/deploy
+# The image, and the archives of a release in every Python that is here.
+test-built: install
+	$(BIN)/pytest tests/deploy tests/release
 
 # The image for arm64, built and run under emulation elsewhere: needs root and Debian's
 # qemu-user-static, and takes five minutes on two quiet cores.
