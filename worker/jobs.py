@@ -143,7 +143,7 @@ def _ping(
 def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]) -> None:
     try:
         packed = msgpack.packb(idle_ms)
-        connection.hset(keyspace.run_key(row.run), keyspace.rtt_field(row.performer), packed)
+        wire.note_in_run(connection, row.run, keyspace.rtt_field(row.performer), packed)
     except redis.RedisError as exc:
         logger.warning("idle round-trip times not kept: %s", exc)
 

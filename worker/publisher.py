@@ -17,7 +17,7 @@ from types import TracebackType
 
 import redis
 
-from worker import keyspace, wire
+from worker import wire
 from worker.measurement import Measurement
 from worker.outbox import BATCH, Letter, Outbox
 
@@ -143,7 +143,7 @@ class Publisher:
                 self.stopped.set()
                 return
             now = wire.redis_seconds(self.connection)
-            self.connection.hset(keyspace.run_key(self.run), self.seen_field, repr(now))
+            wire.note_in_run(self.connection, self.run, self.seen_field, repr(now))
             self.outbox.is_away = False
         except redis.RedisError as exc:
             self.outbox.is_away = True

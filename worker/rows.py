@@ -163,7 +163,7 @@ def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error:
     For a node that cannot read the plan; who can, publishes its pairs.
     """
     logger.warning("row %d of run %s is refused: %s", performer, run[:80], error)
-    connection.hset(keyspace.run_key(run), keyspace.refused_field(phase, performer), error)
+    wire.note_in_run(connection, run, keyspace.refused_field(phase, performer), error)
     wire.enqueue_advance(connection, run)
 
 
@@ -184,7 +184,9 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
         return None
     now = wire.redis_seconds(connection)
     try:
-        connection.hset(key, keyspace.started_field(row.phase, row.performer), repr(now))
+        wire.note_in_run(
+            connection, row.run, keyspace.started_field(row.phase, row.performer), repr(now)
+        )
     except wire.AWAY as exc:
         # Redis may have it all the same, and then a row that is not measured would have crashed.
         logger.warning("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)

@@ -304,6 +304,14 @@ def run_is_wanted(connection: redis.Redis, run: str) -> bool:
     return status == b"running" and cancelled is None
 
 
+def note_in_run(connection: redis.Redis, run: str, field: str, value: str | bytes) -> None:
+    """Note something of a row in its run; of a run that Redis has just lost, not for ever."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hset(keyspace.run_key(run), field, value)
+    pipeline.expire(keyspace.run_key(run), RUN_TTL_S)
+    pipeline.execute()
+
+
 def silent_s(connection: redis.Redis, node: str) -> float:
     """Give the seconds since a node's last heartbeat; infinite when there was none."""
     seen = connection.zscore(keyspace.NODES, node)

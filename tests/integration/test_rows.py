@@ -76,3 +76,12 @@ def test_a_row_whose_beginning_redis_could_not_note_is_measured_all_the_same(
         _, row = started(connection)
         connection.config_set("maxmemory", 1)
         assert begin(connection, row) == {}
+
+
+def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
+    connection: redis.Redis,
+) -> None:
+    run, row = started(connection)
+    connection.flushall()
+    wire.note_in_run(connection, run, keyspace.rtt_field(row.performer), b"late")
+    assert 0 < connection.ttl(keyspace.run_key(run)) <= wire.RUN_TTL_S

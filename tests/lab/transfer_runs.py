@@ -320,10 +320,10 @@ def wait_for_a_day(mesh: LabMesh) -> None:
 
 def wait_until_back(mesh: LabMesh, name: str, since: float) -> None:
     """
-    Wait until a node that was away takes its jobs again.
+    Wait until a node that was away waits for its jobs again.
 
-    Redis, which knows nothing of a cable, gives a job to whoever waits longest: that may be a
-    connection that the node has given up, until the wait for which it asked is over.
+    Redis, which knows nothing of a cable, may still have connections that the node has given up,
+    and give them what comes next.
     """
     node = node_of(mesh, name)
     connections = ["ss", "-Htn", "state", "established", "dport", "=", f":{REDIS_PORT}"]
@@ -333,10 +333,9 @@ def wait_until_back(mesh: LabMesh, name: str, since: float) -> None:
         waiting = {c["addr"] for c in clients if c["addr"].startswith(f"{node.address}:")}
         held = {text.split()[2] for text in node.run(connections).stdout.splitlines()}
         heard = cast("float | None", mesh.connection.zscore(keyspace.NODES, name)) or 0.0
-        # Its prober and its responder wait, and nobody else.
-        return heard > since and len(waiting) >= 2 and waiting <= held
+        return heard > since and len(waiting & held) >= 2  # its prober and its responder
 
-    wait_until(takes_jobs, f"{name} takes jobs again", ENDS_S)
+    wait_until(takes_jobs, f"{name} waits for jobs again", ENDS_S)
 
 
 def lease_keys(mesh: LabMesh) -> list[bytes]:
