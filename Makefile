@@ -34,14 +34,15 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
-# Most tests wait for something, so several files of them run at once, and the image and a release are
-# built beside them. The rest of the lab is by itself: it holds numbers against ground truth, and needs the cores
-# for that.
+# Most tests wait for something, so several files of them run at once, and the image and a release
+# are built beside them. The rest of the lab comes after that, two files at a time: it holds numbers
+# against ground truth, and needs the cores for that.
 BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
 
 test: lint type imports
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-built
-	$(BIN)/pytest tests/lab $(addprefix --ignore=,$(BESIDE))
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/lab \
+	  $(addprefix --ignore=,$(BESIDE))
 
 test-beside: install
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
