@@ -62,6 +62,22 @@ class Answer:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a far node's responder is asked for: a server for one test of an encounter."""
+
+    row: Row
+    encounter: Encounter
+    number: int
+    token: str
+    idle_rtt_ms: float | None
+
+    @property
+    def far(self) -> str:
+        """Name of the node that is asked."""
+        return self.row.plan.nodes[self.encounter.far].name
+
+
 def transfers(
     context: NodeContext,
     connection: redis.Redis,
@@ -159,9 +175,11 @@ def _meet(
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
-        token = f"{lease.token}.{number}"
+        request = Request(
+            row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name)
+        )
         try:
-            answer = _ask(connection, row, encounter, token, number, idle_ms, keeper, should_stop)
+            answer = _ask(connection, request, keeper, should_stop)
         except wire.AWAY as exc:
             answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
         if answer is None:
@@ -176,7 +194,7 @@ def _meet(
             ends,
             options,
             iperf3=context.iperf3,
-            idle_rtt_ms=idle_ms.get(far.name),
+            idle_rtt_ms=request.idle_rtt_ms,
             should_stop=lambda: should_stop() or keeper.lost(),
         )
         whole = whole and bool(measured)
@@ -187,33 +205,26 @@ def _meet(
 
 
 def _ask(
-    connection: redis.Redis,
-    row: Row,
-    encounter: Encounter,
-    token: str,
-    number: int,
-    idle_ms: Mapping[str, float],
-    keeper: Keeper,
-    should_stop: ShouldStop,
+    connection: redis.Redis, request: Request, keeper: Keeper, should_stop: ShouldStop
 ) -> Answer | None:
     """Ask the far node's responder for a server; None when told to stop."""
-    far = row.plan.nodes[encounter.far].name
+    far = request.far
     silent_s = wire.silent_s(connection, far)
     if silent_s > wire.ALIVE_S:
         error = f"node {far} is silent for {silent_s:.0f} s"
         return Answer(outcome=Outcome.UNREACHABLE, error=error)
-    job_id = _enqueue_serve(connection, row, encounter, token, number, idle_ms)
+    job_id = _enqueue_serve(connection, request)
     asked_at = time.monotonic()
     until = asked_at + READY_S
     while time.monotonic() < until and not keeper.lost():
-        said = connection.blpop([keyspace.ready_key(token)], timeout=LOOK_S)
+        said = connection.blpop([keyspace.ready_key(request.token)], timeout=LOOK_S)
         if said is not None:
             return unpack_answer(cast(bytes, said[1]))
         if should_stop():
             return None
         if time.monotonic() - asked_at > ASTRAY_S and _is_astray(connection, far, job_id):
             logger.warning("a test's request to %s went astray, and is sent again", far)
-            job_id = _enqueue_serve(connection, row, encounter, token, number, idle_ms)
+            job_id = _enqueue_serve(connection, request)
             asked_at = time.monotonic()
     if keeper.lost():
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
@@ -221,32 +232,25 @@ def _ask(
     return Answer(outcome=Outcome.TIMEOUT, error=error)
 
 
-def _enqueue_serve(
-    connection: redis.Redis,
-    row: Row,
-    encounter: Encounter,
-    token: str,
-    number: int,
-    idle_ms: Mapping[str, float],
-) -> str:
+def _enqueue_serve(connection: redis.Redis, request: Request) -> str:
     """Ask for a server; give the job's id."""
-    far = row.plan.nodes[encounter.far].name
+    row = request.row
     job_id, pipeline = f"serve-{row.run}-{secrets.token_hex(6)}", connection.pipeline()
     wire.enqueue(
         connection,
         pipeline,
-        keyspace.serve_queue(far),
+        keyspace.serve_queue(request.far),
         keyspace.SERVE,
         {
             "run": row.run,
             "phase": row.phase,
             "performer": row.performer,
-            "token": token,
-            "number": number,
-            "idle_rtt_ms": idle_ms.get(far),
+            "token": request.token,
+            "number": request.number,
+            "idle_rtt_ms": request.idle_rtt_ms,
         },
         job_id=job_id,
-        timeout_s=_serve_timeout_s(encounter.tests[number], idle_ms.get(far)),
+        timeout_s=_serve_timeout_s(request.encounter.tests[request.number], request.idle_rtt_ms),
         at_front=True,
     )
     pipeline.execute()
