@@ -110,7 +110,7 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     unfinished = sorted({run.plan.performer(probe, *pair) for pair in pairs})
     # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
     # had time to report.
-    if unfinished and not (patient and newest_heartbeat_s(connection) > wire.ALIVE_S / 2):
+    if unfinished and not (patient and newest_heartbeat_s(connection) > wire.REDIS_AWAY_S):
         unfinished = _settle_lost(connection, run, unfinished)
     if unfinished:
         _look_again(connection, run)

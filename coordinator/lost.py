@@ -23,8 +23,7 @@ from worker.rows import Row
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
 #: Redis that was away for less has its heartbeats back by then, and what outboxes kept.
 QUIET_S = 30.0
-
-
+#: For the way to Redis, beyond the time in which something comes.
 MARGIN_S = 2.0
 #: A row whose process dies each time must end, too; one that is handed back a few times goes on.
 MAX_ATTEMPTS = 10

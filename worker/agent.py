@@ -156,7 +156,7 @@ class Agent:
             fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
         node_key = keyspace.node_key(self.settings.name)
         keys = [keyspace.NODES, node_key, keyspace.RUNS_OPEN, keyspace.BACK]
-        late = time.monotonic() - self.beaten_at > wire.ALIVE_S / 2 - 1
+        late = time.monotonic() - self.beaten_at > wire.REDIS_AWAY_S - 1
         times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
         flat = [part for pair in fields.items() for part in pair]
         sent, sent_mono = time.time(), time.monotonic()

@@ -25,6 +25,8 @@ from worker.errors import ConfigError, RedisUnavailable, WireError
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
+#: When no node was heard for this long, it was Redis that was away; lua/heartbeat.lua halves alike.
+REDIS_AWAY_S = ALIVE_S / 2
 HEARTBEAT_S = 10
 #: Runs and their bitmaps are kept for a week, and no more than the newest of them.
 RUN_TTL_S = 7 * 24 * 3600
