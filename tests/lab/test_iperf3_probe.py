@@ -124,13 +124,13 @@ def pair(lab: MakeLab) -> tuple[Lab, Node, Node]:
     return made, made.nodes[0], made.nodes[1]
 
 
-def test_link_of_50_mbps_reads_40_to_50(pair: tuple[Lab, Node, Node]) -> None:
+def test_link_of_50_mbps_reads_44_to_50(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=50)
-    found = one(a, b, duration_s=2)
+    found = one(a, b, duration_s=5)
     assert (found["probe"], found["source"], found["target"]) == ("throughput", "near", "far")
     assert found["address"] == b.address
-    assert 40 <= found["throughput_mbps"] <= 50
+    assert 44 <= found["throughput_mbps"] <= 50
     assert found["bytes_received"] * 8 / found["elapsed_s"] / 1e6 == pytest.approx(
         found["throughput_mbps"]
     )
@@ -142,45 +142,45 @@ def test_link_of_50_mbps_reads_40_to_50(pair: tuple[Lab, Node, Node]) -> None:
     assert found["iperf3_source"].startswith("3.")
     begins, ends = ([interval[at] for interval in found["intervals"]] for at in (0, 1))
     assert begins == pytest.approx([0, *ends[:-1]], abs=0.001)
-    assert ends[-1] >= 2
+    assert ends[-1] >= 5
 
 
 def test_asymmetric_link_reads_as_such_both_ways(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
-    assert 15 <= one(a, b, duration_s=2)["throughput_mbps"] <= 20
-    assert 75 <= one(b, a, duration_s=2)["throughput_mbps"] <= 100
+    assert 17 <= one(a, b, duration_s=5)["throughput_mbps"] <= 20
+    assert 88 <= one(b, a, duration_s=5)["throughput_mbps"] <= 100
 
 
 def test_reverse_is_the_record_of_who_sends(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
-    found = one(a, b, duration_s=2, reverse=True)
+    found = one(a, b, duration_s=5, reverse=True)
     assert (found["source"], found["target"], found["address"]) == ("far", "near", a.address)
     assert found["connected_by"] == "near"
-    assert 75 <= found["throughput_mbps"] <= 100
+    assert 88 <= found["throughput_mbps"] <= 100
 
 
 def test_bidir_reads_both_directions_at_once(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
-    forth, back = measured(a, b, duration_s=2, bidir=True)
+    forth, back = measured(a, b, duration_s=5, bidir=True)
     assert (forth["source"], back["source"]) == ("near", "far")
     assert forth["outcome"] == back["outcome"] == "ok"
     # Each direction carries the other's acknowledgements too.
-    assert 12 <= forth["throughput_mbps"] <= 20
-    assert 50 <= back["throughput_mbps"] <= 100
+    assert 14 <= forth["throughput_mbps"] <= 20
+    assert 60 <= back["throughput_mbps"] <= 100
 
 
 def test_bitrate_is_for_all_streams_together(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
-    found = one(a, b, duration_s=2, bitrate_mbps=8, parallel=4)
-    assert 6.5 <= found["throughput_mbps"] <= 8.5
+    found = one(a, b, duration_s=5, bitrate_mbps=8, parallel=4)
+    assert 7.5 <= found["throughput_mbps"] <= 8.5
 
 
 def test_low_bitrate_is_kept_to(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
-    assert 0.8 <= one(a, b, duration_s=2, bitrate_mbps=1)["throughput_mbps"] <= 1.1
+    assert 0.9 <= one(a, b, duration_s=5, bitrate_mbps=1)["throughput_mbps"] <= 1.1
 
 
 def test_test_costs_no_more_than_its_worst_case(pair: tuple[Lab, Node, Node]) -> None:

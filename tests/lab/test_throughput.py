@@ -68,7 +68,7 @@ TWO = ("--nodes", "n0,n1")
 #: All four tests at once of a mesh of eight leave the processor idle most of the time.
 EASY = ("--bitrate", "10")
 #: One after the other they would need four times the bound; a wake that is lost costs seconds.
-MAKESPAN_GOAL = 1.5
+MAKESPAN_GOAL = 1.35
 
 #: A refusal does not take the time of such a test, however busy the machine.
 LONG = ("--duration", "60")
@@ -112,31 +112,32 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]
 # What is exact.
 
 
-# A link of 50 Mbit/s carries 47.8 of data, and never more; less when the machine stands still.
+# A link of 50 Mbit/s carries 47.8 of data, and never more; less when the machine stands still, of
+# which a test of 5 s takes 0.4 s within these bounds.
 
 
-def test_link_of_50_mbps_reads_40_to_50_in_both_directions(three: LabMesh) -> None:
+def test_link_of_50_mbps_reads_44_to_50_in_both_directions(three: LabMesh) -> None:
     with shaped(three, "n1", up_mbps=50, down_mbps=50):
-        rows = measured(three, *TWO, *TCP, "--duration", "2")
+        rows = measured(three, *TWO, *TCP, "--duration", "5")
     for pair, row in rows.items():
-        assert 40 <= row["throughput_mbps"] <= 50, pair
+        assert 44 <= row["throughput_mbps"] <= 50, pair
         assert row["connected_by"] == row["source"]
 
 
 @pytest.mark.parametrize(
     ("option", "up", "down"),
     [
-        pytest.param((), (15, 20), (75, 100), id="one way and then the other"),
-        pytest.param(("--reverse",), (15, 20), (75, 100), id="reverse"),
+        pytest.param((), (17, 20), (88, 100), id="one way and then the other"),
+        pytest.param(("--reverse",), (17, 20), (88, 100), id="reverse"),
         # Each direction carries the other's acknowledgements too.
-        pytest.param(("--bidir",), (12, 20), (50, 100), id="both at once"),
+        pytest.param(("--bidir",), (14, 20), (60, 100), id="both at once"),
     ],
 )
 def test_asymmetric_link_reads_as_such_whoever_connects(
     three: LabMesh, option: Sequence[str], up: Pair, down: Pair
 ) -> None:
     with shaped(three, "n1", up_mbps=20, down_mbps=100):
-        rows = measured(three, *TWO, *TCP, "--duration", "2", *option)
+        rows = measured(three, *TWO, *TCP, "--duration", "5", *option)
     upward, downward = rows["n1", "n0"], rows["n0", "n1"]
     assert up[0] <= upward["throughput_mbps"] <= up[1]
     assert down[0] <= downward["throughput_mbps"] <= down[1]
