@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-built test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-built test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -41,16 +41,20 @@ BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
 
 test: lint type imports
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-built
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/lab \
+	$(BIN)/pytest -m 'not long' --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/lab \
 	  $(addprefix --ignore=,$(BESIDE))
 
 test-beside: install
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
+	$(BIN)/pytest -m 'not long' --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
 	  tests/integration tests/unit worker coordinator
 
 # The image, and the archives of a release in every Python that is here.
 test-built: install
-	$(BIN)/pytest tests/deploy tests/release
+	$(BIN)/pytest -m 'not long' tests/deploy tests/release
+
+# What `make test` leaves out: marked `long`.
+test-long: install
+	$(BIN)/pytest -m long --numprocesses 2 --dist loadfile
 
 # The image for arm64, built and run under emulation elsewhere: needs root and Debian's
 # qemu-user-static, and takes five minutes on two quiet cores.
