@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+#: As of typing, which takes longer to import than all that comes before Ctrl-C is heard.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from coordinator.mesh import Mesh, MeshRun
 
 __all__ = ["Mesh", "MeshRun"]

@@ -49,7 +49,9 @@ line. Colour only on a terminal, and not with `NO_COLOR`; nothing is said by col
 
 def page() -> str:
     """Give the whole page."""
-    context = click.Context(cli, info_name="ptzmesh", max_content_width=98, terminal_width=98)
+    context = click.Context(
+        cli, info_name="ptzmesh", terminal_width=98, **cli.context_settings
+    )
     sections = [HEAD, _section(cli, context, "ptzmesh")]
     for name in COMMANDS:
         command = load(name)

@@ -3,148 +3,80 @@ The command line: the only place that prints, and where worker and coordinator a
 
 Exit codes: 0 done, 1 our bug, 2 usage or settings, 3 Redis unreachable, 4 the run ended with pairs
 missing or failed, 130 Ctrl-C.
+
+This file imports next to nothing, so that Ctrl-C is in our hands before the imports that take a
+third of a second: a KeyboardInterrupt among them would be a traceback.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import traceback
-from collections.abc import Sequence
-from functools import partial
-from importlib import import_module
-from typing import Any
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
-from coordinator.cli.options import read_config
-from worker import __version__
-from worker.errors import PtzmeshError
+    from coordinator.cli.group import COMMANDS, cli, entry, load, parameters, variable
 
-#: Command → the module of its group that has it, so that each command imports what it needs.
-COMMANDS = {
-    "demo": "demo",
-    "worker": "node",
-    "nodes": "node",
-    "run": "run",
-    "runs": "runs",
-    "show": "runs",
-    "cancel": "runs",
-    "results": "results",
-    "collect": "results",
-    "verify": "results",
-    "test": "test",
-    "lockers": "lockers",
-    "limits": "limits",
-    "doctor": "doctor",
-}
+__all__ = ["COMMANDS", "cli", "entry", "load", "main", "parameters", "variable"]
+
+#: Of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+#: What rich's live display has hidden meanwhile.
+SHOW_CURSOR = b"\x1b[?25h"
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+def __getattr__(name: str) -> Any:
+    """Import the commands when they are asked for."""
+    if name in __all__:
+        from coordinator.cli import group
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Give the commands in the order of a first visit."""
-        return list(COMMANDS)
-
-    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command; None when there is none of that name."""
-        return load(name) if name in COMMANDS else None
-
-
-def load(name: str) -> click.Command:
-    """Import a command of `COMMANDS`; each option gets the variable that its flag promises."""
-    command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
-    for option in command.params:
-        if isinstance(option, click.Option) and option.envvar is None:
-            option.envvar = variable(name, option)
-    return command
-
-
-def variable(command: str, option: click.Option) -> str:
-    """Give the environment variable of a command's option, such as PTZMESH_RUN_DRY_RUN."""
-    return f"PTZMESH_{command}_{entry(option)}".upper()
-
-
-def entry(option: click.Option) -> str:
-    """Give what an option is called in the settings file: its flag, dashes as underscores."""
-    return max(option.opts, key=len).lstrip("-").replace("-", "_")
-
-
-def parameters(name: str) -> dict[str, str]:
-    """Give a command's parameters by what the settings file calls them."""
-    options = [one for one in load(name).params if isinstance(one, click.Option)]
-    return {entry(one): str(one.name) for one in options}
-
-
-EPILOG = """\b
-Examples:
-  ptzmesh demo                                       a mesh on this machine, nothing to set up
-  ptzmesh worker --name cam-2 --redis redis://hub    make this machine a node
-  ptzmesh run --csv network_metrics.csv              measure every node against every other
-"""
-
-
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ptzmesh")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False),
-    help="TOML file of settings, one table a command [default: /etc/ptzmesh.toml where it is].",
-)
-@click.pass_context
-def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
-    """Measure the network between nodes that share a Redis."""
-    ctx.obj = {"debug": debug}
-    ctx.default_map = read_config(config, {name: partial(parameters, name) for name in COMMANDS})
+        return getattr(group, name)
+    raise AttributeError(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; every failure is one line on stderr and an exit code."""
-    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    """
+    Run the command line; every failure is one line on stderr and an exit code.
+
+    Ctrl-C ends the process at once while it imports and when it has nothing left to do; in between
+    it is a KeyboardInterrupt, which a command may heed. Where it is ignored, as under `nohup`, it
+    stays so.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = before is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, _leave)
     try:
-        code = cli.main(arguments, standalone_mode=False, auto_envvar_prefix="PTZMESH")
-    except (KeyboardInterrupt, click.Abort):
-        code = 130
-    except SystemExit as exc:
-        # click's answer to a reader of our output that has gone, as in `| head`: no failure.
-        is_pipe = isinstance(exc.__context__, BrokenPipeError)
-        code = 0 if is_pipe else exc.code
-    except Exception as exc:
-        if debug:
-            traceback.print_exc()
-        code = _explain(exc)
-    sys.exit(code if isinstance(code, int) else 0)
+        from coordinator.cli import group
+
+        if is_ours and arguments is None:
+            sys.unraisablehook = _unraisable
+        code = group.run(arguments)
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, _leave if arguments is None else before)
+    sys.exit(code)
 
 
-def _explain(exc: Exception) -> int:
-    """Say what went wrong in one line; give the exit code."""
-    if isinstance(exc, click.UsageError) and exc.ctx is not None:
-        hint = f"see: {exc.ctx.command_path} --help"
-        return _say(f"{exc.format_message().rstrip('.')}; {hint}", 2)
-    if isinstance(exc, click.ClickException):
-        return _say(exc.format_message(), 2)
-    if isinstance(exc, PtzmeshError):
-        return _say(str(exc), exc.exit_code)
-    known: Any = _redis_trouble(exc)
-    if known is not None:
-        return _say(str(known), known.exit_code)
-    return _say(f"this is a bug in ptzmesh: {type(exc).__name__}: {exc}; say --debug for more", 1)
+def hear_ctrl_c() -> None:
+    """Let Ctrl-C be a KeyboardInterrupt from now on, as a command begins."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _redis_trouble(exc: Exception) -> PtzmeshError | None:
-    import redis
-
-    from worker import wire
-    from worker.limits import StreamFull, no_room
-
-    if isinstance(exc, StreamFull):
-        return no_room(exc)
-    # Only of commands without `redis_option`: these have a server of their own.
-    own = "its own socket"
-    return wire.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
+def _leave(*_: object) -> None:
+    os._exit(INTERRUPTED)
 
 
-def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the one place
-    return code
+def _unraisable(raised: Any) -> None:
+    """End where Ctrl-C came upon code that cannot raise, and would go unheard with a traceback."""
+    if not isinstance(raised.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(raised)
+        return
+    if os.isatty(1):
+        os.write(1, SHOW_CURSOR)
+    _leave()

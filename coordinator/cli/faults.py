@@ -1,0 +1,44 @@
+"""Says what went wrong: one line on stderr, what is wrong and what to do, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from worker.errors import PtzmeshError
+
+
+def explain(exc: Exception) -> int:
+    """Say what went wrong in one line; give the exit code."""
+    if isinstance(exc, click.UsageError) and exc.ctx is not None:
+        said = exc.format_message().rstrip(".")
+        then = " " if said.endswith("?") else "; "
+        return _say(f"{said}{then}see: {exc.ctx.command_path} --help", 2)
+    if isinstance(exc, click.ClickException):
+        return _say(exc.format_message(), 2)
+    if isinstance(exc, PtzmeshError):
+        return _say(str(exc), exc.exit_code)
+    known: Any = _redis_trouble(exc)
+    if known is not None:
+        return _say(str(known), known.exit_code)
+    return _say(f"this is a bug in ptzmesh: {type(exc).__name__}: {exc}; say --debug for more", 1)
+
+
+def _redis_trouble(exc: Exception) -> PtzmeshError | None:
+    import redis
+
+    from worker import wire
+    from worker.limits import StreamFull, no_room
+
+    if isinstance(exc, StreamFull):
+        return no_room(exc)
+    # Only of commands without `redis_option`: these have a server of their own.
+    own = "its own socket"
+    return wire.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the one place
+    return code

@@ -1,0 +1,178 @@
+"""The group of all commands: each is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from copy import copy
+from difflib import get_close_matches
+from functools import partial, wraps
+from importlib import import_module
+from typing import Any
+
+import click
+
+from coordinator.cli import INTERRUPTED, hear_ctrl_c
+from coordinator.cli.faults import explain
+from coordinator.cli.options import read_config
+from worker import __version__
+
+#: Command → the module of its group that has it, so that each command imports what it needs.
+COMMANDS = {
+    "demo": "demo",
+    "worker": "node",
+    "nodes": "node",
+    "run": "run",
+    "runs": "runs",
+    "show": "runs",
+    "cancel": "runs",
+    "results": "results",
+    "collect": "results",
+    "verify": "results",
+    "test": "test",
+    "lockers": "lockers",
+    "limits": "limits",
+    "doctor": "doctor",
+}
+
+
+#: What people type first of other programs → what does it here.
+INSTEAD = {"help": "--help", "version": "--version"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Give the commands in the order of a first visit."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command, ready to be called; None when there is none of that name."""
+        return _callable(load(name)) if name in COMMANDS else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take nothing at all for a question: the help, and the code of a wrong usage."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none, name those that are called much the same."""
+        name = str(args[0])
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        alike = [INSTEAD[name]] if name in INSTEAD else get_close_matches(name.lower(), COMMANDS)
+        ask = f"; did you mean {' or '.join(alike)}?" if alike else ""
+        raise click.UsageError(f"there is no command {name[:80]!r}{ask}", ctx)
+
+
+def _callable(command: click.Command) -> click.Command:
+    """Give a command that also knows --version, and hears Ctrl-C when its imports are done."""
+    ready = copy(command)
+    ready.params = [*command.params, _VERSION]
+    begin: Any = command.callback
+
+    @wraps(begin)
+    def callback(*args: Any, **kwargs: Any) -> Any:
+        import redis  # noqa: F401 - every command needs both
+
+        from worker import wire  # noqa: F401
+
+        hear_ctrl_c()
+        return begin(*args, **kwargs)
+
+    ready.callback = callback
+    return ready
+
+
+def _say_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"ptzmesh, version {__version__}")
+        ctx.exit()
+
+
+_VERSION = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    hidden=True,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
+
+
+def load(name: str) -> click.Command:
+    """Import a command of `COMMANDS`; each option gets the variable that its flag promises."""
+    command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            option.envvar = variable(name, option)
+    return command
+
+
+def variable(command: str, option: click.Option) -> str:
+    """Give the environment variable of a command's option, such as PTZMESH_RUN_DRY_RUN."""
+    return f"PTZMESH_{command}_{entry(option)}".upper()
+
+
+def entry(option: click.Option) -> str:
+    """Give what an option is called in the settings file: its flag, dashes as underscores."""
+    return max(option.opts, key=len).lstrip("-").replace("-", "_")
+
+
+def parameters(name: str) -> dict[str, str]:
+    """Give a command's parameters by what the settings file calls them."""
+    options = [one for one in load(name).params if isinstance(one, click.Option)]
+    return {entry(one): str(one.name) for one in options}
+
+
+EPILOG = """\b
+Examples:
+  ptzmesh demo                                       a mesh on this machine, nothing to set up
+  ptzmesh worker --name cam-2 --redis redis://hub    make this machine a node
+  ptzmesh run --csv network_metrics.csv              measure every node against every other
+"""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ptzmesh")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="TOML file of settings, one table a command [default: /etc/ptzmesh.toml where it is].",
+)
+@click.pass_context
+def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
+    """Measure the network between nodes that share a Redis."""
+    ctx.obj = {"debug": debug}
+    ctx.default_map = read_config(config, {name: partial(parameters, name) for name in COMMANDS})
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run a command, sys.argv's without arguments; give the exit code, every failure told."""
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    try:
+        code = cli.main(
+            arguments,
+            prog_name="ptzmesh",
+            standalone_mode=False,
+            auto_envvar_prefix="PTZMESH",
+        )
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    except SystemExit as exc:
+        # click's answer to a reader of our output that has gone, as in `| head`: no failure.
+        is_pipe = isinstance(exc.__context__, BrokenPipeError)
+        code = 0 if is_pipe else exc.code
+    except Exception as exc:
+        if debug:
+            traceback.print_exc()
+        code = explain(exc)
+    return code if isinstance(code, int) else 0
