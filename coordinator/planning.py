@@ -78,6 +78,8 @@ def make_plan(
         strangers = [node for node in nodes if node.alive and not _speaks_ours(node)]
     if strangers:
         raise ConfigError(_who_upgrades(strangers))
+    if len(members) < 2 or not sources or not targets:
+        raise ConfigError(_who_is_left(nodes, selection, sources, targets))
     for name in members if "ping" in probes else []:
         if name in sources:
             _check_interval(known[name], options.ping)
@@ -98,6 +100,30 @@ def make_plan(
         throughput=options.throughput,
         udp=options.udp,
     )
+
+
+def _who_is_left(
+    nodes: Sequence[Node], selection: Selection, sources: Sequence[str], targets: Sequence[str]
+) -> str:
+    """Say that what was chosen has no pair, and by what."""
+    left = f"sources are {some(sources)}, targets are {some(targets)}"
+    if not selection.labels:
+        return f"the plan has no pair: {left}; choose at least two different nodes"
+    asked = ", ".join(f"{key}={value}" for key, value in selection.labels.items())
+    there = {f"{key}={value}" for node in nodes if node.alive for key, value in node.labels.items()}
+    known = some(sorted(there), 12)
+    return f"the plan has no pair: with label {asked}, {left}; labels of live nodes are {known}"
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """
+    List names, not too many.
+
+    >>> some([]), some("ab"), some("abcd", 3)
+    ('none', 'a, b', 'a, b, c and 1 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def _place(probe: str) -> int:

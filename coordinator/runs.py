@@ -263,6 +263,8 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
         ConfigError: None matches, or several do.
     """
     known = recent(connection, wire.MAX_RUNS)
+    if not known:
+        raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
     if run == "last" and known:
         return known[0]
     if run in known:

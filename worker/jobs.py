@@ -51,7 +51,11 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     if row.name != context.name:
         raise WireError(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
-    row, pairs, strangers = _split_allowed(context, connection, row, row.not_done(connection))
+    left = row.not_done(connection)
+    if not left:
+        logger.info("row %d of run %s has nothing left to measure", performer, run)
+        return
+    row, pairs, strangers = _split_allowed(context, connection, row, left)
     offset = begin(connection, row)
     if offset is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)

@@ -116,6 +116,8 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse a plan without pairs, of unknown probes, or with indices out of range."""
         within("nodes", len(self.nodes), 1, MAX_NODES)
+        if not self.probes:
+            raise ConfigError(f"the plan has no probe: choose some of {', '.join(PROBES)}")
         for probe in self.probes:
             if probe not in PROBES:
                 raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
@@ -208,9 +210,11 @@ class Plan:
         return [(performer, t) for t in after + before]
 
     def performers(self, probe: str) -> list[int]:
-        """Give the nodes that do a phase's measurements: one sweep each."""
-        if probe not in TRANSFERS:
+        """Give the nodes that do a phase's measurements: one sweep each, none of no pair."""
+        if probe == "redis":
             return sorted(set(self.sources))
+        if probe not in TRANSFERS:
+            return sorted({source for source in self.sources if self.targets_of(source)})
         return sorted({self.performer(probe, s, t) for s, t in self.pairs()})
 
     def encounters(self, probe: str, performer: int) -> list[Encounter]:
@@ -250,7 +254,7 @@ class Plan:
     def pair_count(self) -> int:
         """Pairs in one phase."""
         if self.sample is not None:
-            return len(self.sources) * self.sample
+            return len(self.sources) * min(self.sample, len(self.sources) - 1)
         both = len(set(self.sources) & set(self.targets))
         return len(self.sources) * len(self.targets) - both
 

@@ -72,6 +72,8 @@ class Row:
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
         """Give the pairs whose bit is clear: all at first, fewer when a row is carried on."""
         pairs = self.plan.pairs_of(self.probe, self.performer)
+        if not pairs:
+            return []
         bits = {pair: self.plan.bit(*pair) for pair in pairs}
         # The whole bitmap of a large mesh is long, and each of its nodes reads it.
         first = min(bits.values()) // 8

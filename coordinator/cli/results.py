@@ -52,6 +52,8 @@ def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> Non
     last = "0-0"
     for last, measurement in found:
         write(last, measurement)
+    if last == "0-0" and not follow:
+        click.echo("no result is in the stream yet; start a run with: ptzmesh run", err=True)
     if follow:
         stopping = _stop_on_signals()
         for stream_id, measurement in follow_results(

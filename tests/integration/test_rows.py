@@ -85,3 +85,14 @@ def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
     connection.flushall()
     wire.note_in_run(connection, run, keyspace.rtt_field(row.performer), b"late")
     assert 0 < connection.ttl(keyspace.run_key(run)) <= wire.RUN_TTL_S
+
+
+def test_a_node_that_is_only_a_target_has_no_sweep_and_one_that_it_gets_all_the_same_is_empty(
+    connection: redis.Redis,
+) -> None:
+    beat(connection, "n0", "n1", "n2")
+    one_target = plan(targets=(1,))
+    run, _ = start(connection, one_target)
+    queued = [connection.llen(keyspace.queue_key(keyspace.node_queue(f"n{i}"))) for i in range(3)]
+    assert queued == [1, 0, 1]
+    assert Row(run=run, plan=one_target, phase=0, performer=1).not_done(connection) == []

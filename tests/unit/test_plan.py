@@ -38,6 +38,29 @@ def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
     assert plan.pair_count == len(list(plan.pairs())) == 5
 
 
+@pytest.mark.parametrize("probe", ["ping", "tcp", "throughput", "udp"])
+def test_source_without_a_target_performs_nothing(probe: str) -> None:
+    plan = mesh(3, targets=(1,), probes=(probe,))
+    assert plan.performers(probe) == [0, 2]
+    assert all(plan.pairs_of(probe, one) for one in plan.performers(probe))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sources": (), "targets": ()},
+        {"sources": (), "targets": (), "sample": 1},
+        {"sources": (0,), "targets": (0,)},
+        {"sources": (0,), "targets": (0,), "sample": 1},
+        {"targets": ()},
+        {"probes": ()},
+    ],
+)
+def test_plan_in_which_nothing_is_measured_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="the plan has no"):
+        mesh(3, **fields)
+
+
 def test_targets_are_rotated_so_that_sources_start_apart() -> None:
     plan = mesh(4)
     assert [plan.pairs_of("ping", s)[0][1] for s in plan.sources] == [1, 2, 3, 0]

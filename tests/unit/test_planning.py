@@ -109,3 +109,20 @@ def test_a_trigger_that_is_older_than_every_node_is_told_to_be_upgraded() -> Non
     newer = [node(name, wire=99, version="9.0") for name in ("x", "y")]
     with pytest.raises(ConfigError, match=r"here; newer are x \(ptzmesh 9\.0, wire 99\), y"):
         make_plan(newer, Selection(), ["ping"], ProbeOptions())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({}, "with label site=moon, sources are none, targets are none; .* site=roof, site=yard$"),
+        ({"labels": {"site": "yard"}}, "site=yard, sources are c, targets are c;"),
+        ({"nodes": ["a", "b"], "labels": {"site": "yard"}}, "sources are none, targets are none;"),
+        ({"sources": ["c"], "labels": {"site": "roof"}}, "sources are none, targets are a, b;"),
+        ({"sources": ["a"], "targets": ["c"], "labels": {"site": "roof"}}, "targets are none;"),
+    ],
+)
+def test_label_that_too_few_nodes_have_is_told_with_those_that_there_are(
+    chosen: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plan_names(Selection(**{"labels": {"site": "moon"}, **chosen}))
