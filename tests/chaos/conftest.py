@@ -33,7 +33,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "round_number" in metafunc.fixturenames:
-        metafunc.parametrize("round_number", range(metafunc.config.getoption("--chaos-rounds")))
+        first, *more = range(metafunc.config.getoption("--chaos-rounds"))
+        later = (pytest.param(number, marks=pytest.mark.long) for number in more)
+        metafunc.parametrize("round_number", [first, *later])
 
 
 @pytest.fixture(scope="module")

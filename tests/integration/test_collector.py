@@ -377,7 +377,7 @@ def test_disk_that_is_really_full(connection: redis.Redis, small_disk: Path) -> 
     assert file_rows(path) == stream_rows(connection)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [*(pytest.param(n, marks=pytest.mark.long) for n in (1, 2)), 3])
 def test_killed_again_and_again_no_row_is_lost_or_doubled(
     redis_url: str, connection: redis.Redis, csv_path: Path, seed: int
 ) -> None:

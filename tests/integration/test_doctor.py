@@ -436,6 +436,7 @@ def test_a_health_check_passes_while_the_node_lives_and_fails_when_a_worker_is_s
     eventually(lambda: says(4, "stopped"), "it is not healthy")
 
 
+@pytest.mark.long
 def test_a_health_check_costs_less_than_twice_what_its_libraries_do(redis_url: str) -> None:
     def least_cpu_s(act: Callable[[], object]) -> float:
         return min(cpu_s(act) for _ in range(3))

@@ -21,16 +21,16 @@ from worker.probes.icmp import icmp_capability
 pytestmark = pytest.mark.release
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-#: What a wheel is resolved with must not come from the environment that runs the tests.
-BARE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+#: `make test` tries the one that it runs in, `make test-long` the others.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHERS = sorted({"3.10", "3.11", "3.12", "3.13"} - {PYTHON})
 
 
 def run(command: Sequence[str | Path], folder: Path, timeout_s: float = 900) -> str:
     """Run a program to its end; what it said is in the failure."""
     done = subprocess.run(
         list(map(str, command)),
-        cwd=folder, env=BARE, capture_output=True, text=True, timeout=timeout_s, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -133,7 +133,7 @@ def interpreter(version: str) -> Path | None:
     own = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python{version}"))
     for one in filter(None, (on_path, *own)):
         asked = [one, "-c", "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"]
-        done = subprocess.run(asked, env=BARE, capture_output=True, text=True, check=False)
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
         if done.returncode == 0 and done.stdout.strip() == version:
             return Path(one)
     return None
@@ -147,14 +147,20 @@ def try_out(python: Path, wheel: Path, folder: Path) -> tuple[str, str]:
     return version, run(["env/bin/ptzmesh", "demo", "--count", "3"], folder)
 
 
+def chosen(items: Sequence[pytest.Item]) -> list[str]:
+    """Give the Pythons of the tests that this session has."""
+    calls = [getattr(item, "callspec", None) for item in items if item.path == Path(__file__)]
+    return [call.params["version"] for call in calls if call and "version" in call.params]
+
+
 @pytest.fixture(scope="module")
 def trials(
-    release: Release, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, release: Release, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[Path, Future[tuple[str, str]]]]]:
-    """A trial in each Python that is here, all under way."""
-    with ThreadPoolExecutor(len(PYTHONS)) as pool:
+    """A trial in each Python that is to be tried and is here, all under way."""
+    with ThreadPoolExecutor() as pool:
         started = {}
-        for version in PYTHONS:
+        for version in chosen(request.session.items):
             python = interpreter(version)
             if python is not None:
                 folder = tmp_path_factory.mktemp(f"python{version}")
@@ -164,7 +170,9 @@ def trials(
 
 
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
-@pytest.mark.parametrize("version", PYTHONS)
+@pytest.mark.parametrize(
+    "version", [PYTHON, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)]
+)
 def test_wheel_installs_into_a_bare_python_and_runs_the_demo(
     version: str, trials: dict[str, tuple[Path, Future[tuple[str, str]]]]
 ) -> None:
