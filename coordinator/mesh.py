@@ -64,6 +64,7 @@ class Mesh:
         targets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         sample: int | None = None,
+        family: int | None = None,
         options: ProbeOptions | None = None,
         **ping: Any,
     ) -> Plan:
@@ -76,7 +77,12 @@ class Mesh:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
         """
         selection = Selection(
-            nodes=nodes, sources=sources, targets=targets, labels=labels or {}, sample=sample
+            nodes=nodes,
+            sources=sources,
+            targets=targets,
+            labels=labels or {},
+            sample=sample,
+            family=family,
         )
         chosen = options or ProbeOptions(ping=PingOptions(**ping))
         return make_plan(self.nodes(), selection, probes, chosen)

@@ -45,12 +45,19 @@ END_WAIT_S = 45.0
 AWAY_PAUSE_S = 1.0
 
 
-def plan_rounds(mesh: Mesh, sources: Sequence[str], target: str, options: SeriesOptions) -> Plan:
+def plan_rounds(
+    mesh: Mesh,
+    sources: Sequence[str],
+    target: str,
+    options: SeriesOptions,
+    family: int | None = None,
+) -> Plan:
     """
     Make the plan of every round from nodes.
 
     Raises:
-        ConfigError: An unknown node, the target among the sources, or more rounds than fit.
+        ConfigError: An unknown node or one of another family, the target among the sources, or more
+            rounds than fit.
     """
     if target in sources:
         raise ConfigError(f"node ({target}) cannot be source and target of the same test")
@@ -69,6 +76,7 @@ def plan_rounds(mesh: Mesh, sources: Sequence[str], target: str, options: Series
         probes=("ping", "throughput") if options.throughput else ("ping",),
         sources=tuple(sources),
         targets=(target,),
+        family=family,
         options=ProbeOptions(
             ping=options.ping, throughput=options.throughput or ThroughputOptions()
         ),

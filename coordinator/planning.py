@@ -13,6 +13,7 @@ from worker import __version__
 from worker.errors import ConfigError
 from worker.keyspace import WIRE_VERSION
 from worker.leases import spent_today
+from worker.names import plain_ip
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan, PlannedNode
 
@@ -31,6 +32,8 @@ class Selection:
         targets: Names that are targets; overrides `nodes` for that side.
         labels: Only nodes that carry all of these.
         sample: Targets of each source, chosen anew for each plan; None is all.
+        family: Only nodes whose registered address is literal and of this version of IP: of a host
+            name, each source takes what its own resolver gives first.
     """
 
     nodes: Sequence[str] = ()
@@ -38,6 +41,7 @@ class Selection:
     targets: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     sample: int | None = None
+    family: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +64,17 @@ def make_plan(
     A node that is named is part of it even while it is offline: its row then says so.
 
     Raises:
-        ConfigError: An unknown node, no node alive, one of another wire version that is named,
-            no pair, or options that some source may not use.
+        ConfigError: An unknown node, no node alive, one of another wire version or family that is
+            named, no pair, or options that some source may not use.
     """
     known = {node.name: node for node in nodes}
     everyone = [
-        n.name for n in nodes if n.alive and _labelled(n, selection.labels) and _speaks_ours(n)
+        n.name
+        for n in nodes
+        if n.alive
+        and _labelled(n, selection.labels)
+        and _speaks_ours(n)
+        and is_of_family(n, selection.family)
     ]
     both = selection.nodes or everyone
     sources = _known(known, selection.sources or both, selection.labels)
@@ -78,6 +87,9 @@ def make_plan(
         strangers = [node for node in nodes if node.alive and not _speaks_ours(node)]
     if strangers:
         raise ConfigError(_who_upgrades(strangers))
+    for name in members:
+        if not is_of_family(known[name], selection.family):
+            raise ConfigError(_other_family(known[name], selection.family))
     if len(members) < 2 or not sources or not targets:
         raise ConfigError(_who_is_left(nodes, selection, sources, targets))
     for name in members if "ping" in probes else []:
@@ -102,11 +114,26 @@ def make_plan(
     )
 
 
+def is_of_family(node: Node, family: int | None) -> bool:
+    """Tell whether a node's registered address is of a version of IP; any is of None."""
+    ip = plain_ip(node.address)
+    return family is None or (ip is not None and ip.version == family)
+
+
+def _other_family(node: Node, family: int | None) -> str:
+    return (
+        f"node {node.name} is registered at {node.address}, which is no IPv{family} address; give "
+        f"it one with: ptzmesh worker --name {node.name} --address ADDRESS"
+    )
+
+
 def _who_is_left(
     nodes: Sequence[Node], selection: Selection, sources: Sequence[str], targets: Sequence[str]
 ) -> str:
     """Say that what was chosen has no pair, and by what."""
     left = f"sources are {some(sources)}, targets are {some(targets)}"
+    if selection.family is not None:
+        left += f" at IPv{selection.family} addresses"
     if not selection.labels:
         return f"the plan has no pair: {left}; choose at least two different nodes"
     asked = ", ".join(f"{key}={value}" for key, value in selection.labels.items())
@@ -153,6 +180,13 @@ def _who_upgrades(nodes: Sequence[Node]) -> str:
 
 def _with_version(node: Node) -> str:
     return f"{node.name} (ptzmesh {node.version}, wire {node.wire})"
+
+
+def of_other_family(nodes: Sequence[Node], plan: Plan, family: int | None) -> list[str]:
+    """Give the names of live nodes that a plan leaves out as their address is of another family."""
+    members = {node.name for node in plan.nodes}
+    others = [node for node in nodes if node.alive and node.name not in members]
+    return [node.name for node in others if not is_of_family(node, family)]
 
 
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:

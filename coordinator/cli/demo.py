@@ -49,9 +49,9 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     default="network_metrics.csv",
     show_default=True,
-    help="Where the results go; rows are added if it exists.",
+    help="File for the results; rows are added if it exists.",
 )
-@click.option("--count", type=int, default=10, show_default=True, help="Echoes a pair.")
+@click.option("--count", type=int, default=10, show_default=True, help="Echoes to each target.")
 def demo(csv_path: Path, count: int) -> None:
     """Start a Redis and four workers here, measure their mesh, leave a CSV and a picture."""
     # Each demo has a Redis of its own, so a file that is added to is always behind another one.

@@ -44,7 +44,7 @@ or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="PTZMESH_WORKER_STATE_DIR",
-    help="Its folder [default: the worker's].",
+    help="Folder of that node [default: the worker's].",
 )
 @click.option(
     "--between",

@@ -15,7 +15,7 @@ import click
 
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
 from coordinator.cli.faults import explain
-from coordinator.cli.options import read_config
+from coordinator.cli.options import FOR_ALL, read_config
 from worker import __version__
 
 #: Command → the module of its group that has it, so that each command imports what it needs.
@@ -108,8 +108,14 @@ _VERSION = click.Option(
 
 
 def load(name: str) -> click.Command:
-    """Import a command of `COMMANDS`; each option gets the variable that its flag promises."""
+    """
+    Import a command of `COMMANDS`, as its help shows it: the Redis options last.
+
+    Each option gets the variable that its flag promises.
+    """
     command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
+    # A command's own options are what its help is read for.
+    command.params.sort(key=lambda one: one.name in FOR_ALL.values())
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None:
             option.envvar = variable(name, option)

@@ -7,6 +7,7 @@ import json
 import click
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.units import PERCENT, STREAM_BYTES
 from coordinator.footprint import used_of_limits
 from coordinator.nodes import read_nodes
 from worker import keyspace, wire
@@ -23,17 +24,17 @@ Examples:
 """
 )
 @redis_option
-@click.option("--stream-bytes", type=click.IntRange(100_000), help="Memory of the results stream.")
-@click.option("--stream-entries", type=click.IntRange(1_000), help="Entries in it.")
+@click.option("--stream-bytes", type=STREAM_BYTES, help="Memory of the results stream.")
+@click.option("--stream-entries", type=click.IntRange(1_000), help="Entries in the results stream.")
 @click.option(
     "--run-bytes",
-    type=click.IntRange(100_000),
+    type=STREAM_BYTES,
     help="Memory of what is kept of runs; beyond it the oldest ended ones are forgotten.",
 )
 @click.option("--results-per-s", type=click.IntRange(10), help="Results that are added a second.")
 @click.option(
     "--redis-memory-pct",
-    type=click.IntRange(1, 99),
+    type=PERCENT,
     help="Percent of Redis' maxmemory, by whatever uses it, beyond which no result is added.",
 )
 @click.option(

@@ -27,7 +27,9 @@ Examples:
 """
 )
 @redis_option
-@click.option("--prefix", default=DEFAULT_PREFIX, show_default=True, help="Begin of their keys.")
+@click.option(
+    "--prefix", default=DEFAULT_PREFIX, show_default=True, help="How the lockers' keys begin."
+)
 @click.option(
     "--count",
     type=click.IntRange(1, MAX_COUNT),

@@ -48,14 +48,23 @@ Examples:
 @click.option(
     "--name",
     envvar=["PTZMESH_WORKER_NAME", "PTZMESH_NODE"],
-    help="Unique in the mesh [default: the host name].",
+    help="Name of the node, unique in the mesh [default: the host name].",
 )
-@click.option("--address", help="Where others reach it [default: its address towards Redis].")
-@click.option("--label", "labels_", multiple=True, callback=labels, help="key=value; repeatable.")
+@click.option(
+    "--address", help="Where others reach the node [default: its address towards Redis]."
+)
+@click.option(
+    "--label",
+    "labels_",
+    multiple=True,
+    callback=labels,
+    metavar="KEY=VALUE",
+    help="Label of the node, for `run --label`; repeatable.",
+)
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for results that wait for Redis [default: by user].",
+    help="Folder of the node for results that wait for Redis [default: by user].",
 )
 @policy_options
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, not only what is wrong.")

@@ -35,10 +35,10 @@ DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 
 #: Of `redis_option`, beside the URL: Credentials' field → option, what it is.
 _CREDENTIALS = {
-    "password_file": ("--redis-password-file", "File that holds the password of Redis."),
-    "ca": ("--redis-ca", "PEM file of the authority that signed the certificate of Redis."),
-    "cert": ("--redis-cert", "PEM file of our own certificate, where Redis asks for one."),
-    "key": ("--redis-key", "PEM file of its key, where it is not in --redis-cert."),
+    "password_file": ("--redis-password-file", "File that holds its password."),
+    "ca": ("--redis-ca", "PEM file of the authority that signed its certificate."),
+    "cert": ("--redis-cert", "PEM file of our own certificate for it."),
+    "key": ("--redis-key", "PEM file of the key of our certificate."),
 }
 
 
@@ -76,8 +76,7 @@ def redis_option(command: Command) -> Command:
         default=DEFAULT_REDIS,
         show_default=True,
         metavar="URL",
-        help="Redis of the mesh. Its password belongs in a file or in PTZMESH_REDIS_PASSWORD, "
-        "not here.",
+        help="Redis of the mesh.",
     )(decorated)
     return cast("Command", decorated)
 
@@ -101,7 +100,27 @@ def _full_url(url: str, given: Mapping[str, str | None]) -> str:
     return redis_url.with_credentials(url, redis_url.Credentials(password=password, **kept))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def family_options(by: str) -> Callable[[Command], Command]:
+    """Give a command -4 and -6, as one argument `family`: 4, 6, or None where neither is said."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_family(ipv4: bool, ipv6: bool, **others: Any) -> Any:
+            if ipv4 and ipv6:
+                raise click.UsageError("-4 and -6 exclude each other")
+            return command(family=4 if ipv4 else 6 if ipv6 else None, **others)
+
+        decorated: Any = with_family
+        for digit in (6, 4):
+            decorated = click.option(
+                f"-{digit}", f"--ipv{digit}", is_flag=True, help=f"{by} an IPv{digit} address."
+            )(decorated)
+        return cast("Command", decorated)
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from coordinator.cli.options import names
+from coordinator.cli.units import BYTES, MBIT_PER_S, SECONDS
 from worker.policy import (
     DEFAULT_PORTS,
     Policy,
@@ -24,41 +25,47 @@ OPTIONS = (
         "links",
         multiple=True,
         metavar="NAME=N",
-        help="Shared link on its way, and how many tests it carries at once; repeatable.",
+        help="Shared link on the node's way, and how many tests it carries at once; repeatable.",
     ),
     click.option(
         "--no-accept",
         is_flag=True,
-        help="Others cannot connect to it (NAT): it is always the connecting side.",
+        help="Others cannot connect to the node (NAT): it is always the connecting side.",
     ),
-    click.option("--max-duration", type=float, help="Longest test that it takes part in, seconds."),
-    click.option("--max-bitrate", type=float, help="Greatest rate that it takes, Mbit/s."),
-    click.option("--max-bytes-per-day", type=int, help="Data budget of a UTC day for tests."),
+    click.option(
+        "--max-duration", type=SECONDS, help="Longest test that the node takes part in."
+    ),
+    click.option(
+        "--max-bitrate", type=MBIT_PER_S, help="Greatest rate of a test that the node takes."
+    ),
+    click.option(
+        "--max-bytes-per-day", type=BYTES, help="Data budget of a UTC day for tests."
+    ),
     click.option(
         "--hours",
         multiple=True,
         metavar="HH:MM-HH:MM",
-        help="When it may be tested, its own time; repeatable [default: always].",
+        help="When the node may be tested, by its own clock; repeatable [default: always].",
     ),
     click.option(
         "--allow-source",
         "sources",
         multiple=True,
         callback=names,
-        help="Nodes that may ask it for a test [default: all].",
+        help="Nodes that may ask this one for a test [default: all].",
     ),
     click.option(
         "--ports",
         metavar="FIRST-LAST",
         default="-".join(map(str, DEFAULT_PORTS)),
         show_default=True,
-        help="Where it listens while a test runs.",
+        help="Ports of which the node listens on one while a test runs.",
     ),
     click.option(
         "--allow-unregistered-targets",
         is_flag=True,
-        help="It may ping, and time handshakes with, addresses of no registered node that a plan "
-        "names.",
+        help="The node may ping, and time handshakes with, addresses of no registered node that "
+        "a plan names.",
     ),
 )
 

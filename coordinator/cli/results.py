@@ -40,8 +40,8 @@ Examples:
 """
 )
 @redis_option
-@click.option("--run", "run", help="Only this run's; `last` is the newest.")
-@click.option("--follow", is_flag=True, help="As they arrive, until Ctrl-C.")
+@click.option("--run", "run", help="Print the results of this run only; `last` is the newest.")
+@click.option("--follow", is_flag=True, help="Print results as they arrive, until Ctrl-C.")
 @json_option
 def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> None:
     """Print the results that are in the stream, oldest first."""
@@ -92,7 +92,7 @@ Examples:
     metavar="FILE",
     help="Where rows are added; made if it is not there.",
 )
-@click.option("--follow", is_flag=True, help="Until SIGTERM or Ctrl-C; waits for Redis.")
+@click.option("--follow", is_flag=True, help="Go on until SIGTERM or Ctrl-C; waits for Redis.")
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
 @click.option("--list", "list_groups", is_flag=True, help="List the collectors and their lag.")
 @click.option("--forget", metavar="GROUP", help="Drop a collector that will never come back.")
@@ -167,7 +167,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     required=True,
-    help="The file.",
+    help="The file that the run was collected into.",
 )
 @json_option
 def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator.cli.options import json_option, labels, names, redis_option
+from coordinator.cli.options import family_options, json_option, labels, names, redis_option
 from coordinator.cli.screen import err, out
 from coordinator.cli.transfer import transfer_options
+from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
-from coordinator.planning import ProbeOptions, budgets_left, left_out, to_upgrade
+from coordinator.planning import ProbeOptions, budgets_left, left_out, of_other_family, to_upgrade
 from worker.errors import RunIncomplete
 from worker.limits import read_limits
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
@@ -42,34 +43,87 @@ Examples:
     type=click.Choice(PROBES),
     default=("ping",),
     show_default=True,
-    help="What is measured; repeatable, one phase each.",
-)
-@click.option("--nodes", multiple=True, callback=names, help="Nodes, as sources and as targets.")
-@click.option("--from", "sources", multiple=True, callback=names, help="Sources only.")
-@click.option("--to", "targets", multiple=True, callback=names, help="Targets only.")
-@click.option("--label", "labels_", multiple=True, callback=labels, help="Only nodes with it.")
-@click.option("--sample", type=int, metavar="K", help="K targets a source, chosen anew each time.")
-@click.option("--count", type=int, default=PING.count, show_default=True, help="Echoes a pair.")
-@click.option(
-    "--interval", type=float, default=PING.interval_s, show_default=True, help="Seconds between."
+    help="What is measured of each pair; repeatable, one phase each.",
 )
 @click.option(
+    "--nodes",
+    multiple=True,
+    callback=names,
+    metavar="NAMES",
+    help="Nodes that take part, as sources and as targets [default: all that are alive].",
+)
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    callback=names,
+    metavar="NAMES",
+    help="Nodes that are sources.",
+)
+@click.option(
+    "--to",
+    "targets",
+    multiple=True,
+    callback=names,
+    metavar="NAMES",
+    help="Nodes that are targets.",
+)
+@click.option(
+    "--label",
+    "labels_",
+    multiple=True,
+    callback=labels,
+    metavar="KEY=VALUE",
+    help="Only nodes with this label; repeatable.",
+)
+@click.option(
+    "--sample", type=int, metavar="K", help="Each source measures K targets, others each time."
+)
+@family_options("Only nodes that are registered by")
+@click.option(
+    "-c",
+    "--count",
+    type=int,
+    default=PING.count,
+    show_default=True,
+    help="Echoes to each target; handshakes of tcp, operations of redis.",
+)
+@click.option(
+    "-i",
+    "--interval",
+    type=SECONDS,
+    default=PING.interval_s,
+    show_default=True,
+    help="Time from one echo to a target to the next.",
+)
+@click.option(
+    "-W",
     "--wait-for-reply",
-    type=float,
+    type=SECONDS,
     default=PING.wait_s,
     show_default=True,
-    help="Seconds after which a reply counts as lost.",
+    help="Time after which a reply counts as lost.",
 )
 @click.option(
-    "--size", type=int, default=PING.size_bytes, show_default=True, help="Bytes of payload."
+    "-s",
+    "--size",
+    type=BYTES,
+    default=PING.size_bytes,
+    show_default=True,
+    help="Payload of an echo.",
 )
 @click.option(
-    "--port", type=int, default=TcpOptions().port, show_default=True, help="Of the tcp probe."
+    "-p",
+    "--port",
+    type=int,
+    default=TcpOptions().port,
+    show_default=True,
+    help="Port with which the tcp probe shakes hands.",
 )
 @transfer_options
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
-@click.option("--dry-run", is_flag=True, help="Say what it costs, then stop.")
-@click.option("--detach", is_flag=True, help="Start it, print its id, and go.")
+@click.option("--dry-run", is_flag=True, help="Say what the run costs, and start nothing.")
+@click.option("--detach", is_flag=True, help="Start the run, print its id, and do not wait.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Collect into this file.")
 @json_option
 def run(
@@ -80,6 +134,7 @@ def run(
     targets: tuple[str, ...],
     labels_: dict[str, str],
     sample: int | None,
+    family: int | None,
     count: int,
     interval: float,
     wait_for_reply: float,
@@ -103,6 +158,7 @@ def run(
         targets=targets,
         labels=labels_,
         sample=sample,
+        family=family,
         options=ProbeOptions(
             ping=PingOptions(
                 count=count, interval_s=interval, wait_s=wait_for_reply, size_bytes=size
@@ -122,6 +178,9 @@ def run(
     outdated = to_upgrade(registered, plan, labels_)
     if outdated and not (nodes or (sources and targets)):
         err().print(f"left out, as versions differ: {outdated}")
+    others = of_other_family(registered, plan, family)
+    if others and not (nodes or (sources and targets)):
+        err().print(f"left out, as they have no IPv{family} address: {', '.join(others[:12])}")
     collector = _collector(mesh, csv_path)
     started = mesh.start(plan, join=not new)
     if started.joined:

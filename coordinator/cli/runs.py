@@ -36,7 +36,7 @@ Examples:
     type=click.IntRange(1, 1000),
     default=20,
     show_default=True,
-    help="How many.",
+    help="How many runs are listed.",
 )
 @json_option
 def runs(redis_url: str, count: int, as_json: bool) -> None:
@@ -89,7 +89,7 @@ Examples:
 )
 @redis_option
 @click.argument("run", default="last")
-@click.option("--follow", is_flag=True, help="Until the run has ended.")
+@click.option("--follow", is_flag=True, help="Show it as it fills, until the run has ended.")
 @click.option("--wide", is_flag=True, help="Also how much a load adds to the round-trip time.")
 @click.option(
     "--svg",

@@ -16,9 +16,10 @@ import click
 import redis
 from click.core import ParameterSource
 
-from coordinator.cli.options import json_option, names, redis_option
+from coordinator.cli.options import family_options, json_option, names, redis_option
 from coordinator.cli.screen import err, out
 from coordinator.cli.series_view import LiveView, headline, results, round_line, summary_line
+from coordinator.cli.units import MBIT_PER_S, SECONDS
 from coordinator.mesh import Mesh
 from coordinator.node_rounds import from_nodes, plan_rounds
 from coordinator.plot import check_matplotlib
@@ -62,29 +63,53 @@ Examples:
 @click.argument("target")
 @click.option(
     "-d",
+    "-t",
     "--duration",
-    type=float,
+    type=SECONDS,
     default=DEFAULT.duration_s,
     show_default=True,
-    help="Seconds in which rounds begin.",
+    help="Time in which rounds begin.",
 )
 @click.option(
     "-i",
     "--interval",
-    type=float,
+    type=SECONDS,
     default=DEFAULT.interval_s,
     show_default=True,
-    help="Seconds from one round to the next.",
+    help="Time from one round to the next.",
 )
-@click.option("--count", type=int, default=DEFAULT.count, show_default=True, help="Echoes a round.")
-@click.option("--nodes", multiple=True, callback=names, help="Test from these nodes to a node.")
+@click.option(
+    "-c",
+    "--count",
+    type=int,
+    default=DEFAULT.count,
+    show_default=True,
+    help="Echoes in each round.",
+)
+@click.option(
+    "--nodes",
+    multiple=True,
+    callback=names,
+    metavar="NAMES",
+    help="Test from these nodes to a node [default: from here].",
+)
+@family_options("Test the target by")
 @click.option("--throughput", is_flag=True, help="An iperf3 test in every round; see --bitrate.")
-@click.option("--test-length", type=float, help=f"Its seconds [default: {TEST_LENGTH_S:g}].")
-@click.option("--bitrate", type=float, help="Its Mbit/s, at most [default: no limit].")
+@click.option(
+    "--test-length",
+    type=SECONDS,
+    help=f"How long an iperf3 test sends [default: {TEST_LENGTH_S:g}].",
+)
+@click.option(
+    "-b",
+    "--bitrate",
+    type=MBIT_PER_S,
+    help="Rate of an iperf3 test, at most [default: no limit].",
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help=f"Of the target's iperf3 server, when from here [default: {IPERF3_PORT}].",
+    help=f"Port of the target's iperf3 server, when from here [default: {IPERF3_PORT}].",
 )
 @click.option(
     "--out",
@@ -103,6 +128,7 @@ def test(
     interval: float,
     count: int,
     nodes: tuple[str, ...],
+    family: int | None,
     throughput: bool,
     test_length: float | None,
     bitrate: float | None,
@@ -125,10 +151,10 @@ def test(
     if nodes:
         if port is not None:
             raise ConfigError("port is for a test from here; nodes choose ports of their own")
-        prepared = _nodes_test(redis_url, nodes, target, options)
+        prepared = _nodes_test(redis_url, nodes, target, options, family)
     else:
         chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
-        host = _host(redis_url if chosen else None, target)
+        host = _host(redis_url if chosen else None, target, family)
         prepared = _here_test(target, host, options, port or IPERF3_PORT)
     if not no_plot:
         check_matplotlib()
@@ -161,7 +187,7 @@ def _throughput(
     return ThroughputOptions(duration_s=length_s, bitrate_mbps=bitrate_mbps)
 
 
-def _host(redis_url: str | None, target: str) -> str:
+def _host(redis_url: str | None, target: str, family: int | None) -> str:
     """
     Give the literal address of a node of that name, else of a host.
 
@@ -176,13 +202,14 @@ def _host(redis_url: str | None, target: str) -> str:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
     host = valid_address(address or target)
-    literal, _ = ping.resolve([PlannedNode(name=target, address=host)])
-    if not literal:
+    literal = ping.address_of(host, family)
+    if literal is None:
         why = trouble or "no node of that name is known"
-        raise ConfigError(f"target ({target}) does not resolve, and {why}")
+        to = "" if family is None else f" to an IPv{family} address"
+        raise ConfigError(f"target ({target}) does not resolve{to}, and {why}")
     if trouble:
         err().print(f"{trouble}, so {target} is taken for a host name")
-    return literal[0][1]
+    return literal
 
 
 def _node_address(redis_url: str, name: str) -> str | None:
@@ -210,11 +237,15 @@ def _here_test(target: str, address: str, options: SeriesOptions, port: int) -> 
 
 
 def _nodes_test(
-    redis_url: str, sources: tuple[str, ...], target: str, options: SeriesOptions
+    redis_url: str,
+    sources: tuple[str, ...],
+    target: str,
+    options: SeriesOptions,
+    family: int | None,
 ) -> Prepared:
     distinct = list(dict.fromkeys(sources))
     mesh = Mesh(redis_url)
-    plan = plan_rounds(mesh, distinct, target, options)
+    plan = plan_rounds(mesh, distinct, target, options, family)
     address = plan.nodes[plan.index_of(target)].address
     return Prepared(
         series=_series(target, address, distinct, options),

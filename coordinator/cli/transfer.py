@@ -8,28 +8,48 @@ from typing import Any
 
 import click
 
+from coordinator.cli.units import BYTES, MBIT_PER_S, SECONDS
 from worker.options import ThroughputOptions, UdpOptions
 
 TCP, UDP = ThroughputOptions(), UdpOptions()
 
 OPTIONS = (
     click.option(
+        "-t",
         "--duration",
-        type=float,
+        type=SECONDS,
         default=TCP.duration_s,
         show_default=True,
-        help="Seconds of data in a test.",
+        help="How long a throughput or udp test sends.",
     ),
-    click.option("--omit", type=float, default=TCP.omit_s, help="Seconds before these, left out."),
-    click.option("--parallel", type=int, default=TCP.parallel, show_default=True, help="Streams."),
-    click.option("--bidir", is_flag=True, help="Both directions at once: half as many tests."),
-    click.option("--reverse", is_flag=True, help="The target connects; the source still sends."),
     click.option(
-        "--bitrate",
-        type=float,
-        help=f"Mbit/s of a direction [default: no limit; udp {UDP.bitrate_mbps:g}].",
+        "--omit",
+        type=SECONDS,
+        default=TCP.omit_s,
+        help="How long it sends before that, left out of the figures.",
     ),
-    click.option("--bytes", "bytes_", type=int, help="A test ends when so many are sent."),
+    click.option(
+        "-P",
+        "--parallel",
+        type=int,
+        default=TCP.parallel,
+        show_default=True,
+        help="Streams of a test, in each direction.",
+    ),
+    click.option("--bidir", is_flag=True, help="Both directions at once: half as many tests."),
+    click.option(
+        "-R", "--reverse", is_flag=True, help="The target connects; the source still sends."
+    ),
+    click.option(
+        "-b",
+        "--bitrate",
+        type=MBIT_PER_S,
+        help="Rate of a test, in each direction, at most "
+        f"[default: no limit; udp {UDP.bitrate_mbps:g}].",
+    ),
+    click.option(
+        "--bytes", "bytes_", type=BYTES, help="A test ends when so many bytes are sent."
+    ),
     click.option("--congestion", help="Congestion control of the sender, such as bbr."),
     click.option("--dscp", type=int, help="Differentiated services code point of the data."),
 )

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from coordinator.nodes import Node
-from coordinator.planning import ProbeOptions, Selection, left_out, make_plan, to_upgrade
+from coordinator.planning import (
+    ProbeOptions,
+    Selection,
+    left_out,
+    make_plan,
+    of_other_family,
+    to_upgrade,
+)
 from worker.errors import ConfigError
 from worker.options import PingOptions
 
@@ -126,3 +133,26 @@ def test_label_that_too_few_nodes_have_is_told_with_those_that_there_are(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         plan_names(Selection(**{"labels": {"site": "moon"}, **chosen}))
+
+
+FAMILIES = [
+    node("four", address="10.0.0.4"),
+    node("also-four", address="10.0.0.5"),
+    node("six", address="fe80::6%eth0"),
+    node("named", address="cam.lan"),
+]
+
+
+def test_family_chooses_those_with_a_literal_address_of_it() -> None:
+    assert plan_names(Selection(family=4), FAMILIES)[0] == ["also-four", "four"]
+    plan = make_plan(FAMILIES, Selection(family=4), ("ping",), ProbeOptions())
+    assert of_other_family(FAMILIES, plan, 4) == ["six", "named"]
+    assert of_other_family(FAMILIES, plan, None) == []
+    with pytest.raises(ConfigError, match="sources are six, targets are six at IPv6 addresses"):
+        plan_names(Selection(family=6), FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["six", "named"])
+def test_named_node_of_another_family_is_refused_with_what_gives_it_an_address(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no IPv4 address; .* worker --name {name} --address"):
+        plan_names(Selection(nodes=["four", name], family=4), FAMILIES)

@@ -69,6 +69,19 @@ def resolve(
     )
 
 
+def address_of(host: str, family: int | None = None) -> str | None:
+    """
+    Give a host's literal address of a version of IP, of any without one; None when it has none.
+
+    >>> address_of("10.0.0.1", 4), address_of("10.0.0.1", 6), address_of("::1")
+    ('10.0.0.1', None, '::1')
+    """
+    if is_literal(host):
+        is_other = family is not None and (":" in host) is not (family == 6)
+        return None if is_other else host
+    return _first_address(host, family)
+
+
 def is_literal(address: str) -> bool:
     """
     Say whether an address is one already, and no name.
@@ -156,8 +169,8 @@ def _look_up(names: set[str]) -> list[str | None]:
         return list(threads.map(_first_address, names))
 
 
-def _first_address(name: str) -> str | None:
+def _first_address(name: str, family: int | None = None) -> str | None:
     try:
-        return str(icmplib.resolve(name)[0])
+        return str(icmplib.resolve(name, family)[0])
     except (icmplib.NameLookupError, UnicodeError):
         return None
