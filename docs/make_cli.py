@@ -28,9 +28,9 @@ count = 20
 wait_for_reply = 2.0
 ```
 
-**Units**: a plain number is in the unit that the help names. A suffix says another: `100ms`, `5s`, `2m`, `1h`; `500k`,
-`20M`, `2G` for bits a second; `20M`, `2G` (powers of 1000), `64MiB` (of 1024) for bytes. The same in the settings file
-(`"5s"`) and in variables.
+**Units**: a plain number is in the unit that the help names. A suffix says another: `100ms`,
+`5s`, `2m`, `1h`; `500k`, `20M`, `2G` for bits a second; `20M`, `2G` (powers of 1000), `64MiB` (of
+1024) for bytes. The same in the settings file (`"5s"`) and in variables.
 
 **Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in a file, or
 in `PTZMESH_REDIS_PASSWORD`; see [security](security.md).

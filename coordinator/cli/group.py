@@ -37,6 +37,7 @@ COMMANDS = {
 }
 
 
+HELP = ["-h", "--help"]
 #: What people type first of other programs → what does it here.
 INSTEAD = {"help": "--help", "version": "--version"}
 
@@ -114,6 +115,7 @@ def load(name: str) -> click.Command:
     Each option gets the variable that its flag promises.
     """
     command: click.Command = getattr(import_module(f"coordinator.cli.{COMMANDS[name]}"), name)
+    command.context_settings.setdefault("help_option_names", HELP)  # without a parent, too
     # A command's own options are what its help is read for.
     command.params.sort(key=lambda one: one.name in FOR_ALL.values())
     for option in command.params:
@@ -146,7 +148,7 @@ Examples:
 """
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": HELP})
 @click.version_option(__version__, prog_name="ptzmesh")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option(
