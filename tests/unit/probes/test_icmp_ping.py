@@ -89,7 +89,7 @@ def test_names_are_looked_up_once_and_literal_addresses_never(
 ) -> None:
     asked = []
 
-    def resolve(name: str) -> list[str]:
+    def resolve(name: str, _family: int | None = None) -> list[str]:
         asked.append(name)
         if name == "nowhere.lan":
             raise NameLookupError(name)
