@@ -8,7 +8,7 @@ unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD PYTEST_DEB
   PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-alone test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-quiet test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -38,30 +38,26 @@ type: install
 imports: install
 	$(BIN)/lint-imports
 
-# Most tests wait for something, so several files of them run at once, those that take long first;
-# the image and a release are built beside them. The rest of the lab comes after that, two files at
-# a time: it holds numbers against ground truth, and needs the cores for that.
+# Most tests wait for something, so seven files of them are tested at once, those that take long
+# first. Tests marked `quiet` come after that, two files at a time, as they need the cores.
 # make test OPTIONS=--renew-seconds writes tests/seconds.txt, the table of how long each file takes.
 OPTIONS :=
-MANY := $(BIN)/pytest $(OPTIONS) -m 'not long' --dist loadfile --no-loadscope-reorder
-BESIDE := $(addprefix tests/lab/test_, doctor.py usage.py lab.py sshfs.py)
+MANY := $(BIN)/pytest $(OPTIONS) --dist loadfile --no-loadscope-reorder
 
 test: lint type imports
-	$(MAKE) --no-print-directory test-beside test-alone
-	@echo "All that is in make test holds. What is left above to make test-long takes $(LONG_TAKES)."
+	$(MAKE) --no-print-directory test-beside test-quiet
+	@echo "All that is in make test holds. What is left to make test-long takes some minutes more."
 
 test-beside: install
-	$(MANY) --numprocesses 7 tests/chaos $(BESIDE) tests/deploy tests/integration tests/release \
-	  tests/unit worker coordinator
+	$(MANY) -m 'not long and not quiet' --numprocesses 7
 
-test-alone: install
-	$(MANY) --numprocesses 2 tests/lab $(addprefix --ignore=,$(BESIDE))
+test-quiet: install
+	$(MANY) -m 'quiet and not long' --numprocesses 2
 
 # What `make test` leaves out: each of these tests holds again, or at more places, what a shorter one
 # of `make test` does.
-LONG_TAKES := some minutes
 test-long: install
-	$(BIN)/pytest $(OPTIONS) -m long --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(MANY) -m long --numprocesses 3
 
 # The image for arm64, built and run under emulation elsewhere: needs root and Debian's
 # qemu-user-static, and takes five minutes on two quiet cores.

@@ -22,7 +22,9 @@ UNKNOWN_S = 30.0
 LEAST_S = 0.5
 
 #: The image is built once a process: whatever looks at it is tested there.
-TOGETHER = {"tests/deploy/test_container.py": "image", "tests/deploy/test_image.py": "image"}
+TOGETHER = {
+    f"tests/deploy/test_{name}.py": "image" for name in ("compose_mesh", "container", "image")
+}
 
 #: In a worker of xdist, and in what it tells at its end.
 LEFT = "ptzmesh_left"
@@ -73,7 +75,7 @@ class _LongestFirst:
     What one process of pytest knows.
 
     Attributes:
-        left: Tests that were deselected.
+        left: Tests marked `long` that were deselected.
         spent: Seconds that each file took.
     """
 
@@ -105,7 +107,7 @@ class _LongestFirst:
         return Scheduling(config, log)
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
-        self.left |= {item.nodeid for item in items}
+        self.left |= {item.nodeid for item in items if item.get_closest_marker("long")}
 
     def pytest_sessionfinish(self) -> None:
         if self.is_worker:
@@ -122,7 +124,7 @@ class _LongestFirst:
         if self.config.getoption("renew_seconds"):
             known = parsed(TABLE.read_text()) | self.spent
             TABLE.write_text(written({f: s for f, s in known.items() if (ROOT / f).exists()}))
-        if self.left and self.config.getoption("markexpr") == "not long":
+        if self.left and "not long" in self.config.getoption("markexpr"):
             terminalreporter.section(f"left to make test-long: {len(self.left)} tests")
-            for node_id in sorted(self.left):
-                terminalreporter.write_line(node_id)
+            for file, tests in sorted(Counter(map(file_of, self.left)).items()):
+                terminalreporter.write_line(f"{tests:3} of {file}")

@@ -26,7 +26,7 @@ import pytest
 from lab.conftest import MakeLab
 from lab.mesh import wait_until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
 ROOT = Path(__file__).parents[2]
 FAR, FAR_TOO, FAR6 = "10.78.0.2", "10.78.0.3", "fd78::2"

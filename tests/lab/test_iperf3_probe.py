@@ -124,6 +124,7 @@ def pair(lab: MakeLab) -> tuple[Lab, Node, Node]:
     return made, made.nodes[0], made.nodes[1]
 
 
+@pytest.mark.quiet
 def test_link_of_50_mbps_reads_44_to_50(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=50)
@@ -145,6 +146,7 @@ def test_link_of_50_mbps_reads_44_to_50(pair: tuple[Lab, Node, Node]) -> None:
     assert ends[-1] >= 5
 
 
+@pytest.mark.quiet
 def test_asymmetric_link_reads_as_such_both_ways(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
@@ -152,6 +154,7 @@ def test_asymmetric_link_reads_as_such_both_ways(pair: tuple[Lab, Node, Node]) -
     assert 88 <= one(b, a, duration_s=5)["throughput_mbps"] <= 100
 
 
+@pytest.mark.quiet
 def test_reverse_is_the_record_of_who_sends(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
@@ -161,6 +164,7 @@ def test_reverse_is_the_record_of_who_sends(pair: tuple[Lab, Node, Node]) -> Non
     assert 88 <= found["throughput_mbps"] <= 100
 
 
+@pytest.mark.quiet
 def test_bidir_reads_both_directions_at_once(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)
@@ -172,17 +176,20 @@ def test_bidir_reads_both_directions_at_once(pair: tuple[Lab, Node, Node]) -> No
     assert 60 <= back["throughput_mbps"] <= 100
 
 
+@pytest.mark.quiet
 def test_bitrate_is_for_all_streams_together(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
     found = one(a, b, duration_s=5, bitrate_mbps=8, parallel=4)
     assert 7.5 <= found["throughput_mbps"] <= 8.5
 
 
+@pytest.mark.quiet
 def test_low_bitrate_is_kept_to(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
     assert 0.9 <= one(a, b, duration_s=5, bitrate_mbps=1)["throughput_mbps"] <= 1.1
 
 
+@pytest.mark.quiet
 def test_test_costs_no_more_than_its_worst_case(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.loss(a, b, 2)
@@ -206,6 +213,7 @@ def counted_bytes(node: Node) -> int:
     return int(stats["rx"]["bytes"] + stats["tx"]["bytes"])
 
 
+@pytest.mark.quiet
 def test_loss_of_5_percent_is_read_within_its_binomial_bounds(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     with server(b) as (_, port):
@@ -235,6 +243,7 @@ def test_loss_of_5_percent_is_read_within_its_binomial_bounds(pair: tuple[Lab, N
     assert found["out_of_order"] <= 5
 
 
+@pytest.mark.quiet
 def test_udp_without_loss_loses_nothing(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
     for reverse in (False, True):
@@ -252,6 +261,7 @@ def dropped_datagrams(node: Node) -> int:
     return int(dict(zip(names, values, strict=True))["RcvbufErrors"])
 
 
+@pytest.mark.quiet
 def test_rtt_rises_under_load_on_a_buffered_link(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     idle = one(a, b, duration_s=2, bitrate_mbps=2)
@@ -264,6 +274,7 @@ def test_rtt_rises_under_load_on_a_buffered_link(pair: tuple[Lab, Node, Node]) -
     assert loaded["rtt_idle_median_ms"] == IDLE_RTT_MS
 
 
+@pytest.mark.quiet
 def test_far_target_is_measured_within_its_deadline(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20)

@@ -79,6 +79,7 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]
 # What is exact.
 
 
+@pytest.mark.quiet
 def test_full_mesh_has_one_ok_row_a_pair_and_one_job_a_source(
     eight: LabMesh, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_full_mesh_has_one_ok_row_a_pair_and_one_job_a_source(
     assert 8 < pushes(eight) - pushed < 16
 
 
+@pytest.mark.quiet
 def test_known_delay_is_read_within_1_ms_and_no_other_pair_sees_it(eight: LabMesh) -> None:
     n0, n1, n2, n3, *_ = eight.lab.nodes
     with eight.lab.at_once():
@@ -111,6 +113,7 @@ def test_known_delay_is_read_within_1_ms_and_no_other_pair_sees_it(eight: LabMes
     assert max(row["rtt_median_ms"] for pair, row in rows.items() if pair not in delayed) < 1
 
 
+@pytest.mark.quiet
 def test_one_way_loss_is_binomial_in_both_rows_of_the_pair_and_in_no_other(
     eight: LabMesh,
 ) -> None:
@@ -130,6 +133,7 @@ def test_one_way_loss_is_binomial_in_both_rows_of_the_pair_and_in_no_other(
             assert row["packet_loss_pct"] == 0, pair
 
 
+@pytest.mark.quiet
 def test_second_node_of_a_name_is_refused_in_one_line(eight: LabMesh) -> None:
     same_machine = eight.cli(
         *(eight.lab.nodes[0], "worker", "--name", "n1"),

@@ -11,7 +11,7 @@ import pytest
 from lab.net import Lab
 from lab.node import Node
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
 CODE = """
 import json, sys

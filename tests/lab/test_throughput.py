@@ -116,6 +116,7 @@ def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]
 # which a test of 5 s takes 0.4 s within these bounds.
 
 
+@pytest.mark.quiet
 def test_link_of_50_mbps_reads_44_to_50_in_both_directions(three: LabMesh) -> None:
     with shaped(three, "n1", up_mbps=50, down_mbps=50):
         rows = measured(three, *TWO, *TCP, "--duration", "5")
@@ -124,6 +125,7 @@ def test_link_of_50_mbps_reads_44_to_50_in_both_directions(three: LabMesh) -> No
         assert row["connected_by"] == row["source"]
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("option", "up", "down"),
     [
@@ -148,6 +150,7 @@ def test_asymmetric_link_reads_as_such_whoever_connects(
         assert connected == (["n0", "n1"] if option else ["n1", "n0"])
 
 
+@pytest.mark.quiet
 def test_udp_loss_of_5_percent_is_within_its_binomial_bounds(three: LabMesh) -> None:
     n0, n1, n2 = three.lab.nodes
     before = counted_bytes(n1)
@@ -175,6 +178,7 @@ def test_udp_loss_of_5_percent_is_within_its_binomial_bounds(three: LabMesh) -> 
     assert 0.75 < row["throughput_mbps"] / (8 * (1 - lost / sent)) < 1.03
 
 
+@pytest.mark.quiet
 def test_loaded_rtt_rises_on_a_buffered_link_and_not_on_an_idle_one(three: LabMesh) -> None:
     pair = ("--from", "n0", "--to", "n1", "--congestion", "cubic", "--duration", "2")
     both = ("--probe", "ping", *TCP, *pair)
@@ -187,6 +191,7 @@ def test_loaded_rtt_rises_on_a_buffered_link_and_not_on_an_idle_one(three: LabMe
     assert easy["rtt_loaded_median_ms"] < 2
 
 
+@pytest.mark.quiet
 def test_eight_nodes_test_one_at_a_time_each_and_near_the_bound(eight: TracedMesh) -> None:
     both = ("--probe", "ping", *TCP, "--duration", "1", *EASY)
     said = eight.cli(eight.lab.nodes[5], "run", "--json", *both, timeout_s=ENDS_S)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from longest_first import TABLE, in_order, parsed, written
+import re
+
+from longest_first import ROOT, TABLE, TOGETHER, in_order, parsed, written
 
 
 def test_longest_file_is_first_and_its_tests_stay_in_their_order() -> None:
@@ -21,3 +23,9 @@ def test_table_is_read_as_it_is_written() -> None:
     assert written(seconds | {"worker/wire.py": 0.1}) == "30.0 tests/b.py\n1.5 tests/a.py\n"
     assert parsed(written(seconds)) == seconds
     assert written(parsed(TABLE.read_text())) == TABLE.read_text()
+
+
+def test_image_is_built_for_all_that_look_at_it_at_once() -> None:
+    files = (ROOT / "tests" / "deploy").glob("test_*.py")
+    users = [file for file in files if re.search(r"\bimage: Image\b", file.read_text())]
+    assert {str(file.relative_to(ROOT)) for file in users} == TOGETHER.keys()
