@@ -31,7 +31,7 @@ from worker.redis_url import VARIABLES
 
 NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.
-READY_DEADLINE_S = 20.0
+READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 10.0
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from lab.together import logs_told
+from lab.together import logs_told, making
 
 from chaos.mesh import ChaosMesh, chaos_mesh
 from chaos.rounds import SHORT, Survived, draw, hold
@@ -65,7 +66,10 @@ def together(nodes: int, **options: Any) -> Callable[[Law], Callable[[UnderWay],
 
     def decorate(law: Law) -> Callable[[UnderWay], None]:
         def hold_law() -> None:
-            with chaos_mesh(nodes, **options) as mesh, logs_told(mesh):
+            with ExitStack() as stack:
+                with making():
+                    mesh = stack.enter_context(chaos_mesh(nodes, **options))
+                stack.enter_context(logs_told(mesh))
                 law(mesh)
 
         def test(under_way: UnderWay) -> None:
