@@ -54,7 +54,7 @@ def parsed(table: str) -> dict[str, float]:
 
 def written(seconds: Mapping[str, float]) -> str:
     """Give the table, the longest first."""
-    rows = sorted((-spent, name) for name, spent in seconds.items() if spent >= LEAST_S)
+    rows = sorted((-round(s, 1), name) for name, s in seconds.items() if s >= LEAST_S)
     return "".join(f"{-spent:.1f} {name}\n" for spent, name in rows)
 
 
