@@ -36,7 +36,9 @@ wait_for_reply = 2.0
 in `PTZMESH_REDIS_PASSWORD`; see [security](security.md).
 
 **Output**: results go to stdout, progress and warnings to stderr. `--json` gives one JSON object a
-line. Colour only on a terminal, and not with `NO_COLOR`; nothing is said by colour alone.
+line. Its `type` says what it is (`run`, `measurement`, `node`, `check`, `collector`, …), so that one
+filter fits a mixed stream: `jq -c 'select(.type == "measurement")'`. Colour only on a terminal, and
+not with `NO_COLOR`; nothing is said by colour alone.
 
 **Exit codes**
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from coordinator.cli.output import no_dash
 from coordinator.cli.screen import err
 from coordinator.cli.watch import save_svg, watch
 from coordinator.collector import Collector
@@ -48,6 +49,7 @@ Examples:
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
     default="network_metrics.csv",
+    callback=no_dash,
     show_default=True,
     help="File for the results; rows are added if it exists.",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import textwrap
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.output import print_json
 
 if TYPE_CHECKING:
     from coordinator.checks.check import Check
@@ -126,7 +126,7 @@ def _shown(checks: Iterable[Check], as_json: bool, *, is_brief: bool = False) ->
     for one in checks:
         seen.append(one)
         if as_json:
-            click.echo(json.dumps(one.to_json()))
+            print_json("check", one.to_json())
         elif is_brief:
             click.echo(f"{one.status.value}: {one.message}")
         else:

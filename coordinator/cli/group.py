@@ -166,6 +166,7 @@ def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command, sys.argv's without arguments; give the exit code, every failure told."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
+    stdout = sys.stdout
     try:
         code = cli.main(
             arguments,
@@ -176,9 +177,8 @@ def run(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except SystemExit as exc:
-        # click's answer to a reader of our output that has gone, as in `| head`: no failure.
-        is_pipe = isinstance(exc.__context__, BrokenPipeError)
-        code = 0 if is_pipe else exc.code
+        # A reader of our output that has gone, as in `| head`, is no failure; click mutes stdout.
+        code = 0 if sys.stdout is not stdout else exc.code
     except Exception as exc:
         if debug:
             traceback.print_exc()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.output import print_json
 from coordinator.cli.units import PERCENT, STREAM_BYTES
 from coordinator.footprint import used_of_limits
 from coordinator.nodes import read_nodes
@@ -58,7 +57,7 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
     used = {name: round(value) for name, value in found.items() if value is not None}
     caps = read_limits(connection)
     if as_json:
-        click.echo(json.dumps({"cap": caps, "used": used}))
+        print_json("limits", {"cap": caps, "used": used})
         return
     for name, cap in caps.items():
         share = f"{used[name]:,} of {cap:,}" if name in used else f"at most {cap:,}"

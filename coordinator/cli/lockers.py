@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.output import print_json
 from coordinator.cli.screen import out
 from worker import wire
 from worker.monitor.locker_view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
@@ -41,7 +40,7 @@ def lockers(redis_url: str, prefix: str, count: int | None, as_json: bool) -> No
     connection = wire.connect(redis_url)
     view = read_lockers(connection, prefix, count)
     if as_json:
-        click.echo(json.dumps(view.to_json()))
+        print_json("lockers", view.to_json())
         return
     out().print(lockers_view(view))
 

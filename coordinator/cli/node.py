@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import socket
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from rich.table import Table
 from coordinator.checks.check import in_time
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, labels, redis_option
+from coordinator.cli.output import print_json
 from coordinator.cli.policy import policy_options
 from coordinator.cli.screen import out
 from coordinator.nodes import Node, read_nodes
@@ -126,7 +126,7 @@ def nodes(redis_url: str, as_json: bool) -> None:
     found = read_nodes(connection)
     if as_json:
         for node in found:
-            click.echo(json.dumps(node.to_json()))
+            print_json("node", node.to_json())
         return
     if not found:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -14,13 +13,14 @@ import redis
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.matrix_view import SHORT, number
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.output import no_dash, print_csv, print_json
 from coordinator.cli.screen import err
 from coordinator.collector import Collector
 from coordinator.groups import collectors
 from coordinator.groups import forget as forget_group
 from coordinator.mesh import Mesh
+from coordinator.results import START, of_run, read
 from coordinator.results import follow as follow_results
-from coordinator.results import of_run, read
 from coordinator.runs import resolve_run
 from coordinator.verify import Pair
 from coordinator.verify import verify as verify_run
@@ -63,7 +63,7 @@ def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> Non
 
 
 def _json_line(stream_id: str, measurement: Measurement) -> None:
-    click.echo(json.dumps(measurement.to_json(stream_id)))
+    print_json("measurement", measurement.to_json(stream_id))
 
 
 def _text_line(_stream_id: str, m: Measurement) -> None:
@@ -90,7 +90,8 @@ Examples:
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where rows are added; made if it is not there.",
+    help="File to which rows are added; made if it is not there. `-` prints all rows that are in "
+    "the stream, and remembers nothing.",
 )
 @click.option("--follow", is_flag=True, help="Go on until SIGTERM or Ctrl-C; waits for Redis.")
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
@@ -118,13 +119,21 @@ def collect(
     if csv_path is None:
         raise ConfigError("say where to: --csv FILE")
     log_to_stderr(redis_url)
+    if str(csv_path) == "-":
+        if group or as_json:
+            raise click.UsageError("--csv - goes with neither --group nor --json")
+        stop = _stop_on_signals() if follow else None
+        print_csv(follow_results(connection, stop, after=START) if stop else read(connection))
+        return
     collector = Collector(connection, csv_path, group=group)
     if follow:
         collector.follow(_stop_on_signals())
     else:
         collector.drain()
     if as_json:
-        click.echo(json.dumps({"csv": str(csv_path), "rows": collector.rows, "bad": collector.bad}))
+        print_json(
+            "collected", {"csv": str(csv_path), "rows": collector.rows, "bad": collector.bad}
+        )
     else:
         bad = f"; {collector.bad} entries set aside in {csv_path}.bad" if collector.bad else ""
         err().print(f"{collector.rows} rows added to {csv_path}{bad}")
@@ -134,7 +143,7 @@ def _list_groups(connection: redis.Redis, as_json: bool) -> None:
     found = collectors(connection)
     if as_json:
         for group in found:
-            click.echo(json.dumps(vars(group)))
+            print_json("collector", vars(group))
     for group in [] if as_json else found:
         lag = "lag unknown" if group.lag is None else f"{group.lag} entries to read"
         behind = "" if group.behind_s is None else f", {group.behind_s:.0f} s behind"
@@ -166,6 +175,7 @@ Examples:
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
+    callback=no_dash,
     required=True,
     help="The file that the run was collected into.",
 )
@@ -182,7 +192,9 @@ def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
     if as_json:
         pairs = {name: [list(pair) for pair in some] for name, some in wrong.items()}
         head = {"run": found.run, "status": found.status, "agrees": found.agrees}
-        click.echo(json.dumps({**head, "expected": found.expected, "rows": found.rows, **pairs}))
+        print_json(
+            "verification", {**head, "expected": found.expected, "rows": found.rows, **pairs}
+        )
     else:
         for name, some in wrong.items():
             _print_pairs(name, some)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator.cli.options import family_options, json_option, labels, names, redis_option
+from coordinator.cli.output import no_dash, print_json
 from coordinator.cli.screen import err, out
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.units import BYTES, SECONDS
@@ -124,7 +124,13 @@ Examples:
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
 @click.option("--dry-run", is_flag=True, help="Say what the run costs, and start nothing.")
 @click.option("--detach", is_flag=True, help="Start the run, print its id, and do not wait.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Collect into this file.")
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(path_type=Path),
+    callback=no_dash,
+    help="Collect into this file.",
+)
 @json_option
 def run(
     redis_url: str,
@@ -186,7 +192,10 @@ def run(
     if started.joined:
         err().print(f"joined run {started.id}: somebody had just started the same plan")
     if detach:
-        click.echo(json.dumps({"run": started.id}) if as_json else started.id)
+        if as_json:
+            print_json("started", {"run": started.id})
+        else:
+            click.echo(started.id)
         return
     try:
         state = watch(started, as_json=as_json)
@@ -239,15 +248,14 @@ def _print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
     cost = plan.bytes_per_node()
     left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "pairs": plan.pair_count,
-                    "seconds": seconds,
-                    "bytes_per_node": cost,
-                    "bytes_left_today": left,
-                }
-            )
+        print_json(
+            "cost",
+            {
+                "pairs": plan.pair_count,
+                "seconds": seconds,
+                "bytes_per_node": cost,
+                "bytes_left_today": left,
+            },
         )
         return
     times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.output import print_json, svg_file
 from coordinator.cli.screen import err, out
 from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
 from coordinator.mesh import Mesh
@@ -52,7 +52,7 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
             click.echo(f"run {run_id} is not shown: {exc}", err=True)
     if as_json:
         for run in found:
-            click.echo(json.dumps(run_to_json(run)))
+            print_json("run", run_to_json(run))
     elif found:
         out().print(_table(found))
     else:
@@ -95,7 +95,8 @@ Examples:
     "--svg",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Save the matrix as a picture.",
+    callback=svg_file,
+    help="Save the matrix as a picture, FILE.svg.",
 )
 @json_option
 def show(
@@ -109,9 +110,9 @@ def show(
     state = opened.state()
     found = (measurement for _, measurement in of_run(opened.connection, opened.id))
     if as_json:
-        click.echo(json.dumps(run_to_json(state)))
+        print_json("run", run_to_json(state))
         for measurement in found:
-            click.echo(json.dumps(measurement.to_json()))
+            print_json("measurement", measurement.to_json())
         return
     made = make_report(state.plan, found, wide=wide)
     if svg is not None:

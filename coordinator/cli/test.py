@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import redis
 from click.core import ParameterSource
 
 from coordinator.cli.options import family_options, json_option, names, redis_option
+from coordinator.cli.output import print_json
 from coordinator.cli.screen import err, out
 from coordinator.cli.series_view import LiveView, headline, results, round_line, summary_line
 from coordinator.cli.units import MBIT_PER_S, SECONDS
@@ -285,7 +285,10 @@ def _measure(prepared: Prepared, as_json: bool) -> None:
             err().print(headline(series))
         for one in prepared.rounds(lambda: series.interrupted):
             series.add(one)
-            click.echo(json.dumps(one.to_json()) if as_json else round_line(one))
+            if as_json:
+                print_json("round", one.to_json())
+            else:
+                click.echo(round_line(one))
     if not as_json:
         for source in series.sources:
             click.echo(summary_line(series, source))
@@ -319,5 +322,5 @@ def _save(series: Series, folder: Path, *, plot: bool, as_json: bool) -> None:
             err().print(f"{what} in {path.resolve()}")
     except DataNotWritten:
         if not as_json:  # where each round has been printed already
-            click.echo(json.dumps(series.to_json()))
+            print_json("series", series.to_json())
         raise

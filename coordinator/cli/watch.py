@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.matrix_view import matrix_view
+from coordinator.cli.output import print_json
 from coordinator.cli.screen import err, out
 from coordinator.follow import follow_run
 from coordinator.mesh import MeshRun
@@ -41,12 +40,12 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
 
 def _json_lines(run: MeshRun) -> Run:
     state = run.state()
-    click.echo(json.dumps(run_to_json(state)))
+    print_json("run", run_to_json(state))
     for update in follow_run(run.connection, run.id):
         state = update.run
         for measurement in update.arrived:
-            click.echo(json.dumps(measurement.to_json()))
-    click.echo(json.dumps(run_to_json(state)))
+            print_json("measurement", measurement.to_json())
+    print_json("run", run_to_json(state))
     return state
 
 

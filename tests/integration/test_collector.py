@@ -26,6 +26,7 @@ from coordinator.groups import collectors, default_group, forget, group_position
 from coordinator.place import Place
 from coordinator.results import START, Pages
 from coordinator.results import last_id as newest
+from integration.nodes import cli
 from worker import keyspace, wire
 from worker.errors import ConfigError, PtzmeshError
 from worker.limits import StreamFull
@@ -609,3 +610,14 @@ def test_row_of_the_file_is_found_again_by_its_identity(
         assert file.last is not None
         assert file.last.run == RUN
         assert file.cursor == last_id(csv_path)
+
+
+def test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left(
+    redis_url: str, connection: redis.Redis, csv_path: Path
+) -> None:
+    fill(connection, 20)
+    done = cli(redis_url, "collect", "--csv", "-")
+    assert done.returncode == 0, done.stderr
+    assert collectors(connection) == []
+    Collector(connection, csv_path).drain()
+    assert done.stdout == csv_path.read_text()

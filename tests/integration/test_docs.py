@@ -68,7 +68,12 @@ def start(command: str, folder: Path, url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", "-o", "pipefail", "-ec", command],
         cwd=folder,
-        env={**os.environ, "PTZMESH_REDIS_URL": url, "STATE_DIRECTORY": str(folder / "more")},
+        env={
+            **os.environ,
+            "HOME": str(folder),
+            "PTZMESH_REDIS_URL": url,
+            "STATE_DIRECTORY": str(folder / "more"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

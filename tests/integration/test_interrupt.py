@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: one line or none, exit code 130, whatever is being imported."""
+"""Ctrl-C at any moment: one line or none, exit code 130; a reader that goes is no failure."""
 
 from __future__ import annotations
 
@@ -87,3 +87,16 @@ def test_ctrl_c_that_the_caller_ignores_stays_ignored() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_reader_of_our_output_that_has_gone_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "coordinator.cli", "--help"],
+            stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
