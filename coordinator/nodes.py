@@ -63,9 +63,17 @@ class Node:
     stopped: bool = False
     alive: bool
 
+    @property
+    def state(self) -> str:
+        """Say in a word whether it takes part: `alive`, `stopped` on purpose, or `silent`."""
+        if self.stopped:
+            return "stopped"
+        return "alive" if self.alive else "silent"
+
     def to_json(self) -> dict[str, Any]:
-        """Give one JSON-ready object with the attributes' names."""
-        return {**vars(self), "labels": dict(self.labels), "links": dict(self.links)}
+        """Give one JSON-ready object with the attributes' names, and `state`."""
+        texts = {"labels": dict(self.labels), "links": dict(self.links)}
+        return {**vars(self), "state": self.state, **texts}
 
 
 def read_nodes(connection: redis.Redis) -> list[Node]:

@@ -61,7 +61,7 @@ def make_plan(
     """
     Make the plan of a run.
 
-    A node that is named is part of it even while it is offline: its row then says so.
+    A node that is named is part of it even while it is not alive: its row then says so.
 
     Raises:
         ConfigError: An unknown node, no node alive, one of another wire version or family that is
@@ -190,9 +190,11 @@ def of_other_family(nodes: Sequence[Node], plan: Plan, family: int | None) -> li
 
 
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
-    """Give the names of registered nodes that are not part of a plan as they are offline."""
+    """Give the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
     members = {node.name for node in plan.nodes}
-    return [node.name for node in nodes if not node.alive and node.name not in members]
+    return [
+        node.name for node in nodes if node.state == "silent" and node.name not in members
+    ]
 
 
 def budgets_left(

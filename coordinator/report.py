@@ -7,21 +7,25 @@ Pure: made from measurements as they come; how it looks on a terminal is the com
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from statistics import median
 from sys import intern
 
+from coordinator.figures import FIGURES, TITLES, Figure, usual
+from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.plan import REDIS_TARGET, TRANSFERS, Plan
 from worker.probes.iperf3_record import spent_bytes
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
 FAR_FACTOR = 3.0
-
-
-ValueOf = Callable[[Measurement], "float | None"]
+#: A difference stands out from this many standard deviations over the median, estimated from the
+#: median absolute deviation (1.4826 of it in a normal distribution): Hampel's identifier, 1974.
+FAR_DEVIATIONS, MAD_TO_STDDEV = 3.0, 1.4826
+#: A smaller one is of no interest to anybody.
+LEAST_ADDED_MS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Cell:
     One pair's headline.
 
     Attributes:
-        value: RTT in ms, or Mbit/s for throughput probes; None when there is none.
+        value: Of the matrix' figure; None when there is none.
         loss_pct: Packet loss in percent, where the probe has one.
         outcome: What became of the pair.
         error: One line, empty when `ok`.
@@ -50,20 +54,18 @@ class Matrix:
     Attributes:
         probe: The probe.
         title: What the values are.
-        unit: Of `Cell.value`: `ms` or `Mbit/s`.
+        figure: What a cell's value is.
         sources: Row names, in the plan's order.
         targets: Column names, in the plan's order.
-        value_of: Gives the value of a measurement.
         cells: What has arrived.
         sample: Targets that each source measures; None is all.
     """
 
     probe: str
     title: str
-    unit: str
+    figure: Figure
     sources: Sequence[str]
     targets: Sequence[str]
-    value_of: ValueOf
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     sample: int | None = None
 
@@ -71,11 +73,16 @@ class Matrix:
         """Fill a cell."""
         # A mesh of a thousand nodes has a million cells; each name is kept once.
         self.cells[intern(measurement.source), intern(measurement.target)] = Cell(
-            self.value_of(measurement),
-            measurement.packet_loss_pct,
+            self.figure.value_of(measurement),
+            None if self.unit == "%" else measurement.packet_loss_pct,
             measurement.outcome,
             measurement.error,
         )
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values: `ms`, `Mbit/s` or `%`."""
+        return self.figure.unit
 
     @property
     def pair_count(self) -> int:
@@ -91,13 +98,29 @@ class Matrix:
         values = [cell.value for cell in self.cells.values() if cell.value is not None]
         return median(values) if values else None
 
-    def is_far(self, cell: Cell, typical: float | None) -> bool:
-        """Tell whether a cell's value stands out from the mesh's median, to the worse."""
-        if cell.value is None or not typical:
+    @property
+    def limit(self) -> float | None:
+        """
+        The value beyond which a pair stands out from the mesh, to the worse.
+
+        None where nothing can stand out: a loss speaks for itself, and so does a mesh without one.
+        """
+        values = [cell.value for cell in self.cells.values() if cell.value is not None]
+        if not values or self.unit == "%":
+            return None
+        typical = median(values)
+        if self.figure.is_difference:
+            spread = MAD_TO_STDDEV * median(abs(value - typical) for value in values)
+            return typical + max(LEAST_ADDED_MS, FAR_DEVIATIONS * spread)
+        if typical <= 0:
+            return None
+        return typical / FAR_FACTOR if self.unit == "Mbit/s" else typical * FAR_FACTOR
+
+    def is_beyond(self, cell: Cell, limit: float | None) -> bool:
+        """Tell whether a cell's value stands out; the limit is asked for once for all cells."""
+        if cell.value is None or limit is None:
             return False
-        if self.unit == "ms":
-            return cell.value > FAR_FACTOR * typical
-        return cell.value < typical / FAR_FACTOR
+        return cell.value < limit if self.unit == "Mbit/s" else cell.value > limit
 
     def value(self, source: str, target: str) -> float | None:
         """Give one pair's value; None when there is none (yet)."""
@@ -123,7 +146,7 @@ class Matrix:
 
     def worst(self, count: int) -> list[tuple[str, str, Cell]]:
         """Give the pairs that answered worst: by loss, then by value."""
-        sign = 1 if self.unit == "ms" else -1
+        sign = -1 if self.unit == "Mbit/s" else 1
         answered = ((s, t, c) for (s, t), c in self.cells.items() if c.value is not None)
         return nsmallest(
             count, answered, key=lambda x: (-(x[2].loss_pct or 0), -sign * (x[2].value or 0))
@@ -139,7 +162,7 @@ class Matrix:
                 by_source[source].append(cell.value)
                 by_target[target].append(cell.value)
         medians = [(n, _median(by_source[n]), _median(by_target[n])) for n in names]
-        sign = -1 if self.unit == "ms" else 1
+        sign = 1 if self.unit == "Mbit/s" else -1
         missing = float("-inf")
         return sorted(medians, key=lambda x: missing if x[2] is None else sign * x[2])
 
@@ -169,38 +192,50 @@ class Report:
 
 
 def make_report(
-    plan: Plan, measurements: Iterable[Measurement] = (), *, wide: bool = False
+    plan: Plan,
+    measurements: Iterable[Measurement] = (),
+    *,
+    wide: bool = False,
+    figures: Sequence[str] = (),
 ) -> Report:
-    """Make a run's report and fill it; `wide` adds how much a load adds to the RTT."""
+    """
+    Make a run's report and fill it.
+
+    Args:
+        plan: The run's.
+        measurements: What has arrived.
+        wide: Also how much a load adds to the RTT.
+        figures: Names of `FIGURES`, instead of the usual ones of each probe.
+
+    Raises:
+        ConfigError: No measurement has such a figure.
+    """
     names = [node.name for node in plan.nodes]
     sources, targets = [names[i] for i in plan.sources], [names[i] for i in plan.targets]
     report = Report({})
-
-    def put(probe: str, title: str, unit: str, value: ValueOf) -> None:
-        columns, sample = (
-            ([REDIS_TARGET], None) if probe == "redis" else (targets, plan.sample)
-        )
-        report.matrices[title] = Matrix(
-            probe, title, unit, sources, columns, value, sample=sample
-        )
-
     for probe in plan.probes:
-        if probe in TRANSFERS:
-            put(probe, probe, "Mbit/s", lambda m: m.throughput_mbps)
-            if wide:
-                put(probe, f"{probe}: RTT loaded - idle", "ms", added_rtt_ms)
-        else:
-            put(probe, probe, "ms", lambda m: m.latency_ms)
+        columns, sample = ([REDIS_TARGET], None) if probe == "redis" else (targets, plan.sample)
+        first = usual(probe)[0]
+        added = ("added",) if wide and probe in TRANSFERS else ()
+        for name in figures or (*usual(probe), *added):
+            title = probe if name == first else f"{probe}: {TITLES.get(name, name)}"
+            report.matrices[title] = Matrix(
+                probe, title, FIGURES[name], sources, columns, sample=sample
+            )
     for measurement in measurements:
         report.add(measurement)
+    if figures:
+        _keep_filled(report, figures)
     return report
 
 
-def added_rtt_ms(measurement: Measurement) -> float | None:
-    """Give the median RTT under load minus the idle one of the same run, in ms."""
-    loaded = measurement.detail.get("rtt_loaded_median_ms")
-    idle = measurement.detail.get("rtt_idle_median_ms")
-    return None if loaded is None or idle is None else float(loaded) - float(idle)
+def _keep_filled(report: Report, figures: Sequence[str]) -> None:
+    """Leave out the matrices without any value; refuse where that is all of them."""
+    filled = {title: one for title, one in report.matrices.items() if one.median is not None}
+    if not filled:
+        needs = "; ".join(f"{name} needs {FIGURES[name].needs}" for name in figures)
+        raise ConfigError(f"the run has no {' or '.join(figures)}: {needs}")
+    report.matrices = filled
 
 
 def _median(values: Sequence[float]) -> float | None:

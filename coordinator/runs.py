@@ -159,15 +159,21 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
 
 def _check_room(connection: redis.Redis) -> None:
     """Refuse to start what could not publish."""
+    reason = why_no_room(connection)
+    if reason is not None:
+        raise no_room(StreamFull(reason))
+
+
+def why_no_room(connection: redis.Redis) -> str | None:
+    """Say why no result can be added, in a word of `REASONS`; None when one can."""
     caps = read_limits(connection)
     if (memory_used_pct(connection.info("memory")) or 0) > caps["redis_memory_pct"]:
-        raise no_room(StreamFull(REASONS[b"tight"]))
+        return REASONS[b"tight"]
     has_room = (
         connection.xlen(keyspace.RESULTS) < caps["stream_entries"]
         and (connection.memory_usage(keyspace.RESULTS) or 0) < caps["stream_bytes"]
     )
-    if not has_room and not _can_trim(connection):
-        raise no_room()
+    return None if has_room or _can_trim(connection) else REASONS[b"full"]
 
 
 def _can_trim(connection: redis.Redis) -> bool:

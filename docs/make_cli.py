@@ -36,8 +36,8 @@ wait_for_reply = 2.0
 in `PTZMESH_REDIS_PASSWORD`; see [security](security.md).
 
 **Output**: results go to stdout, progress and warnings to stderr. `--json` gives one JSON object a
-line. Its `type` says what it is (`run`, `measurement`, `node`, `check`, `collector`, …), so that one
-filter fits a mixed stream: `jq -c 'select(.type == "measurement")'`. Colour only on a terminal, and
+line. Its `type` says what it is (`run`, `measurement`, `node`, `check`, …), so that one filter fits
+a mixed stream: `jq -c 'select(.type == "measurement")'`. Colour only on a terminal, and
 not with `NO_COLOR`; nothing is said by colour alone.
 
 **Exit codes**
@@ -48,7 +48,7 @@ not with `NO_COLOR`; nothing is said by colour alone.
 | 1 | a bug in ptzmesh; `--debug` shows more |
 | 2 | usage or settings are wrong |
 | 3 | Redis cannot be used: no answer, wrong password, too old, full |
-| 4 | a run ended with pairs that have no result, or a file does not hold what it should |
+| 4 | a run ended with pairs that have no number, or a file does not hold what it should |
 | 130 | Ctrl-C; on `run` it detaches, and the run goes on |
 """
 

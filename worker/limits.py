@@ -125,6 +125,7 @@ def no_room(exc: StreamFull | None = None) -> RedisUnavailable:
             "or let more of it be used: ptzmesh limits --redis-memory-pct N"
         )
     return RedisUnavailable(
-        "the results stream is full and not collected; run: ptzmesh collect --csv FILE, "
-        "or raise its cap: ptzmesh limits --stream-bytes N"
+        "the results stream is full; see which collector is behind (ptzmesh collect --list): start "
+        "it, or --forget it; where there is none, ptzmesh collect --csv FILE makes room; "
+        "or raise the cap: ptzmesh limits --stream-bytes N"
     )

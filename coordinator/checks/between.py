@@ -50,7 +50,7 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     nodes = [registered(known, name) for name in (one, other)]
     dead = [node for node in nodes if not node.alive]
     for node in dead:
-        message = f"{node.name} is offline: nothing can be tried"
+        message = f"{node.name} is {node.state}: nothing can be tried"
         start = f"there: ptzmesh worker --name {node.name}"
         yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=start)
     if dead:

@@ -83,7 +83,7 @@ def demo(csv_path: Path, count: int) -> None:
     err().print(f"{collector.rows} rows added to {csv_path.resolve()}")
     err().print(f"the matrix as a picture in {picture.resolve()}")
     if state.failed:
-        raise RunIncomplete(f"{state.failed} of {state.expected} pairs have no result")
+        raise RunIncomplete(f"{state.failed} of {state.expected} pairs have no number")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from coordinator.cli.cells import (
+    MEANING,
+    NO_FIGURE,
+    SHORT,
+    cell_text,
+    figure,
+    number,
+)
+from coordinator.cli.tables import Column, new_table, shortened, table_of, width_of
 from coordinator.report import FAR_FACTOR, Cell, Matrix
 from worker.measurement import Outcome
 
@@ -16,152 +24,193 @@ from worker.measurement import Outcome
 MAX_COLUMNS = 20
 WORST_PAIRS = 10
 WORST_NODES = 15
-
-#: What a cell says when it has no number; the legend spells it out.
-SHORT = {
-    Outcome.NO_REPLY: "lost",
-    Outcome.UNREACHABLE: "unreach",
-    Outcome.UNRESOLVED: "no-name",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "timeout",
-    Outcome.TARGET_BUSY: "busy",
-    Outcome.DENIED: "denied",
-    Outcome.OVER_BUDGET: "budget",
-    Outcome.SOURCE_LOST: "dead",
-    Outcome.TOOL_MISSING: "no-tool",
-    Outcome.BAD_REPLY: "bad",
-    Outcome.CANCELLED: "cancel",
-    Outcome.CRASHED: "crash",
-}
-MEANING = {
-    Outcome.NO_REPLY: "no reply",
-    Outcome.UNREACHABLE: "unreachable",
-    Outcome.UNRESOLVED: "name does not resolve",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "timed out",
-    Outcome.TARGET_BUSY: "target busy",
-    Outcome.DENIED: "denied by the node",
-    Outcome.OVER_BUDGET: "over the data budget",
-    Outcome.SOURCE_LOST: "source lost",
-    Outcome.TOOL_MISSING: "tool or right missing",
-    Outcome.BAD_REPLY: "bad reply",
-    Outcome.CANCELLED: "cancelled",
-    Outcome.CRASHED: "sweep crashed",
-}
+#: To these widths the names of columns are shortened, before numbers stand in their place.
+NAME_WIDTHS = (16, 12, 9, 7, 5)
+#: What stands around a matrix and around a summary: their headings, legend, and a progress line.
+LINES_AROUND = 8
 
 
-def matrix_view(matrix: Matrix, console: Console) -> RenderableType:
-    """Give the matrix where it fits the console, else a summary."""
-    shown = _table_that_fits(matrix, console) or _summary(matrix)
-    return Group(shown, *_legend(matrix))
+def matrix_view(matrix: Matrix, console: Console, height: int | None = None) -> RenderableType:
+    """
+    Give the whole matrix where it fits, else the worst of it, and how much that leaves out.
+
+    Args:
+        matrix: What is shown.
+        console: Where; its width bounds the columns.
+        height: Lines that there are; None is as many as it takes.
+    """
+    if len(matrix.targets) <= MAX_COLUMNS and _has_lines(len(matrix.sources), height):
+        columns = _cells(matrix)
+        shown = _that_fits(matrix, columns, console.width)
+        if shown is not None:
+            return Group(shown, *_legend(matrix))
+    return Group(_summary(matrix, console.width, height), *_legend(matrix))
 
 
-def _table_that_fits(matrix: Matrix, console: Console) -> Table | None:
-    # A table of a million cells takes minutes to make and to measure.
+def matrix_width(matrix: Matrix) -> int:
+    """Give the width that a matrix needs with all names whole; 0 when no width is enough."""
     if len(matrix.targets) > MAX_COLUMNS:
-        return None
-    table = _table(matrix)
-    return table if console.measure(table).minimum <= console.width else None
+        return 0
+    return width_of([_row_names(matrix, matrix.sources), *_cells(matrix)])
 
 
-def number(value: float | None) -> str:
-    """
-    Write a number for people: three digits that matter.
-
-    >>> [number(v) for v in (0.05123, 1.234, 12.34, 123.4, 1234.5, None)]
-    ['0.051', '1.23', '12.3', '123', '1234', '']
-    """
-    if value is None:
-        return ""
-    if value < 1:
-        return f"{value:.3f}"
-    return f"{value:.{max(0, 3 - len(str(int(value))))}f}"
+def _has_lines(rows: int, height: int | None) -> bool:
+    return height is None or rows + LINES_AROUND <= height
 
 
-def _table(matrix: Matrix) -> Table:
-    table = _new_table()
-    table.add_column(f"{matrix.title} {matrix.unit}", no_wrap=True, style="bold")
-    for target in matrix.targets:
-        table.add_column(target, justify="right", no_wrap=True)
-    typical = matrix.median
-    for source in matrix.sources:
-        cells = (_cell(matrix, source, target, typical) for target in matrix.targets)
-        table.add_row(source, *cells)
-    return table
+def _cells(matrix: Matrix) -> list[Column]:
+    """Give the columns of a matrix, by the names of their targets."""
+    limit = matrix.limit
+    return [
+        Column(
+            target,
+            [_cell(matrix, source, target, limit) for source in matrix.sources],
+            is_number=True,
+        )
+        for target in matrix.targets
+    ]
 
 
-def _new_table(title: str | None = None) -> Table:
-    # Few lines: they are wider than a letter in some fonts, and say nothing.
-    return Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-    )
-
-
-def _cell(matrix: Matrix, source: str, target: str, typical: float | None) -> Text:
+def _cell(matrix: Matrix, source: str, target: str, limit: float | None) -> Text:
     if source == target:
         return Text("-", style="dim")
     cell = matrix.cells.get((source, target))
-    if cell is None:
-        return Text("·", style="dim")
-    return cell_text(matrix, cell, typical)
+    return Text("·", style="dim") if cell is None else cell_text(matrix, cell, limit)
 
 
-def cell_text(matrix: Matrix, cell: Cell, typical: float | None) -> Text:
-    """Write one cell: the number, `*` when it stands out, the loss when there is one."""
-    if cell.value is None:
-        return Text(SHORT.get(cell.outcome, cell.outcome.value), style="bold red")
-    far = matrix.is_far(cell, typical)
-    text = number(cell.value) + ("*" if far else "")
-    style = "red" if far else "green"
-    if cell.loss_pct:
-        text += f" {number(cell.loss_pct)}%"
-        style = "red" if far or cell.loss_pct >= 5 else "yellow"
-    return Text(text, style=style)
+def _row_names(matrix: Matrix, names: Sequence[str]) -> Column:
+    head = f"{matrix.title} {matrix.unit}"
+    return Column(head, [Text(name, style="bold") for name in names])
+
+
+def _that_fits(
+    matrix: Matrix, columns: Sequence[Column], width: int
+) -> RenderableType | None:
+    """Give the table with the longest names for which there is room; None when there is none."""
+    whole = [_row_names(matrix, matrix.sources), *columns]
+    if width_of(whole) <= width:
+        return table_of(whole)
+    return _with_short_names(matrix, columns, width) or _numbered(matrix, columns, width)
+
+
+def _with_short_names(
+    matrix: Matrix, columns: Sequence[Column], width: int
+) -> RenderableType | None:
+    for name_width in NAME_WIDTHS:
+        short = shortened(list(dict.fromkeys([*matrix.sources, *matrix.targets])), name_width)
+        if short is None:
+            return None
+        by_name = dict(zip(dict.fromkeys([*matrix.sources, *matrix.targets]), short, strict=True))
+        renamed = [Column(by_name[one.name], one.cells, is_number=True) for one in columns]
+        for row_names in (matrix.sources, [by_name[name] for name in matrix.sources]):
+            tried = [_row_names(matrix, row_names), *renamed]
+            if width_of(tried) <= width:
+                return table_of(tried)
+    return None
+
+
+def _numbered(matrix: Matrix, columns: Sequence[Column], width: int) -> RenderableType | None:
+    """Number the columns; rows of the same names say which, and a line has the others."""
+    places = {target: str(place) for place, target in enumerate(matrix.targets, 1)}
+    numbered = [Column(places[one.name], one.cells, is_number=True) for one in columns]
+    names = [f"{places.get(name, ''):>2} {name}" for name in matrix.sources]
+    others = [name for name in matrix.targets if name not in set(matrix.sources)]
+    longest = max(width - width_of(numbered) - 2, 0)
+    if longest < cell_len(f"{matrix.title} {matrix.unit}"):
+        return None
+    short = shortened(names, longest)
+    if short is None:
+        return None
+    key = Text(", ".join(f"{places[name]} = {name}" for name in others), style="dim")
+    table = table_of([_row_names(matrix, short), *numbered])
+    return Group(table, key) if others else table
 
 
 def _legend(matrix: Matrix) -> Iterable[Text]:
-    seen = matrix.outcomes()
-    parts = [f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in seen.items() if o in SHORT]
-    typical = matrix.median
-    if any(matrix.is_far(cell, typical) for cell in matrix.cells.values()):
-        worse = f"over {FAR_FACTOR:.0f}×" if matrix.unit == "ms" else f"under 1/{FAR_FACTOR:.0f} of"
-        parts.append(f"* = {worse} the median ({number(typical)} {matrix.unit})")
-    if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
-        parts.append("n% = packets lost")
     if matrix.cells:
         yield Text("rows are sources, columns are targets", style="dim")
-    for part in parts:
+    for part in _legend_parts(matrix):
         yield Text(part, style="dim")
 
 
-def _summary(matrix: Matrix) -> RenderableType:
-    typical = matrix.median
+def _legend_parts(matrix: Matrix) -> Iterable[str]:
+    outcomes = matrix.outcomes()
+    yield from (f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in outcomes.items() if o in SHORT)
+    if any(c.value is None and c.outcome is Outcome.OK for c in matrix.cells.values()):
+        yield f"{NO_FIGURE} = measured, without this figure (it needs {matrix.figure.needs})"
+    limit = matrix.limit
+    if any(matrix.is_beyond(cell, limit) for cell in matrix.cells.values()):
+        yield f"* = {_stands_out(matrix, limit)} ({number(matrix.median)} {matrix.unit})"
+    if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
+        yield "n% = packets lost"
+
+
+def _stands_out(matrix: Matrix, limit: float | None) -> str:
+    if matrix.figure.is_difference:
+        return f"over {number(limit)} {matrix.unit}, far from the median"
+    if matrix.unit == "Mbit/s":
+        return f"under 1/{FAR_FACTOR:.0f} of the median"
+    return f"over {FAR_FACTOR:.0f}× the median"
+
+
+def _summary(matrix: Matrix, width: int, height: int | None) -> RenderableType:
     done, total = len(matrix.cells), matrix.pair_count
-    head = Text(
-        f"{matrix.title}: {done} of {total} pairs, median {number(typical) or '-'} {matrix.unit}",
-        style="bold",
+    unit = "" if matrix.unit == "%" else f" {matrix.unit}"
+    median = f"{figure(matrix, matrix.median) or '-'}{unit}"
+    head = Text(f"{matrix.title}: {done} of {total} pairs, median {median}", style="bold")
+    most = WORST_PAIRS + WORST_NODES if height is None else max(2, height - LINES_AROUND - 6)
+    pairs = min(WORST_PAIRS, most // 2)
+    return Group(
+        head,
+        *_worst_pairs(matrix, pairs, width),
+        *_nodes(matrix, min(WORST_NODES, most - pairs), width),
     )
-    return Group(head, _worst_pairs(matrix, typical), _nodes(matrix))
 
 
-def _worst_pairs(matrix: Matrix, typical: float | None) -> Table:
-    table = _new_table("worst pairs")
-    for name in ("source", "target", matrix.unit):
-        table.add_column(name, no_wrap=True, justify="right" if name == matrix.unit else "left")
-    failed = [(s, t, c) for (s, t), c in matrix.cells.items() if c.value is None][:WORST_PAIRS]
-    for source, target, cell in failed + matrix.worst(WORST_PAIRS - len(failed)):
-        table.add_row(source, target, cell_text(matrix, cell, typical))
-    return table
+def _worst_pairs(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
+    limit = matrix.limit
+    failed = [(s, t, c) for (s, t), c in matrix.cells.items() if c.value is None][:count]
+    worst: list[tuple[str, str, Cell]] = failed + matrix.worst(count - len(failed))
+    more = len(matrix.cells) - len(worst)
+    left_out = f"; {more} pairs are not shown (all: ptzmesh show --json)" if more else ""
+    yield Text(f"worst {len(worst)} pairs{left_out}", style="italic")
+    yield from _listed(
+        [
+            Column("source", [Text(source) for source, _, _ in worst]),
+            Column("target", [Text(target) for _, target, _ in worst]),
+            Column(matrix.unit, [cell_text(matrix, c, limit) for *_, c in worst], is_number=True),
+        ],
+        width,
+    )
 
 
-def _nodes(matrix: Matrix) -> Table:
-    table = _new_table(f"median per node, {matrix.unit}, worst first")
-    table.add_column("node", no_wrap=True)
-    for name in ("as source", "as target"):
-        table.add_column(name, justify="right")
+def _nodes(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
     medians = matrix.node_medians()
-    for name, as_source, as_target in medians[:WORST_NODES]:
-        table.add_row(name, number(as_source) or "-", number(as_target) or "-")
-    if len(medians) > WORST_NODES:
-        table.add_row(f"… {len(medians) - WORST_NODES} more", "", "")
-    return table
+    shown = medians[:count]
+    more = len(medians) - len(shown)
+    left_out = f"; {more} nodes are not shown" if more else ""
+    yield Text(f"median of each node, worst first{left_out}", style="italic")
+    as_source = [Text(figure(matrix, value) or "-") for _, value, _ in shown]
+    as_target = [Text(figure(matrix, value) or "-") for _, _, value in shown]
+    yield from _listed(
+        [
+            Column("node", [Text(name) for name, *_ in shown]),
+            Column(f"as source, {matrix.unit}", as_source, is_number=True),
+            Column(f"as target, {matrix.unit}", as_target, is_number=True),
+        ],
+        width,
+    )
+
+
+def _listed(columns: Sequence[Column], width: int) -> Iterable[RenderableType]:
+    """Give a short list as a table; where that is too wide, its cells one below the other."""
+    if width_of(columns) <= width:
+        yield table_of(columns)
+        return
+    table = new_table()
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        for column, cell in zip(columns, cells, strict=True):
+            table.add_row(column.name, cell)
+    yield table

@@ -5,21 +5,18 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.measure import Measurement
-from rich.table import Table
+from rich.text import Text
 
 from coordinator.checks.check import in_time
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, labels, redis_option
 from coordinator.cli.output import print_json
 from coordinator.cli.policy import policy_options
-from coordinator.cli.screen import out
+from coordinator.cli.screen import print_list
+from coordinator.cli.tables import Column
 from coordinator.nodes import Node, read_nodes
 from worker import __version__, keyspace, wire
 from worker.names import valid_address, valid_name
@@ -131,38 +128,24 @@ def nodes(redis_url: str, as_json: bool) -> None:
     if not found:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
-    console = out()
-    console.print(_fitting(console, found))
+    print_list(_columns(found))
 
 
 def _links(node: Node) -> list[tuple[str, str]]:
     return [(f"link:{name}", str(capacity)) for name, capacity in node.links.items()]
 
 
-#: Left out of a terminal that is too narrow, in this order; `--json` has them all.
-SPARE = ("version", "labels", "icmp", "cmd/s", "clock")
-
-
-def _fitting(console: Console, found: list[Node]) -> Table:
-    """Give the table with the columns for which there is room."""
-    unbounded = console.options.update(max_width=10_000)
-    for count in range(len(SPARE) + 1):
-        table = _table(found, SPARE[:count])
-        if Measurement.get(console, unbounded, table).maximum <= console.width:
-            break
-    return table
-
-
-def _table(found: list[Node], without: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+def _columns(found: list[Node]) -> list[Column]:
     rows = [_cells(node) for node in found]
-    shown = [column for column in rows[0] if column not in without]
-    for column in shown:
-        justify: JustifyMethod = "right" if column in ("seen", "clock", "cmd/s") else "left"
-        table.add_column(column, justify=justify, no_wrap=column == "node")
-    for node, cells in zip(found, rows, strict=True):
-        table.add_row(*(cells[one] for one in shown), style="" if node.alive else "dim")
-    return table
+    styles = ["" if node.alive else "dim" for node in found]
+    return [
+        Column(
+            name,
+            [Text(row[name], style=style) for row, style in zip(rows, styles, strict=True)],
+            is_number=name in ("seen", "clock", "cmd/s"),
+        )
+        for name in rows[0]
+    ]
 
 
 def _cells(node: Node) -> dict[str, str]:
@@ -171,7 +154,7 @@ def _cells(node: Node) -> dict[str, str]:
     return {
         "node": node.name,
         "address": node.address,
-        "state": "alive" if node.alive else "offline",
+        "state": node.state,
         "seen": f"{in_time(node.seen_s)} ago",
         "clock": "" if offset_ms is None else f"{offset_ms:+.1f} ms",
         "cmd/s": "" if rate is None else f"{rate:.1f}",

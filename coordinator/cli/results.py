@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import redis
 
+from coordinator.cli.cells import number, percent, word
 from coordinator.cli.logs import log_to_stderr
-from coordinator.cli.matrix_view import SHORT, number
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import no_dash, print_csv, print_json
 from coordinator.cli.screen import err
@@ -70,8 +70,10 @@ def _text_line(_stream_id: str, m: Measurement) -> None:
     value = number(m.latency_ms) + " ms" if m.latency_ms is not None else ""
     if m.throughput_mbps is not None:
         value += f" {number(m.throughput_mbps)} Mbit/s"
-    loss = f"{number(m.packet_loss_pct)}% lost" if m.packet_loss_pct else ""
-    said = "" if m.outcome is Outcome.OK else f"{SHORT.get(m.outcome, m.outcome.value)}: {m.error}"
+    # That nothing was answered is said once.
+    lost_some = m.packet_loss_pct and m.outcome is not Outcome.NO_REPLY
+    loss = f"{percent(m.packet_loss_pct)} lost" if lost_some and m.packet_loss_pct else ""
+    said = "" if m.outcome is Outcome.OK else f"{word(m.outcome)}: {m.error}"
     parts = (iso_utc(m.started_at), m.probe, f"{m.source} -> {m.target}", value, loss, said)
     click.echo("  ".join(part for part in parts if part))
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coordinator.cli.cost import print_cost
 from coordinator.cli.options import family_options, json_option, labels, names, redis_option
 from coordinator.cli.output import no_dash, print_json
-from coordinator.cli.screen import err, out
+from coordinator.cli.screen import err
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
 from coordinator.mesh import Mesh
-from coordinator.planning import ProbeOptions, budgets_left, left_out, of_other_family, to_upgrade
+from coordinator.planning import ProbeOptions, left_out, of_other_family, some, to_upgrade
 from worker.errors import RunIncomplete
-from worker.limits import read_limits
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
-from worker.plan import PROBES, Plan
+from worker.plan import PROBES
 
 if TYPE_CHECKING:
     from coordinator.collector import Collector
@@ -176,11 +176,11 @@ def run(
         ),
     )
     if dry_run:
-        _print_cost(mesh, plan, as_json)
+        print_cost(mesh, plan, as_json)
         return
-    offline = left_out(registered, plan)
-    if offline and not (nodes or (sources and targets)):
-        err().print(f"left out, as they are offline: {', '.join(offline[:12])}")
+    silent = left_out(registered, plan)
+    if silent and not (nodes or (sources and targets)):
+        err().print(f"left out, as they are silent: {some(silent, 12)}")
     outdated = to_upgrade(registered, plan, labels_)
     if outdated and not (nodes or (sources and targets)):
         err().print(f"left out, as versions differ: {outdated}")
@@ -210,7 +210,8 @@ def run(
         err().print(f"{collector.rows} rows added to {csv_path}")
     if state.failed:
         raise RunIncomplete(
-            f"{state.failed} of {state.expected} pairs have no result; see: ptzmesh show {state.id}"
+            f"{state.failed} of {state.expected} pairs have no number; why, pair by pair: "
+            f"ptzmesh results --run {state.id}"
         )
 
 
@@ -238,32 +239,3 @@ def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
     collector = Collector(mesh.connection, path)
     collector.drain()
     return collector
-
-
-def _print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
-    pace = read_limits(mesh.connection)["results_per_s"]
-    seconds = {
-        probe: max(plan.phase_seconds(probe), plan.count(probe) / pace) for probe in plan.probes
-    }
-    cost = plan.bytes_per_node()
-    left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
-    if as_json:
-        print_json(
-            "cost",
-            {
-                "pairs": plan.pair_count,
-                "seconds": seconds,
-                "bytes_per_node": cost,
-                "bytes_left_today": left,
-            },
-        )
-        return
-    times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())
-    out().print(f"{plan.pair_count} pairs: {times}, once every node is free")
-    for name in sorted(cost, key=lambda one: -(cost[one] or 0)):
-        amount = cost[name]
-        said = "no bound (say --bitrate or --bytes)" if amount is None else f"{amount:,} bytes"
-        budget = left[name]
-        of_today = "" if budget is None else f"; {budget:,} are left for today"
-        out().print(f"  {name}: at most {said}{of_today}")
-    out().print("nothing was started")

@@ -6,13 +6,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import click
-from rich import box
-from rich.table import Table
+from rich.text import Text
 
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import print_json, svg_file
-from coordinator.cli.screen import err, out
+from coordinator.cli.screen import err, out, print_list
+from coordinator.cli.tables import Column
 from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
+from coordinator.figures import FIGURES
 from coordinator.mesh import Mesh
 from coordinator.report import make_report
 from coordinator.results import of_run
@@ -54,29 +55,32 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
         for run in found:
             print_json("run", run_to_json(run))
     elif found:
-        out().print(_table(found))
+        print_list(_columns(found))
     else:
         click.echo("no run yet; start one with: ptzmesh run", err=True)
 
 
-def _table(found: list[Run]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("run", "started (UTC)", "probes", "nodes", "pairs", "failed", "status", "by"):
-        right = name in ("nodes", "pairs", "failed")
-        table.add_column(name, justify="right" if right else "left")
-    for run in found:
-        started = iso_utc(datetime.fromtimestamp(run.created, timezone.utc))[:19].replace("T", " ")
-        table.add_row(
-            run.id,
-            started,
-            ",".join(run.plan.probes),
-            str(len(run.plan.nodes)),
-            f"{run.published}/{run.expected}",
-            str(run.failed),
-            run.status,
-            run.by,
-        )
-    return table
+def _columns(found: list[Run]) -> list[Column]:
+    rows = [_cells(run) for run in found]
+    numbers = ("nodes", "pairs", "failed")
+    return [
+        Column(name, [Text(row[name]) for row in rows], is_number=name in numbers)
+        for name in rows[0]
+    ]
+
+
+def _cells(run: Run) -> dict[str, str]:
+    started = iso_utc(datetime.fromtimestamp(run.created, timezone.utc))[:19].replace("T", " ")
+    return {
+        "run": run.id,
+        "status": run.status,
+        "pairs": f"{run.published}/{run.expected}",
+        "failed": str(run.failed),
+        "probes": ",".join(run.plan.probes),
+        "nodes": str(len(run.plan.nodes)),
+        "started (UTC)": started,
+        "by": run.by,
+    }
 
 
 @click.command(
@@ -84,6 +88,7 @@ def _table(found: list[Run]) -> Table:
 Examples:
   ptzmesh show last
   ptzmesh show 20261124T101500123-9f3a
+  ptzmesh show last --figure p95 --figure jitter
   ptzmesh show last --svg matrix.svg
 """
 )
@@ -91,6 +96,13 @@ Examples:
 @click.argument("run", default="last")
 @click.option("--follow", is_flag=True, help="Show it as it fills, until the run has ended.")
 @click.option("--wide", is_flag=True, help="Also how much a load adds to the round-trip time.")
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    type=click.Choice(list(FIGURES)),
+    help="Show this figure instead of the usual ones; repeatable.",
+)
 @click.option(
     "--svg",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -100,9 +112,17 @@ Examples:
 )
 @json_option
 def show(
-    redis_url: str, run: str, follow: bool, wide: bool, svg: Path | None, as_json: bool
+    redis_url: str,
+    run: str,
+    follow: bool,
+    wide: bool,
+    figures: tuple[str, ...],
+    svg: Path | None,
+    as_json: bool,
 ) -> None:
     """Show the matrix of a run, `last` by default."""
+    if follow and (wide or figures or svg):
+        raise click.UsageError("--follow shows the usual figures: ask for others when it has ended")
     opened = Mesh(redis_url).open(run)
     if follow:
         watch(opened, as_json=as_json)
@@ -114,7 +134,7 @@ def show(
         for measurement in found:
             print_json("measurement", measurement.to_json())
         return
-    made = make_report(state.plan, found, wide=wide)
+    made = make_report(state.plan, found, wide=wide, figures=figures)
     if svg is not None:
         save_svg(state, made, svg)
         err().print(f"the matrix as a picture in {svg}")
@@ -138,4 +158,4 @@ def cancel(redis_url: str, run: str) -> None:
     opened.cancel()
     state = opened.state()
     click.echo(f"run {opened.id} is {state.status}; {state.failed} of {state.expected} pairs "
-               "have no result", err=True)
+               "have no number", err=True)

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.matrix_view import SHORT, number
+from coordinator.cli.cells import number, percent, word
 from coordinator.series import Round, Series, Summary
 from worker.measurement import Outcome
 from worker.text import iso_utc
@@ -117,7 +117,7 @@ def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     made.add_column("source", no_wrap=True)
     mbps = ["Mbit/s"] if series.options.throughput else []
-    for name in ("last ms", "lost", *mbps, "mean ms", "max ms", "all lost"):
+    for name in ("last ms", "last loss", *mbps, "mean ms", "max ms", "loss"):
         made.add_column(name, justify="right", no_wrap=True)
     if last:
         made.add_column("last rounds", no_wrap=True)
@@ -133,11 +133,11 @@ def _row(series: Series, source: str) -> list[Text]:
     return [
         Text(short(source), style="bold"),
         rtt_text(one),
-        percent(one.packet_loss_pct if one else None),
+        loss_text(one.packet_loss_pct if one else None),
         *(mbps if series.options.throughput else []),
         Text(number(totals.rtt_mean_ms) or "-"),
         Text(number(totals.rtt_max_ms) or "-"),
-        percent(totals.packet_loss_pct),
+        loss_text(totals.packet_loss_pct),
     ]
 
 
@@ -158,14 +158,12 @@ def rtt_text(one: Round | None) -> Text:
     if one.latency_ms is not None:
         return Text(number(one.latency_ms), style="green")
     outcome = one.ping.outcome
-    return Text(SHORT.get(outcome, outcome.value), style="bold red")
+    return Text(word(outcome), style="bold red")
 
 
-def percent(value: float | None) -> Text:
+def loss_text(value: float | None) -> Text:
     """Write a loss."""
-    if value is None:
-        return Text("-")
-    return Text(f"{number(value) if value else '0'}%", style="red" if value else "")
+    return Text("-") if value is None else Text(percent(value), style="red" if value else "")
 
 
 def sparkline(rounds: Sequence[Round], width: int) -> str:
@@ -205,7 +203,9 @@ def round_line(one: Round) -> str:
     low, high = (ping.detail.get(name) for name in ("rtt_min_ms", "rtt_max_ms"))
     rtt = "" if one.latency_ms is None else f"{number(one.latency_ms)} ms"
     spread = "" if one.latency_ms is None else f"min {number(low)} max {number(high)}"
-    lost = "" if one.packet_loss_pct is None else f"{percent(one.packet_loss_pct)} lost"
+    # That nothing was answered is said once.
+    has_loss = one.packet_loss_pct is not None and ping.outcome is not Outcome.NO_REPLY
+    lost = f"{percent(one.packet_loss_pct or 0)} lost" if has_loss else ""
     said = "" if ping.outcome is Outcome.OK else _said(ping.outcome, ping.error)
     mbps = ""
     if test is not None:
@@ -216,7 +216,7 @@ def round_line(one: Round) -> str:
 
 
 def _said(outcome: Outcome, error: str) -> str:
-    return f"{SHORT.get(outcome, outcome.value)}: {error}"
+    return f"{word(outcome)}: {error}"
 
 
 def summary_line(series: Series, source: str) -> str:

@@ -9,20 +9,21 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.matrix_view import matrix_view
+from coordinator.cli.matrix_view import matrix_view, matrix_width
 from coordinator.cli.output import print_json
+from coordinator.cli.progress import Progress, progress_line
+from coordinator.cli.reasons import reasons
 from coordinator.cli.screen import err, out
 from coordinator.follow import follow_run
 from coordinator.mesh import MeshRun
-from coordinator.report import Matrix, Report, make_report
+from coordinator.report import Report, make_report
 from coordinator.runs import Run
 from worker.errors import ConfigError
+from worker.limits import StreamFull, no_room
+from worker.wire import redis_seconds
 
-BAR_WIDTH = 24
 SVG_WIDTH = 90
 #: Redrawing costs CPU that a node on the same machine may be measuring with.
 FRAMES_PER_S = 8
@@ -53,16 +54,22 @@ def _plain(run: MeshRun, console: Console) -> Run:
     """Progress as lines on stderr, the matrix on stdout when it is whole."""
     state = run.state()
     report = make_report(state.plan)
-    said = -1
+    said, blocked = -1, ""
     err().print(f"run {run.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
+    progress = _progress(run, state)
     for update in follow_run(run.connection, run.id):
         state = update.run
         for measurement in update.arrived:
             report.add(measurement)
+        progress.update(state, time.monotonic(), run.connection)
         quarter = 4 * state.published // state.expected
         if quarter > said:
             said = quarter
             err().print(f"{state.published} of {state.expected} pairs")
+        if progress.blocked != blocked:
+            blocked = progress.blocked
+            waits = f"waits: {no_room(StreamFull(blocked))}" if blocked else "goes on"
+            err().print(f"run {run.id} {waits}")
     show_report(state, report, console)
     return state
 
@@ -70,61 +77,50 @@ def _plain(run: MeshRun, console: Console) -> Run:
 def _live(run: MeshRun, console: Console) -> Run:
     state = run.state()
     report = make_report(state.plan)
-    started = time.monotonic()
-    next_frame = started
+    progress = _progress(run, state)
+    next_frame = time.monotonic()
     with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
         for update in follow_run(run.connection, run.id):
             state = update.run
             for measurement in update.arrived:
                 report.add(measurement)
             now = time.monotonic()
+            progress.update(state, now, run.connection)
             if now >= next_frame:
-                live.update(_frame(state, report, now - started, console))
+                live.update(_frame(state, report, progress, console))
                 took_s = time.monotonic() - now
                 next_frame = now + max(1 / FRAMES_PER_S, took_s / FRAME_SHARE)
     show_report(state, report, console)
     return state
 
 
-def _frame(
-    state: Run, report: Report, elapsed_s: float, console: Console
-) -> RenderableType:
-    probe = state.plan.probes[min(state.phase, len(state.plan.probes) - 1)]
-    matrix = report.matrices[probe]
-    return Group(_progress(state, matrix, elapsed_s), matrix_view(matrix, console))
+def _progress(run: MeshRun, state: Run) -> Progress:
+    """Begin where the run is: who follows one that began earlier has less of it to wait for."""
+    age_s = redis_seconds(run.connection) - state.created
+    return Progress(began=time.monotonic() - max(0.0, age_s))
 
 
-def _progress(state: Run, matrix: Matrix, elapsed_s: float) -> Table:
-    longest_s = sum(state.plan.phase_seconds(probe) for probe in state.plan.probes)
-    left_s = longest_s - elapsed_s
-    left = f"at most {left_s:.0f} s left" if left_s > 0 else _waited_for(matrix)
-    line = Table.grid(padding=(0, 1))
-    line.add_row(
-        f"run {state.id}",
-        f"{state.plan.probes[state.phase]}",
-        ProgressBar(total=state.expected, completed=state.published, width=BAR_WIDTH),
-        f"{state.published}/{state.expected}",
-        left,
-    )
-    return line
-
-
-def _waited_for(matrix: Matrix) -> str:
-    """Name whose rows are not whole: they wait behind another run, or are about to be lost."""
-    late = matrix.unfinished()
-    return f"waiting for {', '.join(late[:2])}" + (f" and {len(late) - 2} more" if late[2:] else "")
+def _frame(state: Run, report: Report, progress: Progress, console: Console) -> RenderableType:
+    matrix = report.matrices[state.plan.probes[progress.phase]]
+    outlook = progress.outlook(state, matrix, time.monotonic())
+    return Group(progress_line(state, outlook), matrix_view(matrix, console, console.height))
 
 
 def show_report(state: Run, report: Report, console: Console) -> None:
-    """Print a run's heading and one matrix a probe."""
+    """Print a run's heading, one matrix a figure, and why pairs have no number."""
     ended = "is running" if state.is_open else f"is {state.status}"
     took = f" after {state.closed - state.created:.1f} s" if state.closed else ""
-    failed = f", {state.failed} without a result" if state.failed else ""
+    failed = f", {state.failed} without a number" if state.failed else ""
     counted = f"{state.published} of {state.expected} pairs{failed}"
     console.print(Text(f"run {state.id} {ended}{took}: {counted}"))
     for matrix in report.matrices.values():
         console.print()
         console.print(matrix_view(matrix, console))
+    why = list(reasons(report, state.id))
+    if why:
+        console.print()
+    for line in why:
+        console.print(line)
     if report.bytes_by_node:
         name, most = report.bytes_by_node.most_common(1)[0]
         whole = sum(report.bytes_by_node.values()) // 2
@@ -151,8 +147,10 @@ def save_svg(state: Run, report: Report, path: Path) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
+    # Nobody scrolls a picture: it is as wide as its widest matrix.
+    width = max(SVG_WIDTH, *map(matrix_width, report.matrices.values()))
     with Path(os.devnull).open("w") as nowhere:
-        console = Console(file=nowhere, record=True, width=SVG_WIDTH, force_terminal=True)
+        console = Console(file=nowhere, record=True, width=width, force_terminal=True)
         show_report(state, report, console)
     try:
         path.write_text(console.export_svg(title="ptzmesh"), encoding="utf-8")

@@ -432,7 +432,7 @@ def test_mesh_goes_on_by_itself_on_a_redis_that_lost_its_data(mesh: LabMesh) -> 
     mesh.wait_until_alive("n0", "n1")
     gone = mesh.cli(n1, "show", run_id)
     assert gone.code == 2
-    assert gone.err.startswith(f"error: run ('{run_id}') is not known")
+    assert gone.err.startswith(f"error: run ('{run_id}'): there is none yet")
     wait_until(lambda: all_probers_serve(mesh), "both probers are registered again")
     assert run(mesh, n1).code == 0
 

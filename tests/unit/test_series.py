@@ -342,7 +342,7 @@ def test_live_view_fits_and_is_readable_without_colour(width: int, throughput: b
 
 def test_a_line_of_text_says_what_a_round_found() -> None:
     assert round_line(a_round(0, [1.0, 3.0, None, None])) == (
-        "2026-01-02T03:04:05.000Z  cam-1 -> hub  2.00 ms  min 1.00 max 3.00  50.0% lost"
+        "2026-01-02T03:04:05.000Z  cam-1 -> hub  2.00 ms  min 1.00 max 3.00  50% lost"
     )
     assert "lost: none of 5 echoes was answered in time" in round_line(a_round(0, LOST))
     assert "95.5 Mbit/s" in round_line(a_round(0, [1.0], mbps=95.5))

@@ -1,0 +1,78 @@
+"""`ptzmesh run --dry-run`: what a plan costs, in seconds and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.cli.output import print_json
+from coordinator.cli.screen import out
+from coordinator.cli.watch import size
+from coordinator.mesh import Mesh
+from coordinator.planning import budgets_left
+from coordinator.report import make_report
+from coordinator.results import of_run
+from coordinator.runs import read_run, recent
+from worker.errors import ConfigError, WireError
+from worker.limits import read_limits
+from worker.plan import TRANSFERS, Plan
+
+#: Runs that are looked through for one that says what such tests cost.
+RUNS_LOOKED_AT = 20
+
+
+def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
+    """Print what a plan costs at most; what has no bound is told once, with what it cost before."""
+    pace = read_limits(mesh.connection)["results_per_s"]
+    seconds = {
+        probe: max(plan.phase_seconds(probe), plan.count(probe) / pace) for probe in plan.probes
+    }
+    cost = plan.bytes_per_node()
+    left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
+    if as_json:
+        print_json(
+            "cost",
+            {
+                "pairs": plan.pair_count,
+                "seconds": seconds,
+                "bytes_per_node": cost,
+                "bytes_left_today": left,
+            },
+        )
+        return
+    console = out()
+    times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())
+    console.print(f"{plan.pair_count} pairs: {times}, once every node is free")
+    if None in cost.values():
+        bound = "bytes have no bound: set one with --bitrate or --bytes"
+        console.print(bound + _before(mesh, plan))
+    for name in sorted(cost, key=lambda one: -(cost[one] or 0)):
+        said = _at_most(cost[name], left[name])
+        if said:
+            console.print(f"  {name}: {said}")
+    console.print("nothing was started")
+
+
+def _at_most(cost: int | None, left: int | None) -> str:
+    parts = [] if cost is None else [f"at most {cost:,} bytes"]
+    return "; ".join(parts + ([] if left is None else [f"{left:,} are left for today"]))
+
+
+def _before(mesh: Mesh, plan: Plan) -> str:
+    """Say what the newest run with the same tests cost a node at most, if there is one."""
+    wanted = {probe: plan.transfer(probe) for probe in plan.probes if probe in TRANSFERS}
+    for run_id in recent(mesh.connection, RUNS_LOOKED_AT):
+        try:
+            run = read_run(mesh.connection, run_id)
+        except (ConfigError, WireError):
+            continue
+        if any(probe not in run.plan.probes for probe in wanted) or run.is_open:
+            continue
+        if all(run.plan.transfer(probe) == options for probe, options in wanted.items()):
+            found = (measurement for _, measurement in of_run(mesh.connection, run_id))
+            return _cost_of(run_id, make_report(run.plan, found).bytes_by_node)
+    return ""
+
+
+def _cost_of(run: str, bytes_by_node: Mapping[str, int]) -> str:
+    most = max(bytes_by_node.values(), default=0)
+    return f"; run {run} with the same tests moved up to {size(most)} a node" if most else ""

@@ -1,0 +1,59 @@
+"""Why pairs have no number, and what helps: a few lines under a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from coordinator.cli.cells import word
+from coordinator.report import Report
+from worker.measurement import Outcome
+
+#: More reasons than this are a list for a program.
+MAX_REASONS = 6
+#: Pairs that are named of each.
+PAIRS_NAMED = 2
+
+_LOOK_BETWEEN = "look from both ends: ptzmesh doctor --between {source} {target}"
+#: What helps whatever led to the outcome; where the error itself says it, nothing.
+HELPS = {
+    Outcome.NO_REPLY: _LOOK_BETWEEN,
+    Outcome.UNREACHABLE: _LOOK_BETWEEN,
+    Outcome.REFUSED: _LOOK_BETWEEN,
+    Outcome.TIMEOUT: _LOOK_BETWEEN,
+    Outcome.BAD_REPLY: _LOOK_BETWEEN,
+    Outcome.UNRESOLVED: "ask for it on {source}: getent hosts; or start {target}'s worker with "
+    "another --address",
+    Outcome.TARGET_BUSY: "run it again when the other tests are over: ptzmesh runs",
+    Outcome.OVER_BUDGET: "ask for less (--bytes, --duration), or wait for the next day (UTC)",
+    Outcome.SOURCE_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
+    Outcome.CRASHED: "see the log of {source}'s worker",
+}
+
+
+def reasons(report: Report, run: str) -> Iterable[Text]:
+    """Give a line for each reason, with the pairs that it holds for, the most frequent first."""
+    pairs: dict[tuple[str, Outcome, str], list[tuple[str, str]]] = {}
+    probes: set[str] = set()
+    for matrix in report.matrices.values():
+        if matrix.probe in probes:
+            continue
+        probes.add(matrix.probe)
+        for pair, cell in matrix.cells.items():
+            if cell.outcome is not Outcome.OK:
+                pairs.setdefault((matrix.probe, cell.outcome, cell.error), []).append(pair)
+    ordered = sorted(pairs.items(), key=lambda one: -len(one[1]))
+    for (probe, outcome, error), found in ordered[:MAX_REASONS]:
+        yield Text(f"{probe} {_named(found)}: {word(outcome)}: {error}")
+        if outcome in HELPS:
+            source, target = found[0]
+            yield Text(f"  {HELPS[outcome].format(source=source, target=target)}", style="dim")
+    if more := sum(len(found) for _, found in ordered[MAX_REASONS:]):
+        yield Text(f"and {more} pairs for other reasons: ptzmesh results --run {run}")
+
+
+def _named(pairs: list[tuple[str, str]]) -> str:
+    first = ", ".join(f"{source} -> {target}" for source, target in pairs[:PAIRS_NAMED])
+    more = len(pairs) - PAIRS_NAMED
+    return f"{first} and {more} more" if more > 0 else first
