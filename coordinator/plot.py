@@ -1,11 +1,12 @@
 """
 Draws a test as a PNG: round-trip times with the loss behind them, and throughput where asked.
 
-Needs matplotlib (`pip install 'ptzmesh[plot]'`), imported when it is needed, and no display.
+Needs matplotlib (our extra `plot`), imported when it is needed, and no display.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,8 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coordinator.extras import how_to_install
 from coordinator.series import Round, Series
-from worker.errors import ConfigError
+from worker.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,20 +46,21 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 Point = tuple[datetime, "float | None"]
 
 
-def check_matplotlib() -> None:
-    """
-    Import matplotlib now, as a test that cannot be drawn should not begin.
-
-    Raises:
-        ConfigError: It is not installed, or broken.
-    """
+def why_no_picture() -> str | None:
+    """Import matplotlib now, and say why nothing can be drawn; None when it can."""
+    # It says at length where it keeps its cache, and that it makes one.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import_module("matplotlib.figure")
         import_module("matplotlib.dates")
     except ImportError as exc:
-        raise ConfigError(
-            f"the picture needs matplotlib ({exc}); pip install 'ptzmesh[plot]', or say --no-plot"
-        ) from exc
+        return f"it needs matplotlib ({one_line(str(exc))}); to have it: {how_to_install('plot')}"
+    except OSError as exc:
+        return (
+            f"matplotlib has no place for its cache ({one_line(str(exc))}); "
+            "let MPLCONFIGDIR or TMPDIR name a folder that can be written"
+        )
+    return None
 
 
 def draw(series: Series, path: Path) -> None:

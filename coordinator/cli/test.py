@@ -22,7 +22,7 @@ from coordinator.cli.series_view import LiveView, headline, results, round_line,
 from coordinator.cli.units import MBIT_PER_S, SECONDS
 from coordinator.mesh import Mesh
 from coordinator.node_rounds import from_nodes, plan_rounds
-from coordinator.plot import check_matplotlib
+from coordinator.plot import why_no_picture
 from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here
 from coordinator.series import Round, Series
 from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder, save, usable
@@ -117,7 +117,7 @@ Examples:
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Folder of the files [default: {PERSISTENCE} where it can be written, else here].",
 )
-@click.option("--no-plot", is_flag=True, help="Only the JSON file; needs no matplotlib.")
+@click.option("--no-plot", is_flag=True, help="Only the JSON file, no picture.")
 @json_option
 @click.pass_context
 def test(
@@ -156,15 +156,17 @@ def test(
         chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
         host = _host(redis_url if chosen else None, target, family)
         prepared = _here_test(target, host, options, port or IPERF3_PORT)
-    if not no_plot:
-        check_matplotlib()
+    obstacle = None if no_plot else why_no_picture()
+    if obstacle is not None:
+        err().print(f"no picture: {obstacle}")
     folder = usable(folder or default_folder())
     series = prepared.series
     try:
         _measure(prepared, as_json)
     finally:
         series.ended_at = datetime.now(timezone.utc)
-        _save(series, folder, plot=not no_plot, as_json=as_json)
+        plot = not no_plot and obstacle is None
+        _save(series, folder, plot=plot, as_json=as_json)
     if series.interrupted:
         ctx.exit(130)
     failures = series.failures()

@@ -21,7 +21,7 @@ INPUTS = 10_000
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
-    reason="atheris is not installed: pip install 'ptzmesh[fuzz]' (Linux x86-64, Python 3.11-3.13)",
+    reason="atheris is not installed: pip install '.[fuzz]' (Linux x86-64, Python 3.11-3.13)",
 )
 
 
