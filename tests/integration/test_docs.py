@@ -33,7 +33,8 @@ PAGES = [
 
 #: Shown, but not run here: they change the machine, or are tests of their own.
 ELSEWHERE = ("make ", "sudo ", "pip ", "export ", "docker ", "apt-get ", "python docs/")
-ELSEWHERE += ("kubectl ", "python3 -m venv ", "/opt/ptzmesh/", "ln -sf ")  # docs/install.md: tests/deploy
+# docs/install.md: tests/deploy
+ELSEWHERE += ("kubectl ", "python3 -m venv ", "/opt/ptzmesh/", "ln -sf ")
 
 
 #: Of the fixture; the examples use these names.
