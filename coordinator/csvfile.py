@@ -1,22 +1,28 @@
 """
-The collector's CSV file: one writer, whole lines only, on the disk before anybody is told.
+A CSV of results: one writer, whole lines only, on the disk before anybody is told.
 
-The last column of its last line is the id of the stream entry that was written last, so the file
-itself says how far it is. A row is one line: no cell holds a line break (`worker.measurement`).
-Needs a file system with locks (flock): any local disk; SSHFS and some NFS mounts have none, or
-locks that other machines do not see.
+In a collector's file the last column of the last line is the id of the stream entry that was
+written last, so the file itself says how far it is. A file of whole runs has nothing in that
+column: neither of the two takes the other's rows, as a collector would pass over what it has not
+got. A file with a header only is nobody's yet.
+
+A row is one line: no cell holds a line break (`worker.measurement`). Needs a file
+system with locks (flock): any local disk; SSHFS and some NFS mounts have none, or locks that other
+machines do not see.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import enum
 import errno
 import fcntl
 import io
 import logging
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,7 +41,16 @@ HEADER = (",".join(CSV_COLUMNS) + "\n").encode()
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
 STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+#: What `coordinator.runs` names a run; what records itself has other names.
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{9}-[0-9a-f]{4}")
 _STREAM_IDS = re.compile(rb",([0-9]{1,20}-[0-9]{1,20})$", re.MULTILINE)
+
+
+class Holds(enum.Enum):
+    """What a file is for."""
+
+    STREAM = enum.auto()
+    RUNS = enum.auto()
 
 
 class Identity(NamedTuple):
@@ -64,7 +79,7 @@ class CsvFile:
         highest: Highest stream id near the end; above the cursor only after Redis went back.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, holds: Holds = Holds.STREAM) -> None:
         """
         Open or make the file, lock it, and cut what a crash left of a last line.
 
@@ -72,7 +87,7 @@ class CsvFile:
             ConfigError: It cannot be opened, another process writes it, or it is no file of ours;
                 such a file is left as it is.
         """
-        self.path = path
+        self.path, self.holds = path, holds
         self.cursor: str = START
         self.highest = (0, 0)
         self.last: Identity | None = None
@@ -175,11 +190,16 @@ class CsvFile:
             cells = next(csv.reader([line.decode(errors="replace")]), [])
         except csv.Error:
             cells = []
-        if len(cells) != len(CSV_COLUMNS) or not STREAM_ID.fullmatch(cells[-1]):
+        found = _kind_of(cells)
+        if found is None:
             raise ConfigError(
                 f"the last line of {self.path} is not a row of ours and is left as it is: "
                 "repair it, or choose another --csv"
             )
+        if found is not self.holds:
+            raise ConfigError(_other_kind(self.path, found))
+        if found is Holds.RUNS:
+            return
         self.cursor, self.last = cells[-1], _identity(cells)
         self.highest = max(map(stream_position, _STREAM_IDS.findall(rows)))
 
@@ -195,13 +215,36 @@ class CsvFile:
                 self._cut(self._size)
             raise PtzmeshError(
                 f"the file ({self.path}) cannot be written: {exc.strerror}; it ends with its last "
-                "good row, and Redis keeps the rest: make room and collect again"
+                "good row, and Redis keeps the rest: make room and go on"
             ) from exc
         self._size += len(data)
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
         self._size = size
+
+
+def _kind_of(cells: Sequence[str]) -> Holds | None:
+    """Tell by a row what its file holds; None when the row is neither's."""
+    if len(cells) != len(CSV_COLUMNS):
+        return None
+    if STREAM_ID.fullmatch(cells[-1]):
+        return Holds.STREAM
+    is_run = RUN_ID.fullmatch(_identity(cells).run)
+    return Holds.RUNS if is_run and not cells[-1] else None
+
+
+def _other_kind(path: Path, found: Holds) -> str:
+    name = shlex.quote(str(path))
+    if found is Holds.RUNS:
+        return (
+            f"the file ({path}) holds whole runs and is left as it is: choose another --csv, "
+            f"or add a run to it: ptzmesh run --csv {name}, ptzmesh results --run ID --csv {name}"
+        )
+    return (
+        f"the file ({path}) is a collector's and is left as it is: choose another --csv, or add "
+        f"all results to it: ptzmesh collect --csv {name}"
+    )
 
 
 def write_durably(fd: int, data: bytes) -> None:
@@ -241,7 +284,8 @@ def _lock(fd: int, path: Path) -> None:
     except OSError as exc:
         if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise ConfigError(
-                f"another process collects into {path}: stop it, or choose another --csv"
+                f"another process collects into {path}: wait for it or stop it, or choose "
+                "another --csv"
             ) from exc
         raise ConfigError(
             f"the file system of {path} has no locks ({exc.strerror}), so nothing would stop a "

@@ -23,10 +23,18 @@ CARE_S = 5.0
 
 @dataclass(frozen=True)
 class Update:
-    """The run as it stands, with what arrived since the last update."""
+    """
+    The run as it stands, with what arrived since the last update.
+
+    Attributes:
+        run: As it stands.
+        arrived: Its measurements since the last update.
+        position: Stream id up to which the stream was read.
+    """
 
     run: Run
     arrived: list[Measurement]
+    position: str
 
 
 def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
@@ -52,20 +60,25 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
         if arrived and total >= run.expected:
             time.sleep(CLOSING_S)
         run = read_run(connection, run_id, plan=run.plan)
-        yield Update(run, arrived)
+        yield Update(run, arrived, tail.after)
         if time.monotonic() >= care_at:
             care_at = time.monotonic() + CARE_S
             carry_on_if_overdue(connection, run_id, time.monotonic() - begun)
+
+
+def beginning(run: Run) -> str:
+    """Give a stream id before all of a run's results; ids are Redis' milliseconds."""
+    return f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
 
 
 class Tail:
     """Reads one run's measurements from the stream, as they come."""
 
     def __init__(self, connection: redis.Redis, run: Run) -> None:
-        """Begin just before the run was created; stream ids are Redis' milliseconds."""
+        """Begin just before the run was created."""
         self.connection, self.run = connection, run.id
         self.pages = Pages(connection)
-        self.after = f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
+        self.after = beginning(run)
 
     def read(self, *, wait: bool) -> list[Measurement]:
         """Give the next page of what has arrived; wait up to `BLOCK_S` when there is nothing."""

@@ -34,6 +34,7 @@ SINGLE = (
     keyspace.WAITING,
     keyspace.LIMITS,
     keyspace.PACE,
+    keyspace.HOLDS,
     keyspace.BACK,
     keyspace.REFUSED,
 )

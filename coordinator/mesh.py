@@ -20,8 +20,9 @@ from typing import Any
 import redis
 
 from coordinator import advance, runs
-from coordinator.follow import follow_run
+from coordinator.follow import Update, follow_run
 from coordinator.nodes import Node, check_pace, read_nodes
+from coordinator.oneshot import OneShot, written
 from coordinator.planning import ProbeOptions, Selection, make_plan
 from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
@@ -116,6 +117,7 @@ class MeshRun:
     def __init__(self, connection: redis.Redis, run_id: str, *, joined: bool = False) -> None:
         """Refer to a run; nothing is read yet. `joined`: somebody else had started it."""
         self.connection, self.id, self.joined = connection, run_id, joined
+        self._file: OneShot | None = None
 
     def __repr__(self) -> str:
         """Name the run."""
@@ -125,14 +127,24 @@ class MeshRun:
         """Read the run as it stands."""
         return runs.read_run(self.connection, self.id)
 
+    def write_to(self, file: OneShot) -> None:
+        """Let whoever follows the run write its rows to `file`, before it is told of them."""
+        self._file = file
+
+    def updates(self) -> Iterator[Update]:
+        """Yield the run as it goes on, with what has arrived, until it has ended."""
+        if self._file is None:
+            return follow_run(self.connection, self.id)
+        return written(self.connection, self.id, self._file)
+
     def measurements(self) -> Iterator[Measurement]:
         """Yield the run's measurements as they arrive, until it has ended."""
-        for update in follow_run(self.connection, self.id):
+        for update in self.updates():
             yield from update.arrived
 
     def wait(self) -> MeshRun:
         """Wait until the run has ended."""
-        for _ in follow_run(self.connection, self.id):
+        for _ in self.updates():
             pass
         return self
 

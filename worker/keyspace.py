@@ -22,6 +22,9 @@ LIMITS = "ptzmesh:limits"
 REFUSED = "ptzmesh:refused"
 #: When the next batch of results is due, and how full Redis is.
 PACE = "ptzmesh:pace"
+#: Position in the stream and token of each follower of a single run → until when it holds the
+#: stream from being trimmed there.
+HOLDS = "ptzmesh:holds"
 #: When the first node was heard again after a time in which none was; forgotten soon.
 BACK = "ptzmesh:back"
 CONTROL_QUEUE = "ptzmesh:control"

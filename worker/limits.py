@@ -104,7 +104,7 @@ def add_results(
         redis.RedisError: Redis did not answer; whether the batch is in is unknown.
     """
     call = wire.script(connection, "room", script)
-    all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, *keys]
+    all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS, *keys]
     defaults = [DEFAULTS[name] for name in OF_RESULTS]
     booked = 0
     while True:

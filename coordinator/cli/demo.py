@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,9 +17,9 @@ import click
 from coordinator.cli.output import no_dash
 from coordinator.cli.screen import err
 from coordinator.cli.watch import save_svg, watch
-from coordinator.collector import Collector
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh
+from coordinator.oneshot import OneShot
 from coordinator.planning import ProbeOptions
 from coordinator.report import make_report
 from worker.errors import PtzmeshError, RunIncomplete, ToolError
@@ -56,19 +55,16 @@ Examples:
 @click.option("--count", type=int, default=10, show_default=True, help="Echoes to each target.")
 def demo(csv_path: Path, count: int) -> None:
     """Start a Redis and four workers here, measure their mesh, leave a CSV and a picture."""
-    # Each demo has a Redis of its own, so a file that is added to is always behind another one.
-    logging.getLogger("coordinator.place").setLevel(logging.ERROR)
     if icmp_capability() == "none":
         raise ToolError(f"this user may not ping; allow it with: {PERMIT}")
     with (
         tempfile.TemporaryDirectory(prefix="ptzmesh-demo-") as folder,
         embedded_server(Path(folder)) as server,
+        OneShot(Mesh(server.url).connection, csv_path) as file,
         _workers(server.url, Path(folder)),
     ):
         mesh = Mesh(server.url)
         _wait_until_ready(mesh)
-        collector = Collector(mesh.connection, csv_path)
-        collector.drain()  # a file that cannot be used is told before anything is measured
         probes = ("ping", "throughput") if find_iperf3() else ("ping",)
         if len(probes) == 1:
             err().print("iperf3 is not on PATH, so throughput is left out: apt-get install iperf3")
@@ -76,11 +72,12 @@ def demo(csv_path: Path, count: int) -> None:
             ping=PingOptions(count=count), throughput=ThroughputOptions(duration_s=1)
         )
         run = mesh.run(probes=probes, options=options)
+        run.write_to(file)
         state = watch(run, as_json=False)
-        collector.drain()
+        file.check_whole(state)
         picture = csv_path.with_suffix(".svg")
         save_svg(state, make_report(state.plan, run.measurements()), picture)
-    err().print(f"{collector.rows} rows added to {csv_path.resolve()}")
+    err().print(f"{file.rows} rows added to {csv_path.resolve()}")
     err().print(f"the matrix as a picture in {picture.resolve()}")
     if state.failed:
         raise RunIncomplete(f"{state.failed} of {state.expected} pairs have no number")

@@ -144,7 +144,7 @@ EPILOG = """\b
 Examples:
   ptzmesh demo                                       a mesh on this machine, nothing to set up
   ptzmesh worker --name cam-2 --redis redis://hub    make this machine a node
-  ptzmesh run --csv network_metrics.csv              measure every node against every other
+  ptzmesh run --csv mesh.csv                        measure every node against every other
 """
 
 

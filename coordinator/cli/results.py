@@ -18,7 +18,8 @@ from coordinator.cli.screen import err
 from coordinator.collector import Collector
 from coordinator.groups import collectors
 from coordinator.groups import forget as forget_group
-from coordinator.mesh import Mesh
+from coordinator.mesh import Mesh, MeshRun
+from coordinator.oneshot import OneShot
 from coordinator.results import START, of_run, read
 from coordinator.results import follow as follow_results
 from coordinator.runs import resolve_run
@@ -35,18 +36,36 @@ MAX_PAIRS_SHOWN = 10
     epilog="""\b
 Examples:
   ptzmesh results --run last
-  ptzmesh results --follow
+  ptzmesh results --run last --csv run.csv
   ptzmesh results --json | jq -c '[.source, .target, .latency_ms]'
 """
 )
 @redis_option
 @click.option("--run", "run", help="Print the results of this run only; `last` is the newest.")
 @click.option("--follow", is_flag=True, help="Print results as they arrive, until Ctrl-C.")
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Add what this file has not got of the run, to the run's end, and print no results; `-` "
+    "prints the rows.",
+)
 @json_option
-def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> None:
+def results(
+    redis_url: str, run: str | None, follow: bool, csv_path: Path | None, as_json: bool
+) -> None:
     """Print the results that are in the stream, oldest first."""
+    if csv_path is not None and (run is None or follow):
+        raise ConfigError(
+            "--csv takes one run, to its end: --run ID --csv FILE, without --follow; all results: "
+            "ptzmesh collect --csv FILE"
+        )
     connection = Mesh(redis_url).connection
     run_id = None if run is None else resolve_run(connection, run)
+    if csv_path is not None and run_id is not None:
+        _write_run(MeshRun(connection, run_id), csv_path, as_json)
+        return
     write = _json_line if as_json else _text_line
     found = of_run(connection, run_id) if run_id else read(connection)
     last = "0-0"
@@ -60,6 +79,24 @@ def results(redis_url: str, run: str | None, follow: bool, as_json: bool) -> Non
             connection, stopping, run=run_id, after=None if last == "0-0" else last
         ):
             write(stream_id, measurement)
+
+
+def _write_run(run: MeshRun, path: Path, as_json: bool) -> None:
+    if str(path) == "-":
+        print_csv(("", measurement) for measurement in run.measurements())
+        return
+    with OneShot(run.connection, path) as file:
+        run.write_to(file)
+        state = run.state()
+        if state.is_open:
+            err().print(f"run {run.id} is running; this waits for its end")
+        for update in run.updates():
+            state = update.run
+        if as_json:
+            print_json("collected", {"run": run.id, "csv": str(path), "rows": file.rows})
+        else:
+            err().print(f"{file.rows} rows of run {run.id} added to {path}")
+        file.check_whole(state)
 
 
 def _json_line(stream_id: str, measurement: Measurement) -> None:

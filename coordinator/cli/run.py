@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import redis
 
 from coordinator.cli.cost import print_cost
 from coordinator.cli.options import family_options, json_option, labels, names, redis_option
@@ -15,14 +15,13 @@ from coordinator.cli.screen import err
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
-from coordinator.mesh import Mesh
+from coordinator.mesh import Mesh, MeshRun
+from coordinator.oneshot import OneShot, repeat_command
 from coordinator.planning import ProbeOptions, left_out, of_other_family, some, to_upgrade
-from worker.errors import RunIncomplete
+from coordinator.runs import Run
+from worker.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
-from worker.plan import PROBES
-
-if TYPE_CHECKING:
-    from coordinator.collector import Collector
+from worker.plan import PROBES, Plan
 
 PING = PingOptions()
 
@@ -127,9 +126,10 @@ Examples:
 @click.option(
     "--csv",
     "csv_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     callback=no_dash,
-    help="Collect into this file.",
+    metavar="FILE",
+    help="Add the rows of this run, and no others, to this file.",
 )
 @json_option
 def run(
@@ -155,6 +155,11 @@ def run(
     as_json: bool,
 ) -> None:
     """Measure nodes against each other and show the matrix as it fills."""
+    if detach and csv_path is not None:
+        raise ConfigError(
+            "--detach does not wait for the rows that --csv writes; leave out --csv, and then: "
+            + repeat_command("ID", csv_path)
+        )
     mesh = Mesh(redis_url)
     registered = mesh.nodes()
     plan = mesh.plan(
@@ -187,27 +192,50 @@ def run(
     others = of_other_family(registered, plan, family)
     if others and not (nodes or (sources and targets)):
         err().print(f"left out, as they have no IPv{family} address: {', '.join(others[:12])}")
-    collector = _collector(mesh, csv_path)
-    started = mesh.start(plan, join=not new)
-    if started.joined:
-        err().print(f"joined run {started.id}: somebody had just started the same plan")
     if detach:
+        started = _start(mesh, plan, join=not new)
         if as_json:
             print_json("started", {"run": started.id})
         else:
             click.echo(started.id)
-        return
+    elif csv_path is None:
+        _judge(_watch(_start(mesh, plan, join=not new), as_json, None))
+    else:
+        with OneShot(mesh.connection, csv_path) as file:
+            started = _start(mesh, plan, join=not new)
+            started.write_to(file)
+            state = _watch(started, as_json, csv_path)
+            err().print(f"{file.rows} rows of run {state.id} added to {csv_path}")
+            file.check_whole(state)
+        _judge(state)
+
+
+def _start(mesh: Mesh, plan: Plan, *, join: bool) -> MeshRun:
+    started = mesh.start(plan, join=join)
+    if started.joined:
+        err().print(f"joined run {started.id}: somebody had just started the same plan")
+    return started
+
+
+def _watch(started: MeshRun, as_json: bool, csv_path: Path | None) -> Run:
+    """Watch to the end; whatever ends it before, the run goes on, and its rows can still be had."""
+    rows = "" if csv_path is None else f"its rows: {repeat_command(started.id, csv_path)}"
     try:
-        state = watch(started, as_json=as_json)
+        return watch(started, as_json=as_json)
     except KeyboardInterrupt:
-        err().print(
+        click.echo(
             f"detached; the run goes on. Follow: ptzmesh show --follow {started.id}   "
-            f"end it: ptzmesh cancel {started.id}"
+            f"end it: ptzmesh cancel {started.id}" + ("   " if rows else "") + rows,
+            err=True,
         )
         raise
-    if collector is not None:
-        collector.drain()
-        err().print(f"{collector.rows} rows added to {csv_path}")
+    except (PtzmeshError, redis.RedisError):
+        if rows:
+            click.echo(f"the run goes on; {rows}", err=True)
+        raise
+
+
+def _judge(state: Run) -> None:
     if state.failed:
         raise RunIncomplete(
             f"{state.failed} of {state.expected} pairs have no number; why, pair by pair: "
@@ -230,12 +258,3 @@ def _redis(probes: Sequence[str], count: int, interval_s: float, wait_s: float) 
     return RedisOptions(count=count, interval_s=interval_s, wait_s=wait_s)
 
 
-def _collector(mesh: Mesh, path: Path | None) -> Collector | None:
-    """Collect once before anything is enqueued, so that a file that cannot be used stops here."""
-    if path is None:
-        return None
-    from coordinator.collector import Collector
-
-    collector = Collector(mesh.connection, path)
-    collector.drain()
-    return collector

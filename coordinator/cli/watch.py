@@ -16,7 +16,6 @@ from coordinator.cli.output import print_json
 from coordinator.cli.progress import Progress, progress_line
 from coordinator.cli.reasons import reasons
 from coordinator.cli.screen import err, out
-from coordinator.follow import follow_run
 from coordinator.mesh import MeshRun
 from coordinator.report import Report, make_report
 from coordinator.runs import Run
@@ -42,7 +41,7 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
 def _json_lines(run: MeshRun) -> Run:
     state = run.state()
     print_json("run", run_to_json(state))
-    for update in follow_run(run.connection, run.id):
+    for update in run.updates():
         state = update.run
         for measurement in update.arrived:
             print_json("measurement", measurement.to_json())
@@ -57,7 +56,7 @@ def _plain(run: MeshRun, console: Console) -> Run:
     said, blocked = -1, ""
     err().print(f"run {run.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
     progress = _progress(run, state)
-    for update in follow_run(run.connection, run.id):
+    for update in run.updates():
         state = update.run
         for measurement in update.arrived:
             report.add(measurement)
@@ -80,7 +79,7 @@ def _live(run: MeshRun, console: Console) -> Run:
     progress = _progress(run, state)
     next_frame = time.monotonic()
     with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
-        for update in follow_run(run.connection, run.id):
+        for update in run.updates():
             state = update.run
             for measurement in update.arrived:
                 report.add(measurement)

@@ -118,7 +118,8 @@ def mesh_folder(
         more = ["--label", "site=roof", "--ports", "5301-5316"]
         with workers(server.url, connection, folder, NODES, more):
             csv = str(folder / "network_metrics.csv")
-            assert run_cli(server.url, "run", "--count", "2", "--csv", csv).returncode == 0
+            assert run_cli(server.url, "run", "--count", "2").returncode == 0
+            assert run_cli(server.url, "collect", "--csv", csv).returncode == 0
             yield server.url, folder
 
 
@@ -147,7 +148,8 @@ def prepare(command: str, url: str, folder: Path) -> str:
         return run_cli(url, "run", "--detach", "--new", "--count", "1000").stdout.strip()
     if "verify" in command:
         csv = str(folder / "network_metrics.csv")
-        run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "1", "--csv", csv)
+        run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "1")
+        run_cli(url, "collect", "--csv", csv)
     if RUN_ID.search(command) is None:
         return ""
     runs = run_cli(url, "runs", "--json", "--last", "1").stdout

@@ -1,11 +1,11 @@
 -- Publish a batch of one run's measurements, each pair at most once, or refuse the whole batch.
 -- Comes after room.lua, whose keys and arguments are the first.
--- KEYS[4]  run hash, done bitmap, runs:open zset
+-- KEYS[5]  run hash, done bitmap, runs:open zset
 -- ARGV[7]  run id, probe, ttl_s, then per measurement: bit, ok (1 or 0), number of field strings,
 --          field strings
 -- Gives {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
-if redis.call('HEXISTS', KEYS[4], 'plan') == 0 then
+if redis.call('HEXISTS', KEYS[5], 'plan') == 0 then
   return {'gone', 0, 0}
 end
 
@@ -17,22 +17,22 @@ end
 local added, ok, at = 0, 0, 10
 while at <= #ARGV do
   local bit, good, size = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  if redis.call('SETBIT', KEYS[5], bit, 1) == 0 then
+  if redis.call('SETBIT', KEYS[6], bit, 1) == 0 then
     redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 3, at + 2 + size))
     added, ok = added + 1, ok + good
   end
   at = at + 3 + size
 end
-redis.call('EXPIRE', KEYS[5], ARGV[9])
+redis.call('EXPIRE', KEYS[6], ARGV[9])
 local complete = 0
 if added > 0 then
-  redis.call('HINCRBY', KEYS[4], 'ok:' .. ARGV[8], ok)
-  local done = redis.call('HINCRBY', KEYS[4], 'done:' .. ARGV[8], added)
-  local pairs_ = redis.call('HMGET', KEYS[4], 'pairs:' .. ARGV[8], 'pairs')
+  redis.call('HINCRBY', KEYS[5], 'ok:' .. ARGV[8], ok)
+  local done = redis.call('HINCRBY', KEYS[5], 'done:' .. ARGV[8], added)
+  local pairs_ = redis.call('HMGET', KEYS[5], 'pairs:' .. ARGV[8], 'pairs')
   if done == tonumber(pairs_[1] or pairs_[2]) then
     complete = 1
     -- Should the publisher die before it enqueues the advance, the next heartbeat sees this.
-    redis.call('ZADD', KEYS[6], 'XX', 0, ARGV[7])
+    redis.call('ZADD', KEYS[7], 'XX', 0, ARGV[7])
   end
 end
 return {'ok', added, complete}

@@ -1,9 +1,10 @@
 -- Room for results in this Redis, which the lockers share; put before a script that adds entries.
--- KEYS  results stream, limits hash, pace hash, then the script's own
+-- KEYS  results stream, limits hash, pace hash, holds zset, then the script's own
 -- ARGV  booked (1 when this batch has waited for its turn), results in the batch, then the defaults of
 --       the limits: stream_entries, stream_bytes, results_per_s, redis_memory_pct; then the script's own
 --
--- Trims only what every known collector has fsynced, and only when there is no room.
+-- Trims only what every known collector has fsynced and no follower of a run still holds, and only
+-- when there is no room.
 
 -- A batch may be this many seconds early, so that a matrix fills in bursts.
 local BURST_S = 0.2
@@ -44,8 +45,9 @@ local function earlier(a, b)
   return b
 end
 
--- The first id that some known collector still needs; nil when there is no collector.
-local function first_needed(stream)
+-- The first id that some known collector, or follower of a run, still needs; nil when there is no
+-- collector. The hold of a follower that died has lapsed: its score is in the past.
+local function first_needed(stream, holds, now)
   local first
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local name, last
@@ -56,6 +58,10 @@ local function first_needed(stream)
     first = earlier(last, first)
     local pending = redis.call('XPENDING', stream, name)
     if pending[1] > 0 then first = earlier(pending[2], first) end
+  end
+  if not first then return nil end
+  for _, hold in ipairs(redis.call('ZRANGE', holds, string.format('(%.3f', now), '+inf', 'BYSCORE')) do
+    first = earlier(string.match(hold, '^%d+%-%d+') or '0-0', first)
   end
   return first
 end
@@ -73,7 +79,7 @@ local function look_for_room()
   local full = is_full(stream, limits[1], limits[2])
   local tight = is_tight(pace, state[2], state[3], now, limits[4])
   if full or tight then
-    local id = redis.call('EXISTS', stream) == 1 and first_needed(stream)
+    local id = redis.call('EXISTS', stream) == 1 and first_needed(stream, KEYS[4], now)
     -- Whole nodes of the stream only, and not many of them: a script holds every locker.
     if id then redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', 1000) end
     if tight then return 'tight', 0 end
