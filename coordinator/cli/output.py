@@ -51,8 +51,8 @@ def no_dash(_ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """Refuse `-`, which people mean as standard output, where a file is needed."""
     if str(value) == "-":
         raise click.BadParameter(
-            "'-' is standard output, and a file is needed here; ptzmesh collect --csv - prints rows, "
-            "ptzmesh results --run ID --csv - those of a run"
+            "'-' is standard output, and a file is needed here; ptzmesh collect --csv - prints "
+            "rows, ptzmesh results --run ID --csv - those of a run"
         )
     return value
 
