@@ -72,6 +72,7 @@ class Agent:
         self.owns_name = True
         self.beaten_at = float("-inf")
         self.is_unheard = False
+        self.is_nowhere = False
         self.counted, self.counted_at = usage.commands_sent(), float("-inf")
         self.told_per_s = ""
         self.children: list[Child] = []
@@ -99,7 +100,9 @@ class Agent:
         self._register(connection)
         connection.close()  # children are forked without a socket of ours
         self._start_children()
-        logger.info("node %s at %s is ready", self.settings.name, self.record["address"])
+        place = f"{self.record['address']}, which does not resolve here, "
+        place = self.record["address"] + " " if self._has_address() else place
+        logger.info("node %s at %sis ready", self.settings.name, place)
         self._supervise(connection)
         self._stop()
 
@@ -125,6 +128,23 @@ class Agent:
             "since": repr(self._look_at_clock(connection)),
             "stopped": "",
         }
+
+    def _has_address(self) -> bool:
+        """Look whether our address is one, and say once when a name does not resolve here."""
+        address = self.record["address"]
+        found = resolves(address)
+        if not found and not self.is_nowhere:
+            logger.warning(
+                "address %s of this node does not resolve here, and likely nowhere: correct "
+                "--address, or DNS; it is looked up again with each heartbeat",
+                address,
+            )
+        if found and self.is_nowhere:
+            logger.warning("address %s resolves now", address)
+            accepts = self.settings.policy.accepts_connections and is_local(address)
+            self.record["accepts"] = "1" if accepts else "0"
+        self.is_nowhere = not found
+        return found
 
     def _look_at_clock(self, connection: redis.Redis) -> float:
         """Give Redis' time, and note how far this node's clock is from it."""
@@ -242,6 +262,8 @@ class Agent:
                 return
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)
+            if self.is_nowhere:  # after the beat: a silent name server takes its time
+                self._has_address()
             self.is_unheard = False
         except redis.RedisError as exc:
             self.is_unheard = True
@@ -324,6 +346,14 @@ def _owner_token(file: IO[str]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
+
+
+def resolves(address: str) -> bool:
+    """Tell whether this machine's resolver knows an address or a name."""
+    try:
+        return bool(socket.getaddrinfo(address, None))
+    except (OSError, UnicodeError):
+        return False
 
 
 def is_local(address: str) -> bool:

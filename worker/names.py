@@ -12,7 +12,8 @@ import re
 
 from worker.errors import ConfigError
 
-HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
+#: As RFC 1123 has it, and with `_`, which /etc/hosts and Compose allow and resolvers take.
+HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 #: IFNAMSIZ is 16, its last byte a zero.
 _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")

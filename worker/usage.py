@@ -18,7 +18,9 @@ from functools import cache
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
+from redis.retry import Retry
 
 #: Role of a process → its slot. RQ has one work-horse a worker at a time.
 SLOTS = {"supervisor": 0, "prober": 1, "responder": 2}
@@ -28,6 +30,8 @@ OTHER = 5
 
 _counts = memoryview(mmap.mmap(-1, 8 * (OTHER + 1))).cast("Q")
 _slot = SLOTS["supervisor"]
+#: Connections that this process is making: not yet greeted by the server.
+_connecting: list[Any] = []
 
 
 def take_slot(role: str) -> None:
@@ -49,11 +53,27 @@ def commands_sent() -> int:
     return sum(_counts)
 
 
+def is_connecting() -> bool:
+    """Tell whether a connection of this process waits for a server to let it in."""
+    return bool(_connecting)
+
+
 class _Counting(AbstractConnection):
-    """Counts what was sent; a mixin before one of redis-py's own classes."""
+    """Counts what was sent, and connects once a try; before one of redis-py's own classes."""
 
     #: Commands that are packed and not yet sent.
     _packed = 0
+
+    def connect(self) -> None:
+        # redis-py tries to connect again within each try of a command: with one retry four times,
+        # which takes four time-outs to say that nobody is there.
+        of_commands, self.retry = self.retry, Retry(NoBackoff(), 0)
+        _connecting.append(self)
+        try:
+            super().connect()  # type: ignore[no-untyped-call]  # in redis-py
+        finally:
+            _connecting.remove(self)
+            self.retry = of_commands
 
     def send_command(self, *args: Any, **kwargs: Any) -> None:
         super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py

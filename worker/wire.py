@@ -22,6 +22,7 @@ from rq.job import Job
 
 from worker import keyspace, redis_url, usage
 from worker.errors import ConfigError, RedisUnavailable, WireError
+from worker.redis_trouble import sentence
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
@@ -144,7 +145,7 @@ def connect(
     """
     Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
 
-    redis-py retries the connect within each retry of the command: one retry is up to four connects.
+    A command is tried once more, which may take a second connect.
 
     Raises:
         ConfigError: The URL is not a Redis URL.
@@ -252,25 +253,7 @@ def objection(info: Mapping[str, Any]) -> str | None:
 def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
     """Turn redis-py's error into one line that says what to do."""
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    if isinstance(exc, redis.exceptions.OutOfMemoryError) or "OOM" in text:
-        return RedisUnavailable(
-            f"Redis at {where} is full: it uses its maxmemory; free memory or raise maxmemory"
-        )
-    if isinstance(exc, redis.exceptions.NoPermissionError) or text.startswith("NOPERM"):
-        return RedisUnavailable(
-            f"Redis at {where} does not let this user do that: {text}; see docs/security.md"
-        )
-    if isinstance(exc, redis.exceptions.AuthenticationError) or "NOAUTH" in text:
-        return RedisUnavailable(
-            f"Redis at {where} refused us: no password, or a wrong one; check the user in the URL, "
-            "and its password or PTZMESH_REDIS_PASSWORD_FILE"
-        )
-    of_tls = redis_url.tls_trouble(text, where)
-    if of_tls is not None:
-        return RedisUnavailable(f"Redis at {where} {of_tls}")
-    return RedisUnavailable(
-        f"Redis at {where} does not answer: {text}; check that it runs and --redis names it"
-    )
+    return RedisUnavailable(f"Redis at {where} {sentence(text, where)}")
 
 
 @cache

@@ -54,12 +54,14 @@ def redis_option(command: Command) -> Command:
     def resolved(*args: Any, **kwargs: Any) -> Any:
         import redis
 
+        from coordinator.cli.patience import waiting_for_redis
         from worker import wire
 
         given = {name: kwargs.pop(f"redis_{name}") for name in _CREDENTIALS}
         kwargs["redis_url"] = url = _full_url(kwargs["redis_url"], given)
         try:
-            return command(*args, **kwargs)
+            with waiting_for_redis(wire.safe_url(url)):
+                return command(*args, **kwargs)
         except redis.RedisError as exc:
             raise wire.unavailable(exc, wire.safe_url(url)) from exc
 

@@ -297,3 +297,18 @@ def test_wrong_use_is_one_line_and_an_exit_code(
     assert len(errors) == 1
     assert word in errors[0]
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_own_address_does_not_resolve_says_so_and_is_not_just_ready(
+    redis_url: str, tmp_path: Path
+) -> None:
+    process = start_worker(redis_url, "lost", "no-such.invalid", tmp_path, ["-v"])
+    log = tmp_path / "lost.log"
+    try:
+        eventually(lambda: b"is ready" in log.read_bytes(), "it is ready")
+    finally:
+        process.terminate()
+        process.wait(60)
+    text = log.read_text()
+    assert "address no-such.invalid of this node does not resolve here" in text
+    assert "no-such.invalid, which does not resolve here, is ready" in text

@@ -22,7 +22,7 @@ ROUTABLE = "192.0.2.7"
     [
         "127.0.0.1", "10.0.0.1", "192.0.2.255", "::1", "fd77::1", "fe80::1%eth0", "fe80::1%br-0.7",
         "hub", "cam-7.local", "cam-7.local.", "xn--bcher-kva.example", "7cams.example", "a" * 63,
-        ".".join(["a" * 49] * 5), "0xcafe.example", "localhost",
+        ".".join(["a" * 49] * 5), "0xcafe.example", "localhost", "my_hub", "_a.b",
     ],
 )  # fmt: skip
 def test_addresses_of_one_machine_pass(address: str) -> None:
@@ -33,7 +33,7 @@ def test_addresses_of_one_machine_pass(address: str) -> None:
     "address",
     [
         # no address and no name
-        "", " ", "a b", "-c", "-", "--help", "a..b", ".a", "a_b", "ü", "a\n", "a\x00b", "a/b",
+        "", " ", "a b", "-c", "-", "--help", "a..b", ".a", "ü", "a\n", "a\x00b", "a/b",
         "a:b", "$(id)", "http://h", "h:22", "a" * 64, ".".join(["a" * 49] * 6), "1:2", "[::1]",
         "10.0.0.1/8", "@h", "*", "..", "a-.b", "-a.b", "\uff11.0.0.1", "a\u2028", "\x1b[31m",
         # IPv4 in disguise: inet_aton(3) takes all of these
