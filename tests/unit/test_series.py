@@ -14,6 +14,7 @@ from rich.console import Console
 
 from coordinator import plot
 from coordinator.cli.series_view import LEVELS, progress, results, round_line, sparkline
+from coordinator.extras import how_to_install
 from coordinator.rounds import Ticks, from_here
 from coordinator.series import Round, Series
 from coordinator.series_files import save, usable
@@ -301,8 +302,9 @@ def test_legend_names_what_is_there_to_be_seen() -> None:
 def test_missing_matplotlib_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"pip install 'ptzmesh\[plot\]'"):
-        plot.check_matplotlib()
+    reason = plot.why_no_picture()
+    assert reason is not None
+    assert how_to_install("plot") in reason
 
 
 # --- the screen
