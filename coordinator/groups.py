@@ -7,6 +7,7 @@ never come back holds the stream until it is full, and must be forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -18,13 +19,16 @@ from urllib.parse import quote
 
 import redis
 
+from coordinator.abandoned import forget_it, is_abandoned
 from coordinator.results import last_id
 from coordinator.runs import stream_position
-from worker import keyspace
+from worker import keyspace, wire
 from worker.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+#: The consumer by which Redis knows when a group's collector was last there.
+NOTE = "ptzmesh"
 GROUP = re.compile(r"[!-~]{1,255}")
 
 
@@ -41,6 +45,9 @@ class Group:
             the collector until it has reached the end.
         behind_s: Seconds between its last entry and the newest of the stream, by Redis' clock;
             None when it has read nothing yet.
+        idle_s: Seconds since the collector was last there; None where it was of an older version.
+        unread_s: Age of the first entry that it has not read, by Redis' clock; None when it has
+            all.
     """
 
     name: str
@@ -48,6 +55,13 @@ class Group:
     pending: int
     lag: int | None
     behind_s: float | None
+    idle_s: float | None
+    unread_s: float | None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Nobody has run its collector for long."""
+        return is_abandoned(self.idle_s, self.unread_s)
 
 
 def default_group(path: Path) -> str:
@@ -75,7 +89,20 @@ def valid_group(name: str) -> str:
 def collectors(connection: redis.Redis) -> list[Group]:
     """List the groups, with how far each is."""
     newest = stream_position(last_id(connection))
-    return [_group(raw, newest[0]) for raw in _raw_groups(connection)]
+    now = wire.redis_seconds(connection)
+    return [
+        _group(raw, newest[0], _idle_s(connection, raw["name"]), _unread_s(connection, raw, now))
+        for raw in _raw_groups(connection)
+    ]
+
+
+def not_run(group: Group) -> str:
+    """Say since when nobody has run a collector, and what is to be done."""
+    days = (group.idle_s or group.unread_s or 0.0) / 86400
+    return (
+        f"nobody has run it for {days:.1f} days, and it will hold up every run: if it never comes "
+        f"back: {forget_it(group.name)}"
+    )
 
 
 def forget(connection: redis.Redis, group: str) -> None:
@@ -145,6 +172,20 @@ def create_group(connection: redis.Redis, group: str, position: str) -> None:
         set_group(connection, group, position)
 
 
+def note_pass(connection: redis.Redis, group: str) -> None:
+    """
+    Let Redis know that the group's collector is there now.
+
+    The note is a consumer that is made anew each time: Redis says how long it has been idle, and
+    it goes with its group. A user who may not make one is not noted.
+    """
+    pipeline = connection.pipeline()
+    pipeline.xgroup_delconsumer(keyspace.RESULTS, group, NOTE)
+    pipeline.xgroup_createconsumer(keyspace.RESULTS, group, NOTE)
+    with contextlib.suppress(redis.ResponseError):
+        pipeline.execute()
+
+
 def drop_pending(connection: redis.Redis, group: str) -> None:
     """
     Drop what another reader of this group left pending, as it would hold trimming for ever.
@@ -152,6 +193,8 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
     Only after the group was set to what the file holds: in between nothing must look collected.
     """
     for consumer in connection.xinfo_consumers(keyspace.RESULTS, group):
+        if consumer["name"].decode(errors="replace") == NOTE and not consumer["pending"]:
+            continue
         logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
         connection.xgroup_delconsumer(keyspace.RESULTS, group, consumer["name"])
 
@@ -170,7 +213,30 @@ def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
         return []
 
 
-def _group(raw: dict[str, Any], newest_ms: int) -> Group:
+def _idle_s(connection: redis.Redis, group: bytes) -> float | None:
+    try:
+        found = connection.xinfo_consumers(keyspace.RESULTS, group)
+    except redis.ResponseError as exc:
+        if "NOGROUP" not in str(exc) and "no such key" not in str(exc):
+            raise
+        return None  # it was forgotten just now
+    idle = [one["idle"] for one in found if one["name"].decode(errors="replace") == NOTE]
+    return idle[0] / 1000 if idle else None
+
+
+def _unread_s(connection: redis.Redis, raw: dict[str, Any], now: float) -> float | None:
+    return oldest_after(connection, _text(raw["last-delivered-id"]), now)
+
+
+def oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
+    """Give the age in seconds of the first result after a position; None when there is none."""
+    entries: Any = connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1)
+    return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
+
+
+def _group(
+    raw: dict[str, Any], newest_ms: int, idle_s: float | None, unread_s: float | None
+) -> Group:
     position = _text(raw["last-delivered-id"])
     milliseconds = stream_position(position)[0]
     return Group(
@@ -179,6 +245,8 @@ def _group(raw: dict[str, Any], newest_ms: int) -> Group:
         pending=raw["pending"],
         lag=raw.get("lag"),
         behind_s=max(0, newest_ms - milliseconds) / 1000 if milliseconds else None,
+        idle_s=idle_s,
+        unread_s=unread_s,
     )
 
 

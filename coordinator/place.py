@@ -10,6 +10,7 @@ pairs of which the file has the first result: that one stays, as a pair has one 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import cast
 
@@ -21,6 +22,7 @@ from coordinator.groups import (
     drop_pending,
     entries_read,
     group_position,
+    note_pass,
     set_group,
 )
 from coordinator.results import START, Entry, last_id
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: So many fields of an identity name a pair of a run.
 PAIR = 4
+#: A collector that follows lets Redis know so often that it is there.
+NOTE_S = 3600.0
 
 
 class Place:
@@ -53,11 +57,17 @@ class Place:
         self._reopened: set[str] = set()
         self._known: set[int] | None = None
         self._read: int | None = None
+        self._note_at = 0.0
 
     def begin(self) -> None:
         """Set the group to the file's place, and make the group the file's own."""
         self.check()
         drop_pending(self.connection, self.group)
+        self._note()
+
+    def _note(self) -> None:
+        note_pass(self.connection, self.group)
+        self._note_at = time.monotonic() + NOTE_S
 
     def check(self) -> None:
         """Look whether the stream still has our last entry, and the group our position."""
@@ -72,8 +82,11 @@ class Place:
         known = group_position(self.connection, self.group)
         if known is None:
             create_group(self.connection, self.group, self.position)
+            self._note()
         elif known != self.position:
             set_group(self.connection, self.group, self.position)
+        if time.monotonic() >= self._note_at:
+            self._note()
         self._read = entries_read(self.connection, self.group)
         if self._reopened:
             self._reopened &= self._names(keyspace.RUNS_OPEN)
@@ -106,6 +119,7 @@ class Place:
             )
             self._doubt()
             create_group(self.connection, self.group, self.position)
+            self._note()
 
     def _has_last(self) -> bool:
         found = cast(

@@ -126,7 +126,7 @@ def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
         {"outbox_bytes": size},
         fail=size > MAX_OUTBOX_BYTES,
         warn=size > 0,
-        mend="they go with the next heartbeats; if not, make room: ptzmesh collect --csv FILE",
+        mend="they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list",
     )
 
 

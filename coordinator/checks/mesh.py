@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import unquote
 
 import redis
 
+from coordinator.abandoned import ABANDONED_S, forget_it, run_again
 from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped, some
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
-from coordinator.groups import collectors
+from coordinator.groups import Group, collectors, oldest_after
 from coordinator.nodes import Node, commands_per_s
 from coordinator.results import START
 from coordinator.runs import stream_position
 from worker import keyspace, wire
 
 #: A collector that is run once a day is no fault; results that are older are.
-STALE_S, DEAD_S = 6 * 3600.0, 36 * 3600.0
+STALE_S = 6 * 3600.0
 #: Part of a limit from which on it is worth a word.
 NEAR = 0.8
 #: A heartbeat of any node takes an overdue run on; twice that, and none did.
@@ -129,7 +128,7 @@ def outboxes(nodes: Sequence[Node]) -> Check:
     waiting = {one.name: one.outbox_bytes for one in nodes if one.outbox_bytes}
     listed = some(f"{name} {in_bytes(size)}" for name, size in waiting.items())
     message = f"results wait on disk: {listed}" if waiting else "no results wait on a node's disk"
-    mend = "they go with the next heartbeats; if not, make room: ptzmesh collect --csv FILE"
+    mend = "they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list"
     values = {"outbox_bytes": waiting}
     return judged(Area.MESH, "outboxes", message, values, warn=bool(waiting), mend=mend)
 
@@ -137,52 +136,46 @@ def outboxes(nodes: Sequence[Node]) -> Check:
 def groups(connection: redis.Redis, now: float) -> list[Check]:
     """Look at each collector: one that does not come back keeps the stream from being trimmed."""
     found = collectors(connection)
-    checks = []
-    for one in found:
-        age_s = _oldest_after(connection, one.position, now)
-        parts = [] if one.lag is None else [f"{one.lag:,} results to read"]
-        parts += [] if age_s is None else [f"the oldest {in_time(age_s)} old"]
-        message = f"{one.name}: " + (", ".join(parts) if age_s is not None else "has all")
-        forget = f"ptzmesh collect --forget {shlex.quote(one.name)}"
-        mend = f"{_collect(one.name)}; or, if it never comes back: {forget}"
-        checks.append(
-            judged(
-                Area.MESH,
-                "collector",
-                message,
-                {"group": one.name, "lag": one.lag, "oldest_uncollected_s": age_s},
-                fail=(age_s or 0) > DEAD_S,
-                warn=(age_s or 0) > STALE_S,
-                mend=mend,
-            )
-        )
     if found:
-        return checks
-    age_s = _oldest_after(connection, START, now)
+        return [_collector(one) for one in found]
+    age_s = oldest_after(connection, START, now)
     count = connection.xlen(keyspace.RESULTS)
     values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
     waiting = f"none; {count:,} results, the oldest {in_time(age_s)} old" if age_s else "none"
-    mend = "ptzmesh collect --csv FILE"
-    return [judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=mend)]
+    return [
+        judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=_room(found))
+    ]
 
 
-def _collect(group: str) -> str:
-    """
-    Give what runs a collector again; the default name of its group says where, and which file.
+def _collector(one: Group) -> Check:
+    age_s = one.unread_s
+    parts = [] if one.lag is None else [f"{one.lag:,} results to read"]
+    parts += [] if age_s is None else [f"the oldest {in_time(age_s)} old"]
+    message = f"{one.name}: " + (", ".join(parts) if age_s is not None else "has all")
+    if one.is_abandoned and one.idle_s is not None:
+        message += f"; nobody has run it for {in_time(one.idle_s)}"
+    return judged(
+        Area.MESH,
+        "collector",
+        message,
+        {
+            "group": one.name,
+            "lag": one.lag,
+            "oldest_uncollected_s": age_s,
+            "idle_s": one.idle_s,
+        },
+        fail=(age_s or 0) > ABANDONED_S,
+        warn=(age_s or 0) > STALE_S or one.is_abandoned,
+        mend=_room([one]),
+    )
 
-    >>> _collect("csv:hub:/data/my%20file.csv")
-    "on hub: ptzmesh collect --csv '/data/my file.csv'"
-    """
-    kind, host, path = [*map(unquote, group.split(":", 2)), "", ""][:3]
-    if kind != "csv" or not path:
-        return f"ptzmesh collect --group {shlex.quote(group)} --csv FILE"
-    return f"on {host}: ptzmesh collect --csv {shlex.quote(path)}"
 
-
-def _oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
-    """Give the age in seconds of the first result after a position; None when there is none."""
-    entries: Any = connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1)
-    return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
+def _room(found: Sequence[Group]) -> str:
+    """Give what makes room in the stream: no new collector where an old one holds it."""
+    if not found:
+        return "ptzmesh collect --csv FILE"
+    last = min(found, key=lambda one: stream_position(one.position)).name
+    return f"{run_again(last)}; or, if it never comes back: {forget_it(last)}"
 
 
 def limits(
@@ -190,10 +183,11 @@ def limits(
 ) -> list[Check]:
     """Look at how much of each limit of the mesh is used; what is over one is held back."""
     used = used_of_limits(connection, nodes, info)
-    return [_limit(name, cap, used.get(name)) for name, cap in caps.items()]
+    room = _room(collectors(connection))
+    return [_limit(name, cap, used.get(name), room) for name, cap in caps.items()]
 
 
-def _limit(name: str, cap: int, used: float | None) -> Check:
+def _limit(name: str, cap: int, used: float | None, room: str) -> Check:
     values = {"limit": name, "cap": cap, "used": used}
     of_bytes = name.endswith("bytes")
     most = in_bytes(cap) if of_bytes else f"{cap:,}"
@@ -204,7 +198,7 @@ def _limit(name: str, cap: int, used: float | None) -> Check:
     held = "no run is started" if name == "commands_per_s" else "results wait"
     if name == "run_bytes":  # a cap that is reached in quiet times, too: old runs make room
         return judged(Area.MESH, "limit", f"{name} {now} of {most}", values)
-    room = "ptzmesh collect --csv FILE, or: " if name.startswith("stream") else ""
+    first = f"{room}; or: " if name.startswith("stream") else ""
     return judged(
         Area.MESH,
         "limit",
@@ -212,7 +206,7 @@ def _limit(name: str, cap: int, used: float | None) -> Check:
         values,
         fail=used >= cap,
         warn=used >= NEAR * cap,
-        mend=f"{room}ptzmesh limits --{option} N",
+        mend=f"{first}ptzmesh limits --{option} N",
     )
 
 

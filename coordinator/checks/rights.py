@@ -77,10 +77,11 @@ t   xread streams {x} 0
 nt  xtrim {x} maxlen 1000
 nt  memory usage {x}
 c   xgroup create {x} ptzmesh-doctor 0
+c   xgroup createconsumer {x} ptzmesh-doctor c
 c   xgroup setid {x} ptzmesh-doctor 0
 c   xgroup delconsumer {x} ptzmesh-doctor c
 ntc xinfo groups {x}
-c   xinfo consumers {x} ptzmesh-doctor
+tc  xinfo consumers {x} ptzmesh-doctor
 c   xinfo stream {x}
 nt  xpending {x} ptzmesh-doctor
 nt  evalsha 0000000000000000000000000000000000000000 1 {x}

@@ -16,7 +16,7 @@ from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import no_dash, print_csv, print_json
 from coordinator.cli.screen import err
 from coordinator.collector import Collector
-from coordinator.groups import collectors
+from coordinator.groups import collectors, not_run
 from coordinator.groups import forget as forget_group
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.oneshot import OneShot
@@ -182,13 +182,14 @@ def _list_groups(connection: redis.Redis, as_json: bool) -> None:
     found = collectors(connection)
     if as_json:
         for group in found:
-            print_json("collector", vars(group))
+            print_json("collector", {**vars(group), "abandoned": group.is_abandoned})
     for group in [] if as_json else found:
         lag = "lag unknown" if group.lag is None else f"{group.lag} entries to read"
         behind = "" if group.behind_s is None else f", {group.behind_s:.0f} s behind"
-        click.echo(f"{group.name}: {lag}{behind}")
+        gone = f"; {not_run(group)}" if group.is_abandoned else ""
+        click.echo(f"{group.name}: {lag}{behind}{gone}")
     if not found:
-        click.echo("no collector is known", err=True)
+        click.echo("no collector is known; this makes one: ptzmesh collect --csv FILE", err=True)
 
 
 def _stop_on_signals() -> Callable[[], bool]:

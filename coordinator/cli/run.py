@@ -15,6 +15,7 @@ from coordinator.cli.screen import err
 from coordinator.cli.transfer import transfer_options
 from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
+from coordinator.groups import Group, collectors, not_run
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.oneshot import OneShot, repeat_command
 from coordinator.planning import ProbeOptions, left_out, of_other_family, some, to_upgrade
@@ -192,6 +193,7 @@ def run(
     others = of_other_family(registered, plan, family)
     if others and not (nodes or (sources and targets)):
         err().print(f"left out, as they have no IPv{family} address: {', '.join(others[:12])}")
+    _name_abandoned(collectors(mesh.connection))
     if detach:
         started = _start(mesh, plan, join=not new)
         if as_json:
@@ -208,6 +210,14 @@ def run(
             err().print(f"{file.rows} rows of run {state.id} added to {csv_path}")
             file.check_whole(state)
         _judge(state)
+
+
+def _name_abandoned(found: Sequence[Group]) -> None:
+    """Name the collectors that nobody runs, in one line, before they hold anything up."""
+    gone = [one for one in found if one.is_abandoned]
+    if gone:
+        more = f" ({len(gone) - 1} more: ptzmesh collect --list)" if gone[1:] else ""
+        click.echo(f"collector {gone[0].name}: {not_run(gone[0])}{more}", err=True)
 
 
 def _start(mesh: Mesh, plan: Plan, *, join: bool) -> MeshRun:

@@ -22,9 +22,9 @@ from coordinator.csvfile import HEADER
 from coordinator.groups import collectors
 from coordinator.holds import HOLD_S, Hold
 from coordinator.oneshot import OneShot, written
-from coordinator.runs import read_run
+from coordinator.runs import read_run, recent
 from coordinator.verify import verify
-from integration.nodes import cli
+from integration.nodes import cli, workers
 from integration.rows import plan
 from worker import keyspace, wire
 from worker.errors import ConfigError, RunIncomplete
@@ -32,9 +32,12 @@ from worker.limits import StreamFull
 from worker.measurement import Measurement
 from worker.outbox import Letter, publish
 from worker.plan import Plan
+from worker.probes.icmp import icmp_capability
 
 pytestmark = pytest.mark.redis
 
+#: Collected long ago, by the code of then.
+EARLIER = Path(__file__).parents[2] / "docs" / "analyse" / "mesh.csv"
 OTHER = "20260102T030405000-beef"
 FOLLOW = """
 import pathlib, sys
@@ -218,6 +221,10 @@ def collect(connection: redis.Redis, path: Path) -> None:
     Collector(connection, path).drain()
 
 
+def positions(connection: redis.Redis) -> list[tuple[str, str]]:
+    return [(one.name, one.position) for one in collectors(connection)]
+
+
 def write_one(connection: redis.Redis, path: Path) -> None:
     write(connection, RUN, path)
 
@@ -240,12 +247,38 @@ def test_neither_kind_of_file_takes_rows_of_the_other(
     first(connection, csv_path)
     moved = csv_path.rename(csv_path.with_name("moved.csv"))
     before = moved.read_bytes()
-    known = collectors(connection)
+    known = positions(connection)
     with pytest.raises(ConfigError, match=names) as said:
         second(connection, moved)
     assert "\n" not in str(said.value)
     assert moved.read_bytes() == before
-    assert collectors(connection) == known
+    assert positions(connection) == known
+
+
+def test_a_collectors_file_of_an_earlier_version_is_taken_for_one(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    csv_path.write_bytes(EARLIER.read_bytes())
+    with pytest.raises(ConfigError, match=f"ptzmesh collect --csv {csv_path}"):
+        OneShot(connection, csv_path)
+    assert csv_path.read_bytes() == EARLIER.read_bytes()
+
+
+@pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
+def test_run_repeated_leaves_no_group_behind_and_every_run_whole_in_its_file(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    path = tmp_path / "cron.csv"
+    with workers(redis_url, connection, tmp_path, ["a", "b"], []):
+        for _ in range(3):
+            done = cli(redis_url, "run", "--count", "1", "--csv", str(path))
+            assert done.returncode == 0, done.stderr
+            assert f"2 rows of run {recent(connection, 1)[0]} added to {path}" in done.stderr
+    runs = recent(connection, 9)
+    assert [verify(connection, run, path).agrees for run in runs] == [True] * 3
+    assert len(file_rows(path)) == 6
+    assert collectors(connection) == []
+    assert not connection.exists(keyspace.HOLDS)
 
 
 def test_a_file_with_a_header_only_is_nobodys_yet(connection: redis.Redis, csv_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""
+Collectors that nobody runs any more: which they are, and what is to be done. Pure.
+
+What a collector has not got is kept for it, so one that never comes back fills the stream up until
+every run stands still. It is named long before.
+"""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import unquote
+
+#: A collector that is run once a day is no fault; one that missed a day and a half is.
+ABANDONED_S = 36 * 3600.0
+
+
+def is_abandoned(idle_s: float | None, unread_s: float | None) -> bool:
+    """
+    Tell whether nobody has run a collector for long.
+
+    Args:
+        idle_s: Seconds since it last ran; None where Redis does not know, as it was of an older
+            version: then what it has not read says how long it has been away.
+        unread_s: Age of the first result that it has not read; None when it has all.
+
+    >>> is_abandoned(ABANDONED_S + 1, None), is_abandoned(60.0, 9 * ABANDONED_S)
+    (True, False)
+    >>> is_abandoned(None, ABANDONED_S + 1), is_abandoned(None, None)
+    (True, False)
+    """
+    return ((unread_s or 0.0) if idle_s is None else idle_s) > ABANDONED_S
+
+
+def run_again(group: str) -> str:
+    """
+    Give what runs a collector again; the default name of its group says where, and which file.
+
+    >>> run_again("csv:hub:/data/my%20file.csv")
+    "on hub: ptzmesh collect --csv '/data/my file.csv'"
+    """
+    kind, host, path = [*map(unquote, group.split(":", 2)), "", ""][:3]
+    if kind != "csv" or not path:
+        return f"ptzmesh collect --group {shlex.quote(group)} --csv FILE"
+    return f"on {host}: ptzmesh collect --csv {shlex.quote(path)}"
+
+
+def forget_it(group: str) -> str:
+    """
+    Give what lets Redis drop what it keeps for a collector.
+
+    >>> forget_it("compose")
+    'ptzmesh collect --forget compose'
+    """
+    return f"ptzmesh collect --forget {shlex.quote(group)}"
