@@ -235,13 +235,13 @@ def _watch(started: MeshRun, as_json: bool, csv_path: Path | None) -> Run:
     except KeyboardInterrupt:
         click.echo(
             f"detached; the run goes on. Follow: ptzmesh show --follow {started.id}   "
-            f"end it: ptzmesh cancel {started.id}" + ("   " if rows else "") + rows,
+            f"end it: ptzmesh cancel {started.id}" + ("\n" if rows else "") + rows,
             err=True,
         )
         raise
     except (PtzmeshError, redis.RedisError):
         if rows:
-            click.echo(f"the run goes on; {rows}", err=True)
+            click.echo(f"the run may go on; {rows}", err=True)
         raise
 
 
