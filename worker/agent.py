@@ -31,6 +31,8 @@ from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
 from worker.context import NodeContext
 from worker.errors import ConfigError
+from worker.orphans import reap
+from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
@@ -73,6 +75,7 @@ class Agent:
         self.beaten_at = float("-inf")
         self.is_unheard = False
         self.is_nowhere = False
+        self.outage = Outage()
         self.counted, self.counted_at = usage.commands_sent(), float("-inf")
         self.told_per_s = ""
         self.children: list[Child] = []
@@ -239,6 +242,7 @@ class Agent:
                 return
             for child in self.children:
                 child.keep_alive()
+            reap({child.process.pid or 0 for child in self.children if child.process})
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + wire.HEARTBEAT_S
                 try:
@@ -265,9 +269,15 @@ class Agent:
             if self.is_nowhere:  # after the beat: a silent name server takes its time
                 self._has_address()
             self.is_unheard = False
+            self._say(self.outage.answered(time.monotonic()))
         except redis.RedisError as exc:
             self.is_unheard = True
-            logger.warning("heartbeat not sent: %s", exc)
+            logger.debug("heartbeat not sent: %s", exc)
+            self._say(self.outage.failed(time.monotonic(), str(exc) or type(exc).__name__))
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            logger.warning("%s", line)
 
     def _stop(self) -> None:
         for child in self.children:

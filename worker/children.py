@@ -31,6 +31,7 @@ from rq.utils import now
 from worker import keyspace, usage, wire
 from worker.errors import WireError
 from worker.jobqueue import guarded_queue, mend
+from worker.outage import LOST_REDIS, RqLines
 from worker.parent import end_with
 from worker.refused import Refusals
 from worker.text import one_line
@@ -155,7 +156,7 @@ class Child:
         now = time.monotonic()
         if self.process is not None:
             self.process.join()
-            self._back_off(now)
+            self._back_off(now, self.process.exitcode)
         if now >= self.restart_at:
             self.process = multiprocessing.get_context("fork").Process(
                 target=self._work, args=(os.getpid(),), name=f"ptzmesh-{self.role}"
@@ -163,12 +164,14 @@ class Child:
             self.process.start()
             self.started_at = now
 
-    def _back_off(self, now: float) -> None:
+    def _back_off(self, now: float, code: int | None) -> None:
         self.process = None
         healthy = now - self.started_at > HEALTHY_S
         self.backoff_s = 0.5 if healthy else min(2 * self.backoff_s, MAX_BACKOFF_S)
         self.restart_at = now + self.backoff_s
-        logger.warning("%s ended; it starts again in %.1f s", self.role, self.backoff_s)
+        # That Redis is away is said by the supervisor, once.
+        level = logging.DEBUG if code == LOST_REDIS else logging.WARNING
+        logger.log(level, "%s ended; it starts again in %.1f s", self.role, self.backoff_s)
 
     def ask_to_stop(self) -> None:
         """Let the job in hand end, then exit."""
@@ -191,7 +194,8 @@ class Child:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = wire.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
-        refusals = Refusals(self.node)
+        refusals, lines = Refusals(self.node), RqLines()
+        logging.getLogger("rq.worker").addFilter(lines)
         try:
             for name in self.queues:
                 mend(connection, name, refusals)
@@ -207,6 +211,11 @@ class Child:
             )
             worker.refusals = refusals
             worker.work(logging_level="WARNING")
+        except wire.AWAY as exc:
+            logger.debug("%s lost Redis: %s", self.role, exc)
+            os._exit(LOST_REDIS)
         except redis.RedisError as exc:
-            logger.warning("%s lost Redis: %s", self.role, exc)
+            logger.warning("%s cannot work with this Redis: %s", self.role, exc)
             os._exit(1)
+        if lines.lost_redis:
+            os._exit(LOST_REDIS)

@@ -128,8 +128,10 @@ class Outbox:
         try:
             return publish(connection, letters)
         except (redis.RedisError, StreamFull) as exc:
-            logger.warning("%d results kept in the outbox: %s", len(letters), exc)
             self.is_away = isinstance(exc, redis.RedisError)
+            # Of a Redis that is away the supervisor says so, once.
+            level = logging.DEBUG if self.is_away else logging.WARNING
+            logger.log(level, "%d results kept in the outbox: %s", len(letters), exc)
             self.keep(letters)
             return False
 

@@ -143,11 +143,14 @@ def _take_turns(
 
 def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None:
     """Call until Redis answers; None when told to stop meanwhile."""
+    waits = False
     while True:
         try:
             return call()
         except wire.AWAY as exc:
-            logger.warning("Redis is away, tests wait for it: %s", exc)
+            if not waits:
+                logger.info("tests wait for Redis: %s", exc)
+            waits = True
             if should_stop():
                 return None
             time.sleep(AWAY_S)

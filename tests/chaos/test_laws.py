@@ -258,7 +258,7 @@ def test_redis_at_its_maxmemory_keeps_lockers_and_gets_every_row_once_there_is_r
     late = mesh.detach(n1, "--probe", "throughput", "--duration", "6", "--bitrate", "5")
     mesh.wait_until_begun(late)
     free = fill_redis(mesh.connection)
-    wait_until(lambda: "tests wait for it" in mesh.logs(), "a test waits for room")
+    wait_until(lambda: "tests wait for Redis" in mesh.logs(), "a test waits for room")
     free()
     mesh.wait_until_ended(late, LOST_S)
     # A responder whom Redis refuses cannot say its port: whoever asked it just then says so.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -234,14 +235,19 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
 
 def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     connection = wire.connect(redis_server.url)
-    with workers(redis_server.url, connection, tmp_path, ["a", "b"]) as started:
+    with workers(redis_server.url, connection, tmp_path, ["a", "b"], ["-v"]) as started:
         redis_server.kill()
-        eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
+        eventually(lambda: "Redis is away" in log_of(tmp_path, "a"), "it noticed")
+        tried = "heartbeat not sent"
+        eventually(lambda: log_of(tmp_path, "a").count(tried) >= 4, "it tried again and again")
         redis_server.start()
         eventually(lambda: sorted(alive(connection)) == ["a", "b"], "both are heard")
         matrix = Mesh(redis_server.url).run(count=1).wait().matrix()
         assert matrix.value("a", "b") is not None
         assert all(process.poll() is None for process in started.values())
+    lines = [json.loads(line) for line in log_of(tmp_path, "a").splitlines()]
+    said = [one["message"] for one in lines if one["level"] not in ("DEBUG", "INFO")]
+    assert [" ".join(text.split()[:3]) for text in said] == ["Redis is away,", "Redis is back"]
 
 
 def test_nodes_register_anew_when_redis_has_lost_its_data(
@@ -261,7 +267,7 @@ def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: Embedd
     eventually(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     redis_server.kill()
-    eventually(lambda: "heartbeat not sent" in log_of(tmp_path, "a"), "it noticed")
+    eventually(lambda: "Redis is away" in log_of(tmp_path, "a"), "it noticed")
     process.terminate()
     process.wait(60)
     assert b"hunter2" not in argv

@@ -34,7 +34,7 @@ ABSENT = {Outcome.NO_REPLY, Outcome.UNREACHABLE}
 MEASURED_OR_LOST = {Outcome.OK, Outcome.NO_REPLY, Outcome.UNREACHABLE, Outcome.SOURCE_LOST}
 
 #: What a worker logs when a heartbeat has come to nothing.
-GIVEN_UP = "heartbeat not sent"
+GIVEN_UP = "Redis is away"
 #: A silent cut is noticed by a heartbeat's time-outs, 30 s, and not by the kernel's quarter of an
 #: hour; this, and what follows, leaves a busy machine its time.
 NOTICE_S = 90.0

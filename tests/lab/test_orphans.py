@@ -1,0 +1,57 @@
+"""A worker that is process 1, as in a container without an init, leaves no zombie."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from integration.nodes import cli, eventually, workers
+
+from coordinator.nodes import read_nodes
+
+pytestmark = [pytest.mark.lab, pytest.mark.redis]
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in listed.read_text().split()] if listed.exists() else []
+
+
+@pytest.fixture
+def first(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[int]:
+    """The supervisor of node `a`, by its number out here; in there it is 1."""
+    inside = [sys.executable, "-m", "coordinator.cli", "worker", "--name", "a"]
+    inside += ["--address", "127.0.0.1", "--state-dir", str(tmp_path)]
+    outside = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
+        env={**os.environ, "PTZMESH_REDIS_URL": redis_url},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: any(node.alive for node in read_nodes(connection)), "it is alive")
+        (supervisor,) = children(outside.pid)
+        eventually(lambda: len(children(supervisor)) == 2, "it has both children")
+        yield supervisor
+    finally:
+        outside.kill()
+        outside.wait()
+
+
+def test_the_work_horse_of_a_prober_that_was_killed_is_reaped(
+    first: int, redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["b"]):
+        asked = cli(redis_url, "run", "--from", "a", "--to", "b", "--count", "200", "--detach")
+        assert asked.returncode == 0, asked.stderr
+        eventually(lambda: any(map(children, children(first))), "a prober has a work-horse")
+        prober = next(child for child in children(first) if children(child))
+        (horse,) = children(prober)
+        os.kill(prober, signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{prober}").exists(), "the prober is reaped")
+        eventually(lambda: not Path(f"/proc/{horse}").exists(), "its work-horse is reaped")
