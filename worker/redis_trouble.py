@@ -12,7 +12,7 @@ import re
 from worker import redis_url
 
 #: Redis' or the C library's words → what is the matter, and what helps; `{text}` is the error.
-#: The first that is found counts.
+#: The first that is found counts; `; ` parts the two, as doctor shows them apart.
 CAUSES = (
     (
         r"\bOOM\b|'maxmemory'",
@@ -20,39 +20,39 @@ CAUSES = (
     ),
     (
         r"MISCONF|unable to persist",
-        "cannot save to its disk, and takes no writes until it can: see its log, make room there",
+        "cannot save to its disk, and takes no writes until it can; see its log, make room there",
     ),
-    (r"LOADING|loading the dataset", "is loading its data: try again in a moment"),
+    (r"LOADING|loading the dataset", "is loading its data; try again in a moment"),
     (
         r"read only replica|READONLY",
-        "is a replica, which takes no writes: name its primary with --redis",
+        "is a replica, which takes no writes; name its primary with --redis",
     ),
     (
         r"MASTERDOWN|Link with MASTER",
-        "is a replica that is cut off from its primary: name the primary with --redis",
+        "is a replica that is cut off from its primary; name the primary with --redis",
     ),
     (
         r"NOREPLICAS|Not enough good replicas",
-        "has fewer replicas than it asks for before it takes writes (min-replicas-to-write): "
+        "has fewer replicas than it asks for before it takes writes (min-replicas-to-write); "
         "bring them back",
     ),
-    (r"^BUSY|busy running a script", "is busy with somebody's script: wait, or end that script"),
+    (r"^BUSY|busy running a script", "is busy with somebody's script; wait, or end that script"),
     (
         r"^MOVED|CLUSTERDOWN|CROSSSLOT|Hash slot",
-        "is a cluster, over which the mesh cannot spread its keys: name one without cluster mode",
+        "is a cluster, over which the mesh cannot spread its keys; name one without cluster mode",
     ),
     (
         r"DB index is out of range|invalid DB index",
-        "has no database of that number: take a smaller one in the URL (…:6379/0), or raise "
+        "has no database of that number; take a smaller one in the URL (…:6379/0), or raise "
         "`databases` in its configuration",
     ),
     (
         r"max number of clients",
-        "has as many clients as it takes: close some, or raise maxclients there",
+        "has as many clients as it takes; close some, or raise maxclients there",
     ),
     (
         r"protected mode",
-        "answers its own machine only (protected mode): give it a password, or bind it to an "
+        "answers its own machine only (protected mode); give it a password, or bind it to an "
         "address; see docs/security.md",
     ),
     (
@@ -61,28 +61,28 @@ CAUSES = (
     ),
     (
         r"NOAUTH|Authentication required|HELLO must be called",
-        "asks for a password, and got none: PTZMESH_REDIS_PASSWORD_FILE names the file that has it",
+        "asks for a password, and got none; PTZMESH_REDIS_PASSWORD_FILE names the file that has it",
     ),
     (
         r"WRONGPASS|invalid username-password|invalid password",
-        "refused the user or the password: check the user in the URL, and "
+        "refused the user or the password; check the user in the URL, and "
         "PTZMESH_REDIS_PASSWORD_FILE or what else gives the password",
     ),
     (
         r"Protocol Error",
-        "does not speak Redis' language ({text}): check the host and the port of --redis",
+        "does not speak Redis' language ({text}); check the host and the port of --redis",
     ),
     (
         r"Name or service not known|name resolution|No address associated|nodename nor servname",
-        "has a name that does not resolve: check the host of --redis, and this machine's DNS",
+        "has a name that does not resolve; check the host of --redis, and this machine's DNS",
     ),
     (
         r"No such file or directory",
-        "has no socket of that name: check that it runs, and `unixsocket` in its configuration",
+        "has no socket of that name; check that it runs, and `unixsocket` in its configuration",
     ),
     (
         r"Permission denied",
-        "does not let this user at its socket: join its group, see `unixsocketperm`",
+        "does not let this user at its socket; join its group, see `unixsocketperm`",
     ),
     (
         r"No route to host|Network is unreachable|Host is unreachable",
@@ -104,7 +104,7 @@ def sentence(error: str, where: str) -> str:
         error: What redis-py said, one line.
         where: The URL, without secrets.
 
-    >>> sentence("DB index is out of range", "redis://hub:6379/99").partition(":")[0]
+    >>> sentence("DB index is out of range", "redis://hub:6379/99").partition("; ")[0]
     'has no database of that number'
     >>> sentence("Timeout reading from socket", "redis://hub:6379")
     'does not answer: Timeout reading from socket; check that it runs and --redis names it'
