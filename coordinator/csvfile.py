@@ -266,11 +266,15 @@ def _open_locked(path: Path) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
-            raise ConfigError(f"the file ({path}) cannot be opened: {exc.strerror}") from exc
+            raise ConfigError(
+                f"the file ({path}) cannot be opened: {exc.strerror}; choose another --csv"
+            ) from exc
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, fd)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError(f"the path ({path}) must be a regular file")
+                raise ConfigError(
+                    f"the path ({path}) must be a regular file: choose another --csv"
+                )
             _lock(fd, path)
             with contextlib.suppress(OSError):
                 if os.path.samestat(path.stat(), os.fstat(fd)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -38,7 +39,9 @@ def usable(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"ptzmesh")
     except OSError as exc:
-        raise ConfigError(f"out ({folder}) cannot be written: {exc.strerror}") from exc
+        raise ConfigError(
+            f"out ({folder}) cannot be written: {exc.strerror}; say another --out"
+        ) from exc
     return folder
 
 
@@ -54,14 +57,14 @@ def save(series: Series, folder: Path, *, plot: bool) -> Iterator[tuple[str, Pat
     path = folder / f"{stem}.json"
     text = json.dumps(series.to_json(), allow_nan=False) + "\n"
     try:
-        _write(path, lambda part: part.write_text(text, encoding="utf-8"))
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     except OSError as exc:
         raise DataNotWritten(f"file ({path}) cannot be written: {exc.strerror}") from exc
     yield "data", path
     if plot:
         path = folder / f"{stem}.png"
         try:
-            _write(path, lambda part: draw(series, part))
+            write_whole(path, lambda part: draw(series, part))
         except OSError as exc:
             raise ConfigError(f"file ({path}) cannot be written: {exc.strerror}") from exc
         yield "picture", path
@@ -75,8 +78,16 @@ def _free_stem(series: Series, folder: Path) -> str:
     return file_stem(series.target, epoch)
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """
+    Write a file whole or not at all.
+
+    Raises:
+        OSError: The latter; also where something is that is no file, such as a pipe.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    path = path.resolve()  # what a link leads to is written, not the link
     part = path.with_name(f".{path.name}.part")
     try:
         write(part)

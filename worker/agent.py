@@ -7,6 +7,7 @@ carries runs on (queue `ptzmesh:control`) while the prober is busy.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -95,8 +96,9 @@ class Agent:
         lock = _lock(self.settings)
         connection = wire.connect(self.settings.redis_url)
         wire.check_server(connection, self.settings.redis_url)
-        self.owner = _owner_token(lock)
-        self.outbox.set_aside_others()
+        with _usable(self.settings.state_dir):
+            self.owner = _owner_token(lock)
+            self.outbox.set_aside_others()
         self.record = self._describe(connection)
         # Taken in `_supervise`: who is registered does not end without deregistering.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -324,24 +326,32 @@ def _stoppable() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Let what goes wrong in the state folder name the option that chooses another."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # no folder is at fault
+        raise ConfigError(
+            f"state folder ({folder}) cannot be written: {exc.strerror}; say another --state-dir"
+        ) from exc
+
+
 def _lock(settings: AgentSettings) -> IO[str]:
     """Hold the node's file in the state folder: one process a name on this machine."""
     path = settings.state_dir / f"{settings.name}.owner"
-    try:
+    with _usable(settings.state_dir):
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
-    except OSError as exc:
-        raise ConfigError(
-            f"state folder ({settings.state_dir}) cannot be written: {exc.strerror}; "
-            "say another --state-dir"
-        ) from exc
     try:
         # lockf, not flock: children do not inherit it, so an orphan cannot keep the name.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         raise ConfigError(
             f"node name ({settings.name}) is in use by another worker on this machine; "
-            "choose another --name"
+            "choose another --name, or another --state-dir if it is of another mesh"
         ) from exc
     return file
 

@@ -158,11 +158,17 @@ class Child:
             self.process.join()
             self._back_off(now, self.process.exitcode)
         if now >= self.restart_at:
-            self.process = multiprocessing.get_context("fork").Process(
+            process = multiprocessing.get_context("fork").Process(
                 target=self._work, args=(os.getpid(),), name=f"ptzmesh-{self.role}"
             )
-            self.process.start()
             self.started_at = now
+            try:
+                process.start()
+            except OSError as exc:  # no process, file or memory to be had: there may be, later
+                logger.warning("%s cannot be started: %s", self.role, exc)
+                self._back_off(now, None)
+                return
+            self.process = process
 
     def _back_off(self, now: float, code: int | None) -> None:
         self.process = None

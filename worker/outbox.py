@@ -108,12 +108,11 @@ class Outbox:
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_OUTBOX_BYTES) -> None:
-        """Keep what cannot be published in the file at `path`; its folder is made."""
+        """Keep what cannot be published in the file at `path`; its folder is made when needed."""
         self.path = path
         self.max_bytes = max_bytes
         self.is_away = False
         self.is_behind = False
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def post(self, connection: redis.Redis, letters: Sequence[Letter]) -> bool:
         """
@@ -147,7 +146,11 @@ class Outbox:
             return []
         completed = []
         until = time.monotonic() + RESEND_S
-        waiting = list(_frames(self.path.read_bytes()))
+        try:
+            waiting = list(_frames(self.path.read_bytes()))
+        except OSError as exc:
+            logger.warning("outbox cannot be read, what it holds waits: %s", exc)
+            return []
         sent = 0
         # Not under the lock: while Redis does not answer, sweeps go on adding results.
         try:
@@ -202,7 +205,13 @@ class Outbox:
 
     def waiting_bytes(self) -> int:
         """Give the size of what waits on disk."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as exc:  # a disk that is gone is no reason to end
+            logger.warning("outbox cannot be read: %s", exc)
+            return 0
 
     def _drop_samples(self) -> None:
         """Take the single values out of all waiting results; their statistics stay."""
@@ -220,6 +229,7 @@ class Outbox:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

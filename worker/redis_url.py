@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from worker.errors import ConfigError
+from worker.readable import read_file
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def split(url: str) -> SplitResult:
         ConfigError: It is none. The message repeats nothing of it, as it may be full of secrets.
     """
     try:
+        url.encode()  # a variable may hold bytes that are no text
         parts = urlsplit(url)
         parts.port  # noqa: B018 - it is read when it is asked for
     except ValueError:
@@ -257,7 +259,7 @@ def _check_tls(named: Mapping[str, str], key_password: str | None) -> None:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as exc:
         raise ConfigError(f"{what} ({path}) cannot be read: {exc.strerror}") from None
     if not data.strip():

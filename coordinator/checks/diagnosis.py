@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Subject:
     @property
     def is_here(self) -> bool:
         """A worker of this name has run on this machine."""
-        return (self.state_dir / f"{self.name}.owner").exists()
+        return os.access(self.state_dir / f"{self.name}.owner", os.F_OK)
 
 
 def diagnose(subject: Subject) -> Iterator[Check]:

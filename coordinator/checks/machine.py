@@ -81,7 +81,8 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
     name = "state folder"
     if not wanted:
         return skipped(Area.MACHINE, name, "not a node here")
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    folders = (folder.absolute(), *folder.absolute().parents)
+    there = next(one for one in folders if os.access(one, os.F_OK))
     problem = _why_not_writable(there)
     mend = f"mkdir -p {folder} && chown $(id -un) {folder}, or say another --state-dir"
     if problem:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from coordinator.cli.streams import complain
+from coordinator.cli.surroundings import trouble
 from worker.errors import PtzmeshError
 
 
@@ -20,7 +21,7 @@ def explain(exc: Exception) -> int:
         return _say(exc.format_message(), 2)
     if isinstance(exc, PtzmeshError):
         return _say(str(exc), exc.exit_code)
-    known: Any = _redis_trouble(exc)
+    known: Any = trouble(exc, {}) or _redis_trouble(exc)
     if known is not None:
         return _say(str(known), known.exit_code)
     return _say(f"this is a bug in ptzmesh: {type(exc).__name__}: {exc}; say --debug for more", 1)
@@ -40,5 +41,5 @@ def _redis_trouble(exc: Exception) -> PtzmeshError | None:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the one place
+    complain(f"error: {' '.join(message.split())}")
     return code

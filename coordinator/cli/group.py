@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from difflib import get_close_matches
 from functools import partial, wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +18,10 @@ import click
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
 from coordinator.cli.faults import explain
 from coordinator.cli.options import FOR_ALL, read_config
+from coordinator.cli.streams import finish, prepare
+from coordinator.cli.surroundings import trouble
 from worker import __version__
+from worker.errors import PtzmeshError
 
 #: Command → the module of its group that has it, so that each command imports what it needs.
 COMMANDS = {
@@ -85,10 +90,26 @@ def _callable(command: click.Command) -> click.Command:
         from worker import wire  # noqa: F401
 
         hear_ctrl_c()
-        return begin(*args, **kwargs)
+        try:
+            return begin(*args, **kwargs)
+        except (OSError, RuntimeError, MemoryError) as exc:
+            finish()  # raises what is wrong when it was standard output
+            told = trouble(exc, _paths_given(command, kwargs))
+            if told is None:
+                raise
+            raise told from exc
 
     ready.callback = callback
     return ready
+
+
+def _paths_given(command: click.Command, values: Mapping[str, Any]) -> dict[str, Path]:
+    """Give the flags that name a file → the file."""
+    return {
+        max(one.opts, key=len): Path(values[str(one.name)])
+        for one in command.params
+        if isinstance(one.type, click.Path) and isinstance(values.get(str(one.name)), (str, Path))
+    }
 
 
 def _say_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
@@ -166,6 +187,7 @@ def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command, sys.argv's without arguments; give the exit code, every failure told."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
+    prepare()
     stdout = sys.stdout
     try:
         code = cli.main(
@@ -181,6 +203,27 @@ def run(arguments: Sequence[str] | None) -> int:
         code = 0 if sys.stdout is not stdout else exc.code
     except Exception as exc:
         if debug:
-            traceback.print_exc()
-        code = explain(exc)
-    return code if isinstance(code, int) else 0
+            with suppress(OSError):
+                traceback.print_exc()
+        code = explain(_of_stdout() or exc)
+    return _finished(code if isinstance(code, int) else 0)
+
+
+def _of_stdout() -> Exception | None:
+    """Give what keeps standard output from being written, such as a full disk; None for nothing."""
+    try:
+        finish()
+    except (OSError, PtzmeshError) as exc:
+        return exc
+    return None
+
+
+def _finished(code: int) -> int:
+    """Give the code of a command whose output is all written, or of what kept it from that."""
+    try:
+        finish()
+    except BrokenPipeError:
+        return code
+    except PtzmeshError as exc:
+        return code or explain(exc)
+    return code

@@ -24,13 +24,22 @@ from worker.policy import Policy
 
 
 def default_state_dir() -> Path:
-    """Give the folder for what a node keeps on disk: systemd's, root's, or the user's own."""
-    if "STATE_DIRECTORY" in os.environ:  # set by systemd's StateDirectory=
+    """
+    Give the folder for what a node keeps on disk: systemd's, root's, or the user's own.
+
+    A user id that no file knows, as of a container, has `/` for its home, as Docker gives it.
+    """
+    if os.environ.get("STATE_DIRECTORY"):  # set by systemd's StateDirectory=
         return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
     if os.geteuid() == 0:
         return Path("/var/lib/ptzmesh")
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "ptzmesh"
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if base.is_absolute():  # anything else is to be ignored, says the XDG specification
+        return base / "ptzmesh"
+    try:
+        return Path.home() / ".local" / "state" / "ptzmesh"
+    except RuntimeError:
+        return Path("/.local/state/ptzmesh")
 
 
 @click.command(

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from worker.errors import ConfigError
+from worker.readable import read_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -178,9 +179,11 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(read_file(path).decode())
     except OSError as exc:
-        raise ConfigError(f"settings file ({path}) cannot be read: {exc.strerror}") from exc
+        raise ConfigError(
+            f"settings file ({path}) cannot be read: {exc.strerror}; say another --config"
+        ) from exc
     except (ValueError, RecursionError) as exc:  # also of a number of thousands of digits
         raise ConfigError(f"settings file ({path}) is not TOML: {exc}") from exc
     return found

@@ -19,6 +19,7 @@ from coordinator.cli.screen import err, out
 from coordinator.mesh import MeshRun
 from coordinator.report import Report, make_report
 from coordinator.runs import Run
+from coordinator.series_files import write_whole
 from worker.errors import ConfigError
 from worker.limits import StreamFull, no_room
 from worker.wire import redis_seconds
@@ -152,9 +153,13 @@ def save_svg(state: Run, report: Report, path: Path) -> None:
         console = Console(file=nowhere, record=True, width=width, force_terminal=True)
         show_report(state, report, console)
     try:
-        path.write_text(console.export_svg(title="ptzmesh"), encoding="utf-8")
+        drawn = console.export_svg(title="ptzmesh")
+        write_whole(path, lambda part: part.write_text(drawn, encoding="utf-8"))
     except OSError as exc:
-        raise ConfigError(f"picture ({path}) cannot be written: {exc.strerror}") from exc
+        raise ConfigError(
+            f"picture ({path}) cannot be written: {exc.strerror}; choose another --svg, or for "
+            "the demo another --csv"
+        ) from exc
 
 
 def run_to_json(state: Run) -> dict[str, Any]:

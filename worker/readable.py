@@ -1,0 +1,30 @@
+"""Reads a small file that a person has named, whatever it turns out to be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from pathlib import Path
+
+#: A program at the other end of a pipe has so long to begin.
+PIPE_WAIT_S = 5.0
+
+
+def read_file(path: Path, pipe_wait_s: float = PIPE_WAIT_S) -> bytes:
+    """
+    Read a file whole; a pipe, such as a shell's `<(…)`, must have a writer soon.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe to which nobody writes.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) and not select.select([fd], [], [], pipe_wait_s)[0]:
+            raise OSError(errno.ETIMEDOUT, "it is a pipe to which nobody writes", str(path))
+        os.set_blocking(fd, True)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
