@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: A program at the other end of a pipe has so long to begin.
 PIPE_WAIT_S = 5.0
+#: Far above any settings, password or certificate; /dev/zero and some files have no end.
+MAX_BYTES = 4 * 1024 * 1024
 
 
 def read_file(path: Path, pipe_wait_s: float = PIPE_WAIT_S) -> bytes:
@@ -17,7 +19,7 @@ def read_file(path: Path, pipe_wait_s: float = PIPE_WAIT_S) -> bytes:
     Read a file whole; a pipe, such as a shell's `<(…)`, must have a writer soon.
 
     Raises:
-        OSError: It cannot be read, or is a pipe to which nobody writes.
+        OSError: It cannot be read, is a pipe to which nobody writes, or holds too much.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -25,6 +27,9 @@ def read_file(path: Path, pipe_wait_s: float = PIPE_WAIT_S) -> bytes:
             raise OSError(errno.ETIMEDOUT, "it is a pipe to which nobody writes", str(path))
         os.set_blocking(fd, True)
         with open(fd, "rb", closefd=False) as file:
-            return file.read()
+            found = file.read(MAX_BYTES + 1)
     finally:
         os.close(fd)
+    if len(found) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES >> 20} MiB", str(path))
+    return found

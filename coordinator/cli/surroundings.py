@@ -68,7 +68,11 @@ def _without_name(exc: OSError) -> ConfigError | None:
     if exc.errno == errno.ENOENT and _is_nowhere():
         return ConfigError("the current folder is gone: cd to one that is there")
     if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-        return ConfigError(f"something cannot be written: {exc.strerror}; see: df -h")
+        # Unbuffered (PYTHONUNBUFFERED), standard output has nothing left that would show it.
+        return ConfigError(
+            f"standard output or a file cannot be written: {exc.strerror}; make room (df -h), or "
+            "send the output elsewhere"
+        )
     return None
 
 

@@ -123,6 +123,11 @@ def test_a_stream_that_takes_nothing_is_named_and_the_command_has_failed(tmp_pat
         for words in ("--version", "nodes --help")
         for where in (">/dev/full", ">&-")
     ]
+    cases.append(
+        Case(
+            f"PYTHONUNBUFFERED=1 {PTZMESH} --help >/dev/full", (2,), "standard output or a file"
+        )
+    )
     cases.append(Case(f"{PTZMESH} nodes 2>/dev/full", (3,)))
     cases.append(Case(f"{PTZMESH} nodes 2>&-", (3,)))
     assert wrong(cases, tmp_path) == []

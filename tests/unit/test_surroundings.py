@@ -25,6 +25,7 @@ OPTIONS = {"--csv": Path("out/x.csv")}
         (OSError(errno.ENOSPC, "No space left on device", "out/x.csv"), "say another --csv"),
         (OSError(errno.ENOENT, "No such file", "out"), "say another --csv"),
         (OSError(errno.EROFS, "Read-only file system", "/else"), "/else cannot be used"),
+        (OSError(errno.ENOSPC, "No space left on device"), "standard output or a file"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (OSError(errno.ENOENT, "No usable temporary directory found in …"), "TMPDIR"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
@@ -76,3 +77,8 @@ def test_a_pipe_to_which_nobody_writes_is_not_waited_for_for_ever(tmp_path: Path
     os.mkfifo(tmp_path / "p")
     with pytest.raises(OSError, match="nobody writes"):
         read_file(tmp_path / "p", pipe_wait_s=0.01)
+
+
+def test_a_file_without_an_end_is_not_read_for_ever() -> None:
+    with pytest.raises(OSError, match="more than 4 MiB"):
+        read_file(Path("/dev/zero"))
