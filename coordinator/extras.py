@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 #: What fits every way of installing; the page has the commands.
@@ -24,6 +26,7 @@ def how_to_install(extra: str) -> str:
         where = urlsplit(str(json.loads(noted or "{}").get("url", "")))
     except (metadata.PackageNotFoundError, ValueError):
         return IN_GENERAL.format(extra=extra)
-    if where.scheme != "file" or find_spec("pip") is None:
+    source = Path(unquote(where.path))
+    if where.scheme != "file" or not source.exists() or find_spec("pip") is None:
         return IN_GENERAL.format(extra=extra)
-    return f"{sys.executable} -m pip install '{unquote(where.path)}[{extra}]'"
+    return shlex.join([sys.executable, "-m", "pip", "install", f"{source}[{extra}]"])

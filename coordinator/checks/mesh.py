@@ -97,7 +97,7 @@ def versions(nodes: Sequence[Node], own: str) -> Check:
     if not counts:
         return skipped(Area.MESH, "versions", "no node is alive")
     differ = len(counts) > 1 or own not in counts
-    mend = "pip install --upgrade ptzmesh, on all of them; then restart their workers"
+    mend = "install one version on all of them (docs/upgrade.md); then restart their workers"
     if not differ and not foreign:
         return judged(Area.MESH, "versions", f"all nodes have {own}, as here", values)
     usual = own if own in counts else counts.most_common(1)[0][0]

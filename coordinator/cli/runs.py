@@ -88,7 +88,7 @@ def _cells(run: Run) -> dict[str, str]:
 Examples:
   ptzmesh show last
   ptzmesh show 20261124T101500123-9f3a
-  ptzmesh show last --figure p95 --figure jitter
+  ptzmesh show last --figure max --figure jitter
   ptzmesh show last --svg matrix.svg
 """
 )

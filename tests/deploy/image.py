@@ -110,10 +110,9 @@ class Buildah:
 def _make_base(folder: Path, buildah: Buildah, architecture: Architecture) -> None:
     """Make what stands for `debian:bookworm-slim`: the smallest Debian, from Debian's packages."""
     tree = folder / "debian"
-    mirror = _mirror()
     argv = ["debootstrap", f"--arch={architecture.name}", "--variant=minbase"]
-    argv += ["bookworm", str(tree), *mirror]
-    run(argv, env=_apt_proxy(), timeout_s=BUILD_S)
+    argv += ["bookworm", str(tree), *mirror()]
+    run(argv, env=apt_proxy(), timeout_s=BUILD_S)
     archive = folder / "debian.tar"
     left_out = ["--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*"]
     run(["tar", "-C", str(tree), *left_out, "-cf", str(archive), "."], timeout_s=BUILD_S)
@@ -127,18 +126,18 @@ def _make_base(folder: Path, buildah: Buildah, architecture: Architecture) -> No
 def _build_options() -> list[str]:
     """Give what a build without an engine needs, and what this machine's network asks for."""
     options = ["--isolation", "chroot", "--network", "host", "--pull=never", "--format", "docker"]
-    for name, value in _apt_proxy().items():
+    for name, value in apt_proxy().items():
         options += ["--build-arg", f"{name}={value}"]
-    if authority := _pip_setting("cert"):
+    if authority := pip_setting("cert"):
         # Beside Debian's own: to mount over these would break the package that makes them.
         options += ["--volume", f"{authority}:/run/build-ca.crt:ro"]
         options += ["--build-arg", "PIP_CERT=/run/build-ca.crt"]
-    if index := _pip_setting("index-url"):
+    if index := pip_setting("index-url"):
         options += ["--build-arg", f"PIP_INDEX_URL={index}"]
     return options
 
 
-def _pip_setting(name: str) -> str | None:
+def pip_setting(name: str) -> str | None:
     variable = f"PIP_{name.upper().replace('-', '_')}"
     if variable in os.environ:
         return os.environ[variable]
@@ -151,13 +150,13 @@ def _pip_setting(name: str) -> str | None:
     return said.stdout.strip() or None
 
 
-def _apt_proxy() -> dict[str, str]:
+def apt_proxy() -> dict[str, str]:
     said = run(["apt-config", "dump", "Acquire::http::Proxy"]).stdout
     found = re.search(r'Acquire::http::Proxy "([^"]+)"', said)
     return {"http_proxy": found[1]} if found else {}
 
 
-def _mirror() -> list[str]:
+def mirror() -> list[str]:
     """Give the mirror that this machine takes Debian 12 from; none is debootstrap's own."""
     argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
     wanted = ["Created-By: Packages", "Codename: bookworm", "Component: main"]

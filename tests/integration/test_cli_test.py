@@ -133,6 +133,7 @@ def test_json_lines_are_the_rounds_of_the_file(tmp_path: Path) -> None:
     words = ("::1", "-d", "2", "-i", "1", "--count", "3", "--no-plot", "--json")
     done = run(tmp_path, *words, "--out", str(tmp_path))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one.pop("type") for one in lines} == {"round"}
     assert lines == document(tmp_path)["series"][0]["rounds"]
     assert {(one["sent"], len(one["rtts_ms"])) for one in lines} == {(3, 3)}
     assert [one["round"] for one in lines] in ([0, 1], [0], [1])  # one held up may be left out

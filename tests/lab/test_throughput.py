@@ -446,7 +446,8 @@ def test_responder_killed_in_a_test_costs_its_pair_only(mesh: LabMesh) -> None:
     with in_a_test(mesh) as (run, pair):
         responder = responder_pid(mesh, pair[1])
         kill(*children_of(responder), responder)
-    assert_ends_whole(mesh, run, [pair], {Outcome.BAD_REPLY})
+    # Ok where the test had just ended, on a machine that took long to kill.
+    assert_ends_whole(mesh, run, [pair], {Outcome.BAD_REPLY, Outcome.OK})
 
 
 @together(3)
