@@ -91,4 +91,4 @@ def test_the_first_command_of_the_readme_measures_a_mesh(debian: BareDebian) -> 
     assert needed.returncode == 0, needed.stderr
     demo = debian.type(block("README.md", "## Two commands").splitlines()[0])
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "12 of 12 pairs" in demo.stdout
+    assert "24 of 24 pairs" in demo.stdout
