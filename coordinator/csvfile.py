@@ -213,6 +213,11 @@ class CsvFile:
         except OSError as exc:
             with contextlib.suppress(OSError):
                 self._cut(self._size)
+            if not self._size:
+                raise ConfigError(
+                    f"the file ({self.path}) cannot be written: {exc.strerror}; make room, or "
+                    "choose another --csv"
+                ) from exc
             raise PtzmeshError(
                 f"the file ({self.path}) cannot be written: {exc.strerror}; it ends with its last "
                 "good row, and Redis keeps the rest: make room and go on"
