@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import print_json
 from coordinator.cli.screen import out
+from coordinator.cli.tables import Column, tables_that_fit
 from worker import wire
 from worker.monitor.locker_view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
 
 #: A longer list is no longer looked at; `--json` has all.
 WAITERS_SHOWN = SLOWEST_SHOWN = 5
+NUMBERS = ("locker", "pid", "held for", "expires in", "took", "last seen")
 
 
 @click.command(
@@ -42,22 +45,23 @@ def lockers(redis_url: str, prefix: str, count: int | None, as_json: bool) -> No
     if as_json:
         print_json("lockers", view.to_json())
         return
-    out().print(lockers_view(view))
+    console = out()
+    console.print(lockers_view(view, console.width))
 
 
-def lockers_view(view: LockersView) -> RenderableType:
-    """Give what a person reads."""
+def lockers_view(view: LockersView, width: int) -> RenderableType:
+    """Give what a person reads, in tables that are no wider than this."""
     free = view.looked_at - len(view.lockers)
     head = f"{view.prefix}: {len(view.lockers)} held, {free} of {view.looked_at} free"
     parts: list[RenderableType] = [Text(head)]
     if view.lockers:
-        parts.append(_held(view))
+        parts += tables_that_fit(_held(view), width)
     if any(locker.node is None for locker in view.lockers):
         parts.append(Text("holder ?: a program that does not use worker.monitor"))
     if view.waiters:
-        parts.append(_waiters(view))
+        parts += tables_that_fit(_waiters(view), width, "met a locker taken, within the hour")
     if view.slowest:
-        parts.append(_slowest(view))
+        parts += tables_that_fit(_slowest(view), width, "slowest, in two days")
     return Group(*parts)
 
 
@@ -78,10 +82,9 @@ def seconds(value: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _held(view: LockersView) -> Table:
-    table = _table("locker", "holder", "pid", "held for", "expires in", "identifier")
-    for locker in view.lockers:
-        table.add_row(
+def _held(view: LockersView) -> list[Column]:
+    rows = [
+        (
             str(locker.locker),
             locker.node or "?",
             "" if locker.pid is None else str(locker.pid),
@@ -89,28 +92,29 @@ def _held(view: LockersView) -> Table:
             "never" if locker.left_s is None else seconds(locker.left_s),
             locker.identifier,
         )
-    return table
+        for locker in view.lockers
+    ]
+    return _columns(rows, "locker", "holder", "pid", "held for", "expires in", "identifier")
 
 
-def _waiters(view: LockersView) -> Table:
-    table = _table("locker", "waited", "last seen", title="met a locker taken, within the hour")
-    for waiter in view.waiters[:WAITERS_SHOWN]:
-        table.add_row(str(waiter.locker), waiter.node, f"{seconds(waiter.seen_s)} ago")
-    return table
+def _waiters(view: LockersView) -> list[Column]:
+    rows = [
+        (str(waiter.locker), waiter.node, f"{seconds(waiter.seen_s)} ago")
+        for waiter in view.waiters[:WAITERS_SHOWN]
+    ]
+    return _columns(rows, "locker", "waited", "last seen")
 
 
-def _slowest(view: LockersView) -> Table:
-    table = _table("took", "operation", "locker", "node", "outcome", title="slowest, in two days")
-    for slow in view.slowest[:SLOWEST_SHOWN]:
-        table.add_row(
-            seconds(slow.elapsed_s), slow.operation, str(slow.locker), slow.node, slow.outcome
-        )
-    return table
+def _slowest(view: LockersView) -> list[Column]:
+    rows = [
+        (seconds(slow.elapsed_s), slow.operation, str(slow.locker), slow.node, slow.outcome)
+        for slow in view.slowest[:SLOWEST_SHOWN]
+    ]
+    return _columns(rows, "took", "operation", "locker", "node", "outcome")
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left")
-    numbers = {"locker", "pid", "held for", "expires in", "took", "last seen"}
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left")
-    return table
+def _columns(rows: Sequence[Sequence[str]], *names: str) -> list[Column]:
+    return [
+        Column(name, [Text(row[place]) for row in rows], is_number=name in NUMBERS)
+        for place, name in enumerate(names)
+    ]

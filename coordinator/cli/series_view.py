@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.cells import number, percent, word
+from coordinator.cli.tables import shortened
 from coordinator.series import Round, Series, Summary
 from worker.measurement import Outcome
 from worker.text import iso_utc
@@ -22,7 +23,7 @@ NO_ANSWER = "×"
 #: Not measured at all: the source was busy or dead.
 NO_ROUND = "·"
 MIN_SPARK_CHARS = 8
-#: A longer name is cut, so that 80 columns hold all numbers and some of the sparkline.
+#: A longer name is shortened, so that 80 columns hold all numbers and some of the sparkline.
 MAX_NAME_CHARS = 14
 BAR_WIDTH = 24
 #: What rich puts between two columns of such a table.
@@ -105,7 +106,8 @@ def clock(seconds: float) -> str:
 
 def results(series: Series, width: int) -> RenderableType:
     """Give a row a source: its last round, all of its rounds, and their sparkline."""
-    rows = [_row(series, source) for source in series.sources]
+    names = shortened(series.sources, MAX_NAME_CHARS) or series.sources
+    rows = [_row(series, *one) for one in zip(series.sources, names, strict=True)]
     taken = Console(width=width).measure(_table(series, rows)).maximum
     room = max(MIN_SPARK_CHARS, width - taken - COLUMN_GAP_CHARS)
     sparks = [sparkline(series.arrived[source][-room:], room) for source in series.sources]
@@ -126,12 +128,12 @@ def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False
     return made
 
 
-def _row(series: Series, source: str) -> list[Text]:
+def _row(series: Series, source: str, name: str) -> list[Text]:
     rounds, totals = series.arrived[source], series.totals[source]
     one = rounds[-1] if rounds else None
     mbps = [Text(number(one.throughput_mbps if one else None) or "-")]
     return [
-        Text(short(source), style="bold"),
+        Text(name, style="bold"),
         rtt_text(one),
         loss_text(one.packet_loss_pct if one else None),
         *(mbps if series.options.throughput else []),
@@ -139,16 +141,6 @@ def _row(series: Series, source: str) -> list[Text]:
         Text(number(totals.rtt_max_ms) or "-"),
         loss_text(totals.packet_loss_pct),
     ]
-
-
-def short(name: str) -> str:
-    """
-    Cut a name.
-
-    >>> short("cam-1"), short("camera-on-the-roof")
-    ('cam-1', 'camera-on-the…')
-    """
-    return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…"
 
 
 def rtt_text(one: Round | None) -> Text:

@@ -336,9 +336,9 @@ def test_live_view_fits_and_is_readable_without_colour(width: int, throughput: b
     text = "\n".join(lines)
     assert "Ctrl-C" in text
     assert " left" in text
-    row = next(line for line in lines if line.startswith("a-camera"))
+    row = next(line for line in lines if line.startswith("…ery-long-name"))
     assert "299" in row
-    assert row.count("…") == 1, "the name is cut, the newest round is not"
+    assert row.count("…") == 1, "the name is shortened, the newest round is not left out"
     assert width - 2 <= len(row.rstrip()) <= width
 
 
