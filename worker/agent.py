@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 import redis
 
@@ -35,6 +35,7 @@ from worker.errors import ConfigError
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
+from worker.own_address import is_local, local_address, resolves
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
@@ -112,7 +113,7 @@ class Agent:
         self._stop()
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
-        address = self.settings.address or _local_address(connection)
+        address = self.settings.address or local_address(connection)
         if address is None:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
         policy = self.settings.policy
@@ -262,7 +263,7 @@ class Agent:
             finished = self.outbox.resend(connection)  # before an overdue run is looked at
             overdue = self._beat(connection)
             if overdue is None:
-                logger.error("another node took the name %s; this one stops", self.settings.name)
+                logger.warning("another node took the name %s; this one stops", self.settings.name)
                 self.owns_name = False
                 self.stopping.value = 1
                 return
@@ -275,7 +276,7 @@ class Agent:
         except redis.RedisError as exc:
             self.is_unheard = True
             logger.debug("heartbeat not sent: %s", exc)
-            self._say(self.outage.failed(time.monotonic(), str(exc) or type(exc).__name__))
+            self._say(self.outage.failed(time.monotonic(), exc))
 
     def _say(self, line: str | None) -> None:
         if line is not None:
@@ -366,37 +367,3 @@ def _owner_token(file: IO[str]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
-
-
-def resolves(address: str) -> bool:
-    """Tell whether this machine's resolver knows an address or a name."""
-    try:
-        return bool(socket.getaddrinfo(address, None))
-    except (OSError, UnicodeError):
-        return False
-
-
-def is_local(address: str) -> bool:
-    """
-    Tell whether others that connect to an address reach this machine itself.
-
-    They do not when it is a router's, which forwards to this one: then no server can be bound to
-    it, and this node is the connecting side of every test.
-    """
-    try:
-        family, kind, _, _, sockaddr = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(sockaddr)
-    except OSError:
-        return False
-    return True
-
-
-def _local_address(connection: redis.Redis) -> str | None:
-    """Give the local address of the connection to Redis; None over a unix socket."""
-    link: Any = connection.connection_pool.get_connection()
-    try:
-        name = link._sock.getsockname()
-    finally:
-        connection.connection_pool.release(link)
-    return str(name[0]) if isinstance(name, tuple) else None

@@ -79,7 +79,8 @@ def _hand_back(connection: redis.Redis, row: Row) -> None:
     try:
         hand_back(connection, row)
     except redis.RedisError as exc:
-        logger.warning("row %d of run %s not handed back: %s", row.performer, row.run, exc)
+        said = "row %d of run %s not handed back: %s"
+        logger.log(wire.severity(exc), said, row.performer, row.run, exc)
 
 
 def _measure(
@@ -149,7 +150,7 @@ def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]
         packed = msgpack.packb(idle_ms)
         wire.note_in_run(connection, row.run, keyspace.rtt_field(row.performer), packed)
     except redis.RedisError as exc:
-        logger.warning("idle round-trip times not kept: %s", exc)
+        logger.log(wire.severity(exc), "idle round-trip times not kept: %s", exc)
 
 
 def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:

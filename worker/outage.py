@@ -32,10 +32,13 @@ class Outage:
     began: float | None = None
     _said: float = 0.0
 
-    def failed(self, now: float, reason: str) -> str | None:
-        """Note that Redis did not answer; give the line that is due, if one is."""
+    def failed(self, now: float, exc: Exception) -> str | None:
+        """Note that Redis did not serve us; give the line that is due, if one is."""
+        reason = str(exc) or type(exc).__name__
         if self.began is None:
             self.began = self._said = now
+            if not isinstance(exc, wire.AWAY):
+                return f"Redis refuses what this node sends, results wait on the disk: {reason}"
             return f"Redis is away, results wait on the disk until it is back: {reason}"
         if now - self._said < REMIND_S:
             return None

@@ -104,6 +104,7 @@ class Outbox:
 
     Attributes:
         is_away: Redis did not answer last time; set by `post`, cleared by whoever reaches it.
+        is_full: The stream had no room last time.
         is_behind: `resend` stopped for its time, and there is more to send.
     """
 
@@ -112,6 +113,7 @@ class Outbox:
         self.path = path
         self.max_bytes = max_bytes
         self.is_away = False
+        self.is_full = False
         self.is_behind = False
 
     def post(self, connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -125,11 +127,14 @@ class Outbox:
             self.keep(letters)
             return False
         try:
-            return publish(connection, letters)
+            complete = publish(connection, letters)
+            self.is_full = False
+            return complete
         except (redis.RedisError, StreamFull) as exc:
             self.is_away = isinstance(exc, redis.RedisError)
-            # Of a Redis that is away the supervisor says so, once.
-            level = logging.DEBUG if self.is_away else logging.WARNING
+            # A full stream stays full for many batches.
+            level = logging.DEBUG if self.is_full else wire.severity(exc)
+            self.is_full = isinstance(exc, StreamFull)
             logger.log(level, "%d results kept in the outbox: %s", len(letters), exc)
             self.keep(letters)
             return False
@@ -162,7 +167,7 @@ class Outbox:
                     completed.append(batch[0].measurement.run)
                 sent += len(batch)
         except (redis.RedisError, StreamFull) as exc:
-            logger.info("outbox waits with %d results: %r", len(waiting) - sent, exc)
+            logger.debug("outbox waits with %d results: %r", len(waiting) - sent, exc)
         if sent or not waiting:  # nothing whole is left: damaged bytes go, too
             self._drop_first(sent)
         return completed
@@ -201,7 +206,8 @@ class Outbox:
             except OtherWire as exc:
                 aside = self.path.with_name(f"{self.path.name}.{time.time_ns()}")
                 self.path.replace(aside)
-                logger.error("results that wait are not sent: %s; they are kept in %s", exc, aside)
+                why = "results that wait are not sent: %s; they are kept in %s"
+                logger.warning(why, exc, aside)
 
     def waiting_bytes(self) -> int:
         """Give the size of what waits on disk."""

@@ -135,7 +135,7 @@ class Publisher:
                 wire.enqueue_advance(self.connection, self.run)
         except redis.RedisError as exc:
             # The results are in; the overdue run is seen by the next heartbeat.
-            logger.warning("advance of run %s not enqueued: %s", self.run, exc)
+            logger.log(wire.severity(exc), "advance of run %s not enqueued: %s", self.run, exc)
 
     def _look(self) -> None:
         try:

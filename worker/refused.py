@@ -47,7 +47,7 @@ class Refusals:
         try:
             _keep(connection, json.dumps(entry))
         except redis.RedisError as exc:
-            logger.warning("the refusal is not in Redis: %s", exc)
+            logger.log(wire.severity(exc), "the refusal is not in Redis: %s", exc)
 
     def _admit(self) -> int | None:
         """Give how many were left out since the last one noted; None when this one is, too."""

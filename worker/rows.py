@@ -191,6 +191,6 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
         )
     except wire.AWAY as exc:
         # Redis may have it all the same, and then a row that is not measured would have crashed.
-        logger.warning("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
+        logger.debug("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
     offset = number_or_none(offset_ms)
     return {} if offset is None else {"clock_offset_ms": offset}

@@ -160,7 +160,9 @@ def _give_up(turns: Turns, lease: Lease, spent: int | None) -> None:
     try:
         turns.finish(lease, spent_bytes=spent)
     except wire.AWAY as exc:
-        logger.warning("lease of %s not given up, it will lapse: %s", lease.target, exc)
+        logger.log(
+            wire.severity(exc), "lease of %s not given up, it will lapse: %s", lease.target, exc
+        )
 
 
 def _meet(

@@ -32,6 +32,7 @@ from worker.leases import (
     renew,
     wait,
 )
+from worker.wire import severity
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Keeper:
             if not renew(self._connection, self._lease, ttl_s=self._ttl_s):
                 return True
         except redis.RedisError as exc:
-            logger.warning("lease of %s not renewed: %s", self._lease.target, exc)
+            logger.log(severity(exc), "lease of %s not renewed: %s", self._lease.target, exc)
             self._renew_at = time.monotonic() + 1.0
             return time.monotonic() >= self._lapses_at
         self._lapses_at, self._renew_at = now + self._ttl_s, now + self._ttl_s / 3

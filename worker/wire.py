@@ -4,6 +4,7 @@ Everything else that must agree between processes: codec, connection, times to l
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import time
@@ -266,6 +267,15 @@ def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Seq
     """Give a callable (keys, arguments) for our Lua files of these names, one after another."""
     registered = connection.register_script("".join(map(_script_text, names)))
     return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
+
+
+def severity(exc: Exception) -> int:
+    """
+    Give the level at which a failure at Redis is logged: what passes by itself is no warning.
+
+    That Redis is away is said once, by the supervisor (`worker.outage`).
+    """
+    return logging.DEBUG if isinstance(exc, AWAY) else logging.WARNING
 
 
 def redis_seconds(connection: redis.Redis) -> float:

@@ -108,6 +108,8 @@ def prepare(command: str, url: str, folder: Path) -> str:
         csv = str(folder / "network_metrics.csv")
         run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "1")
         run_cli(url, "collect", "--csv", csv)
+    if "--figure" in command:
+        run_cli(url, "run", "--nodes", "cam-1,hub", "--count", "2", "--new")
     if RUN_ID.search(command) is None:
         return ""
     runs = run_cli(url, "runs", "--json", "--last", "1").stdout

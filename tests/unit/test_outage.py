@@ -13,8 +13,8 @@ from worker.outage import Outage, RqLines
 
 
 def test_an_outage_is_said_once_then_once_an_hour_then_its_end() -> None:
-    outage = Outage()
-    lines = [outage.failed(now, "refused") for now in range(0, 7300, 10)]
+    outage, away = Outage(), redis.ConnectionError("refused")
+    lines = [outage.failed(now, away) for now in range(0, 7300, 10)]
     said = [line for line in lines if line is not None]
     assert said[0] == "Redis is away, results wait on the disk until it is back: refused"
     assert said[1:] == [
@@ -23,6 +23,11 @@ def test_an_outage_is_said_once_then_once_an_hour_then_its_end() -> None:
     ]
     assert outage.answered(7300.0) == "Redis is back after 7300 s"
     assert outage.answered(7310.0) is None
+
+
+def test_a_right_that_lacks_is_no_outage() -> None:
+    said = Outage().failed(0.0, redis.exceptions.NoPermissionError("no permission"))
+    assert said == "Redis refuses what this node sends, results wait on the disk: no permission"
 
 
 def record(level: int, text: str, exc: Exception | None = None) -> logging.LogRecord:
