@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.cli.cells import number, percent, word
-from coordinator.cli.tables import shortened
+from coordinator.cli.tables import GAP_CHARS, new_table, shortened
 from coordinator.series import Round, Series, Summary
 from worker.measurement import Outcome
 from worker.text import iso_utc
@@ -26,8 +25,6 @@ MIN_SPARK_CHARS = 8
 #: A longer name is shortened, so that 80 columns hold all numbers and some of the sparkline.
 MAX_NAME_CHARS = 14
 BAR_WIDTH = 24
-#: What rich puts between two columns of such a table.
-COLUMN_GAP_CHARS = 3
 #: Redrawing takes CPU from the measuring, which is in this very thread.
 FRAME_S = 0.25
 #: A sparkline reaches its top at this many times its bottom at least, or noise would look like it.
@@ -109,14 +106,14 @@ def results(series: Series, width: int) -> RenderableType:
     names = shortened(series.sources, MAX_NAME_CHARS) or series.sources
     rows = [_row(series, *one) for one in zip(series.sources, names, strict=True)]
     taken = Console(width=width).measure(_table(series, rows)).maximum
-    room = max(MIN_SPARK_CHARS, width - taken - COLUMN_GAP_CHARS)
+    room = max(MIN_SPARK_CHARS, width - taken - GAP_CHARS)
     sparks = [sparkline(series.arrived[source][-room:], room) for source in series.sources]
     shown = [[*row, Text(spark)] for row, spark in zip(rows, sparks, strict=True)]
     return Group(_table(series, shown, last=True), Text(legend("".join(sparks)), style="dim"))
 
 
 def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = new_table()
     made.add_column("source", no_wrap=True)
     mbps = ["Mbit/s"] if series.options.throughput else []
     for name in ("last ms", "last loss", *mbps, "mean ms", "max ms", "loss"):
