@@ -57,17 +57,20 @@ def test_every_command_of_the_pages_works_where_the_install_page_was_followed(
     wrong = []
     # jq is named where it is used first, and `demo` brings a Redis, which a node needs not.
     assert debian.type("apt-get install --yes --no-install-recommends jq").returncode == 0
-    csv = debian.tree / "checkout/network_metrics.csv"
-    for command in commands("demo", others=True):
+    for place, command in enumerate(commands("demo", others=True)):
         run = prepare(command, url, folder)
-        if "verify" in command:
-            csv.write_bytes((folder / csv.name).read_bytes())
+        own = debian.tree / f"pages/{place}"  # a file of one command is not another's
+        own.mkdir(parents=True)
+        if re.search(r"verify|^cp ", command):
+            csv = folder / "network_metrics.csv"
+            (own / csv.name).write_bytes(csv.read_bytes())
         adapted = re.sub(r"(PTZMESH_REDIS_URL=|--redis[ =])\S+", rf"\g<1>{url}", command)
         adapted = RUN_ID.sub(run, re.sub(r"/(data|persistence)/", "./", adapted))
         if re.search(r"ptzmesh (worker|.*--follow)", adapted):
             words = shlex.quote(f"exec env {adapted}")
             adapted = f"timeout --preserve-status {WHILE_S} bash -c {words}"
-        done = debian.type(f"export PTZMESH_REDIS_URL={url}\nset -o pipefail\n{adapted}")
+        begin = f"cd /pages/{place}\nexport PTZMESH_REDIS_URL={url}\nset -o pipefail"
+        done = debian.type(f"{begin}\n{adapted}")
         if done.returncode != 0 or "error:" in done.stderr:
             wrong.append(f"{command}\n{done.stdout[-500:]}{done.stderr[-500:]}")
     assert wrong == [], "\n".join(wrong)
