@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from coordinator.advance import advance
-from coordinator.results import CLOCK_MARGIN_S, Pages, log_bad, measurements_in, wait_for_more
+from coordinator.results import Pages, beginning, log_bad, measurements_in, wait_for_more
 from coordinator.runs import Run, read_run
 from worker import keyspace, wire
 from worker.limits import StreamFull
@@ -64,11 +64,6 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
         if time.monotonic() >= care_at:
             care_at = time.monotonic() + CARE_S
             carry_on_if_overdue(connection, run_id, time.monotonic() - begun)
-
-
-def beginning(run: Run) -> str:
-    """Give a stream id before all of a run's results; ids are Redis' milliseconds."""
-    return f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
 
 
 class Tail:

@@ -90,9 +90,16 @@ def collectors(connection: redis.Redis) -> list[Group]:
     """List the groups, with how far each is."""
     newest = stream_position(last_id(connection))
     now = wire.redis_seconds(connection)
+    found = _raw_groups(connection)
+    pipeline = connection.pipeline(transaction=False)
+    for raw in found:
+        after = f"({_text(raw['last-delivered-id'])}"
+        pipeline.xinfo_consumers(keyspace.RESULTS, raw["name"])
+        pipeline.xrange(keyspace.RESULTS, after, "+", count=1)
+    answers = pipeline.execute(raise_on_error=False)
     return [
-        _group(raw, newest[0], _idle_s(connection, raw["name"]), _unread_s(connection, raw, now))
-        for raw in _raw_groups(connection)
+        _group(raw, newest[0], _idle_s(answers[2 * place]), _age_s(answers[2 * place + 1], now))
+        for place, raw in enumerate(found)
     ]
 
 
@@ -213,24 +220,23 @@ def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
         return []
 
 
-def _idle_s(connection: redis.Redis, group: bytes) -> float | None:
-    try:
-        found = connection.xinfo_consumers(keyspace.RESULTS, group)
-    except redis.ResponseError as exc:
-        if "NOGROUP" not in str(exc) and "no such key" not in str(exc):
-            raise
+def _idle_s(consumers: Any) -> float | None:
+    if isinstance(consumers, redis.ResponseError):
+        if "NOGROUP" not in str(consumers) and "no such key" not in str(consumers):
+            raise consumers
         return None  # it was forgotten just now
-    idle = [one["idle"] for one in found if one["name"].decode(errors="replace") == NOTE]
+    idle = [one["idle"] for one in consumers if one["name"].decode(errors="replace") == NOTE]
     return idle[0] / 1000 if idle else None
-
-
-def _unread_s(connection: redis.Redis, raw: dict[str, Any], now: float) -> float | None:
-    return oldest_after(connection, _text(raw["last-delivered-id"]), now)
 
 
 def oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
     """Give the age in seconds of the first result after a position; None when there is none."""
-    entries: Any = connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1)
+    return _age_s(connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1), now)
+
+
+def _age_s(entries: Any, now: float) -> float | None:
+    if isinstance(entries, Exception):
+        raise entries
     return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
 
 

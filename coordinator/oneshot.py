@@ -18,9 +18,9 @@ from types import TracebackType
 import redis
 
 from coordinator.csvfile import CsvFile, Holds, rows_of
-from coordinator.follow import Update, beginning, follow_run
+from coordinator.follow import Update, follow_run
 from coordinator.holds import Hold
-from coordinator.results import last_id
+from coordinator.results import beginning, last_id
 from coordinator.runs import Run, read_run
 from worker.errors import RunIncomplete
 from worker.measurement import Measurement

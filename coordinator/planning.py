@@ -16,6 +16,7 @@ from worker.leases import spent_today
 from worker.names import plain_ip
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan, PlannedNode
+from worker.text import some
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
 MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}
@@ -131,26 +132,15 @@ def _who_is_left(
     nodes: Sequence[Node], selection: Selection, sources: Sequence[str], targets: Sequence[str]
 ) -> str:
     """Say that what was chosen has no pair, and by what."""
-    left = f"sources are {some(sources)}, targets are {some(targets)}"
+    left = f"sources are {some(sources) or 'none'}, targets are {some(targets) or 'none'}"
     if selection.family is not None:
         left += f" at IPv{selection.family} addresses"
     if not selection.labels:
         return f"the plan has no pair: {left}; choose at least two different nodes"
     asked = ", ".join(f"{key}={value}" for key, value in selection.labels.items())
     there = {f"{key}={value}" for node in nodes if node.alive for key, value in node.labels.items()}
-    known = some(sorted(there), 12)
+    known = some(sorted(there), 12) or "none"
     return f"the plan has no pair: with label {asked}, {left}; labels of live nodes are {known}"
-
-
-def some(names: Sequence[str], most: int = 6) -> str:
-    """
-    List names, not too many.
-
-    >>> some([]), some("ab"), some("abcd", 3)
-    ('none', 'a, b', 'a, b, c and 1 more')
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
 
 
 def _place(probe: str) -> int:

@@ -14,7 +14,7 @@ from typing import cast
 
 import redis
 
-from coordinator.runs import read_run
+from coordinator.runs import Run, read_run
 from worker import keyspace
 from worker.errors import WireError
 from worker.measurement import Measurement
@@ -112,9 +112,13 @@ def of_run(
         ConfigError: There is no such run.
     """
     record = read_run(connection, run)
-    first = max(0, int((record.created - CLOCK_MARGIN_S) * 1000))
     until = "+" if record.closed is None else str(int((record.closed + CLOCK_MARGIN_S) * 1000))
-    return read(connection, run=run, after=f"{first}-0", until=until, on_bad=on_bad)
+    return read(connection, run=run, after=beginning(record), until=until, on_bad=on_bad)
+
+
+def beginning(run: Run) -> str:
+    """Give a stream id before all of a run's results; ids are Redis' milliseconds."""
+    return f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
 
 
 def follow(

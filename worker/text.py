@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 #: What a person still reads in a table; a longer line is cut.
@@ -74,3 +75,15 @@ def json_ready(value: object, *, depth: int = 0) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """
+    List names, not too many.
+
+    >>> some(["a", "b"]), some("abcdefgh", 3)
+    ('a, b', 'a, b, c and 5 more')
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -124,15 +124,3 @@ def in_time(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"
-
-
-def some(names: Iterable[str], most: int = 6) -> str:
-    """
-    List names, not too many.
-
-    >>> some(["a", "b"]), some("abcdefgh", 3)
-    ('a, b', 'a, b, c and 5 more')
-    """
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

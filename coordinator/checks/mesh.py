@@ -10,7 +10,7 @@ from typing import Any, cast
 import redis
 
 from coordinator.abandoned import ABANDONED_S, forget_it, run_again
-from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped, some
+from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
@@ -19,6 +19,7 @@ from coordinator.nodes import Node, commands_per_s
 from coordinator.results import START
 from coordinator.runs import stream_position
 from worker import keyspace, wire
+from worker.text import some
 
 #: A collector that is run once a day is no fault; results that are older are.
 STALE_S = 6 * 3600.0

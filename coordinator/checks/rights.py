@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
-from coordinator.checks.check import Area, Check, judged, some
+from coordinator.checks.check import Area, Check, judged
 from worker import keyspace
+from worker.text import some
 
 NAME = "rights"
 Command = tuple[str, ...]

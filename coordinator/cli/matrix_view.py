@@ -39,28 +39,29 @@ def matrix_view(matrix: Matrix, console: Console, height: int | None = None) -> 
         console: Where; its width bounds the columns.
         height: Lines that there are; None is as many as it takes.
     """
+    limit = matrix.limit  # of a million cells: asked for once
     if len(matrix.targets) <= MAX_COLUMNS and _has_lines(len(matrix.sources), height):
-        columns = _cells(matrix)
+        columns = _cells(matrix, limit)
         shown = _that_fits(matrix, columns, console.width)
         if shown is not None:
-            return Group(shown, *_legend(matrix))
-    return Group(_summary(matrix, console.width, height), *_legend(matrix))
+            return Group(shown, *_legend(matrix, limit))
+    summary = _summary(matrix, limit, console.width, height)
+    return Group(summary, *_legend(matrix, limit))
 
 
 def matrix_width(matrix: Matrix) -> int:
     """Give the width that a matrix needs with all names whole; 0 when no width is enough."""
     if len(matrix.targets) > MAX_COLUMNS:
         return 0
-    return width_of([_row_names(matrix, matrix.sources), *_cells(matrix)])
+    return width_of([_row_names(matrix, matrix.sources), *_cells(matrix, matrix.limit)])
 
 
 def _has_lines(rows: int, height: int | None) -> bool:
     return height is None or rows + LINES_AROUND <= height
 
 
-def _cells(matrix: Matrix) -> list[Column]:
+def _cells(matrix: Matrix, limit: float | None) -> list[Column]:
     """Give the columns of a matrix, by the names of their targets."""
-    limit = matrix.limit
     return [
         Column(
             target,
@@ -126,19 +127,18 @@ def _numbered(matrix: Matrix, columns: Sequence[Column], width: int) -> Renderab
     return Group(table, key) if others else table
 
 
-def _legend(matrix: Matrix) -> Iterable[Text]:
+def _legend(matrix: Matrix, limit: float | None) -> Iterable[Text]:
     if matrix.cells:
         yield Text("rows are sources, columns are targets", style="dim")
-    for part in _legend_parts(matrix):
+    for part in _legend_parts(matrix, limit):
         yield Text(part, style="dim")
 
 
-def _legend_parts(matrix: Matrix) -> Iterable[str]:
+def _legend_parts(matrix: Matrix, limit: float | None) -> Iterable[str]:
     outcomes = matrix.outcomes()
     yield from (f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in outcomes.items() if o in SHORT)
     if any(c.value is None and c.outcome is Outcome.OK for c in matrix.cells.values()):
         yield f"{NO_FIGURE} = measured, without this figure (it needs {matrix.figure.needs})"
-    limit = matrix.limit
     if any(matrix.is_beyond(cell, limit) for cell in matrix.cells.values()):
         yield f"* = {_stands_out(matrix, limit)} ({number(matrix.median)} {matrix.unit})"
     if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
@@ -153,7 +153,9 @@ def _stands_out(matrix: Matrix, limit: float | None) -> str:
     return f"over {FAR_FACTOR:.0f}× the median"
 
 
-def _summary(matrix: Matrix, width: int, height: int | None) -> RenderableType:
+def _summary(
+    matrix: Matrix, limit: float | None, width: int, height: int | None
+) -> RenderableType:
     done, total = len(matrix.cells), matrix.pair_count
     unit = "" if matrix.unit == "%" else f" {matrix.unit}"
     median = f"{figure(matrix, matrix.median) or '-'}{unit}"
@@ -162,13 +164,14 @@ def _summary(matrix: Matrix, width: int, height: int | None) -> RenderableType:
     pairs = min(WORST_PAIRS, most // 2)
     return Group(
         head,
-        *_worst_pairs(matrix, pairs, width),
+        *_worst_pairs(matrix, limit, pairs, width),
         *_nodes(matrix, min(WORST_NODES, most - pairs), width),
     )
 
 
-def _worst_pairs(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
-    limit = matrix.limit
+def _worst_pairs(
+    matrix: Matrix, limit: float | None, count: int, width: int
+) -> Iterable[RenderableType]:
     failed = [(s, t, c) for (s, t), c in matrix.cells.items() if c.value is None][:count]
     worst: list[tuple[str, str, Cell]] = failed + matrix.worst(count - len(failed))
     more = len(matrix.cells) - len(worst)

@@ -12,9 +12,9 @@ from coordinator.report import Matrix
 from coordinator.runs import Run, why_no_room
 
 BAR_WIDTH = 24
-#: A run of which nothing was heard for this long is asked what it waits for, and no sooner again.
+#: A run of which nothing was heard for this long is asked whether its results have room.
 QUIET_S = 3.0
-#: Such a run is mostly between two results; only after this long its line says that it waits.
+#: And then no more often than this: each time costs Redis a look at the whole stream.
 LOOK_S = 5.0
 
 

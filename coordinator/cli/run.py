@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -17,12 +17,14 @@ from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
 from coordinator.groups import Group, collectors, not_run
 from coordinator.mesh import Mesh, MeshRun
+from coordinator.nodes import Node
 from coordinator.oneshot import OneShot, repeat_command
-from coordinator.planning import ProbeOptions, left_out, of_other_family, some, to_upgrade
+from coordinator.planning import ProbeOptions, left_out, of_other_family, to_upgrade
 from coordinator.runs import Run
 from worker.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import PROBES, Plan
+from worker.text import some
 
 PING = PingOptions()
 
@@ -184,15 +186,8 @@ def run(
     if dry_run:
         print_cost(mesh, plan, as_json)
         return
-    silent = left_out(registered, plan)
-    if silent and not (nodes or (sources and targets)):
-        err().print(f"left out, as they are silent: {some(silent, 12)}")
-    outdated = to_upgrade(registered, plan, labels_)
-    if outdated and not (nodes or (sources and targets)):
-        err().print(f"left out, as versions differ: {outdated}")
-    others = of_other_family(registered, plan, family)
-    if others and not (nodes or (sources and targets)):
-        err().print(f"left out, as they have no IPv{family} address: {', '.join(others[:12])}")
+    if not nodes and not (sources and targets):
+        _name_left_out(registered, plan, labels_, family)
     _name_abandoned(collectors(mesh.connection))
     if detach:
         started = _start(mesh, plan, join=not new)
@@ -210,6 +205,18 @@ def run(
             err().print(f"{file.rows} rows of run {state.id} added to {csv_path}")
             file.check_whole(state)
         _judge(state)
+
+
+def _name_left_out(
+    registered: Sequence[Node], plan: Plan, labels_: Mapping[str, str], family: int | None
+) -> None:
+    """Name the nodes that a plan lacks though nobody has chosen among them, and why."""
+    if silent := left_out(registered, plan):
+        err().print(f"left out, as they are silent: {some(silent, 12)}")
+    if outdated := to_upgrade(registered, plan, labels_):
+        err().print(f"left out, as versions differ: {outdated}")
+    if others := of_other_family(registered, plan, family):
+        err().print(f"left out, as they have no IPv{family} address: {some(others, 12)}")
 
 
 def _name_abandoned(found: Sequence[Group]) -> None:

@@ -73,7 +73,7 @@ def test_a_matrix_too_wide_for_a_terminal_is_not_made_into_a_table(
 ) -> None:
     report = make_report(mesh(200))
     monkeypatch.setattr(
-        "coordinator.cli.matrix_view._cells", lambda _: pytest.fail("40,000 cells were made")
+        "coordinator.cli.matrix_view._cells", lambda *_: pytest.fail("40,000 cells were made")
     )
     assert matrix_view(report.matrices["ping"], Console(width=100))
 
