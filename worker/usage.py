@@ -30,8 +30,9 @@ OTHER = 5
 
 _counts = memoryview(mmap.mmap(-1, 8 * (OTHER + 1))).cast("Q")
 _slot = SLOTS["supervisor"]
-#: Connections that this process is making: not yet greeted by the server.
+#: Connections that this process is making, and whether a server has ever let it in.
 _connecting: list[Any] = []
+_was_let_in = False
 
 
 def take_slot(role: str) -> None:
@@ -53,9 +54,9 @@ def commands_sent() -> int:
     return sum(_counts)
 
 
-def is_connecting() -> bool:
-    """Tell whether a connection of this process waits for a server to let it in."""
-    return bool(_connecting)
+def is_kept_waiting() -> bool:
+    """Tell whether this process waits for a server to let it in for the first time."""
+    return bool(_connecting) and not _was_let_in
 
 
 class _Counting(AbstractConnection):
@@ -67,10 +68,12 @@ class _Counting(AbstractConnection):
     def connect(self) -> None:
         # redis-py tries to connect again within each try of a command: with one retry four times,
         # which takes four time-outs to say that nobody is there.
+        global _was_let_in
         of_commands, self.retry = self.retry, Retry(NoBackoff(), 0)
         _connecting.append(self)
         try:
             super().connect()  # type: ignore[no-untyped-call]  # in redis-py
+            _was_let_in = True
         finally:
             _connecting.remove(self)
             self.retry = of_commands

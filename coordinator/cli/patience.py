@@ -1,4 +1,4 @@
-"""Says what a command waits for, when Redis takes long to let it in."""
+"""Says what a command waits for, when Redis takes long to let it in at first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SILENCE_S = 2.0
 @contextmanager
 def waiting_for_redis(where: str) -> Iterator[None]:
     """
-    Print one line if a connection to Redis is still being made after a while.
+    Print one line if the first connection to Redis is still being made after a while.
+
+    A Redis that goes away later is none of this: a worker logs it.
 
     By a timer's signal and not a thread: a worker forks its children meanwhile.
 
@@ -29,7 +31,7 @@ def waiting_for_redis(where: str) -> Iterator[None]:
         return
 
     def look(_number: int, _frame: object) -> None:
-        if usage.is_connecting():
+        if usage.is_kept_waiting():
             how = ", after a TLS handshake" if where.startswith("rediss:") else ""
             err().print(f"waiting for Redis at {where} to answer{how}")
 

@@ -142,6 +142,33 @@ def test_words_that_no_server_here_says_are_understood(words: str, said: str) ->
     assert said in str(line)
 
 
+WAIT_AGAIN = """
+import sys, threading, time, redis
+from worker import usage, wire
+def ask(url):
+    try:
+        wire.connect(url).ping()
+    except redis.RedisError:
+        pass
+def waits(url):
+    threading.Thread(target=ask, args=(url,), daemon=True).start()
+    while not usage._connecting:
+        time.sleep(0.01)
+    return usage.is_kept_waiting()
+server, silent = sys.argv[1:]
+assert waits(silent)
+ask(server)
+assert not waits(silent)
+"""
+
+
+def test_only_the_first_answer_of_redis_is_waited_for(server: EmbeddedServer) -> None:
+    with listening(b"") as port:
+        words = [sys.executable, "-c", WAIT_AGAIN, server.url, f"redis://127.0.0.1:{port}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_a_silence_says_what_it_is_for_while_it_lasts(tmp_path: Path, scheme: str) -> None:
     said = tmp_path / "said"
