@@ -277,9 +277,7 @@ def _open_locked(path: Path) -> int:
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, fd)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError(
-                    f"the path ({path}) must be a regular file: choose another --csv"
-                )
+                raise ConfigError(f"the path ({path}) must be a regular file: choose another --csv")
             _lock(fd, path)
             with contextlib.suppress(OSError):
                 if os.path.samestat(path.stat(), os.fstat(fd)):

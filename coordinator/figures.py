@@ -69,9 +69,7 @@ FIGURES = {
     "max": Figure(unit="ms", value_of=in_detail("rtt_max_ms"), needs=ANSWERS),
     "stddev": Figure(unit="ms", value_of=in_detail("rtt_stddev_ms"), needs=ANSWERS),
     "jitter": Figure(unit="ms", value_of=jitter_ms, needs=f"{ANSWERS}, or udp"),
-    "loss": Figure(
-        unit="%", value_of=lambda m: m.packet_loss_pct, needs=f"{ANSWERS}, or udp"
-    ),
+    "loss": Figure(unit="%", value_of=lambda m: m.packet_loss_pct, needs=f"{ANSWERS}, or udp"),
     "throughput": Figure(unit="Mbit/s", value_of=lambda m: m.throughput_mbps, needs=TESTS),
     "loaded": Figure(unit="ms", value_of=in_detail("rtt_loaded_median_ms"), needs=TESTS),
     "added": Figure(

@@ -86,9 +86,7 @@ class Tail:
         return [m for _, m in measurements_in(entries, self.run, log_bad)]
 
 
-def carry_on_if_overdue(
-    connection: redis.Redis, run_id: str, watched_s: float = 0.0
-) -> None:
+def carry_on_if_overdue(connection: redis.Redis, run_id: str, watched_s: float = 0.0) -> None:
     """
     Carry the run on if it is overdue and no node has done so.
 

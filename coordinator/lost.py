@@ -162,9 +162,7 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     ]
 
 
-def _state(
-    row: Row, now: float, back: float, marks: Sequence[Any], job: Sequence[Any]
-) -> RowState:
+def _state(row: Row, now: float, back: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
     (_, started, sign, unserved, attempts, refused), seen, (since, outbox), _ = marks
     status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
     return RowState(

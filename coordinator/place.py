@@ -139,9 +139,7 @@ class Place:
         """Go through the whole stream again, leaving out what the file has."""
         self._runs = self._names(keyspace.RUNS)
         self._reopened = self._names(keyspace.RUNS_OPEN)
-        self._doubt_until = max(
-            self._doubt_until, stream_position(self.position), self._newest()
-        )
+        self._doubt_until = max(self._doubt_until, stream_position(self.position), self._newest())
         self.position, self._last, self._known, self._read = START, None, None, None
 
     def _names(self, key: str) -> set[str]:

@@ -99,8 +99,7 @@ def make_plan(
     index = {name: place for place, name in enumerate(members)}
     return Plan(
         nodes=tuple(
-            PlannedNode(name=n, address=known[n].address, accepts=known[n].accepts)
-            for n in members
+            PlannedNode(name=n, address=known[n].address, accepts=known[n].accepts) for n in members
         ),
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),
@@ -182,9 +181,7 @@ def of_other_family(nodes: Sequence[Node], plan: Plan, family: int | None) -> li
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
     """Give the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
     members = {node.name for node in plan.nodes}
-    return [
-        node.name for node in nodes if node.state == "silent" and node.name not in members
-    ]
+    return [node.name for node in nodes if node.state == "silent" and node.name not in members]
 
 
 def budgets_left(

@@ -170,9 +170,7 @@ def _draw_rtts(axes: Axes, series: Series, source: str) -> None:
     )
     times, means = _line([(r.number, r.started_at, r.latency_ms) for r in rounds])
     mark = "o" if few else ""
-    axes.plot(
-        times, means, color=RTT_COLOUR, lw=1.2, marker=mark, ms=3.5, label="mean of a round"
-    )
+    axes.plot(times, means, color=RTT_COLOUR, lw=1.2, marker=mark, ms=3.5, label="mean of a round")
     highs = [high for _, _, high in ranges]
     _begin_at_zero(axes, highs, "nothing answered")
     axes.set_ylabel("RTT (ms)")

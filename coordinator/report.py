@@ -136,7 +136,8 @@ class Matrix:
         count = Counter(source for source, _ in self.cells)
         targets, sample = set(self.targets), self.sample
         return [
-            s for s in self.sources
+            s
+            for s in self.sources
             if count[s] < (len(targets) - (s in targets) if sample is None else sample)
         ]
 

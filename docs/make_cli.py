@@ -55,9 +55,7 @@ not with `NO_COLOR`; nothing is said by colour alone.
 
 def page() -> str:
     """Give the whole page."""
-    context = click.Context(
-        cli, info_name="ptzmesh", terminal_width=98, **cli.context_settings
-    )
+    context = click.Context(cli, info_name="ptzmesh", terminal_width=98, **cli.context_settings)
     sections = [HEAD, _section(cli, context, "ptzmesh")]
     for name in COMMANDS:
         command = load(name)

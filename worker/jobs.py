@@ -192,9 +192,7 @@ def _split_allowed(
     return replace(row, plan=replace(row.plan, nodes=literal)), good, denied
 
 
-def _unregistered(
-    connection: redis.Redis, nodes: Mapping[int, PlannedNode]
-) -> dict[int, str]:
+def _unregistered(connection: redis.Redis, nodes: Mapping[int, PlannedNode]) -> dict[int, str]:
     """Give the nodes that the registry does not have at their address, with that reason."""
     keys = [keyspace.node_key(node.name) for node in nodes.values()]
     look_up_in = wire.script(connection, "addresses")

@@ -153,7 +153,9 @@ host in the URL is one that the certificate names'
         word in error for word in ("EOF", "ALERT", "alert", "reset by peer", "Connection closed")
     )
     if not where.startswith("rediss:"):
-        hint = f"ended the connection ({error}); check that it runs; if it speaks TLS, it is rediss://"
+        hint = (
+            f"ended the connection ({error}); check that it runs; if it speaks TLS, it is rediss://"
+        )
         return hint if dropped and where.startswith("redis:") else None
     if refused := re.search(r"certificate verify failed: (.*?)\.? \(_ssl", error):
         return (

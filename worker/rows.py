@@ -89,9 +89,7 @@ class Row:
         return min(wire.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
 
 
-def load_row(
-    connection: redis.Redis, run: object, phase: object, performer: object
-) -> Row | None:
+def load_row(connection: redis.Redis, run: object, phase: object, performer: object) -> Row | None:
     """
     Read and check what a job is about; None when the run has expired.
 

@@ -180,9 +180,7 @@ def _meet(
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
-        request = Request(
-            row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name)
-        )
+        request = Request(row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name))
         try:
             answer = _ask(connection, request, keeper, should_stop)
         except wire.AWAY as exc:

@@ -122,9 +122,7 @@ def _ping(source: Node, target: Node, found: Measurement | None) -> Check:
     )
 
 
-def _tcp(
-    source: Node, target: Node, answered: dict[tuple[str, str, int], Measurement]
-) -> Check:
+def _tcp(source: Node, target: Node, answered: dict[tuple[str, str, int], Measurement]) -> Check:
     first, last = _ports(target)
     name = f"tcp {source.name} -> {target.name}"
     if not target.accepts:

@@ -133,5 +133,3 @@ def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-

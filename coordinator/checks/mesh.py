@@ -66,9 +66,7 @@ def silent(nodes: Sequence[Node]) -> Check:
         listed = some(f"{one.name} ({in_time(one.seen_s)})" for one in lost)
         message += f", {len(lost)} silent: {listed}"
     mend = f"{start}; {FORGET}" if lost else start
-    return judged(
-        Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend
-    )
+    return judged(Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
 
 
 def clocks(nodes: Sequence[Node]) -> Check:
@@ -143,9 +141,7 @@ def groups(connection: redis.Redis, now: float) -> list[Check]:
     count = connection.xlen(keyspace.RESULTS)
     values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
     waiting = f"none; {count:,} results, the oldest {in_time(age_s)} old" if age_s else "none"
-    return [
-        judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=_room(found))
-    ]
+    return [judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=_room(found))]
 
 
 def _collector(one: Group) -> Check:

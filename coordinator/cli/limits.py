@@ -62,4 +62,3 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
     for name, cap in caps.items():
         share = f"{used[name]:,} of {cap:,}" if name in used else f"at most {cap:,}"
         click.echo(f"{name}: {share}")
-

@@ -84,9 +84,7 @@ def _row_names(matrix: Matrix, names: Sequence[str]) -> Column:
     return Column(head, [Text(name, style="bold") for name in names])
 
 
-def _that_fits(
-    matrix: Matrix, columns: Sequence[Column], width: int
-) -> RenderableType | None:
+def _that_fits(matrix: Matrix, columns: Sequence[Column], width: int) -> RenderableType | None:
     """Give the table with the longest names for which there is room; None when there is none."""
     whole = [_row_names(matrix, matrix.sources), *columns]
     if width_of(whole) <= width:
@@ -153,9 +151,7 @@ def _stands_out(matrix: Matrix, limit: float | None) -> str:
     return f"over {FAR_FACTOR:.0f}× the median"
 
 
-def _summary(
-    matrix: Matrix, limit: float | None, width: int, height: int | None
-) -> RenderableType:
+def _summary(matrix: Matrix, limit: float | None, width: int, height: int | None) -> RenderableType:
     done, total = len(matrix.cells), matrix.pair_count
     unit = "" if matrix.unit == "%" else f" {matrix.unit}"
     median = f"{figure(matrix, matrix.median) or '-'}{unit}"

@@ -56,9 +56,7 @@ Examples:
     envvar=["PTZMESH_WORKER_NAME", "PTZMESH_NODE"],
     help="Name of the node, unique in the mesh [default: the host name].",
 )
-@click.option(
-    "--address", help="Where others reach the node [default: its address towards Redis]."
-)
+@click.option("--address", help="Where others reach the node [default: its address towards Redis].")
 @click.option(
     "--label",
     "labels_",

@@ -32,15 +32,11 @@ OPTIONS = (
         is_flag=True,
         help="Others cannot connect to the node (NAT): it is always the connecting side.",
     ),
-    click.option(
-        "--max-duration", type=SECONDS, help="Longest test that the node takes part in."
-    ),
+    click.option("--max-duration", type=SECONDS, help="Longest test that the node takes part in."),
     click.option(
         "--max-bitrate", type=MBIT_PER_S, help="Greatest rate of a test that the node takes."
     ),
-    click.option(
-        "--max-bytes-per-day", type=BYTES, help="Data budget of a UTC day for tests."
-    ),
+    click.option("--max-bytes-per-day", type=BYTES, help="Data budget of a UTC day for tests."),
     click.option(
         "--hours",
         multiple=True,

@@ -32,6 +32,7 @@ from worker.text import iso_utc
 #: A person reads the first few; `--json` has all.
 MAX_PAIRS_SHOWN = 10
 
+
 @click.command(
     epilog="""\b
 Examples:

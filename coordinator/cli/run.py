@@ -273,5 +273,3 @@ def _redis(probes: Sequence[str], count: int, interval_s: float, wait_s: float) 
     if "redis" not in probes:
         return RedisOptions()
     return RedisOptions(count=count, interval_s=interval_s, wait_s=wait_s)
-
-

@@ -157,5 +157,8 @@ def cancel(redis_url: str, run: str) -> None:
     opened = Mesh(redis_url).open(run)
     opened.cancel()
     state = opened.state()
-    click.echo(f"run {opened.id} is {state.status}; {state.failed} of {state.expected} pairs "
-               "have no number", err=True)
+    click.echo(
+        f"run {opened.id} is {state.status}; {state.failed} of {state.expected} pairs "
+        "have no number",
+        err=True,
+    )

@@ -62,9 +62,7 @@ def width_of(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + GAP_CHARS * (len(columns) - 1)
 
 
-def tables_that_fit(
-    columns: Sequence[Column], width: int, title: str | None = None
-) -> list[Table]:
+def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = None) -> list[Table]:
     """
     Give all columns in as many tables as the width asks for; each begins with the first column.
 

@@ -47,9 +47,7 @@ OPTIONS = (
         help="Rate of a test, in each direction, at most "
         f"[default: no limit; udp {UDP.bitrate_mbps:g}].",
     ),
-    click.option(
-        "--bytes", "bytes_", type=BYTES, help="A test ends when so many bytes are sent."
-    ),
+    click.option("--bytes", "bytes_", type=BYTES, help="A test ends when so many bytes are sent."),
     click.option("--congestion", help="Congestion control of the sender, such as bbr."),
     click.option("--dscp", type=int, help="Differentiated services code point of the data."),
 )

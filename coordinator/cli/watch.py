@@ -176,5 +176,3 @@ def run_to_json(state: Run) -> dict[str, Any]:
         "failed": state.failed,
         "by": state.by,
     }
-
-

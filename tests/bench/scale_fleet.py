@@ -195,26 +195,29 @@ def _echoes(
                 return
             time.sleep(min(left_s, 0.1))
         received = sum(rtt is not None for rtt in rtts)
-        yield index, EchoSeries(
-            address=address,
-            sent=options.count,
-            received=received,
-            duplicates=0,
-            late=0,
-            errors=0,
-            damaged=0,
-            refused=0,
-            times_refused=0,
-            rtts_ms=tuple(rtts),
-            started_ns=begun_ns + int(index * gap_s * 1e9),
-            elapsed_s=elapsed_s,
-            interval_mean_s=spacing_s,
-            send_lag_max_ms=rng.uniform(0.0, 0.2),
-            read_lag_max_ms=rng.uniform(0.0, 0.2),
-            receive_drops=0,
-            error_kind=None,
-            error=None,
-            socket_kind="raw",
+        yield (
+            index,
+            EchoSeries(
+                address=address,
+                sent=options.count,
+                received=received,
+                duplicates=0,
+                late=0,
+                errors=0,
+                damaged=0,
+                refused=0,
+                times_refused=0,
+                rtts_ms=tuple(rtts),
+                started_ns=begun_ns + int(index * gap_s * 1e9),
+                elapsed_s=elapsed_s,
+                interval_mean_s=spacing_s,
+                send_lag_max_ms=rng.uniform(0.0, 0.2),
+                read_lag_max_ms=rng.uniform(0.0, 0.2),
+                receive_drops=0,
+                error_kind=None,
+                error=None,
+                socket_kind="raw",
+            ),
         )
 
 

@@ -40,8 +40,11 @@ def main() -> int:
             print(line_of(survived[-1]), flush=True)
         except AssertionError as exc:
             failed.append(number)
-            print(f"{exc}\nround {number} did not hold; repeat it with:\n  "
-                  f"{how_to_repeat(said.seed, number, said.short)}", flush=True)
+            print(
+                f"{exc}\nround {number} did not hold; repeat it with:\n  "
+                f"{how_to_repeat(said.seed, number, said.short)}",
+                flush=True,
+            )
             if not said.keep_going:
                 break
     print(table_of(survived))

@@ -256,9 +256,7 @@ def _fill_redis(mesh: ChaosMesh, _fault: Fault) -> Callable[[], None] | None:
     return fill_redis(mesh.connection, mesh.quick)
 
 
-def fill_redis(
-    connection: redis.Redis, freeing: redis.Redis | None = None
-) -> Callable[[], None]:
+def fill_redis(connection: redis.Redis, freeing: redis.Redis | None = None) -> Callable[[], None]:
     """Fill Redis with foreign keys until it refuses more; gives what frees it again."""
     by = connection if freeing is None else freeing
     used = int(connection.info("memory")["used_memory"])

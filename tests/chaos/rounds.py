@@ -145,9 +145,7 @@ def hold(drawn: Round) -> Survived:
     """
     begun = time.monotonic()
     clocks = bool(drawn.kinds & set(CLOCKS)) and clock.why_unusable() is None
-    with chaos_mesh(
-        drawn.nodes, persist=drawn.persist, clocks=clocks, disks=drawn.disks
-    ) as mesh:
+    with chaos_mesh(drawn.nodes, persist=drawn.persist, clocks=clocks, disks=drawn.disks) as mesh:
         try:
             _play(mesh, drawn)
             outcomes = checks.assert_whole(mesh, must_be_ok=drawn.must_be_ok)

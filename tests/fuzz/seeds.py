@@ -90,9 +90,7 @@ def _icmp() -> list[bytes]:
 
     echoes = []
     for family, kind in ((2, 0), (10, 129)):
-        codec = EchoCodec(
-            family, identifier=7, nonce=b"n" * NONCE_BYTES, targets=3, size_bytes=56
-        )
+        codec = EchoCodec(family, identifier=7, nonce=b"n" * NONCE_BYTES, targets=3, size_bytes=56)
         request = codec.request(5)
         echoes += [request, bytes([kind]) + request[1:]]
     return [*echoes, bytes([0x45]) + bytes(19) + echoes[1], error]
@@ -131,8 +129,17 @@ def seeds() -> dict[str, list[bytes]]:
         "texts": [
             t.encode()
             for t in (
-                "cam-7", "10.0.0.1", "::ffff:127.0.0.1", "fe80::1%eth0", "0x7f000001", "127.1",
-                "localhost", "224.0.0.1", "22:30-05:00", "5201-5216", "cell-7=1",
+                "cam-7",
+                "10.0.0.1",
+                "::ffff:127.0.0.1",
+                "fe80::1%eth0",
+                "0x7f000001",
+                "127.1",
+                "localhost",
+                "224.0.0.1",
+                "22:30-05:00",
+                "5201-5216",
+                "cell-7=1",
             )
         ],
         "refusal": [b"job", b"\x1b[31mred\n"],

@@ -75,9 +75,7 @@ FORBIDDEN["monitor"] = FORBIDDEN["default"]
 
 
 @pytest.fixture(scope="module")
-def server(
-    server_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Guarded]:
+def server(server_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with guarded_server(server_binary, tmp_path_factory.mktemp("acl")) as guarded:
         yield guarded
 
@@ -215,9 +213,7 @@ def _not_refused(server: Guarded, user: str, commands: tuple[str, ...]) -> list[
 
 @pytest.mark.parametrize("user", ["worker", "trigger"])
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_foreign_script_cannot_touch_a_locker(
-    server: Guarded, user: str, declared: bool
-) -> None:
+def test_a_foreign_script_cannot_touch_a_locker(server: Guarded, user: str, declared: bool) -> None:
     key = "KEYS[1]" if declared else f"'{LOCKER}'"
     with server.connect("admin") as admin, server.connect(user) as connection:
         admin.set(LOCKER, "holder", ex=600)

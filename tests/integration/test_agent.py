@@ -117,9 +117,7 @@ def test_killed_prober_is_restarted(pair: dict[str, Any], redis_url: str) -> Non
     assert len(before) == 2
     for child in before:
         os.kill(child, signal.SIGKILL)
-    eventually(
-        lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers"
-    )
+    eventually(lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers")
     assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
 
 

@@ -349,9 +349,10 @@ def test_node_that_dies_leaves_a_gap_and_the_others_go_on(
     out, folder = tmp_path / "out", tmp_path / "nodes"
     folder.mkdir()
     words = ("hub", "--nodes", "cam-1,cam-2", "-d", "20", "-i", "2", "--no-plot")
-    with workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]) as nodes, under_way(
-        out, *words, url=redis_url
-    ) as (process, rounds):
+    with (
+        workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]) as nodes,
+        under_way(out, *words, url=redis_url) as (process, rounds),
+    ):
         eventually(lambda: len({one["source"] for one in rounds}) == 2, "a round of both")
         nodes["cam-2"].kill()
         killed_at = len(rounds)
@@ -372,9 +373,11 @@ def test_redis_that_is_away_for_a_while_costs_only_the_rounds_of_that_time(
     out, folder = tmp_path / "out", tmp_path / "nodes"
     folder.mkdir()
     words = ("hub", "--nodes", "cam-1", "-d", "600", "-i", "2", "--no-plot")
-    with redis.Redis.from_url(redis_server.url) as connection, workers(
-        redis_server.url, connection, folder, ["cam-1", "hub"]
-    ), under_way(out, *words, url=redis_server.url) as (process, rounds):
+    with (
+        redis.Redis.from_url(redis_server.url) as connection,
+        workers(redis_server.url, connection, folder, ["cam-1", "hub"]),
+        under_way(out, *words, url=redis_server.url) as (process, rounds),
+    ):
         eventually(lambda: len(rounds) >= 2, "two rounds")
         redis_server.kill()
         time.sleep(4)  # as long as it is away
@@ -399,9 +402,11 @@ def test_redis_that_does_not_come_back_ends_the_test_and_keeps_what_was_measured
     out, folder = tmp_path / "out", tmp_path / "nodes"
     folder.mkdir()
     words = ("hub", "--nodes", "cam-1", "-d", "12", "-i", "2", "--no-plot")
-    with redis.Redis.from_url(redis_server.url) as connection, workers(
-        redis_server.url, connection, folder, ["cam-1", "hub"]
-    ), under_way(out, *words, url=redis_server.url) as (process, rounds):
+    with (
+        redis.Redis.from_url(redis_server.url) as connection,
+        workers(redis_server.url, connection, folder, ["cam-1", "hub"]),
+        under_way(out, *words, url=redis_server.url) as (process, rounds),
+    ):
         eventually(lambda: len(rounds) >= 1, "a round")
         redis_server.kill()
         assert process.wait(300) == 3

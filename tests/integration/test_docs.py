@@ -88,9 +88,7 @@ def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
 
 @pytest.mark.redis
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
-def test_example_reads_a_file_that_was_just_measured(
-    measured: Path, tmp_path: Path
-) -> None:
+def test_example_reads_a_file_that_was_just_measured(measured: Path, tmp_path: Path) -> None:
     picture = tmp_path / "now.png"
     said = docs_script("make_output").said(measured, picture, "hub")
     assert "cam-east" in said

@@ -261,9 +261,7 @@ def test_list_of_refusals_is_capped_and_newest_first(connection: redis.Redis) ->
     assert refused(connection)[0]["job"] == "odd"
 
 
-def test_refusals_key_of_another_type_is_replaced(
-    connection: redis.Redis, redis_url: str
-) -> None:
+def test_refusals_key_of_another_type_is_replaced(connection: redis.Redis, redis_url: str) -> None:
     connection.set(keyspace.REFUSED, "x")
     push(connection, "odd", more="1")
     eventually(lambda: not connection.exists(keyspace.REFUSED), "it is put out of the way")

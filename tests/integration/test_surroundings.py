@@ -133,9 +133,7 @@ def test_a_stream_that_takes_nothing_is_named_and_the_command_has_failed(tmp_pat
         for where in (">/dev/full", ">&-")
     ]
     cases.append(
-        Case(
-            f"PYTHONUNBUFFERED=1 {PTZMESH} --help >/dev/full", (2,), "standard output or a file"
-        )
+        Case(f"PYTHONUNBUFFERED=1 {PTZMESH} --help >/dev/full", (2,), "standard output or a file")
     )
     cases.append(Case(f"{PTZMESH} nodes 2>/dev/full", (3,)))
     cases.append(Case(f"{PTZMESH} nodes 2>&-", (3,)))

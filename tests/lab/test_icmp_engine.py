@@ -352,6 +352,5 @@ def test_without_any_right_the_error_names_the_command_that_mends_it(pair: Pair)
     done = subprocess.run(argv, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT)
     assert done.stdout.splitlines() == [
         "none",
-        "ping needs CAP_NET_RAW, or: sudo sysctl -w "
-        'net.ipv4.ping_group_range="0 2147483647"',
+        'ping needs CAP_NET_RAW, or: sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"',
     ]

@@ -8,9 +8,7 @@ from coordinator.cli import COMMANDS, main
 from worker import __version__
 
 
-def typed(
-    capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[object, str, str]:
+def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     said = capsys.readouterr()

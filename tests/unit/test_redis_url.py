@@ -49,7 +49,8 @@ def understood(url: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://worker@hub:6379/2", "rediss://worker@hub", "unix://worker@/run/redis.sock?db=2"]
+    "url",
+    ["redis://worker@hub:6379/2", "rediss://worker@hub", "unix://worker@/run/redis.sock?db=2"],
 )
 def test_password_that_is_said_apart_arrives_as_it_is(url: str) -> None:
     found = understood(with_credentials(url, Credentials(password=ODD)))
@@ -283,9 +284,7 @@ def test_the_files_password_goes_to_the_files_redis_only(
     assert url_of(found["nodes"]) == "redis://me:said@hub"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if "redis" in parameters(name)]
-)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if "redis" in parameters(name)])
 def test_every_command_takes_the_same_of_redis(name: str) -> None:
     options = {option for one in load(name).params for option in one.opts}
     files = {"--redis-password-file", "--redis-ca", "--redis-cert", "--redis-key"}

@@ -92,7 +92,6 @@ def a_series(
     return made
 
 
-
 # --- options
 
 

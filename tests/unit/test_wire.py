@@ -71,9 +71,7 @@ def test_every_connection_has_the_time_outs_that_notice_a_silent_cut() -> None:
         (redis.ConnectionError("Error 111"), "does not answer"),
     ],
 )
-def test_redis_trouble_is_one_line_that_says_what_to_do(
-    error: redis.RedisError, word: str
-) -> None:
+def test_redis_trouble_is_one_line_that_says_what_to_do(error: redis.RedisError, word: str) -> None:
     said = wire.unavailable(error, "redis://h")
     assert isinstance(said, RedisUnavailable)
     assert said.exit_code == 3

@@ -214,8 +214,7 @@ class Target:
         times = [sent for sent, _, state in echoes if state != State.REFUSED]
         count = {state: self.states.count(state) for state in State}
         answered = [
-            rtt / 1e6 if state == State.ANSWERED and rtt >= 0 else None
-            for _, rtt, state in echoes
+            rtt / 1e6 if state == State.ANSWERED and rtt >= 0 else None for _, rtt, state in echoes
         ]
         failed = count[State.FAILED] + count[State.REFUSED]
         error_kind, error = (

@@ -27,9 +27,7 @@ families = st.sampled_from([socket.AF_INET, socket.AF_INET6])
 def codec(
     family: int = socket.AF_INET, *, targets: int = 3, size_bytes: int = 56, nonce: bytes = NONCE
 ) -> EchoCodec:
-    return EchoCodec(
-        family, identifier=0xBEEF, nonce=nonce, targets=targets, size_bytes=size_bytes
-    )
+    return EchoCodec(family, identifier=0xBEEF, nonce=nonce, targets=targets, size_bytes=size_bytes)
 
 
 def reply_to(request: bytes, family: int = socket.AF_INET) -> bytes:
