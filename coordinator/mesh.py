@@ -21,14 +21,12 @@ import redis
 
 from coordinator import advance, runs
 from coordinator.follow import Update, follow_run
-from coordinator.nodes import Node, check_pace, read_nodes
+from coordinator.nodes import Node, read_nodes
 from coordinator.oneshot import OneShot, written
 from coordinator.planning import ProbeOptions, Selection, make_plan
 from coordinator.report import Matrix, make_report
 from coordinator.results import of_run
-from coordinator.retention import make_room_for_a_run
 from worker import wire
-from worker.limits import read_limits
 from worker.measurement import Measurement
 from worker.options import PingOptions
 from worker.plan import Plan
@@ -100,9 +98,6 @@ class Mesh:
             RedisUnavailable: There is no room for results, the nodes send Redis more commands
                 than they may, or its open runs take more memory than they may.
         """
-        limits = read_limits(self.connection)
-        check_pace(self.nodes(), limits["commands_per_s"])
-        make_room_for_a_run(self.connection, limits["run_bytes"])
         run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join)
         return MeshRun(self.connection, run_id, joined=not is_new)
 

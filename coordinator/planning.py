@@ -97,6 +97,7 @@ def make_plan(
         if name in sources:
             _check_interval(known[name], options.ping)
     index = {name: place for place, name in enumerate(members)}
+    chosen = _of_probes(options, probes)
     return Plan(
         nodes=tuple(
             PlannedNode(name=n, address=known[n].address, accepts=known[n].accepts) for n in members
@@ -106,12 +107,18 @@ def make_plan(
         probes=tuple(sorted(set(probes), key=_place)),
         sample=selection.sample,
         seed="" if selection.sample is None else secrets.token_hex(4),
-        ping=options.ping,
-        tcp=options.tcp,
-        redis=options.redis,
-        throughput=options.throughput,
-        udp=options.udp,
+        ping=chosen.ping,
+        tcp=chosen.tcp,
+        redis=chosen.redis,
+        throughput=chosen.throughput,
+        udp=chosen.udp,
     )
+
+
+def _of_probes(options: ProbeOptions, probes: Sequence[str]) -> ProbeOptions:
+    """Give the options of these probes, the others' as by default: they make no other plan."""
+    asked = {probe: getattr(options, probe) for probe in probes if probe in PROBES}
+    return ProbeOptions(**asked)
 
 
 def is_of_family(node: Node, family: int | None) -> bool:

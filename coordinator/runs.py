@@ -17,6 +17,8 @@ from typing import Any, cast
 
 import redis
 
+from coordinator.nodes import check_pace, read_nodes
+from coordinator.retention import make_room_for_a_run
 from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
 from worker.limits import REASONS, StreamFull, memory_used_pct, no_room, read_limits
@@ -93,12 +95,18 @@ def start(
     """
     Write a run and enqueue its first phase, or join an open run of the same plan.
 
+    Whatever forbids a run is asked here, as every run starts here.
+
     Returns:
         The run's id, and whether it is new.
 
     Raises:
-        RedisUnavailable: The results stream is full, or Redis is short of memory.
+        RedisUnavailable: The results stream is full, Redis is short of memory, the nodes send it
+            more commands than they may, or the open runs take more of it than they may.
     """
+    limits = read_limits(connection)
+    check_pace(read_nodes(connection), limits["commands_per_s"])
+    make_room_for_a_run(connection, limits["run_bytes"])
     _check_room(connection)
     same = keyspace.same_plan_key(plan.digest)
     with connection.pipeline() as pipeline:

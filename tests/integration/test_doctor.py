@@ -21,6 +21,7 @@ import redis
 from coordinator.checks.health import missing_workers
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
+from coordinator.runs import recent
 from integration.nodes import alive, cli, eventually, start_worker, workers
 from worker import keyspace, wire
 from worker.probes.icmp import icmp_capability
@@ -472,6 +473,25 @@ def test_between_needs_two_registered_nodes(redis_url: str, connection: redis.Re
         done = cli(redis_url, "doctor", "--between", *nodes)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "word"),
+    [("run_bytes", 10, "the open runs take"), ("commands_per_s", 1, "commands a second to Redis")],
+)
+def test_between_keeps_to_the_limits_of_every_run(
+    redis_url: str, connection: redis.Redis, limit: str, most: int, word: str
+) -> None:
+    for node in ("a", "b"):
+        beat(connection, node, redis_commands_per_s="100")
+    assert cli(redis_url, "run", "--detach").returncode == 0
+    before = recent(connection, 9)
+    connection.hset(keyspace.LIMITS, limit, most)
+    for command in (["run", "--new", "--detach"], ["doctor", "--between", "a", "b"]):
+        done = cli(redis_url, *command)
+        assert done.returncode == 3, done.stderr
+        assert word in done.stderr
+    assert recent(connection, 9) == before
 
 
 # What a person sees.

@@ -16,7 +16,14 @@ from coordinator.planning import (
     to_upgrade,
 )
 from worker.errors import ConfigError
-from worker.options import PingOptions
+from worker.options import (
+    PingOptions,
+    RedisOptions,
+    TcpOptions,
+    ThroughputOptions,
+    UdpOptions,
+)
+from worker.plan import PROBES
 
 
 def node(name: str, **fields: Any) -> Node:
@@ -133,6 +140,28 @@ def test_label_that_too_few_nodes_have_is_told_with_those_that_there_are(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         plan_names(Selection(**{"labels": {"site": "moon"}, **chosen}))
+
+
+UNUSUAL = ProbeOptions(
+    ping=PingOptions(count=3),
+    tcp=TcpOptions(port=80),
+    redis=RedisOptions(count=3),
+    throughput=ThroughputOptions(duration_s=60),
+    udp=UdpOptions(duration_s=60),
+)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_only_the_options_of_what_is_run_tell_two_plans_apart(probe: str) -> None:
+    usual = {name: getattr(ProbeOptions(), name) for name in PROBES}
+    unused = ProbeOptions(**{**vars(UNUSUAL), probe: usual[probe]})
+    used = ProbeOptions(**{**usual, probe: getattr(UNUSUAL, probe)})
+
+    def digest(options: ProbeOptions) -> str:
+        return make_plan(NODES, Selection(), (probe,), options).digest
+
+    assert digest(unused) == digest(ProbeOptions())
+    assert digest(used) != digest(ProbeOptions())
 
 
 FAMILIES = [
