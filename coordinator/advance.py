@@ -49,7 +49,7 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
         StreamFull: There is no room for a row that must say what became of a pair.
     """
     try:
-        run = read_run(connection, run_id)
+        run = read_run(connection, run_id, versions=(keyspace.WIRE_VERSION,))
     except ConfigError:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
         return

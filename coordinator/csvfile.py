@@ -33,11 +33,20 @@ from coordinator.results import START
 from coordinator.runs import stream_position
 from worker.errors import ConfigError, PtzmeshError
 from worker.fields import Cell
-from worker.measurement import CSV_COLUMNS
+from worker.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 
 logger = logging.getLogger(__name__)
 
-HEADER = (",".join(CSV_COLUMNS) + "\n").encode()
+
+def _header(columns: Sequence[str]) -> bytes:
+    return (",".join(columns) + "\n").encode()
+
+
+HEADER = _header(CSV_COLUMNS)
+#: What a file of ours may begin with: one that an older ptzmesh began keeps its columns.
+COLUMNS = {_header(columns): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
+#: Longer than any of them.
+HEAD_BYTES = 4096
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
 STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
@@ -77,6 +86,7 @@ class CsvFile:
         cursor: Stream id of the last row, `START` when there is none.
         last: Identity of the last row, None when there is none.
         highest: Highest stream id near the end; above the cursor only after Redis went back.
+        columns: Its columns: `CSV_COLUMNS`, or those of the ptzmesh that began it.
     """
 
     def __init__(self, path: Path, holds: Holds = Holds.STREAM) -> None:
@@ -90,6 +100,7 @@ class CsvFile:
         self.path, self.holds = path, holds
         self.cursor: str = START
         self.highest = (0, 0)
+        self.columns: Sequence[str] = CSV_COLUMNS
         self.last: Identity | None = None
         with contextlib.ExitStack() as stack:
             self._fd = _open_locked(path)
@@ -113,7 +124,9 @@ class CsvFile:
 
     def append(self, rows: Sequence[Sequence[Cell]]) -> None:
         """
-        Write rows, all or none, and return when they are on the disk.
+        Write rows of `CSV_COLUMNS`, all or none, and return when they are on the disk.
+
+        What the file has no column for is left out.
 
         Raises:
             PtzmeshError: The disk is full or failing; the file ends with the last good line.
@@ -121,7 +134,12 @@ class CsvFile:
         if not rows:
             return
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        writer = csv.writer(text, lineterminator="\n")
+        if self.columns == CSV_COLUMNS:
+            writer.writerows(rows)
+        else:
+            kept = [CSV_COLUMNS.index(name) for name in self.columns]
+            writer.writerows([row[index] for index in kept] for row in rows)
         self._write(text.getvalue().encode())
         self.cursor = str(rows[-1][-1])
         self.last = _identity([str(cell) for cell in rows[-1]])
@@ -154,9 +172,11 @@ class CsvFile:
                 ) from exc
 
     def _begin(self) -> None:
-        head = os.pread(self._fd, len(HEADER), 0)
-        if head != HEADER:
-            if len(head) != self._size or not HEADER.startswith(head):
+        head = _first_line(os.pread(self._fd, HEAD_BYTES, 0))
+        self._header = head if head in COLUMNS else HEADER
+        self.columns = COLUMNS[self._header]
+        if head not in COLUMNS:
+            if len(head) != self._size or not any(one.startswith(head) for one in COLUMNS):
                 raise ConfigError(
                     f"the file ({self.path}) does not begin with our columns and is left as it "
                     "is: choose another --csv"
@@ -178,7 +198,7 @@ class CsvFile:
                 f"the file ({self.path}) does not end with rows of ours: choose another --csv"
             )
         torn = len(tail) - end
-        if self._size - torn > len(HEADER):
+        if self._size - torn > len(self._header):
             self._read_cursor(tail[:end])  # it may turn out to be no file of ours
         if torn:
             logger.warning("%s: a torn last line (%d bytes) is cut", self.path, torn)
@@ -190,7 +210,7 @@ class CsvFile:
             cells = next(csv.reader([line.decode(errors="replace")]), [])
         except csv.Error:
             cells = []
-        found = _kind_of(cells)
+        found = _kind_of(cells, len(self.columns))
         if found is None:
             raise ConfigError(
                 f"the last line of {self.path} is not a row of ours and is left as it is: "
@@ -229,9 +249,9 @@ class CsvFile:
         self._size = size
 
 
-def _kind_of(cells: Sequence[str]) -> Holds | None:
-    """Tell by a row what its file holds; None when the row is neither's."""
-    if len(cells) != len(CSV_COLUMNS):
+def _kind_of(cells: Sequence[str], width: int) -> Holds | None:
+    """Tell by a row what its file of `width` columns holds; None when the row is neither's."""
+    if len(cells) != width:
         return None
     if STREAM_ID.fullmatch(cells[-1]):
         return Holds.STREAM
@@ -308,6 +328,11 @@ def _sync_folder(path: Path) -> None:
     os.close(folder)
 
 
+def _first_line(data: bytes) -> bytes:
+    line, newline, _ = data.partition(b"\n")
+    return line + newline
+
+
 def _identity(cells: Sequence[str]) -> Identity:
     return Identity(*(cells[index] for index in _IDENTITY))
 
@@ -321,10 +346,11 @@ def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
-            if file.readline().encode() != HEADER:
+            columns = COLUMNS.get(file.readline().encode())
+            if columns is None:
                 raise ConfigError(f"the file ({path}) does not begin with our columns")
             for cells in csv.reader(_whole_lines(file, wanted)):
-                yield dict(zip(CSV_COLUMNS, cells, strict=True))
+                yield dict(zip(columns, cells, strict=True))
     except OSError as exc:
         raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}") from exc
     except (ValueError, csv.Error) as exc:

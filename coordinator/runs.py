@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -210,7 +210,13 @@ def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> Run:
+def read_run(
+    connection: redis.Redis,
+    run: str,
+    *,
+    plan: Plan | None = None,
+    versions: Container[int] = keyspace.READ_VERSIONS,
+) -> Run:
     """
     Read a run.
 
@@ -218,6 +224,7 @@ def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> 
         connection: To a Redis.
         run: Its id.
         plan: Its plan, where it is known already; it never changes, and may be long.
+        versions: Wire versions that will do; who carries it on must have the same.
 
     Raises:
         ConfigError: There is none of that id (or no longer).
@@ -233,7 +240,7 @@ def read_run(connection: redis.Redis, run: str, *, plan: Plan | None = None) -> 
             "see: ptzmesh runs"
         )
     try:
-        return _run_from(run, raw, unpack_plan(raw["plan"]) if plan is None else plan)
+        return _run_from(run, raw, plan or unpack_plan(raw["plan"], versions=versions))
     except (KeyError, ValueError) as exc:
         raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
 

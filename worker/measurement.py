@@ -17,7 +17,7 @@ import msgpack
 
 from worker.errors import OtherWire, WireError
 from worker.fields import Cell, as_cells, parse_detail, parse_number, parse_text
-from worker.keyspace import WIRE_VERSION
+from worker.keyspace import READ_VERSIONS, WIRE_VERSION
 from worker.text import iso_utc, json_ready, one_line, parse_iso_utc
 
 
@@ -34,14 +34,18 @@ class Outcome(str, Enum):
     DENIED = "denied"
     OVER_BUDGET = "over_budget"
     SOURCE_LOST = "source_lost"
+    TARGET_LOST = "target_lost"
+    WRONG_HOST = "wrong_host"
+    UNVERIFIED = "unverified"
+    INTERCEPTED = "intercepted"
     TOOL_MISSING = "tool_missing"
     BAD_REPLY = "bad_reply"
     CANCELLED = "cancelled"
     CRASHED = "crashed"
 
 
-#: Columns taken from `detail` by name: statistics that a reader of the CSV wants in cells.
-DETAIL_COLUMNS = (
+#: Columns of a CSV that ptzmesh began when its wire version was 1; one that is there goes on so.
+_WIRE_1_DETAIL_COLUMNS = (
     "sent",
     "received",
     "duplicates",
@@ -71,8 +75,17 @@ DETAIL_COLUMNS = (
     "operation",
     "clock_offset_ms",
 )
+#: Columns taken from `detail` by name: statistics that a reader of the CSV wants in cells.
+DETAIL_COLUMNS = (
+    *_WIRE_1_DETAIL_COLUMNS,
+    "clock_offset_uncertainty_ms",
+    "wake_ms",
+    "reply_ttl",
+    "unverified",
+    "hint",
+)
 
-CSV_COLUMNS = (
+_FIRST_COLUMNS = (
     "timestamp",
     "host",
     "latency_ms",
@@ -84,9 +97,9 @@ CSV_COLUMNS = (
     "run_id",
     "outcome",
     "error",
-    *DETAIL_COLUMNS,
-    "stream_id",
 )
+CSV_COLUMNS = (*_FIRST_COLUMNS, *DETAIL_COLUMNS, "stream_id")
+WIRE_1_CSV_COLUMNS = (*_FIRST_COLUMNS, *_WIRE_1_DETAIL_COLUMNS, "stream_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,13 +283,13 @@ def finding(
 
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
-_VERSION = str(WIRE_VERSION).encode()
+_READABLE = frozenset(str(version).encode() for version in READ_VERSIONS)
 _NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
 
 
 def _check_version(fields: Mapping[bytes, bytes]) -> None:
     version = fields[b"v"]
-    if version != _VERSION:
+    if version not in _READABLE:
         shown = version[:20].decode(errors="replace")
         raise OtherWire("the record", int(shown) if shown.isdecimal() else shown, WIRE_VERSION)
 

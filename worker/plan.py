@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -334,9 +334,13 @@ class Plan:
         return hashlib.sha256(self.packed()).hexdigest()[:16]
 
 
-def unpack_plan(packed: bytes) -> Plan:
+def unpack_plan(packed: bytes, *, versions: Container[int] = (WIRE_VERSION,)) -> Plan:
     """
     Read a plan back.
+
+    Args:
+        packed: What `Plan.packed` gave.
+        versions: Wire versions that will do: to look at a run is less than to carry it out.
 
     Raises:
         OtherWire: Of another wire version.
@@ -345,13 +349,13 @@ def unpack_plan(packed: bytes) -> Plan:
     if len(packed) > MAX_PLAN_BYTES:
         raise WireError(f"plan ({len(packed)} bytes) is over {MAX_PLAN_BYTES}")
     try:
-        return _plan_from(msgpack.unpackb(packed))
+        return _plan_from(msgpack.unpackb(packed), versions)
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as exc:
         raise WireError(f"not a plan: {exc}") from exc
 
 
-def _plan_from(raw: Mapping[str, Any]) -> Plan:
-    if raw.get("wire") != WIRE_VERSION:
+def _plan_from(raw: Mapping[str, Any], versions: Container[int]) -> Plan:
+    if raw.get("wire") not in versions:
         raise OtherWire("the run", raw.get("wire"), WIRE_VERSION)
     return Plan(
         nodes=tuple(_node(n) for n in raw["nodes"]),

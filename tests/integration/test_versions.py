@@ -73,9 +73,9 @@ class Other:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[-1, 1], ids=["older", "newer"])
+@pytest.fixture(scope="module", params=[-2, 1], ids=["older", "newer"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Other:
-    """A copy of the package whose wire version is one less or one more."""
+    """A copy of the package whose wire version is too old to be read, or one more than ours."""
     folder, number = tmp_path_factory.mktemp("other"), keyspace.WIRE_VERSION + request.param
     made = Other(folder, number, f"9.9.{number}")
     for package in ("worker", "coordinator"):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.fields import Cell
-from worker.measurement import CSV_COLUMNS, Measurement
+from worker.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Measurement
 from worker.monitor.record import NETWORK_PROBES
 
 SEED_COLUMNS = CSV_COLUMNS[:5]
@@ -80,7 +80,7 @@ def _lock(fd: int, path: Path) -> None:
 def _columns(head: bytes, path: Path) -> Sequence[str]:
     """Read which columns the file has; an empty one gets ours."""
     first = head.split(b"\n", 1)[0].rstrip(b"\r").decode(errors="replace")
-    for columns in (CSV_COLUMNS, SEED_COLUMNS):
+    for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS, SEED_COLUMNS):
         if not first or first == ",".join(columns):
             return columns
     text = "its columns are neither ours nor PTZJEPA's; name another file, or move it away"
@@ -98,13 +98,15 @@ def _lines(
         writer.writerow(columns)
     elif not _ends_whole(fd):
         text.write(ending)  # a crash left half a line: it stays, but takes none of ours with it
-    row = _seed_row if columns is SEED_COLUMNS else _full_row
-    writer.writerows(map(row, measurements))
+    writer.writerows(_row(measurement, columns) for measurement in measurements)
     return text.getvalue().encode()
 
 
-def _full_row(measurement: Measurement) -> list[Cell]:
-    return measurement.to_row("")
+def _row(measurement: Measurement, columns: Sequence[str]) -> list[Cell]:
+    if columns is SEED_COLUMNS:
+        return _seed_row(measurement)
+    cells = dict(zip(CSV_COLUMNS, measurement.to_row(""), strict=True))
+    return [cells[name] for name in columns]
 
 
 def _seed_row(measurement: Measurement) -> list[Cell]:
