@@ -20,8 +20,9 @@ from typing import Any
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
 
-from worker import wire
-from worker.errors import WireError
+from worker import keyspace, wire
+from worker.errors import ForeignWork, WireError
+from worker.refused import Cause
 from worker.text import MAX_LINE_CHARS
 
 AllowList = Mapping[str, Callable[..., None]]
@@ -41,13 +42,18 @@ class Refused(NoSuchJobError):  # noqa: N818 - it reads as the state it is
     A record that is not executed; RQ takes it for no job at all and goes on.
 
     Attributes:
+        cause: What can have brought it about.
         is_ours: Its origin is a queue of ours, so what remains of it may be forgotten.
     """
 
-    def __init__(self, reason: str, *, is_ours: bool = False) -> None:
+    def __init__(self, reason: str, cause: Cause = Cause.FOREIGN, *, is_ours: bool = False) -> None:
         """Say why."""
         super().__init__(reason)
-        self.is_ours = is_ours
+        self.cause, self.is_ours = cause, is_ours
+
+
+class _OtherCall(WireError):  # noqa: N818 - as above
+    """A job or an argument that this version does not have; another one may."""
 
 
 def allow_listed(allowed: AllowList) -> type[Job]:
@@ -111,7 +117,8 @@ def allow_listed(allowed: AllowList) -> type[Job]:
                 plain = isinstance(exc, (WireError, NoSuchJobError))
                 reason = str(exc) if plain else f"{type(exc).__name__}: {exc}"
                 is_ours = raw_data.get(b"origin", b"").startswith(b"ptzmesh:")
-                raise Refused(reason[:MAX_LINE_CHARS], is_ours=is_ours) from exc
+                cause = _cause(exc, raw_data)
+                raise Refused(reason[:MAX_LINE_CHARS], cause, is_ours=is_ours) from exc
             return restored
 
         def _check(self) -> None:
@@ -120,7 +127,9 @@ def allow_listed(allowed: AllowList) -> type[Job]:
                 raise WireError("the payload is not a function with its arguments")
             name, instance, args, kwargs = payload
             if not isinstance(name, str) or name not in parameters or instance is not None:
-                raise WireError(f"{str(name)[:80]!r} is not on the allow-list")
+                error = f"{str(name)[:80]!r} is not on the allow-list"
+                like_ours = instance is None and str(name).startswith(keyspace.JOB_PREFIX)
+                raise (_OtherCall if like_ours else ForeignWork)(error)
             if args or not isinstance(kwargs, dict):
                 raise WireError("arguments must be named")
             _check_arguments(parameters[name], kwargs)
@@ -130,6 +139,14 @@ def allow_listed(allowed: AllowList) -> type[Job]:
     return AllowListedJob
 
 
+def _cause(exc: Exception, raw: Mapping[bytes, bytes]) -> Cause:
+    """Give what can have made a record so: one without its work is what is left of a whole one."""
+    if isinstance(exc, _OtherCall):
+        return Cause.VERSION
+    is_whole = bool(raw.get(b"data")) and bool(raw.get(b"timeout"))
+    return Cause.FOREIGN if is_whole or isinstance(exc, ForeignWork) else Cause.DAMAGED
+
+
 def _checked(raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Give the fields that are ours; refuse when another one says something."""
     kept: dict[bytes, bytes] = {}
@@ -137,7 +154,7 @@ def _checked(raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         if name.decode(errors="replace") not in wire.JOB_FIELDS:
             # RQ itself writes the names of callbacks that a job does not have.
             if value:
-                raise WireError(f"field {name[:80].decode(errors='replace')!r} is none of ours")
+                raise ForeignWork(f"field {name[:80].decode(errors='replace')!r} is none of ours")
             continue
         if name != b"data" and len(value) > MAX_FIELD_BYTES:
             raise WireError(f"{name.decode()} ({len(value)} bytes) is over {MAX_FIELD_BYTES}")
@@ -193,10 +210,10 @@ def _parameters_of(function: Callable[..., None]) -> dict[str, object]:
 def _check_arguments(parameters: Mapping[str, object], given: Mapping[object, object]) -> None:
     unknown = [name for name in given if name not in parameters]
     if unknown:
-        raise WireError(f"argument {str(unknown[0])[:80]!r} is not known")
+        raise _OtherCall(f"argument {str(unknown[0])[:80]!r} is not known")
     for name, kind in parameters.items():
         if name not in given:
-            raise WireError(f"argument {name!r} is missing")
+            raise _OtherCall(f"argument {name!r} is missing")
         fits, called = _KINDS[kind]
         if not fits(given[name]):
-            raise WireError(f"argument {name!r} ({str(given[name])[:40]!r}) must be {called}")
+            raise _OtherCall(f"argument {name!r} ({str(given[name])[:40]!r}) must be {called}")

@@ -33,7 +33,7 @@ from worker.errors import WireError
 from worker.jobqueue import guarded_queue, mend
 from worker.outage import LOST_REDIS, RqLines
 from worker.parent import end_with
-from worker.refused import Refusals
+from worker.refused import Cause, Refusals, cause_of
 from worker.text import one_line
 
 logger = logging.getLogger(__name__)
@@ -84,14 +84,18 @@ class QuietWorker(Worker):
                 self.wait_for_horse()
                 self._horse_pid = 0
             self.executions.clear()
-            self.refusals.note(self.connection, job.id, f"RQ's keys are damaged: {exc}")
+            reason = f"RQ's keys are damaged: {exc}"
+            self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
             mend(self.connection, queue.name, self.refusals)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Note what a job read that it could not work with; RQ logs every other exception."""
-        known = isinstance(exc_info[1], (WireError, redis.ResponseError))
-        if known and not isinstance(exc_info[1], wire.AWAY):
-            self.refusals.note(self.connection, job.id, str(exc_info[1]))
+        exc = exc_info[1]
+        if isinstance(exc, WireError) or _is_wrong_type(exc):
+            self.refusals.note(self.connection, job.id, str(exc), cause_of(exc))
+        elif isinstance(exc, redis.ResponseError) and not isinstance(exc, wire.AWAY):
+            # Redis' own state, or a right that is missing: nothing is wrong with the job.
+            logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
         else:
             super().handle_exception(job, *exc_info)
 
@@ -133,6 +137,11 @@ class QuietWorker(Worker):
         if isinstance(run, str):
             with contextlib.suppress(redis.RedisError):
                 wire.enqueue_advance(self.connection, run)
+
+
+def _is_wrong_type(exc: Exception) -> bool:
+    """Tell whether something else than ours lies at a key of ours."""
+    return isinstance(exc, redis.ResponseError) and "WRONGTYPE" in str(exc)
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,8 @@ Every fault that ptzmesh raises on purpose.
     ├── RedisUnavailable    3  no answer, refused, too old or full
     ├── RunIncomplete       4  a run ended with pairs missing or failed
     ├── WireError           1  something read from Redis is not what it should be
-    │   └── OtherWire       2  it is of another wire version: something must be upgraded
+    │   ├── OtherWire       2  it is of another wire version: something must be upgraded
+    │   └── ForeignWork     1  no program of ours asks so, of whatever version and however late
     └── ToolError           1  an external tool or a kernel right is missing
 
 The number is the exit code of the command line. What a measurement *found* (no reply, refused,
@@ -54,6 +55,14 @@ class OtherWire(WireError):  # noqa: N818 - as above
         newer = isinstance(version, int) and version > ours
         mend = "upgrade ptzmesh here" if newer else "upgrade what wrote it"
         super().__init__(f"{what} is of wire version {version}, this ptzmesh has {ours}; {mend}")
+
+
+class ForeignWork(WireError):  # noqa: N818 - as above
+    """
+    Work that no program of ours asks for: of no version, and however late or often it comes.
+
+    What an outage of Redis or of a link can leave behind is a plain `WireError`.
+    """
 
 
 class ToolError(PtzmeshError):

@@ -16,7 +16,7 @@ from rq.job import Job
 
 from worker import keyspace, wire
 from worker.allowlist import JOB_ID, Refused
-from worker.refused import Refusals
+from worker.refused import Cause, Refusals
 
 
 def guarded_queue(refusals: Refusals) -> type[Queue]:
@@ -74,7 +74,7 @@ def guarded_queue(refusals: Refusals) -> type[Queue]:
                     raise Refused(f"its origin ({job.origin[:80]!r}) is not this queue")
                 return job, queue
             except Refused as exc:
-                refusals.note(connection, job_id, str(exc))
+                refusals.note(connection, job_id, str(exc), exc.cause)
                 if exc.is_ours:
                     connection.expire(keyspace.job_key(job_id), wire.JOB_TTL_S)
             except NoSuchJobError:
@@ -99,7 +99,8 @@ def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
         kind = found.decode()
         if kind not in (wanted, "none"):
             connection.delete(key)
-            refusals.note(connection, key, f"the key is a {kind}; it is deleted")
+            reason = f"the key is a {kind}; it is deleted"
+            refusals.note(connection, key, reason, Cause.FOREIGN)
 
 
 def _mend_or_raise(
@@ -123,4 +124,4 @@ def _is_job_id(raw: object) -> bool:
 
 def _refuse_id(connection: redis.Redis, raw: object, refusals: Refusals) -> None:
     shown = raw[:80].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:80]
-    refusals.note(connection, shown, "the job's id is none")
+    refusals.note(connection, shown, "the job's id is none", Cause.FOREIGN)

@@ -14,7 +14,7 @@ import redis
 
 from worker import keyspace, redis_probe, wire
 from worker.context import NodeContext
-from worker.errors import OtherWire, WireError
+from worker.errors import ForeignWork, OtherWire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
 from worker.plan import TRANSFERS, PlannedNode
@@ -49,7 +49,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         logger.warning("run %s is gone; nothing to measure", run[:80])
         return
     if row.name != context.name:
-        raise WireError(f"row {performer} of run {run} belongs to {row.name}")
+        raise ForeignWork(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
     left = row.not_done(connection)
     if not left:

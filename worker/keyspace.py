@@ -30,6 +30,8 @@ HOLDS = "ptzmesh:holds"
 #: When the first node was heard again after a time in which none was; forgotten soon.
 BACK = "ptzmesh:back"
 CONTROL_QUEUE = "ptzmesh:control"
+#: Of the names of our jobs, and of those of other versions.
+JOB_PREFIX = "ptzmesh."
 SWEEP = "ptzmesh.sweep"
 SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"

@@ -1,7 +1,8 @@
 """
 What workers refused to do: one line in the log, one in Redis, and never many a second.
 
-`ptzmesh:refused` is a list of JSON objects `{"time", "node", "job", "reason"}`, the newest first.
+`ptzmesh:refused` is a list of JSON objects `{"time", "node", "job", "reason", "cause"}`, the newest
+first. What a late or repeated message of ours can bring about is no refusal at all: see `serving`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import logging
 import multiprocessing
 import time
 from datetime import datetime, timezone
+from enum import Enum
 
 import redis
 
 from worker import keyspace, wire
+from worker.errors import ForeignWork
 from worker.text import iso_utc, one_line
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,25 @@ MOST_KEPT = 100
 #: Refusals that one RQ worker notes a second; more are only counted.
 MOST_A_SECOND = 10
 MAX_JOB_CHARS = 80
+
+
+class Cause(str, Enum):
+    """
+    What can have brought a refused job about, the gravest first.
+
+    `foreign`: no program of ours of any version asks so. `version`: one of another version may.
+    `damaged`: Redis lost or changed what was there: a restart without persistence, eviction, an
+    older copy, another program that writes to our keys.
+    """
+
+    FOREIGN = "foreign"
+    VERSION = "version"
+    DAMAGED = "damaged"
+
+
+def cause_of(exc: Exception) -> Cause:
+    """Give the cause of what a job raised; in doubt it is nobody's intention."""
+    return Cause.FOREIGN if isinstance(exc, ForeignWork) else Cause.DAMAGED
 
 
 class Refusals:
@@ -37,12 +59,12 @@ class Refusals:
         # between a worker and its work-horse may miscount one, which does no harm.
         self._window = multiprocessing.get_context("fork").RawArray("d", 3)
 
-    def note(self, connection: redis.Redis, job: str, reason: str) -> None:
+    def note(self, connection: redis.Redis, job: str, reason: str, cause: Cause) -> None:
         """Say in one line that a job was refused and why; Redis being away is no fault here."""
         left_out = self._admit()
         if left_out is None:
             return
-        entry = entry_of(self.node, job, reason, left_out)
+        entry = entry_of(self.node, job, reason, cause, left_out)
         logger.warning("job %s refused: %s", entry["job"], entry["reason"])
         try:
             _keep(connection, json.dumps(entry))
@@ -62,7 +84,7 @@ class Refusals:
         return left_out
 
 
-def entry_of(node: str, job: str, reason: str, left_out: int) -> dict[str, str]:
+def entry_of(node: str, job: str, reason: str, cause: Cause, left_out: int) -> dict[str, str]:
     """Give what is kept of a refusal: printable, and no longer than a person reads."""
     more = f" (and {left_out} more, not noted)" if left_out else ""
     return {
@@ -70,6 +92,7 @@ def entry_of(node: str, job: str, reason: str, left_out: int) -> dict[str, str]:
         "node": node,
         "job": one_line(job)[:MAX_JOB_CHARS],
         "reason": one_line(reason) + more,
+        "cause": cause.value,
     }
 
 

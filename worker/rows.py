@@ -15,7 +15,7 @@ from typing import cast
 import redis
 
 from worker import keyspace, wire
-from worker.errors import WireError
+from worker.errors import ForeignWork
 from worker.fields import number_or_none
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
@@ -98,12 +98,12 @@ def load_row(connection: redis.Redis, run: object, phase: object, performer: obj
         WireError: The arguments or the plan are not what they should be.
     """
     if not isinstance(run, str) or type(phase) is not int or type(performer) is not int:
-        raise WireError("a row is named by run (text), phase and performer (whole numbers)")
+        raise ForeignWork("a row is named by run (text), phase and performer (whole numbers)")
     plan = load_plan(connection, run)
     if plan is None:
         return None
     if not 0 <= phase < len(plan.probes) or not 0 <= performer < len(plan.nodes):
-        raise WireError(f"run {run} has no phase {phase} with node {performer}")
+        raise ForeignWork(f"run {run} has no phase {phase} with node {performer}")
     return Row(run=run, plan=plan, phase=phase, performer=performer)
 
 

@@ -16,7 +16,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.context import NodeContext
-from worker.errors import OtherWire, WireError
+from worker.errors import ForeignWork, OtherWire
 from worker.leases import holds, spent_today
 from worker.measurement import Outcome
 from worker.plan import TRANSFERS, Encounter
@@ -57,7 +57,9 @@ def serve(
     """
     connection = wire.connect(context.redis_url)
     if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
-        raise WireError(f"a test is asked for without holding the lease of {context.name}")
+        # It came late, twice or from who has died since: of a link or a Redis that was away.
+        logger.info("a test of run %s is no longer wanted: its lease is over", run[:80])
+        return
     key = keyspace.ready_key(token)
     try:
         row = load_row(connection, run, phase, performer)
@@ -122,13 +124,13 @@ class _Unwanted:
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:
     """Find the test in the run's own plan."""
     if row.probe not in TRANSFERS:
-        raise WireError(f"probe {row.probe} is not one that is answered")
+        raise ForeignWork(f"probe {row.probe} is not one that is answered")
     for one in row.plan.encounters(row.probe, row.performer):
         if row.plan.nodes[one.far].name == context.name:
             if type(number) is int and 0 <= number < len(one.tests):
                 return one, one.tests[number]
             break
-    raise WireError(f"run {row.run} has no such test of {row.name} with {context.name}")
+    raise ForeignWork(f"run {row.run} has no such test of {row.name} with {context.name}")
 
 
 def _refusal(

@@ -13,6 +13,7 @@ import redis
 from coordinator.checks import machine, mesh, server
 from coordinator.checks.check import Area, Check, skipped
 from coordinator.checks.health import unreachable
+from coordinator.checks.refusals import refused
 from coordinator.checks.rights import NAME, NODE, rights
 from coordinator.nodes import Node, read_nodes
 from worker import wire
@@ -104,7 +105,7 @@ def _with_redis(
     yield mesh.outboxes(nodes)
     yield from _look(Area.MESH, "workers", lambda: mesh.workers(connection, nodes))
     yield from _look(Area.MESH, "runs", lambda: mesh.overdue(connection, now))
-    yield from _look(Area.MESH, "refused jobs", lambda: mesh.refused(connection))
+    yield from _look(Area.MESH, "refused jobs", lambda: refused(connection))
     yield from _look(Area.MESH, "collector", lambda: mesh.groups(connection, now))
     yield from _look(Area.MESH, "limit", lambda: mesh.limits(connection, caps, nodes, info))
     yield from _look(Area.MESH, "our memory", lambda: mesh.memory(connection, info))

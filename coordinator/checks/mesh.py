@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import redis
 
@@ -205,32 +204,6 @@ def _limit(name: str, cap: int, used: float | None, room: str) -> Check:
         warn=used >= NEAR * cap,
         mend=f"{first}ptzmesh limits --{option} N",
     )
-
-
-def refused(connection: redis.Redis) -> Check:
-    """Look at the jobs that workers refused to run."""
-    count = connection.llen(keyspace.REFUSED)
-    if not count:
-        return judged(Area.MESH, "refused jobs", "none", {"refused": 0})
-    last = _entry(cast("bytes | None", connection.lindex(keyspace.REFUSED, 0)))
-    said = ", ".join(f"{last[key]}" for key in ("time", "node", "reason") if last.get(key))
-    mend = "somebody who can write to this Redis asks for what no node does: change its password"
-    return judged(
-        Area.MESH,
-        "refused jobs",
-        f"{count}, the last: {said}"[:300],
-        {"refused": count, "last": last},
-        warn=True,
-        mend=mend,
-    )
-
-
-def _entry(packed: bytes | None) -> dict[str, Any]:
-    try:
-        raw = json.loads(packed or b"{}")
-    except ValueError:
-        return {}
-    return raw if isinstance(raw, dict) else {}
 
 
 def overdue(connection: redis.Redis, now: float) -> Check:

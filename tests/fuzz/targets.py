@@ -30,7 +30,7 @@ from worker.monitor import locker_view, ptzjepa_config
 from worker.outbox import Letter
 from worker.probes import icmp_packet
 from worker.probes.iperf3_json import parse_report
-from worker.refused import entry_of
+from worker.refused import Cause, entry_of
 from worker.text import one_line
 
 Target = Callable[[bytes], None]
@@ -292,7 +292,7 @@ def texts(data: bytes) -> None:
 def refusal(data: bytes) -> None:
     """A note is one bounded line, whatever is noted."""
     text = data.decode("utf-8", "replace")
-    noted = entry_of("a", text, text, left_out=len(data))
+    noted = entry_of("a", text, text, Cause.FOREIGN, left_out=len(data))
     assert len(json.dumps(noted)) < 8000
     assert all(value.isprintable() for value in noted.values())
 

@@ -1,4 +1,4 @@
-"""A request that Redis gives to a connection of a node that is no longer there."""
+"""Requests of tests that a link or Redis which was away has lost, delayed or sent twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from integration.nodes import cli, eventually, workers
-from worker import keyspace, wire
+from worker import keyspace, leases, wire
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
 
@@ -19,6 +19,29 @@ pytestmark = [
     pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping"),
     pytest.mark.skipif(find_iperf3() is None, reason="no iperf3"),
 ]
+
+
+def test_a_request_that_comes_late_or_twice_is_no_intruder(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    queue = keyspace.queue_key(keyspace.serve_queue("b"))
+    with workers(redis_url, connection, tmp_path, ["a", "b"]):
+        options = ["--from", "a", "--to", "b", "--probe", "throughput", "--duration", "1"]
+        run = json.loads(cli(redis_url, "run", "--json", *options).stdout.splitlines()[0])["run"]
+        asked = {"run": run, "phase": 0, "performer": 0, "number": 0, "idle_rtt_ms": None}
+        pipeline = connection.pipeline()
+        late = {**asked, "token": f"{leases.new_token()}.0"}  # its lease has lapsed meanwhile
+        name = keyspace.serve_queue("b")
+        wire.enqueue(connection, pipeline, name, keyspace.SERVE, late, job_id="late")
+        pipeline.execute()
+        connection.rpush(queue, "late")  # and once more
+        said = b"is no longer wanted: its lease is over"
+        log = tmp_path / "b.log"
+        eventually(lambda: said in log.read_bytes(), "it is told")
+        eventually(lambda: not connection.llen(queue), "both are taken")
+        found = [json.loads(x) for x in cli(redis_url, "doctor", "--json").stdout.splitlines()]
+    assert not connection.exists(keyspace.REFUSED)
+    assert [x["message"] for x in found if x["check"] == "refused jobs"] == ["none"]
 
 
 def test_a_request_that_went_astray_is_sent_again(

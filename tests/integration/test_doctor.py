@@ -19,12 +19,14 @@ import pytest
 import redis
 
 from coordinator.checks.health import missing_workers
+from coordinator.checks.refusals import refused
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs import recent
 from integration.nodes import alive, cli, eventually, start_worker, workers
 from worker import keyspace, wire
 from worker.probes.icmp import icmp_capability
+from worker.refused import Cause, entry_of
 
 pytestmark = pytest.mark.redis
 
@@ -245,6 +247,31 @@ def test_a_job_that_was_refused_is_shown(
     assert said["refused jobs"]["status"] == "warn"
     assert said["refused jobs"]["values"]["refused"] == 1
     assert "allow" in said["refused jobs"]["message"]
+    assert "change its password" in said["refused jobs"]["mend"]
+
+
+def test_refused_jobs_are_sorted_by_what_can_have_brought_them_about(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    def looked(*entries: dict[str, str]) -> Any:
+        connection.delete(keyspace.REFUSED)
+        if entries:
+            connection.rpush(keyspace.REFUSED, *map(json.dumps, entries))
+        return refused(connection)
+
+    foreign, version, damaged = (entry_of("a", "job", f"is {c.value}", c, 0) for c in Cause)
+    # What nodes of before have noted of a test that came late, when a link or Redis was away.
+    late = {"node": "a", "reason": "a test is asked for without holding the lease of a"}
+    assert looked(late).message == "none"
+    found = looked(damaged, foreign, version, late)
+    assert (found.values["refused"], found.values["last"]) == (3, foreign)
+    assert "is foreign" in found.message
+    assert "password" in found.mend
+    assert "install one version" in looked(damaged, version).mend
+    assert "password" not in looked(damaged, version).mend
+    assert "lost or changed" in looked(damaged).mend
+    assert "install one version" in looked({"reason": "of a node that notes no cause"}).mend
+    assert looked(damaged).status == "warn"
 
 
 # What a user of Redis may do.

@@ -143,6 +143,13 @@ RECORDS: dict[str, dict[str, Any]] = {
     "huge": {"description": "x" * 3_000_000},
 }
 
+#: Of these, what a node of another version may ask, and what is left where Redis lost the rest.
+OTHER_CALLS = {
+    "unknown argument", "missing argument", "run is a list", "run is a line break",
+    "phase is text", "phase is true", "phase is negative", "performer is huge",
+}  # fmt: skip
+CUT = {"nothing", "timeout of none"}
+
 
 def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
     connection: redis.Redis, redis_url: str, tmp_path: Path
@@ -154,10 +161,13 @@ def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
     found = {entry["job"]: entry for entry in refused(connection)}
     assert set(found) == {f"odd-{number}" for number in range(len(RECORDS))}
     for entry in found.values():
-        assert set(entry) == {"time", "node", "job", "reason"}
+        assert set(entry) == {"time", "node", "job", "reason", "cause"}
         assert entry["node"] == "a"
         assert entry["reason"].isprintable()
         assert 0 < len(entry["reason"]) < 400
+    for number, what in enumerate(RECORDS):
+        expected = "version" if what in OTHER_CALLS else "damaged" if what in CUT else "foreign"
+        assert found[f"odd-{number}"]["cause"] == expected, what
     lines = [line for line in log_of(tmp_path).splitlines() if " refused: " in line]
     assert len(lines) == len(RECORDS)
     assert log_of(tmp_path).count("Traceback") == 0
@@ -310,6 +320,7 @@ def test_row_of_a_damaged_run_is_refused_in_one_line(
         push(connection, f"row-{number}")
         eventually(lambda n=number + 1: len(refused(connection)) == n, what)  # type: ignore[misc]
         assert reason in refused(connection)[0]["reason"], what
+        assert refused(connection)[0]["cause"] == "damaged", what
         connection.delete(key)
     assert log_of(tmp_path).count("Traceback") == 0
     still_works(redis_url)
@@ -324,6 +335,7 @@ def test_row_of_another_node_is_refused(connection: redis.Redis, redis_url: str)
     push(connection, "far", data=payload(kwargs={**GOOD, "performer": 7}))
     push(connection, "late", data=payload(kwargs={**GOOD, "phase": 7}))
     eventually(lambda: len(refused(connection)) == 3, "all are refused")
+    assert {entry["cause"] for entry in refused(connection)} == {"foreign"}
     reasons = {entry["job"]: entry["reason"] for entry in refused(connection)}
     assert "belongs to b" in reasons["row"]
     assert "no phase 0 with node 7" in reasons["far"]
