@@ -7,23 +7,17 @@ carries runs on (queue `ptzmesh:control`) while the prober is busy.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import math
 import multiprocessing
 import os
-import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import IO
 
 import redis
 
@@ -39,10 +33,11 @@ from worker.own_address import is_local, local_address, resolves
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3
+from worker.state_folder import hold, owner_token, usable
+from worker.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: SIGTERM is answered within 10 s: this long for the job in hand, the rest to deregister.
 STOP_GRACE_S = 7.0
 #: While Redis does not answer: soon enough to be heard before anybody counts this node as lost.
@@ -94,11 +89,11 @@ class Agent:
             ConfigError: Another live process has this name.
             RedisUnavailable: Redis cannot be used at the start.
         """
-        lock = _lock(self.settings)
+        lock = hold(self.settings.state_dir, self.settings.name)
         connection = wire.connect(self.settings.redis_url)
         wire.check_server(connection, self.settings.redis_url)
-        with _usable(self.settings.state_dir):
-            self.owner = _owner_token(lock)
+        with usable(self.settings.state_dir):
+            self.owner = owner_token(lock)
             self.outbox.set_aside_others()
         self.record = self._describe(connection)
         # Taken in `_supervise`: who is registered does not end without deregistering.
@@ -238,9 +233,7 @@ class Agent:
         next_beat = time.monotonic() + wire.HEARTBEAT_S
         while not self.stopping.value:
             wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
-            caught = signal.sigtimedwait(STOP_SIGNALS, wait_s)
-            # After a pause (SIGSTOP, suspend, docker pause) CPython may give what is no signal.
-            if caught is not None and caught.si_signo in STOP_SIGNALS:
+            if stop_comes_within(wait_s):
                 self.stopping.value = 1
                 return
             for child in self.children:
@@ -249,9 +242,9 @@ class Agent:
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + wire.HEARTBEAT_S
                 try:
-                    with _stoppable():
+                    with stoppable():
                         self._heartbeat(connection)
-                except _StopAsked:
+                except StopAsked:
                     self.stopping.value = 1
                 if self.outbox.is_behind:
                     next_beat = time.monotonic()
@@ -305,65 +298,3 @@ class Agent:
             pipeline.execute()
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)
-
-
-class _StopAsked(BaseException):
-    """SIGTERM or SIGINT came while a heartbeat waited for Redis."""
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let a stop signal end the block: Redis may not answer for longer than a stop may take."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise _StopAsked
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-
-
-@contextmanager
-def _usable(folder: Path) -> Iterator[None]:
-    """Let what goes wrong in the state folder name the option that chooses another."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # no folder is at fault
-        raise ConfigError(
-            f"state folder ({folder}) cannot be written: {exc.strerror}; say another --state-dir"
-        ) from exc
-
-
-def _lock(settings: AgentSettings) -> IO[str]:
-    """Hold the node's file in the state folder: one process a name on this machine."""
-    path = settings.state_dir / f"{settings.name}.owner"
-    with _usable(settings.state_dir):
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    try:
-        # lockf, not flock: children do not inherit it, so an orphan cannot keep the name.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        raise ConfigError(
-            f"node name ({settings.name}) is in use by another worker on this machine; "
-            "choose another --name, or another --state-dir if it is of another mesh"
-        ) from exc
-    return file
-
-
-def _owner_token(file: IO[str]) -> str:
-    """Give the name's token, kept on disk so that a restart after kill -9 is not refused."""
-    file.seek(0)
-    token = file.read().strip()
-    if not token:
-        token = secrets.token_hex(16)
-        file.write(token)
-        file.flush()
-        os.fsync(file.fileno())
-    return token

@@ -18,6 +18,7 @@ from coordinator.checks.rights import NAME, NODE, rights
 from coordinator.nodes import Node, read_nodes
 from worker import wire
 from worker.limits import DEFAULTS, read_limits
+from worker.state_folder import owner_path
 
 #: An operator waits for the answer, and a Redis that is away does not answer.
 SOCKET_TIMEOUT_S, CONNECT_TIMEOUT_S = 4.0, 2.0
@@ -47,7 +48,7 @@ class Subject:
     @property
     def is_here(self) -> bool:
         """A worker of this name has run on this machine."""
-        return os.access(self.state_dir / f"{self.name}.owner", os.F_OK)
+        return os.access(owner_path(self.state_dir, self.name), os.F_OK)
 
 
 def diagnose(subject: Subject) -> Iterator[Check]:
