@@ -35,6 +35,7 @@ JOB_PREFIX = "ptzmesh."
 SWEEP = "ptzmesh.sweep"
 SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"
+ANSWER = "ptzmesh.answer"
 
 #: States of jobs of which RQ keeps a set for each queue.
 REGISTRIES = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
@@ -84,6 +85,11 @@ def rtt_field(source: int) -> str:
 def ready_key(token: str) -> str:
     """Give the key of the list where a responder says what became of a test that is asked."""
     return f"ptzmesh:ready:{token}"
+
+
+def answer_key(token: str) -> str:
+    """Give the key of an answering port: its secret, and its number once it is open."""
+    return f"ptzmesh:answer:{token}"
 
 
 def refused_field(phase: int, performer: int) -> str:

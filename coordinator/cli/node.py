@@ -85,6 +85,7 @@ def worker(
     from coordinator.advance import advance
     from worker.agent import Agent, AgentSettings
     from worker.allowlist import AllowList
+    from worker.answering import answer
     from worker.context import NodeContext
     from worker.jobs import sweep
     from worker.serving import serve
@@ -108,6 +109,7 @@ def worker(
             keyspace.SWEEP: functools.partial(sweep, context),
             keyspace.SERVE: functools.partial(serve, context),
             keyspace.ADVANCE: carry_on,
+            keyspace.ANSWER: functools.partial(answer, context),
         }
 
     Agent(settings, allow_list).run()

@@ -11,10 +11,12 @@ import msgpack
 from samples import fields_of, measurement
 
 from coordinator.csvfile import HEADER
-from fuzz.targets import TARGETS, of_hash
+from fuzz.targets import ANSWER_SECRET, TARGETS, of_hash
 from worker import outbox, wire
 from worker.outbox import Letter
 from worker.plan import Plan, PlannedNode
+from worker.probes import answer_packet
+from worker.probes.answer_packet import Kind
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -96,6 +98,10 @@ def _icmp() -> list[bytes]:
     return [*echoes, bytes([0x45]) + bytes(19) + echoes[1], error]
 
 
+def _asked(kind: Kind) -> bytes:
+    return answer_packet.request(kind, "a", ANSWER_SECRET, answer_packet.LEAST_BYTES + 10)
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Give the seeds of every door."""
     letters = [Letter(n, measurement(n)) for n in (1, 3)]
@@ -118,6 +124,11 @@ def seeds() -> dict[str, list[bytes]]:
         "limits": [of_hash({b"a": b"1000000", b"b": b"268435456", b"c": b"1", b"d": b"2"})],
         "ready_reply": [ready],
         "ready_reply_json": [_as_json(ready)],
+        "answering_port": [b"0a" * 16, b"0a" * 16 + b" 5216", b"0a" * 16 + b" 0"],
+        "answer_request": [_asked(kind) for kind in Kind],
+        "answer_reply": [
+            answer_packet.answer(_asked(kind), "b", ANSWER_SECRET) or b"" for kind in Kind
+        ],
         "iperf3_report": [path.read_bytes() for path in sorted(DATA.glob("iperf3-*"))],
         "icmp": _icmp(),
         "locker_values": [bytes(msgpack.packb(value)) for value in (OPERATION, HOLDER)],

@@ -22,16 +22,19 @@ import msgpack
 
 from coordinator import badfile, csvfile, nodes
 from coordinator.cli.options import read_config
-from worker import fields, limits, names, outbox, plan, policy, transfers, wire
+from worker import answering, fields, limits, names, outbox, plan, policy, transfers, wire
 from worker.allowlist import Refused, allow_listed
 from worker.errors import ConfigError, WireError
 from worker.measurement import Measurement, csv_row
 from worker.monitor import locker_view, ptzjepa_config
 from worker.outbox import Letter
-from worker.probes import icmp_packet
+from worker.probes import answer_packet, icmp_packet
 from worker.probes.iperf3_json import parse_report
 from worker.refused import Cause, entry_of
 from worker.text import one_line
+
+#: Of the answering port whose datagrams are fuzzed.
+ANSWER_SECRET = b"s" * 16
 
 Target = Callable[[bytes], None]
 
@@ -181,6 +184,33 @@ def ready_reply(data: bytes) -> None:
     """A responder's word is an answer, whatever it is; a port is one."""
     answer = transfers.unpack_answer(data)
     assert answer.outcome.value != "ok" or 1 <= answer.port <= 65535
+
+
+def answering_port(data: bytes) -> None:
+    """What Redis has of an answering port is refused, or a secret and maybe a port."""
+    with suppress(WireError):
+        found = answering.unpack_port(data)
+        assert found.number is None or 0 <= found.number <= 65535
+        assert len(found.secret) == answering.SECRET_BYTES
+
+
+def answer_request(data: bytes) -> None:
+    """A datagram has no answer, or one that is not longer, and is read by who asked."""
+    answer = answer_packet.answer(data, "b", ANSWER_SECRET)
+    if answer is not None:
+        assert len(answer) <= len(data)
+        said = answer_packet.read_reply(answer, data, ANSWER_SECRET)
+        assert said is not None
+        assert said.name == "b"
+
+
+def answer_reply(data: bytes) -> None:
+    """A datagram is no reply to our request, or names a node."""
+    asked = answer_packet.request(answer_packet.Kind.WHO, "a", ANSWER_SECRET)
+    for secret in (ANSWER_SECRET, b""):
+        said = answer_packet.read_reply(data, asked, secret)
+        assert said is None or names.NAME.fullmatch(said.name)
+    answer_packet.challenge_of(data)
 
 
 def iperf3_report(data: bytes) -> None:
@@ -342,6 +372,9 @@ TARGETS: dict[str, Target] = {
     "limits": limit_values,
     "ready_reply": ready_reply,
     "ready_reply_json": behind_msgpack(ready_reply),
+    "answering_port": answering_port,
+    "answer_request": answer_request,
+    "answer_reply": answer_reply,
     "iperf3_report": iperf3_report,
     "icmp": icmp,
     "locker_values": locker_values,

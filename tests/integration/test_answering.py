@@ -1,0 +1,95 @@
+"""The answering port of a real worker: who is answered, for how long, and what it holds up."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from integration.nodes import eventually, workers
+from worker import keyspace, wire
+from worker.answering import FOUND_S, OPEN_S, ask_for_ports
+from worker.probes import answer_packet
+from worker.probes.answer_packet import Kind
+from worker.probes.who_answers import Question, who_answers
+
+pytestmark = pytest.mark.redis
+
+ADDRESS = "127.0.0.1"
+
+
+@pytest.fixture
+def node(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[str]:
+    with workers(redis_url, connection, tmp_path, ["a"], ["--ports", "46310-46317"]):
+        yield "a"
+
+
+def test_port_names_its_node_to_who_knows_the_secret_and_lets_the_responder_go_on(
+    node: str, connection: redis.Redis
+) -> None:
+    found = ask_for_ports(connection, [node], wait_s=60)[node]
+    assert found.number == 46317  # a test's server takes the first
+    right = Question(address=ADDRESS, port=found.number, secret=found.secret)
+    wrong = Question(address=ADDRESS, port=found.number, secret=b"x" * 16)
+    closed = Question(address=ADDRESS, port=46311, secret=found.secret)
+    assert who_answers([wrong, right, closed], "somebody") == {1: "a"}
+    _check_sizes(found.number, found.secret)
+    # Who asks meanwhile finds the same port; no second one is opened.
+    assert ask_for_ports(connection, [node]) == {node: found}
+    # Who wants it for the whole time has one of its own, which the responder is free to open.
+    own = ask_for_ports(connection, [node], purpose="size-1", wait_s=60)[node]
+    assert own.number == 46316
+    assert own.secret != found.secret
+    assert _is_open(own.number)
+    opened_at = time.monotonic()
+    eventually(lambda: not _is_open(own.number or 0), "the port is closed", OPEN_S + 60)
+    assert time.monotonic() - opened_at > FOUND_S
+    assert connection.keys("ptzmesh:answer:*") == []
+    assert connection.llen(keyspace.REFUSED) == 0
+
+
+def _check_sizes(port: int, secret: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.settimeout(30)
+        opened.connect((ADDRESS, port))  # a reply from another address would not arrive
+        for kind, size in ((Kind.ONE_WAY, answer_packet.LEAST_BYTES), (Kind.BOTH_WAYS, 9000)):
+            asked = answer_packet.request(kind, "somebody", secret, 9000)
+            opened.send(asked)
+            reply = opened.recv(answer_packet.MOST_BYTES)
+            said = answer_packet.read_reply(reply, asked, secret)
+            assert said is not None
+            assert said.size == size
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        try:
+            opened.bind((ADDRESS, port))
+        except OSError:
+            return True
+    return False
+
+
+def test_node_answers_for_itself_only_and_only_while_somebody_waits(
+    node: str, connection: redis.Redis
+) -> None:
+    connection.set(keyspace.answer_key("b/"), "0a" * 16, ex=60)
+    connection.set(keyspace.answer_key("a/odd"), "nonsense", ex=60)
+    for token in ("b/", "a/odd", "a/nobody-waits"):
+        pipeline = connection.pipeline()
+        queue = keyspace.serve_queue(node)
+        wire.enqueue(connection, pipeline, queue, keyspace.ANSWER, {"token": token})
+        pipeline.execute()
+    eventually(lambda: connection.llen(keyspace.REFUSED) == 2, "both are refused")
+    eventually(lambda: connection.llen(keyspace.queue_key(queue)) == 0, "the third was taken")
+    assert connection.get(keyspace.answer_key("b/")) == b"0a" * 16
+    assert not any(map(_is_open, range(46310, 46318)))
+
+
+def test_node_whose_responder_is_not_there_has_no_port(connection: redis.Redis) -> None:
+    assert ask_for_ports(connection, ["nobody"], wait_s=0.1) == {}
+    assert ask_for_ports(connection, []) == {}
