@@ -7,6 +7,7 @@ last port on which each listens for tests. What they find is in the stream of re
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 
 import redis
@@ -20,6 +21,7 @@ from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.options import PingOptions, TcpOptions, ThroughputOptions
 from worker.policy import DEFAULT_PORTS
+from worker.probes.path_mtu import HEADER_BYTES, IPV6_LEAST_BYTES
 
 OPTIONS = ProbeOptions(
     ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
@@ -142,13 +144,18 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     if found is None:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
     rate = found.throughput_mbps
-    message = f"{rate:.2f} of 1 Mbit/s" if rate is not None else _why(found)
+    message = _why(found)
+    if found.outcome is Outcome.OK and rate is not None:
+        message = f"{rate:.2f} of 1 Mbit/s"
     # Who listened is who was connected to, which is not always the target.
     listener = source if found.detail.get("connected_by") == target.name else target
     if not target.accepts:
         listener = source
     near = target if listener is source else source
     mend = NOT_THE_PATH.get(found.outcome, open_ports(near, listener))
+    largest = found.detail.get("path_mtu_bytes")
+    if isinstance(largest, int):
+        message, mend = message.partition("; ")[0], clamp(source, target, largest)
     if found.outcome is Outcome.TOOL_MISSING:
         mend = "on the node named: sudo apt-get install iperf3, then restart its worker"
     return judged(
@@ -167,6 +174,22 @@ def open_ports(source: Node, target: Node) -> str:
     first, last = _ports(target)
     rule = f"sudo ufw allow proto tcp from {source.address} to any port {first}:{last}"
     return f"on {target.name}: {rule}"
+
+
+def clamp(source: Node, target: Node, largest_bytes: int) -> str:
+    """
+    Give the commands that keep a source's packets small enough for a path that swallows large ones.
+
+    How large a sender's segments are is what the receiver says in its handshake (RFC 6691).
+    """
+    six = ":" in source.address
+    mss = largest_bytes - HEADER_BYTES[socket.AF_INET6 if six else socket.AF_INET]
+    rule = f"sudo ip{'6' * six}tables -t mangle -A POSTROUTING -d {source.address} -p tcp"
+    rule += f" --tcp-flags SYN,RST SYN -j TCPMSS --set-mss {mss}"
+    if six and largest_bytes < IPV6_LEAST_BYTES:
+        return f"on {target.name}: {rule}"
+    link = f"sudo ip link set dev INTERFACE mtu {largest_bytes}"
+    return f"on {target.name}: {rule}; or, on the VPN's interface there: {link}"
 
 
 def _why(found: Measurement) -> str:

@@ -153,6 +153,19 @@ class Lab:
         self._impairments.losses_pct[_pair(source, target), proto] = pct
         self._apply()
 
+    def swallow(self, source: Node, target: Node, above_bytes: int | None) -> None:
+        """
+        Let no IP packet longer than `above_bytes` pass from `source` to `target`; None heals.
+
+        Nobody says «too big»: a VPN or mobile link whose ICMP is filtered. Each packet is one of
+        the wire, as the lab's links join no segments.
+        """
+        if above_bytes is None:
+            self._impairments.swallowed_above_bytes.pop(_pair(source, target), None)
+        else:
+            self._impairments.swallowed_above_bytes[_pair(source, target)] = above_bytes
+        self._apply()
+
     def cut(self, a: Node, b: Node | None = None, *, silent: bool = True) -> None:
         """
         Let nothing pass between `a` and `b`, both ways, until `heal`.

@@ -48,6 +48,7 @@ class Impairments:
     losses_pct: dict[tuple[Pair, Proto], float] = field(default_factory=dict)
     silent_cuts: set[Pair] = field(default_factory=set)
     refusing_cuts: set[Pair] = field(default_factory=set)
+    swallowed_above_bytes: dict[Pair, int] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Heal every path."""
@@ -55,6 +56,7 @@ class Impairments:
         self.losses_pct.clear()
         self.silent_cuts.clear()
         self.refusing_cuts.clear()
+        self.swallowed_above_bytes.clear()
 
 
 def ruleset(impairments: Impairments, ports: Iterable[str]) -> str:
@@ -89,6 +91,8 @@ def _rules(impairments: Impairments) -> Iterator[str]:
         yield f"{_between(cuts)} meta l4proto tcp reject with tcp reset"
         others = "meta protocol { ip, ip6 }"
         yield f"{_between(cuts)} {others} reject with icmpx type host-unreachable"
+    for pair, size in impairments.swallowed_above_bytes.items():
+        yield f"{_between([pair])} meta protocol {{ ip, ip6 }} meta length > {size} drop"
     alike: dict[tuple[Proto, float], list[Pair]] = defaultdict(list)
     for (pair, proto), pct in impairments.losses_pct.items():
         alike[proto, pct].append(pair)

@@ -182,15 +182,15 @@ class EchoSocket:
                 return now_ns, time.monotonic_ns()
         raise refusal or OSError("no attempt was made")
 
-    def drain(self) -> tuple[list[Received], list[Quoted]]:
-        """Read everything that has arrived."""
+    def drain(self, message_bytes: int = MESSAGE_BYTES) -> tuple[list[Received], list[Quoted]]:
+        """Read everything that has arrived; of each message no more than `message_bytes`."""
         received: list[Received] = []
         quoted: list[Quoted] = []
         for _ in range(DRAIN_MESSAGES):
             if self.errors_pending:
                 self._drain_errors(quoted)
             try:
-                message, ancillary, _, sender = self.socket.recvmsg(MESSAGE_BYTES, ANCILLARY_BYTES)
+                message, ancillary, _, sender = self.socket.recvmsg(message_bytes, ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except OSError:

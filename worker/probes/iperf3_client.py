@@ -16,7 +16,7 @@ from typing import Any
 
 from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions
-from worker.probes.icmp import EchoSeries
+from worker.probes.icmp import EchoSeries, IcmpNotPermitted
 from worker.probes.iperf3 import Iperf3, Tool, why_unable
 from worker.probes.iperf3_json import parse_report
 from worker.probes.iperf3_record import (
@@ -29,6 +29,8 @@ from worker.probes.iperf3_record import (
 )
 from worker.probes.iperf3_report import Iperf3Report
 from worker.probes.loaded_rtt import LoadedRtt
+from worker.probes.mtu_echo import BEYOND_ANY_BYTES, echo_mtu
+from worker.probes.path_mtu import PathMtu, in_words
 from worker.probes.throttle import read_throttle, throttled_by
 from worker.rtt import rtt_statistics
 
@@ -54,6 +56,10 @@ MIN_END_SHARE = 0.6
 #: A slow sender's blocks leave this often; iperf3's 128 KiB are more than a second at 1 Mbit/s.
 BLOCK_S = 0.02
 MAX_BLOCK_BYTES, MIN_BLOCK_BYTES = 131072, 1024
+#: What a test reads on a path that passes its connections and swallows its data.
+SWALLOWED = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.NO_REPLY)
+#: IPv6 and TCP headers, with time stamps.
+MOST_HEADER_BYTES = 72
 
 
 def deadline_s(options: Options, idle_rtt_ms: float | None) -> float:
@@ -102,13 +108,38 @@ def measure(
     outcome, error = report.outcome, report.error
     if ran.late and outcome is not Outcome.OK:
         outcome, error = Outcome.TIMEOUT, f"the test had not ended after {ran.limit_s:.1f} s"
+    hole = _hole(ends, report, outcome, should_stop)
+    if hole is not None:
+        outcome, error = Outcome.UNREACHABLE, in_words(hole, ends.near.name, ends.far.name)
     common = {
         **_rtts(ran.pings, idle_rtt_ms),
         **host_limits(ends, options, report, iperf3, throttled_by(before, read_throttle())),
         "deadline_s": ran.limit_s,
         "test_s": ran.test_s,
+        **({"path_mtu_bytes": hole.largest_bytes} if hole else {}),
     }
     return records(ends, options, report, iperf3, outcome, error, started_at, common)
+
+
+def _hole(
+    ends: Ends, report: Iperf3Report, outcome: Outcome, should_stop: Callable[[], bool]
+) -> PathMtu | None:
+    """
+    Look, when a test connected and no data came, whether the path swallows large packets.
+
+    Not where data came: some firewalls swallow large echoes, which explains nothing else.
+    """
+    flows = [flow for flow in (report.outbound, report.inbound) if flow is not None]
+    if not report.connected or outcome not in SWALLOWED or not any(f.may_be_empty for f in flows):
+        return None
+    most_bytes = BEYOND_ANY_BYTES
+    if report.segment_bytes:
+        most_bytes = report.segment_bytes + MOST_HEADER_BYTES
+    try:
+        found = echo_mtu(ends.far.address, most_bytes=most_bytes, should_stop=should_stop)
+    except (IcmpNotPermitted, OSError):
+        return None
+    return found if found is not None and found.is_hole else None
 
 
 @dataclass(frozen=True)

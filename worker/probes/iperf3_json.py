@@ -69,11 +69,14 @@ def parse_report(
         inbound = _flow(document, "_bidir_reverse" if bidir else "", udp, complete, bidir, True)
     flows = [flow for flow in (outbound, inbound) if flow is not None]
     outcome, error = _verdict(document, failure, flows)
+    start = _object(document.get("start"))
     cpu = _object(_object(document.get("end")).get("cpu_utilization_percent"))
     return Iperf3Report(
         outcome=outcome,
         error=error,
         version=_version(document),
+        connected=bool(_array(start.get("connected"))),
+        segment_bytes=None if udp else _count(start, "tcp_mss_default"),
         outbound=outbound,
         inbound=inbound,
         # Of a test that failed, the other end's share is a literal 0.

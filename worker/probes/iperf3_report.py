@@ -14,6 +14,10 @@ from worker.measurement import Outcome
 #: Which end saw the intervals: iperf3 prints those of the end that runs the client.
 Side = Literal["sender", "receiver"]
 
+#: A sender whose data goes nowhere hands its kernel what the buffers of its connections take: some
+#: 90 kB each.
+BUFFERED_BYTES = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
@@ -65,6 +69,14 @@ class Flow:
     intervals: tuple[Interval, ...] = ()
     intervals_at: Side = "receiver"
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Nothing that the receiver got is known of."""
+        if self.bytes_received is not None:
+            return self.bytes_received == 0
+        kept_bytes = BUFFERED_BYTES if self.intervals_at == "sender" else 0
+        return sum(i.mbps * (i.end_s - i.start_s) for i in self.intervals) * 1e6 / 8 <= kept_bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Iperf3Report:
@@ -75,6 +87,8 @@ class Iperf3Report:
         outcome: What became of it; `ok` means that every direction asked for has its throughput.
         error: One line for a person, empty when `ok`.
         version: Of the iperf3 that printed it.
+        connected: The data's streams were there.
+        segment_bytes: Data in a full TCP packet of this path, as the two ends agreed; None for UDP.
         outbound: Data from the client to the server, if asked for.
         inbound: Data from the server to the client, if asked for.
         cpu_near_pct: CPU time of the client's process, percent of one core.
@@ -84,6 +98,8 @@ class Iperf3Report:
     outcome: Outcome
     error: str = ""
     version: str | None = None
+    connected: bool = False
+    segment_bytes: int | None = None
     outbound: Flow | None = None
     inbound: Flow | None = None
     cpu_near_pct: float | None = None
