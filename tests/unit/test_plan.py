@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import ConfigError, PtzmeshError, WireError
-from worker.options import PingOptions
+from worker.options import PingOptions, TcpOptions
 from worker.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
 
 
@@ -129,6 +129,11 @@ def test_mesh_beyond_the_bound_is_refused() -> None:
 def test_cost_is_what_echoes_and_replies_weigh_on_both_ends() -> None:
     plan = mesh(2, ping=PingOptions(count=10, size_bytes=56))
     assert plan.bytes_per_node() == {"n0": 2 * 10 * 2 * 84, "n1": 2 * 10 * 2 * 84}
+
+
+def test_cost_of_handshakes_has_the_one_that_looks_for_a_proxy() -> None:
+    plan = mesh(2, probes=("tcp",), tcp=TcpOptions(count=10))
+    assert plan.bytes_per_node() == dict.fromkeys(("n0", "n1"), 2 * (11 * 4 * 60 + 2 * 84))
 
 
 @pytest.mark.parametrize(

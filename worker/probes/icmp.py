@@ -24,6 +24,7 @@ from worker.probes.icmp_socket import (
     Received,
     Sockaddr,
     icmp_capability,
+    limit_hops,
 )
 
 __all__ = ["EchoOptions", "EchoSeries", "IcmpNotPermitted", "echo_many", "icmp_capability"]
@@ -117,6 +118,8 @@ class _Engine:
 
     def _open(self, family: int) -> None:
         opened = self.sockets[family] = EchoSocket.open(family, self.identifier)
+        if self.options.ttl is not None:
+            limit_hops(opened.socket, self.options.ttl)
         self.codecs[family] = EchoCodec(
             family,
             identifier=opened.identifier,

@@ -43,12 +43,14 @@ class EchoOptions:
             targets that they would follow each other too closely.
         wait_s: Tmax of RFC 6673: an answer later than this is a loss.
         size_bytes: ICMP payload.
+        ttl: Routers that an echo may pass, and one; None is the kernel's default.
     """
 
     count: int = 10
     interval_s: float = 0.1
     wait_s: float = 1.0
     size_bytes: int = 56
+    ttl: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sent or attributed."""

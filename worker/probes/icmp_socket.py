@@ -104,6 +104,14 @@ def icmp_capability() -> SocketKind | Literal["none"]:
     return kind
 
 
+def limit_hops(opened: socket.socket, hops: int) -> None:
+    """Let what a socket sends live for so many hops; with 1 no router passes it on."""
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+
+
 class EchoSocket:
     """An open socket; `identifier` marks its echoes."""
 

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from worker.measurement import Measurement, Outcome, finding
 from worker.options import TcpOptions
 from worker.plan import PlannedNode
+from worker.probes import interception
 from worker.probes.ping import resolve
 from worker.rtt import packet_loss_pct, rtt_statistics
 
@@ -93,11 +94,13 @@ def measure(
         )
     states = [_state(target, address, options.port) for target, address in literal]
     engine = _Engine(states, options)
-    try:
-        for state in engine.run(should_stop):
-            yield _measurement(run, source, state, options)
-    finally:
-        engine.close()
+    with interception.Beside([(state.node.address, options.port) for state in states]) as beside:
+        try:
+            for state in engine.run(should_stop):
+                sign = beside.sign(state.node.address, options.port)
+                yield interception.judged(_measurement(run, source, state, options), sign)
+        finally:
+            engine.close()
 
 
 def _state(target: PlannedNode, address: str, port: int) -> _Target:
