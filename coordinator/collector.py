@@ -54,6 +54,7 @@ class Collector:
         *,
         group: str | None = None,
         on_commit: Callable[[int], None] | None = None,
+        from_start: bool = False,
     ) -> None:
         """
         Prepare; nothing is opened yet.
@@ -63,6 +64,7 @@ class Collector:
             path: The CSV.
             group: None makes it of this host's name and the path.
             on_commit: Called with the number of rows that were just written.
+            from_start: Write what the stream still has of earlier files again.
 
         Raises:
             ConfigError: The group's name is not printable ASCII without spaces.
@@ -70,6 +72,7 @@ class Collector:
         self.connection, self.path = connection, path
         self.group = default_group(path) if group is None else valid_group(group)
         self.on_commit = on_commit
+        self.from_start = from_start
         self.rows = self.bad = 0
 
     def drain(self) -> None:
@@ -81,7 +84,7 @@ class Collector:
             PtzmeshError: The file cannot be written.
         """
         with CsvFile(self.path) as file:
-            batch = _Batch(self.connection, file, self.group, self._count)
+            batch = self._begin(file)
             while not batch.at_end:
                 batch.commit()
 
@@ -109,7 +112,7 @@ class Collector:
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
     ) -> None:
-        batch = _Batch(self.connection, file, self.group, self._count)
+        batch = self._begin(file)
         while not should_stop() and file.is_in_place():
             batch.commit()
             patience.over()
@@ -117,6 +120,12 @@ class Collector:
                 wait_for_more(self.connection, batch.place.position)
                 time.sleep(LINGER_S)
                 batch.place.check()
+
+    def _begin(self, file: CsvFile) -> _Batch:
+        batch = _Batch(self.connection, file, self.group, self._count)
+        batch.place.begin(from_start=self.from_start)
+        self.from_start = False  # this file has them then, and the next one goes on
+        return batch
 
     def _count(self, rows: int, bad: int) -> None:
         self.rows += rows
@@ -138,7 +147,6 @@ class _Batch:
         self.file, self.bad_file, self.on_written = file, BadFile(file.path), on_written
         self.pages = Pages(connection)
         self.place = Place(connection, group, file)
-        self.place.begin()
 
     @property
     def at_end(self) -> bool:

@@ -142,7 +142,7 @@ class CsvFile:
             writer.writerows([row[index] for index in kept] for row in rows)
         self._write(text.getvalue().encode())
         self.cursor = str(rows[-1][-1])
-        self.last = _identity([str(cell) for cell in rows[-1]])
+        self.last = identity([str(cell) for cell in rows[-1]])
 
     def is_in_place(self) -> bool:
         """Tell whether the path still names this file, as long as we left it."""
@@ -164,7 +164,7 @@ class CsvFile:
             try:
                 rows = csv.reader(file)
                 next(rows)
-                yield from map(_identity, rows)
+                yield from map(identity, rows)
             except (ValueError, IndexError, csv.Error) as exc:
                 raise ConfigError(
                     f"the file ({self.path}) has a line that is not a row: {exc}; "
@@ -210,7 +210,7 @@ class CsvFile:
             cells = next(csv.reader([line.decode(errors="replace")]), [])
         except csv.Error:
             cells = []
-        found = _kind_of(cells, len(self.columns))
+        found = kind_of(cells, len(self.columns))
         if found is None:
             raise ConfigError(
                 f"the last line of {self.path} is not a row of ours and is left as it is: "
@@ -220,7 +220,7 @@ class CsvFile:
             raise ConfigError(_other_kind(self.path, found))
         if found is Holds.RUNS:
             return
-        self.cursor, self.last = cells[-1], _identity(cells)
+        self.cursor, self.last = cells[-1], identity(cells)
         self.highest = max(map(stream_position, _STREAM_IDS.findall(rows)))
 
     def _tail(self) -> bytes:
@@ -243,19 +243,27 @@ class CsvFile:
                 "good row, and Redis keeps the rest: make room and go on"
             ) from exc
         self._size += len(data)
+        self._mend_truncated(data)
+
+    def _mend_truncated(self, data: bytes) -> None:
+        """Put the header before rows that went into a file that was truncated just before."""
+        if self._size > len(data) == os.fstat(self._fd).st_size:
+            self._cut(0)
+            self.columns = CSV_COLUMNS
+            self._write(HEADER + data)
 
     def _cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
         self._size = size
 
 
-def _kind_of(cells: Sequence[str], width: int) -> Holds | None:
+def kind_of(cells: Sequence[str], width: int) -> Holds | None:
     """Tell by a row what its file of `width` columns holds; None when the row is neither's."""
     if len(cells) != width:
         return None
     if STREAM_ID.fullmatch(cells[-1]):
         return Holds.STREAM
-    is_run = RUN_ID.fullmatch(_identity(cells).run)
+    is_run = RUN_ID.fullmatch(identity(cells).run)
     return Holds.RUNS if is_run and not cells[-1] else None
 
 
@@ -333,7 +341,8 @@ def _first_line(data: bytes) -> bytes:
     return line + newline
 
 
-def _identity(cells: Sequence[str]) -> Identity:
+def identity(cells: Sequence[str]) -> Identity:
+    """Give the identity of a row; the columns that it is of stand first in every version."""
     return Identity(*(cells[index] for index in _IDENTITY))
 
 

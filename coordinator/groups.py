@@ -132,6 +132,12 @@ def group_position(connection: redis.Redis, group: str) -> str | None:
     return None if raw is None else _text(raw["last-delivered-id"])
 
 
+def has_pending(connection: redis.Redis, group: str) -> bool:
+    """Tell whether another reader of the group has entries that it has not acknowledged."""
+    raw = _raw_group(connection, group)
+    return raw is not None and bool(raw["pending"])
+
+
 def entries_read(connection: redis.Redis, group: str) -> int | None:
     """Give how many of all entries ever added a group has passed; None where Redis cannot tell."""
     pipeline = connection.pipeline()  # an entry added between the two would count as read

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import redis
@@ -22,10 +22,12 @@ from coordinator.groups import (
     drop_pending,
     entries_read,
     group_position,
+    has_pending,
     note_pass,
     set_group,
 )
 from coordinator.results import START, Entry, last_id
+from coordinator.rotated import identities, last_rows
 from coordinator.runs import stream_position
 from worker import keyspace
 
@@ -57,13 +59,43 @@ class Place:
         self._reopened: set[str] = set()
         self._known: set[int] | None = None
         self._read: int | None = None
+        self._from_start = False
         self._note_at = 0.0
 
-    def begin(self) -> None:
-        """Set the group to the file's place, and make the group the file's own."""
+    def begin(self, *, from_start: bool = False) -> None:
+        """
+        Set the group to the file's place, and make the group the file's own.
+
+        A file without rows begins where an earlier one of this collector ended.
+
+        Args:
+            from_start: Go through the whole stream; what the file has is left out all the same.
+        """
+        self._from_start = from_start
+        if from_start:
+            self._doubt(START)
+        elif self.position == START:
+            self._go_on()
         self.check()
         drop_pending(self.connection, self.group)
         self._note()
+
+    def _go_on(self) -> None:
+        """Begin behind what earlier files hold; Redis may not know of the last rows of a crash."""
+        if has_pending(self.connection, self.group):
+            # Another reader has moved the group, so that its place says nothing.
+            self._doubt(START)
+            return
+        self.position = group_position(self.connection, self.group) or START
+        earlier = list(last_rows(self.file.path))
+        for stream_id, identity in earlier:
+            ahead = stream_position(stream_id) > stream_position(self.position)
+            if ahead and self._has(stream_id, identity):
+                self.position = stream_id
+        if stream_position(self.position) > stream_position(START):
+            level = logging.INFO if earlier else logging.WARNING
+            why = "%s is new: rows that an earlier file had are not repeated; for all: --from-start"
+            logger.log(level, why, self.file.path)
 
     def _note(self) -> None:
         note_pass(self.connection, self.group)
@@ -71,14 +103,16 @@ class Place:
 
     def check(self) -> None:
         """Look whether the stream still has our last entry, and the group our position."""
-        if self._last is not None and not self._has_last():
+        if self._last is not None and not self._has(self.position, self._last):
             logger.warning(
                 "the stream no longer has entry %s, which was read last: Redis lost data or was "
                 "trimmed by hand; what it has and %s has not is collected",
                 self.position,
                 self.file.path,
             )
-            self._doubt()
+            # What the group passed was on the disk: here, or in an earlier file.
+            passed = group_position(self.connection, self.group) or START
+            self._doubt(min(passed, self.position, key=stream_position))
         known = group_position(self.connection, self.group)
         if known is None:
             create_group(self.connection, self.group, self.position)
@@ -99,16 +133,17 @@ class Place:
             return entries
         if self._known is None:
             # 64 bits of each row and pair: a file of 10^6 rows takes 120 MB, only while in doubt.
-            self._known = set(map(hash, self.file.identities()))
-            if self._runs:
-                self._known |= {
-                    hash(one[:PAIR]) for one in self.file.identities() if one.run in self._runs
-                }
+            self._known = set()
+            for one in self._written():
+                self._known.add(hash(one))
+                if one.run in self._runs:
+                    self._known.add(hash(one[:PAIR]))
         return [one for one in entries if not self._is_in_doubt(one) or not self._is_known(one)]
 
     def passed(self, last: Entry, count: int) -> None:
         """Note that the next `count` entries, up to `last`, are on the disk; let Redis know."""
-        self.position, self._last = last[0].decode(), _identity(last[1])
+        before, self._last = (self.position, self._last), _identity(last[1])
+        self.position = last[0].decode()
         if self._read is not None:
             self._read += count
         if not set_group(self.connection, self.group, self.position, self._read):
@@ -117,15 +152,20 @@ class Place:
                 "made again",
                 self.group,
             )
-            self._doubt()
+            if not self._has(*before):  # what was read just now may be of another life of Redis
+                self._doubt(START)
             create_group(self.connection, self.group, self.position)
             self._note()
 
-    def _has_last(self) -> bool:
-        found = cast(
-            "list[Entry]", self.connection.xrange(keyspace.RESULTS, self.position, self.position)
-        )
-        return bool(found) and _identity(found[0][1]) == self._last
+    def _written(self) -> Iterator[Identity]:
+        yield from self.file.identities()
+        if not self._from_start:
+            yield from identities(self.file.path)
+
+    def _has(self, stream_id: str, identity: Identity | None) -> bool:
+        """Tell whether the stream has this very entry."""
+        found = cast("list[Entry]", self.connection.xrange(keyspace.RESULTS, stream_id, stream_id))
+        return bool(found) and _identity(found[0][1]) == identity
 
     def _is_in_doubt(self, entry: Entry) -> bool:
         return bool(self._reopened) or stream_position(entry[0]) <= self._doubt_until
@@ -135,12 +175,12 @@ class Place:
         known = self._known or set()
         return hash(identity) in known or hash(identity[:PAIR]) in known
 
-    def _doubt(self) -> None:
-        """Go through the whole stream again, leaving out what the file has."""
+    def _doubt(self, start: str) -> None:
+        """Go through the stream again from `start`, leaving out what is in the files."""
         self._runs = self._names(keyspace.RUNS)
         self._reopened = self._names(keyspace.RUNS_OPEN)
         self._doubt_until = max(self._doubt_until, stream_position(self.position), self._newest())
-        self.position, self._last, self._known, self._read = START, None, None, None
+        self.position, self._last, self._known, self._read = start, None, None, None
 
     def _names(self, key: str) -> set[str]:
         names = cast("list[bytes]", self.connection.zrange(key, 0, -1))

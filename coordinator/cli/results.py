@@ -134,6 +134,11 @@ Examples:
     "the stream, and remembers nothing.",
 )
 @click.option("--follow", is_flag=True, help="Go on until SIGTERM or Ctrl-C; waits for Redis.")
+@click.option(
+    "--from-start",
+    is_flag=True,
+    help="Write all that the stream still has, also what an earlier file of this collector holds.",
+)
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
 @click.option("--list", "list_groups", is_flag=True, help="List the collectors and their lag.")
 @click.option("--forget", metavar="GROUP", help="Drop a collector that will never come back.")
@@ -142,6 +147,7 @@ def collect(
     redis_url: str,
     csv_path: Path | None,
     follow: bool,
+    from_start: bool,
     group: str | None,
     list_groups: bool,
     forget: str | None,
@@ -165,7 +171,7 @@ def collect(
         stop = _stop_on_signals() if follow else None
         print_csv(follow_results(connection, stop, after=START) if stop else read(connection))
         return
-    collector = Collector(connection, csv_path, group=group)
+    collector = Collector(connection, csv_path, group=group, from_start=from_start)
     if follow:
         collector.follow(_stop_on_signals())
     else:

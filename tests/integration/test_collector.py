@@ -179,16 +179,23 @@ def test_zeros_left_by_a_power_cut_are_cut(connection: redis.Redis, csv_path: Pa
     assert csv_path.read_bytes() == whole
 
 
-def test_deleted_file_is_filled_from_what_the_stream_still_has(
-    connection: redis.Redis, csv_path: Path
+def test_deleted_file_is_filled_from_the_stream_only_where_that_is_asked_for(
+    connection: redis.Redis, csv_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(connection, 30)
     Collector(connection, csv_path).drain()
     csv_path.unlink()
     connection.xtrim(keyspace.RESULTS, maxlen=20, approximate=False)
     Collector(connection, csv_path).drain()
-    assert file_rows(csv_path) == stream_rows(connection)
-    assert len(file_rows(csv_path)) == 20
+    assert file_rows(csv_path) == []
+    assert "--from-start" in caplog.text
+    fill(connection, 1, first=30)
+    Collector(connection, csv_path).drain()
+    assert len(file_rows(csv_path)) == 1
+    Collector(connection, csv_path, from_start=True).drain()
+    assert sorted(file_rows(csv_path)) == sorted(stream_rows(connection))
+    Collector(connection, csv_path).drain()
+    assert len(file_rows(csv_path)) == 21
 
 
 def test_older_copy_of_the_file_is_brought_up_to_date(
@@ -511,14 +518,16 @@ def test_group_destroyed_while_following_is_made_again(redis_url: str, csv_path:
         assert file_rows(csv_path) == stream_rows(connection)
 
 
-def test_file_deleted_while_following_is_filled_again(redis_url: str, csv_path: Path) -> None:
+def test_file_deleted_while_following_goes_on_with_the_rows_that_come_after(
+    redis_url: str, csv_path: Path
+) -> None:
     with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
         wait_until(lambda: collector.rows == 20)
         csv_path.unlink()
         fill(connection, 1, first=20)
-        wait_until(lambda: csv_path.exists() and len(file_rows(csv_path)) == 21)
-        assert file_rows(csv_path) == stream_rows(connection)
+        wait_until(lambda: collector.rows == 21)
+        assert file_rows(csv_path) == stream_rows(connection)[20:]
 
 
 def test_file_replaced_while_following_is_opened_again(

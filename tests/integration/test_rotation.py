@@ -1,0 +1,183 @@
+"""A CSV that is rotated under its collector: each result is in one file, once."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from missing import missing
+from samples import fields_of, fill, stream_rows, wait_until
+from samples import file_rows as rows_of
+
+from coordinator.collector import Collector
+from coordinator.csvfile import HEADER, CsvFile
+from coordinator.groups import default_group, forget, set_group
+from integration.nodes import cli
+from integration.test_collector import following
+from worker import keyspace, wire
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def csv_path(tmp_path: Path) -> Path:
+    return tmp_path / "network_metrics.csv"
+
+
+def move(path: Path, to: Path) -> None:
+    path.rename(to)
+
+
+def create(path: Path, to: Path) -> None:
+    path.rename(to)
+    path.touch()
+
+
+def copy_and_truncate(path: Path, to: Path) -> None:
+    shutil.copy(path, to)
+    with path.open("r+") as file:
+        file.truncate(0)
+
+
+def compress(path: Path, to: Path) -> None:
+    with gzip.open(to.with_name(f"{to.name}.gz"), "wb") as file:
+        file.write(path.read_bytes())
+    path.unlink()
+
+
+Rotate = Callable[[Path, Path], None]
+WAYS = [move, create, copy_and_truncate, compress]
+NAMES = ["network_metrics.csv.1", "network_metrics.csv-20261129", "network_metrics-20261129.csv"]
+
+
+@pytest.mark.parametrize("rotate", WAYS)
+def test_rotated_between_two_drains(
+    connection: redis.Redis, csv_path: Path, rotate: Rotate
+) -> None:
+    fill(connection, 20)
+    Collector(connection, csv_path).drain()
+    rotate(csv_path, csv_path.with_name(NAMES[0]))
+    fill(connection, 15, first=20)
+    for _ in range(2):
+        Collector(connection, csv_path).drain()
+        assert rows_of(csv_path) == stream_rows(connection)[20:]
+
+
+@pytest.mark.parametrize("rotate", WAYS)
+def test_rotated_while_it_is_followed(redis_url: str, csv_path: Path, rotate: Rotate) -> None:
+    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+        fill(connection, 20)
+        wait_until(lambda: collector.rows == 20)
+        rotate(csv_path, csv_path.with_name(NAMES[0]))
+        fill(connection, 15, first=20)
+        wait_until(lambda: collector.rows == 35)
+        assert rows_of(csv_path) == stream_rows(connection)[20:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rotate", [move, compress])
+def test_rotated_after_a_crash_between_the_disk_and_redis(
+    connection: redis.Redis, csv_path: Path, name: str, rotate: Rotate
+) -> None:
+    fill(connection, 20)
+    Collector(connection, csv_path).drain()
+    place = stream_rows(connection)[9][-1]
+    set_group(connection, default_group(csv_path), place)
+    rotate(csv_path, csv_path.with_name(name))
+    fill(connection, 5, first=20)
+    Collector(connection, csv_path).drain()
+    assert rows_of(csv_path) == stream_rows(connection)[20:]
+
+
+def test_rotated_and_then_redis_comes_back_with_an_older_copy(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    fill(connection, 20)
+    group = default_group(csv_path)
+    Collector(connection, csv_path).drain()
+    older = stream_rows(connection)
+    move(csv_path, csv_path.with_name(NAMES[0]))
+    fill(connection, 5, first=20)
+    Collector(connection, csv_path).drain()
+    # As it was before the last five; and before the group had passed the second ten.
+    connection.xtrim(keyspace.RESULTS, maxlen=0, approximate=False)
+    connection.delete(keyspace.RESULTS)
+    for number in range(20):
+        connection.xadd(keyspace.RESULTS, fields_of(number), id=older[number][-1])
+    connection.xgroup_create(keyspace.RESULTS, group, older[9][-1])
+    fill(connection, 5, first=25)
+    Collector(connection, csv_path).drain()
+    numbers = [row[0] for row in rows_of(csv_path)]
+    assert len(numbers) == len(set(numbers)) == 10
+    assert not set(numbers) & {row[0] for row in rows_of(csv_path.with_name(NAMES[0]))}
+
+
+def test_forgotten_while_it_is_followed_after_a_rotation(redis_url: str, csv_path: Path) -> None:
+    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+        fill(connection, 20)
+        wait_until(lambda: collector.rows == 20)
+        csv_path.unlink()
+        fill(connection, 5, first=20)
+        wait_until(lambda: collector.rows == 25)
+        forget(connection, collector.group)
+        fill(connection, 5, first=25)
+        wait_until(lambda: collector.rows == 30)
+        assert rows_of(csv_path) == stream_rows(connection)[20:]
+
+
+def test_truncated_between_a_look_and_a_write(csv_path: Path) -> None:
+    with CsvFile(csv_path) as file:
+        row = [str(number) for number in range(len(file.columns) - 1)]
+        file.append([[*row, "1-0"]])
+        csv_path.write_bytes(b"")
+        file.append([[*row, "2-0"]])
+        assert file.is_in_place()
+    with CsvFile(csv_path) as file:
+        assert file.cursor == "2-0"
+    assert csv_path.read_bytes().startswith(HEADER)
+    assert len(rows_of(csv_path)) == 1
+
+
+def test_damaged_earlier_file_is_passed_over(
+    connection: redis.Redis, csv_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(connection, 5)
+    csv_path.with_name(f"{NAMES[0]}.gz").write_bytes(b"\x1f\x8b no gzip")
+    csv_path.with_name(NAMES[1]).write_bytes(b"some,thing\nelse")
+    Collector(connection, csv_path).drain()
+    assert rows_of(csv_path) == stream_rows(connection)
+    assert "cannot be read" in caplog.text
+
+
+def test_all_of_it_again_where_a_person_asks_for_it(
+    connection: redis.Redis, redis_url: str, csv_path: Path
+) -> None:
+    fill(connection, 20)
+    Collector(connection, csv_path).drain()
+    move(csv_path, csv_path.with_name(NAMES[0]))
+    done = cli(redis_url, "collect", "--csv", str(csv_path), "--from-start")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(csv_path) == stream_rows(connection)
+
+
+@pytest.mark.parametrize("mode", ["create", "copytruncate"])
+def test_logrotate_itself(connection: redis.Redis, csv_path: Path, mode: str) -> None:
+    if shutil.which("logrotate") is None:
+        missing("logrotate is not installed")
+    configuration = csv_path.with_name("conf")
+    configuration.write_text(f'"{csv_path}" {{\n  rotate 3\n  {mode}\n  su root root\n}}\n')
+    configuration.chmod(0o644)
+    wanted = []
+    for turn in range(3):
+        fill(connection, 7, first=7 * turn)
+        Collector(connection, csv_path).drain()
+        wanted.append(rows_of(csv_path))
+        state = str(csv_path.with_name("state"))
+        command = ["logrotate", "--force", "--state", state, str(configuration)]
+        subprocess.run(command, check=True, capture_output=True)
+    assert [row for rows in wanted for row in rows] == stream_rows(connection)
