@@ -100,7 +100,13 @@ def make_plan(
     chosen = _of_probes(options, probes)
     return Plan(
         nodes=tuple(
-            PlannedNode(name=n, address=known[n].address, accepts=known[n].accepts) for n in members
+            PlannedNode(
+                name=n,
+                address=known[n].address,
+                accepts=known[n].accepts,
+                links=tuple(sorted((link, c) for link, c in known[n].links.items() if c > 0)),
+            )
+            for n in members
         ),
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),

@@ -9,7 +9,6 @@ not part of it, and one that leaves gets `source_lost` rows. Pairs are numbered
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from worker.options import (
     whole,
     within,
 )
-from worker.schedule import lower_bound_s, plays_first, preferred
+from worker.schedule import least_rounds, plays_first, preferred
 
 #: In the order of their phases: a loaded link spoils round-trip times.
 PROBES = ("ping", "tcp", "redis", "throughput", "udp")
@@ -59,11 +58,13 @@ class PlannedNode:
         name: Unique in the mesh.
         address: Where others reach it.
         accepts: Others can connect to it; else it is the connecting side of every test.
+        links: Shared links on its way, each with the tests that it carries at once.
     """
 
     name: str
     address: str
     accepts: bool = True
+    links: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +276,8 @@ class Plan:
         """
         Longest time that a phase takes on a mesh that has nothing else to do, in seconds.
 
-        For tests with two ends it is what a schedule without gaps takes, and half of that again.
+        For tests with two ends it is what a schedule without gaps takes, and half of that again:
+        one test at a time on each node, and on a shared link as many as it carries.
         """
         if probe not in TRANSFERS:
             seconds = {
@@ -285,14 +287,21 @@ class Plan:
             }
             return seconds[probe] + self.start_spread_s
         test = self.transfer(probe)
-        whole = lower_bound_s(test.seconds + TEST_OVERHEAD_S, self._busiest, bidir=test.bidir)
-        return SLACK * whole
+        return SLACK * (test.seconds + TEST_OVERHEAD_S) * self._rounds[test.bidir]
 
     @cached_property
-    def _busiest(self) -> int:
-        """Size of the full mesh in which each node has as many tests as the busiest one here."""
-        load = Counter(node for pair in self.pairs() for node in pair)
-        return max(load.values()) // 2 + 1
+    def _rounds(self) -> Mapping[bool, int]:
+        """Tests that follow one another at least; one for both directions of a pair, or two."""
+        links = {i: dict(node.links) for i, node in enumerate(self.nodes) if node.links}
+        kinds = {self.transfer(probe).bidir for probe in self.probes if probe in TRANSFERS}
+        return {both: least_rounds(self._tests(bidir=both), links) for both in kinds}
+
+    def _tests(self, *, bidir: bool) -> Iterator[tuple[int, int]]:
+        """Yield the two nodes of each test; two of which none accepts connections make none."""
+        for s, t in self.pairs():
+            is_other_half = bidir and s > t and self.has_pair(t, s)
+            if not is_other_half and (self.nodes[s].accepts or self.nodes[t].accepts):
+                yield s, t
 
     def bytes_per_node(self) -> dict[str, int | None]:
         """
@@ -383,7 +392,14 @@ def _node(raw: Mapping[str, Any]) -> PlannedNode:
     if not isinstance(accepts, bool):
         raise TypeError("accepts is not true or false")
     name, address = valid_name(_text(raw, "name")), valid_address(_text(raw, "address"))
-    return PlannedNode(name=name, address=address, accepts=accepts)
+    links = tuple((valid_name(link), _capacity(count)) for link, count in raw.get("links", ()))
+    return PlannedNode(name=name, address=address, accepts=accepts, links=links)
+
+
+def _capacity(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise TypeError("a link's capacity is no whole number above 0")
+    return value
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:

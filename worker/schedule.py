@@ -8,7 +8,10 @@ even) need N - 1 rounds of two tests, which is the least that is possible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from math import ceil
 
 
 def tournament_order(index: int, count: int) -> list[int]:
@@ -44,14 +47,38 @@ def plays_first(index: int, partner: int, count: int) -> bool:
     return ahead < count - ahead or (2 * ahead == count and index < partner)
 
 
-def lower_bound_s(test_s: float, count: int, *, bidir: bool = False) -> float:
+def least_rounds(
+    tests: Iterable[tuple[int, int]], links: Mapping[int, Mapping[str, int]] | None = None
+) -> int:
     """
-    Give the least time for all ordered pairs of a mesh, one test at a time on each node.
+    Give how many tests at least follow one another where each node takes part in one at a time.
 
-    >>> lower_bound_s(1.0, 8), lower_bound_s(1.0, 7), lower_bound_s(1.0, 8, bidir=True)
-    (14.0, 14.0, 7.0)
+    It is the most that one node has, that one shared link has for each that it carries at once, or
+    all of them for each pair of nodes that there is: the greatest of these.
+
+    Args:
+        tests: The two nodes of each.
+        links: Node → the shared links on its way, and how many tests each carries at once.
+
+    >>> from itertools import combinations, permutations
+    >>> [least_rounds(permutations(range(n), 2)) for n in (8, 7)], least_rounds([(0, 1)])
+    ([14, 14], 1)
+    >>> least_rounds(combinations(range(4), 2), {node: {"cell": 1} for node in range(4)})
+    6
     """
-    return test_s * _rounds(count) * (1 if bidir else 2)
+    links, through = links or {}, Counter[str]()
+
+    def counted(test: tuple[int, int]) -> tuple[int, int]:
+        through.update({link for node in test for link in links.get(node, ())})
+        return test
+
+    load = Counter(chain.from_iterable(map(counted, tests) if links else tests))
+    if not load:
+        return 0
+    rounds = [max(load.values()), ceil(load.total() / 2 / (len(load) // 2))]
+    for link, count in through.items():
+        rounds.append(ceil(count / min(each[link] for each in links.values() if link in each)))
+    return max(rounds)
 
 
 def _rounds(count: int) -> int:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,7 @@ import redis
 from coordinator.embedded import embedded_server
 from worker import wire
 from worker.leases import End
-from worker.schedule import lower_bound_s, tournament_order
+from worker.schedule import least_rounds, tournament_order
 from worker.turns import Turns
 
 #: Name, and how long a test is, as a multiple of the test length.
@@ -101,7 +102,7 @@ class Mesh:
         nodes = range(self.count)
         own = [sum(s for pair, s in self.lengths_s.items() if node in pair) for node in nodes]
         if len(set(self.lengths_s.values())) == 1:
-            return lower_bound_s(TEST_S, self.count)
+            return TEST_S * least_rounds(permutations(nodes, 2))
         return max(*own, sum(self.lengths_s.values()) / (self.count // 2))
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import cast
@@ -26,7 +27,7 @@ from lab.mesh import LabMesh, mesh_of
 from coordinator.results import read
 from worker import keyspace
 from worker.measurement import Measurement
-from worker.schedule import lower_bound_s
+from worker.schedule import least_rounds
 
 NODES = 8
 REPETITIONS = 3
@@ -55,7 +56,7 @@ def main() -> None:
     """Repeat the phase, and print the ratio of each and of the median."""
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     print(f"{NODES} nodes, tests of {TEST_S:g} s (load before: {load:.2f} on {cores} cores)")
-    bound_s = lower_bound_s(TEST_S, NODES)
+    bound_s = TEST_S * least_rounds(permutations(range(NODES), 2))
     ratios = []
     with mesh_of(NODES) as mesh:
         for _ in range(REPETITIONS):

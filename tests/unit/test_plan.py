@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgpack
@@ -12,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import ConfigError, PtzmeshError, WireError
-from worker.options import PingOptions, TcpOptions
-from worker.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
+from worker.options import PingOptions, TcpOptions, ThroughputOptions
+from worker.plan import MAX_NODES, MAX_PLAN_BYTES, SLACK, Plan, PlannedNode, unpack_plan
 
 
-def mesh(count: int, **fields: Any) -> Plan:
-    nodes = tuple(PlannedNode(name=f"n{i}", address=f"10.0.0.{i}") for i in range(count))
+def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) -> Plan:
+    nodes = tuple(
+        PlannedNode(name=f"n{i}", address=f"10.0.0.{i}", accepts=accepts, links=links)
+        for i in range(count)
+    )
     everyone = tuple(range(count))
     return Plan(**{"nodes": nodes, "sources": everyone, "targets": everyone, **fields})
 
@@ -36,6 +39,32 @@ def test_every_ordered_pair_has_a_bit_of_its_own() -> None:
 def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
     plan = mesh(4, sources=(0, 1), targets=(1, 2, 3))
     assert plan.pair_count == len(list(plan.pairs())) == 5
+
+
+CELL = (("cell", 1),)
+
+
+@pytest.mark.parametrize(
+    ("plan", "tests_in_a_row"),
+    [
+        (mesh(2, sources=(0,), targets=(1,)), 1),
+        (mesh(4, sources=(0,), targets=(1, 2, 3)), 3),
+        (mesh(4, sources=(1, 2, 3), targets=(0,)), 3),
+        (mesh(4), 6),
+        (mesh(3), 6),
+        (mesh(4, throughput=ThroughputOptions(bidir=True, duration_s=1)), 3),
+        (mesh(4, links=CELL), 12),
+        (mesh(4, links=(("hub", 2),)), 6),
+        (mesh(4, links=CELL, throughput=ThroughputOptions(bidir=True, duration_s=1)), 6),
+        (mesh(4, accepts=False), 0),
+    ],
+)
+def test_tests_take_at_most_what_ends_and_shared_links_let_follow_each_other(
+    plan: Plan, tests_in_a_row: int
+) -> None:
+    whole = replace(plan, probes=("throughput",), throughput=replace(plan.throughput, duration_s=1))
+    assert whole.phase_seconds("throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
+    assert unpack_plan(whole.packed()) == whole
 
 
 @pytest.mark.parametrize("probe", ["ping", "tcp", "throughput", "udp"])

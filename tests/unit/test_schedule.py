@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import combinations, permutations
+
 import pytest
 
-from worker.schedule import lower_bound_s, plays_first, preferred, tournament_order
+from worker.schedule import least_rounds, plays_first, preferred, tournament_order
 
 COUNTS = [*range(2, 20), 50, 101]
 
@@ -41,4 +43,10 @@ def test_order_is_kept_for_some_of_the_targets() -> None:
 
 def test_mesh_of_one_has_no_pair_and_takes_no_time() -> None:
     assert tournament_order(0, 1) == []
-    assert lower_bound_s(5.0, 1) == 0.0
+    assert least_rounds([]) == 0
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_full_mesh_needs_no_more_rounds_than_the_tournament_has(count: int) -> None:
+    assert least_rounds(permutations(range(count), 2)) == 2 * (count - 1 + count % 2)
+    assert least_rounds(combinations(range(count), 2)) == count - 1 + count % 2
