@@ -17,7 +17,7 @@ from coordinator.figures import FIGURES, TITLES, Figure, usual
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.plan import REDIS_TARGET, TRANSFERS, Plan
-from worker.probes.iperf3_record import spent_bytes
+from worker.probes.iperf3_record import spent
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
 FAR_FACTOR = 3.0
@@ -176,10 +176,12 @@ class Report:
     Attributes:
         matrices: One a probe; with `wide`, one more for each probe that loads a link.
         bytes_by_node: What tests with two ends sent and received, as far as they know it.
+        bytes_are_least: One of them broke in the middle, and may have moved more.
     """
 
     matrices: dict[str, Matrix]
     bytes_by_node: Counter[str] = field(default_factory=Counter)
+    bytes_are_least: bool = False
 
     def add(self, measurement: Measurement) -> None:
         """Take a measurement into every matrix of its probe."""
@@ -187,9 +189,10 @@ class Report:
             if matrix.probe == measurement.probe:
                 matrix.add(measurement)
         if measurement.probe in TRANSFERS:
-            cost = spent_bytes([measurement]) or 0
-            self.bytes_by_node[measurement.source] += cost
-            self.bytes_by_node[measurement.target] += cost
+            cost = spent([measurement])
+            self.bytes_by_node[measurement.source] += cost.bytes
+            self.bytes_by_node[measurement.target] += cost.bytes
+            self.bytes_are_least |= cost.is_least
 
 
 def make_report(

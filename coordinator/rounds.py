@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
+from worker.measurement import Outcome
 from worker.plan import PlannedNode
 from worker.probes import iperf3_client, ping
 from worker.probes.iperf3 import Iperf3
@@ -112,5 +113,5 @@ def from_here(
                     idle_rtt_ms=found.detail.get("rtt_median_ms"),
                     should_stop=should_stop,
                 )
-                test = tests[0] if tests else None
+                test = None if tests[0].outcome is Outcome.CANCELLED else tests[0]
             yield Round(number=number, ping=found, throughput=test)

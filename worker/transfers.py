@@ -29,7 +29,7 @@ from worker.plan import Encounter
 from worker.policy import TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.iperf3 import why_unable
-from worker.probes.iperf3_client import Ends, findings, spent_bytes
+from worker.probes.iperf3_client import Ends, findings, spent
 from worker.rows import Row
 from worker.turns import Keeper, Turns
 
@@ -135,9 +135,8 @@ def _take_turns(
         told = len(turns.over_budget)
         if lease is not None:
             one = encounters[lease.target]
-            found, whole = _meet(context, connection, row, one, lease, idle_ms, should_stop)
-            # Of a test that was broken off nobody knows what it moved: its reservation is kept.
-            _give_up(turns, lease, spent_bytes(found) if whole else None)
+            found, broken_off = _meet(context, connection, row, one, lease, idle_ms, should_stop)
+            _give_up(turns, lease, [*found, *broken_off])
             yield from found
 
 
@@ -156,9 +155,12 @@ def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None
             time.sleep(AWAY_S)
 
 
-def _give_up(turns: Turns, lease: Lease, spent: int | None) -> None:
+def _give_up(turns: Turns, lease: Lease, done: Sequence[Measurement]) -> None:
+    """Settle what the tests cost: their reservation at least, where nobody knows all of it."""
+    cost = spent(done)
+    at_least = turns.reserve_bytes if cost.is_least else 0
     try:
-        turns.finish(lease, spent_bytes=spent)
+        turns.finish(lease, spent_bytes=max(cost.bytes, at_least))
     except wire.AWAY as exc:
         logger.log(
             wire.severity(exc), "lease of %s not given up, it will lapse: %s", lease.target, exc
@@ -173,10 +175,15 @@ def _meet(
     lease: Lease,
     idle_ms: Mapping[str, float],
     should_stop: ShouldStop,
-) -> tuple[list[Measurement], bool]:
-    """Do the tests with one far node, under the lease of both; False when one was broken off."""
+) -> tuple[list[Measurement], list[Measurement]]:
+    """
+    Do the tests with one far node, under the lease of both.
+
+    Returns:
+        What was found; and of a test that was ended with its row, which is measured again or
+        wanted by nobody, what it moved.
+    """
     keeper = Keeper(connection, lease)
-    whole = True
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
@@ -186,7 +193,7 @@ def _meet(
         except wire.AWAY as exc:
             answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
         if answer is None:
-            return found, whole
+            return found, []
         ends = Ends(
             run=row.run, near=near, far=far, port=answer.port, far_version=answer.version or None
         )
@@ -200,11 +207,14 @@ def _meet(
             idle_rtt_ms=request.idle_rtt_ms,
             should_stop=lambda: should_stop() or keeper.lost(),
         )
-        whole = whole and bool(measured)
-        if not measured and not should_stop():
-            measured = findings(ends, options, Outcome.TARGET_BUSY, LEASE_LOST)
+        if measured[0].outcome is Outcome.CANCELLED:
+            if should_stop():
+                return found, measured
+            measured = [
+                replace(one, outcome=Outcome.TARGET_BUSY, error=LEASE_LOST) for one in measured
+            ]
         found += measured
-    return found, whole
+    return found, []
 
 
 def _ask(

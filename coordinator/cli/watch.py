@@ -124,7 +124,8 @@ def show_report(state: Run, report: Report, console: Console) -> None:
     if report.bytes_by_node:
         name, most = report.bytes_by_node.most_common(1)[0]
         whole = sum(report.bytes_by_node.values()) // 2
-        console.print(Text(f"the tests moved {size(whole)}; most at {name}: {size(most)}"))
+        least = "at least " if report.bytes_are_least else ""
+        console.print(Text(f"the tests moved {least}{size(whole)}; most at {name}: {size(most)}"))
 
 
 def size(amount: float) -> str:

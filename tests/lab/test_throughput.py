@@ -11,12 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from io import StringIO
 from itertools import combinations, pairwise, permutations
 from math import sqrt
 from statistics import median, quantiles
 
 import pytest
+from rich.console import Console
 
+from coordinator.cli.watch import show_report
+from coordinator.report import make_report
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, children_of, mesh_of, wait_until
 from lab.net import Lab
@@ -338,6 +342,30 @@ def test_test_that_is_broken_off_is_not_taken_for_free(mesh: LabMesh) -> None:
         mesh.wait_until_ended(run, ENDS_S)
         spent = spent_today(mesh.connection, ["metered"])["metered"] - spent_before
         assert spent > 0.95 * (counted_bytes(n0) - before), broken_off
+
+
+@together(2)
+def test_bytes_that_moved_until_a_link_died_are_told_and_counted(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    wait_for_a_day(mesh)
+    with shaped(mesh, "n1", down_mbps=20):
+        before = counted_bytes(n0)
+        # Without a bound nothing is reserved; the ping says how long the test is waited for.
+        pair = ("--from", "n0", "--to", "n1", "--duration", "5")
+        run = mesh.detach(n0, "--probe", "ping", *TCP, *pair)
+        wait_until_moved(n0, before + 4_000_000)
+        mesh.lab.unplug(n1)
+        mesh.wait_until_ended(run, ENDS_S)
+        mesh.lab.plug(n1)
+    moved = counted_bytes(n0) - before
+    (row,) = rows_of(mesh, run).values()
+    assert row.outcome in (Outcome.TIMEOUT, Outcome.BAD_REPLY)
+    state = mesh.state(run)
+    report, told = make_report(state.plan, [row]), StringIO()
+    show_report(state, report, Console(file=told, width=100))
+    assert "the tests moved at least " in told.getvalue()
+    for counted in (report.bytes_by_node["n0"], spent_today(mesh.connection, ["n0"])["n0"]):
+        assert counted > 0.9 * moved > 3_000_000
 
 
 @together(2)

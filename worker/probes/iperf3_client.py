@@ -25,7 +25,7 @@ from worker.probes.iperf3_record import (
     findings,
     host_limits,
     records,
-    spent_bytes,
+    spent,
 )
 from worker.probes.iperf3_report import Iperf3Report
 from worker.probes.loaded_rtt import LoadedRtt
@@ -34,7 +34,7 @@ from worker.probes.path_mtu import PathMtu, in_words
 from worker.probes.throttle import read_throttle, throttled_by
 from worker.rtt import rtt_statistics
 
-__all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure", "spent_bytes"]
+__all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure", "spent"]
 
 #: Round trips that setting a test up and exchanging its results take: about 1 s at 50 ms
 #: (perfSONAR's experience, pscheduler issue 868).
@@ -94,7 +94,8 @@ def measure(
         should_stop: Asked a few times a second.
 
     Returns:
-        One measurement a direction: two with `bidir`; none when stopped.
+        One measurement a direction: two with `bidir`; `cancelled` when stopped, with the intervals
+        until then.
     """
     started_at = datetime.now(timezone.utc)
     obstacle = why_unable(iperf3, options)
@@ -102,11 +103,11 @@ def measure(
         return findings(ends, options, Outcome.TOOL_MISSING, obstacle or "", started_at)
     before = read_throttle()
     ran = _run(iperf3, ends, options, idle_rtt_ms, should_stop)
-    if ran is None:
-        return []
     report = ran.report
     outcome, error = report.outcome, report.error
-    if ran.late and outcome is not Outcome.OK:
+    if ran.stopped:
+        outcome, error = Outcome.CANCELLED, f"the test was ended after {ran.test_s:.1f} s"
+    elif ran.late and outcome is not Outcome.OK:
         outcome, error = Outcome.TIMEOUT, f"the test had not ended after {ran.limit_s:.1f} s"
     hole = _hole(ends, report, outcome, should_stop)
     if hole is not None:
@@ -147,6 +148,7 @@ class _Ran:
     report: Iperf3Report
     pings: EchoSeries | None
     late: bool
+    stopped: bool
     limit_s: float
     test_s: float
 
@@ -157,8 +159,8 @@ def _run(
     options: Options,
     idle_rtt_ms: float | None,
     should_stop: Callable[[], bool],
-) -> _Ran | None:
-    """Run the client with pings beside it; None when stopped. Nothing of it is left afterwards."""
+) -> _Ran:
+    """Run the client with pings beside it; nothing of it is left afterwards."""
     limit_s, begun = deadline_s(options, idle_rtt_ms), time.monotonic()
     client = Tool(client_argv(iperf3, ends, options, idle_rtt_ms))
     pings = _start_pings(ends.far.address, options, idle_rtt_ms)
@@ -166,21 +168,20 @@ def _run(
     try:
         ended = client.pump(begun + limit_s, should_stop=should_stop)
         late = not ended and time.monotonic() >= begun + limit_s
-        if late:
+        test_s = time.monotonic() - begun
+        if not ended:
             client.interrupt()  # it prints the intervals that it has
     finally:
         client.kill()
         if not ended:
             pings.stop()
-    if not ended and not late:
-        return None
-    test_s = time.monotonic() - begun
     report = parse_report(
         client.stdout, client.stderr, udp=options.udp, reverse=options.reverse, bidir=options.bidir
     )
     if report.outcome not in (Outcome.OK, Outcome.NO_REPLY):
         pings.stop()
-    return _Ran(report, pings.series(), late, limit_s, test_s)
+    stopped = not ended and not late
+    return _Ran(report, pings.series(), late, stopped, limit_s, test_s)
 
 
 def client_argv(

@@ -7,7 +7,7 @@ Pure. Both ends are named by their roles in the test, `near` and `far`; in a rec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -21,7 +21,8 @@ from worker.probes.iperf3_report import Flow, Iperf3Report
 Options = ThroughputOptions | UdpOptions
 
 #: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
-BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT)
+BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
+WHOLE = (Outcome.OK, Outcome.NO_REPLY)
 #: With so much of a core used, the machine and not the network may set the pace.
 CPU_LIMIT_PCT = 90.0
 
@@ -101,21 +102,27 @@ def records(
     return found
 
 
-def spent_bytes(found: Sequence[Measurement]) -> int | None:
-    """
-    Give what a test cost each of its ends, sent and received at the IP layer, the omitted time too.
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What tests cost each of their ends; `is_least` where one broke, and nobody knows the rest."""
 
-    Returns:
-        Bytes, 0 when it never began; None when it broke in the middle, and nobody knows.
+    bytes: int
+    is_least: bool
+
+
+def spent(found: Iterable[Measurement]) -> Spent:
     """
-    data = 0.0
+    Give what tests sent and received at each end at the IP layer, the omitted time too.
+
+    Of a test that broke in the middle its intervals tell what had moved until the last of them.
+    """
+    data, is_least = 0.0, False
     for measurement in found:
         intervals = measurement.detail.get("intervals") or []
         broke = "test_s" in measurement.detail and measurement.outcome in BROKEN
-        if broke or (intervals and measurement.outcome not in (Outcome.OK, Outcome.NO_REPLY)):
-            return None
+        is_least |= broke or bool(intervals and measurement.outcome not in WHOLE)
         data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
-    return math.ceil(data * WIRE_BYTES_PER_BYTE)
+    return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE), is_least=is_least)
 
 
 def host_limits(

@@ -15,7 +15,7 @@ from worker.options import ThroughputOptions, UdpOptions
 from worker.plan import PlannedNode
 from worker.probes.iperf3 import Iperf3, Tool, clean_environment, parse_version, why_unable
 from worker.probes.iperf3_client import client_argv, deadline_s, measure
-from worker.probes.iperf3_record import Ends, findings, host_limits, records, spent_bytes
+from worker.probes.iperf3_record import Ends, Spent, findings, host_limits, records, spent
 from worker.probes.iperf3_report import Flow, Interval, Iperf3Report
 from worker.probes.throttle import Throttle, read_throttle, throttled_by
 
@@ -124,7 +124,7 @@ def test_host_that_used_all_of_its_cores_may_have_set_the_pace(
     assert host_limits(ENDS, options, report, here, None)["host_limited"] is limited
 
 
-def test_cost_of_a_test_is_known_unless_it_broke_in_the_middle() -> None:
+def test_bytes_of_a_test_that_broke_in_the_middle_are_those_of_its_intervals_at_least() -> None:
     seconds = [
         Interval(start_s=s, end_s=s + 1, mbps=8.0, retransmits=0, omitted=s == 0) for s in (0, 1)
     ]
@@ -133,9 +133,9 @@ def test_cost_of_a_test_is_known_unless_it_broke_in_the_middle() -> None:
     broken = Iperf3Report(outcome=Outcome.BAD_REPLY, error="x", outbound=flow)
     refused = Iperf3Report(outcome=Outcome.REFUSED, error="x", outbound=Flow())
     options = ThroughputOptions()
-    assert spent_bytes(recorded(options, whole)) == pytest.approx(2 * 1.15e6)
-    assert spent_bytes(recorded(options, broken)) is None
-    assert spent_bytes(recorded(options, refused)) == 0
+    assert spent(recorded(options, whole)) == Spent(bytes=2_300_000, is_least=False)
+    assert spent(recorded(options, broken)) == Spent(bytes=2_300_000, is_least=True)
+    assert spent(recorded(options, refused)) == Spent(bytes=0, is_least=False)
 
 
 def test_old_version_says_which_is_needed() -> None:
