@@ -110,3 +110,15 @@ def _check_cell(name: str, value: object) -> None:
     if isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT_CHARS:
         return
     raise ValueError(f"{name} ({str(value)[:40]!r}) must be a finite number or short text")
+
+
+def exact_count(value: object) -> int:
+    """
+    Let a number that Lua holds exactly pass.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"{str(value)[:40]!r} is not a count")
+    return value

@@ -11,6 +11,7 @@ waiting source costs nothing meanwhile but one blocked BLPOP, renewed every `WAI
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,9 @@ from typing import Any, cast
 import redis
 
 from worker import keyspace, wire
-from worker.errors import WireError
+from worker.errors import ConfigError, WireError
+from worker.fields import exact_count
+from worker.names import valid_name
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -202,3 +205,36 @@ def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]
         return {node: int(value or 0) for node, value in found}
     except ValueError as exc:
         raise WireError(f"bytes spent today are no number: {exc}") from exc
+
+
+def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
+    """Read from the registry what a lease needs to know of nodes: shared links, daily budget."""
+    pipeline = connection.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(keyspace.node_key(name), ["links", "bytes_per_day"])
+    return {
+        name: End(
+            name=name,
+            links=_links(name, links),
+            bytes_per_day=_budget(name, budget),
+        )
+        for name, (links, budget) in zip(names, pipeline.execute(), strict=True)
+    }
+
+
+def _links(node: str, packed: bytes | None) -> dict[str, int]:
+    """Give a node's shared links; what makes no sense lets nothing through: see `_budget`."""
+    try:
+        raw = json.loads(packed) if packed else {}
+        return {valid_name(name): exact_count(capacity) for name, capacity in raw.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, ConfigError) as exc:
+        raise WireError(f"the links of node {node} are damaged: {exc}") from exc
+
+
+def _budget(node: str, raw: bytes | None) -> int | None:
+    if not raw:
+        return None
+    try:
+        return exact_count(int(raw))
+    except (ValueError, TypeError) as exc:
+        raise WireError(f"the daily budget of node {node} is damaged: {exc}") from exc

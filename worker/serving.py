@@ -22,10 +22,10 @@ from worker.measurement import Outcome
 from worker.plan import TRANSFERS, Encounter
 from worker.policy import TestRequest, judge
 from worker.probes.iperf3 import why_unable
-from worker.probes.iperf3_client import deadline_s
+from worker.probes.iperf3_client import Options, deadline_s
 from worker.probes.iperf3_server import serve_one_test
 from worker.rows import Row, load_row
-from worker.transfers import MAX_RTT_MS, Options
+from worker.transfers import MAX_RTT_MS
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,19 @@ import msgpack
 
 from coordinator import badfile, csvfile, nodes
 from coordinator.cli.options import read_config
-from worker import answering, fields, limits, names, outbox, plan, policy, transfers, wire
+from worker import (
+    answering,
+    asking,
+    fields,
+    leases,
+    limits,
+    names,
+    outbox,
+    plan,
+    policy,
+    transfers,
+    wire,
+)
 from worker.allowlist import Refused, allow_listed
 from worker.errors import ConfigError, WireError
 from worker.measurement import Measurement, csv_row
@@ -160,9 +172,9 @@ def node_record(data: bytes) -> None:
 def node_links(data: bytes) -> None:
     """A node's shared links and budget are refused, or what the lease's script can work with."""
     with suppress(WireError):
-        assert all(0 <= n < 2**53 for n in transfers._links("a", data).values())
+        assert all(0 <= n < 2**53 for n in leases._links("a", data).values())
     with suppress(WireError):
-        budget = transfers._budget("a", data)
+        budget = leases._budget("a", data)
         assert budget is None or 0 <= budget < 2**53
 
 
@@ -182,7 +194,7 @@ def limit_values(data: bytes) -> None:
 
 def ready_reply(data: bytes) -> None:
     """A responder's word is an answer, whatever it is; a port is one."""
-    answer = transfers.unpack_answer(data)
+    answer = asking.unpack_answer(data)
     assert answer.outcome.value != "ok" or 1 <= answer.port <= 65535
 
 

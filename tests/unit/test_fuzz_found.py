@@ -13,7 +13,7 @@ import pytest
 from coordinator import nodes, runs
 from coordinator.cli.options import read_config
 from coordinator.csvfile import CSV_COLUMNS, HEADER, CsvFile
-from worker import fields, limits, outbox, transfers
+from worker import asking, fields, leases, limits, outbox, transfers
 from worker.errors import ConfigError, WireError
 from worker.measurement import Outcome
 from worker.monitor import locker_view
@@ -61,7 +61,7 @@ def test_labels_nested_without_end_are_none() -> None:
 @pytest.mark.parametrize("port", [math.inf, math.nan, 1.5, "80", None, True, -1, 2**70 // 2**10])
 def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
     word = {"port": port, "version": "3.12", "outcome": "ok", "error": ""}
-    assert transfers.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
+    assert asking.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
 
 
 @pytest.mark.parametrize("raw", [[], {"b": "1"}, {"b": math.nan}, {"b": -1}, {1: 1.0}, {"b": 1e9}])
@@ -73,7 +73,7 @@ def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:
 @pytest.mark.parametrize("links", [b"[]", b"x", b"[" * 100_000, b'{"-x": 1}', b'{"a": 1e400}'])
 def test_links_that_are_none_are_refused(links: bytes) -> None:
     with pytest.raises(WireError, match="links of node b"):
-        transfers._links("b", links)
+        leases._links("b", links)
 
 
 @pytest.mark.parametrize("value", [b"x", b"-1", b"1.5", b"9" * 30, b"\xb2", b"1_0"])
