@@ -61,6 +61,35 @@ class UnchangedLockers:
         return True
 
 
+class OlderLockers:
+    """Its older form: whichever locker is free, by SETNX and then EXPIRE."""
+
+    def __init__(
+        self,
+        redis_host: str,
+        redis_port: int,
+        redis_password: str | None,
+        locker_prefix: str,
+        num_lockers: int,
+        expire_in_sec: int = 10,
+    ) -> None:
+        self.redis = redis.Redis(host=redis_host, port=redis_port, password=redis_password, db=0)
+        self.identifier = str(uuid.uuid4())
+        self.locker_prefix, self.num_lockers = locker_prefix, num_lockers
+        self.expire_in_sec = expire_in_sec
+
+    def acquire_locker(self) -> int | None:
+        deadline = time.time() + self.expire_in_sec
+        while time.time() < deadline:
+            for number in range(self.num_lockers):
+                name = f"{self.locker_prefix}:{number}"
+                if self.redis.setnx(name, self.identifier):
+                    self.redis.expire(name, self.expire_in_sec)
+                    return number
+            time.sleep(RETRY_S)
+        return None
+
+
 class NewMounter:
     """`SSHFSMounter`, newer form: starts sshfs, waits, and looks whether something is mounted."""
 

@@ -99,7 +99,7 @@ def _held(view: LockersView) -> list[Column]:
 
 def _waiters(view: LockersView) -> list[Column]:
     rows = [
-        (str(waiter.locker), waiter.node, f"{seconds(waiter.seen_s)} ago")
+        (_number(waiter.locker), waiter.node, f"{seconds(waiter.seen_s)} ago")
         for waiter in view.waiters[:WAITERS_SHOWN]
     ]
     return _columns(rows, "locker", "waited", "last seen")
@@ -107,7 +107,7 @@ def _waiters(view: LockersView) -> list[Column]:
 
 def _slowest(view: LockersView) -> list[Column]:
     rows = [
-        (seconds(slow.elapsed_s), slow.operation, str(slow.locker), slow.node, slow.outcome)
+        (seconds(slow.elapsed_s), slow.operation, _number(slow.locker), slow.node, slow.outcome)
         for slow in view.slowest[:SLOWEST_SHOWN]
     ]
     return _columns(rows, "took", "operation", "locker", "node", "outcome")
@@ -118,3 +118,7 @@ def _columns(rows: Sequence[Sequence[str]], *names: str) -> list[Column]:
         Column(name, [Text(row[place]) for row in rows], is_number=name in NUMBERS)
         for place, name in enumerate(names)
     ]
+
+
+def _number(locker: int | None) -> str:
+    return "any" if locker is None else str(locker)

@@ -244,7 +244,9 @@ def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_pat
         tried = "outbox waits with"
         eventually(lambda: log_of(tmp_path, "a").count(tried) >= 3, "its results wait on the disk")
         redis_server.start()
-        back = "Redis is back"  # the last heartbeat before is young enough to be taken for a new one
+        back = (
+            "Redis is back"  # the last heartbeat before is young enough to be taken for a new one
+        )
         eventually(lambda: back in log_of(tmp_path, "a"), "a is heard")
         eventually(lambda: back in log_of(tmp_path, "b"), "b is heard")
         matrix = Mesh(redis_server.url).run(count=1).wait().matrix()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from locker_contender import INSIDE, LOCKERS
-from ptzjepa import UnchangedLockers
+from ptzjepa import OlderLockers, UnchangedLockers
 from samples import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
@@ -111,6 +111,39 @@ def test_an_expired_locker_is_the_next_ones_and_not_freed_by_the_last(
     assert second.acquire_locker(3) == 3
     assert first.release_locker(3) is False
     assert second.release_locker(3) is True
+
+
+def test_the_older_call_takes_whichever_locker_is_free(
+    server: EmbeddedServer, make: MakeLockers, plain: redis.Redis
+) -> None:
+    url = urlsplit(server.url)
+    older = OlderLockers(str(url.hostname), url.port or 0, url.password, PREFIX, 4, 60)
+    ours, numbered = make(MultiLockerSystem, expire_in_sec=1), make(UnchangedLockers)
+    assert older.acquire_locker() == 0
+    assert ours.acquire_locker() == 1
+    assert 0 < plain.pttl(f"{PREFIX}:1") <= 1_000
+    assert (numbered.acquire_locker(2), numbered.acquire_locker(3)) == (2, 3)
+    wait_until(lambda: not plain.exists(f"{PREFIX}:1"))
+    assert ours.release_locker(1) is False
+    assert older.acquire_locker() == 1
+    assert ours.acquire_locker() is None
+    assert numbered.release_locker(2) is True
+    assert ours.acquire_locker() == 2
+    assert ours.release_locker(2) is True
+    last = [one for one in records(plain, 5) if one.error.startswith("each locker")]
+    assert [(one.target, one.detail["locker"]) for one in last] == [(f"{PREFIX}:any", None)]
+    waiters = read_lockers(plain, PREFIX, None).waiters
+    assert None in [waiter.locker for waiter in waiters]
+    older.redis.close()
+
+
+def test_expiry_where_none_is_given(server: EmbeddedServer, plain: redis.Redis) -> None:
+    url = urlsplit(server.url)
+    ours = MultiLockerSystem(str(url.hostname), url.port or 0, url.password, PREFIX, 4)
+    assert (ours.acquire_locker(), ours.acquire_locker(1)) == (0, 1)
+    assert 5_000 < plain.pttl(f"{PREFIX}:0") <= 10_000
+    assert 1_000_000 < plain.pttl(f"{PREFIX}:1") <= 1_800_000
+    ours.redis.close()
 
 
 def test_thousands_of_contended_acquisitions_none_lost_none_double(

@@ -62,9 +62,9 @@ class Locker:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiter:
-    """A process that met a locker taken, and how long ago that was."""
+    """A process that met a locker taken, and how long ago that was; None would take any."""
 
-    locker: int
+    locker: int | None
     identifier: str
     node: str
     seen_s: float
@@ -72,10 +72,10 @@ class Waiter:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A slow operation of the last two days: `acquire` or `release`."""
+    """A slow operation of the last two days: `acquire` or `release`; None would take any."""
 
     operation: str
-    locker: int
+    locker: int | None
     node: str
     started_at: str
     elapsed_s: float
@@ -217,7 +217,7 @@ def _waiters(connection: redis.Redis, prefix: str) -> tuple[Waiter, ...]:
     waiters = []
     for member, seen_at in reversed(found):
         match _unpacked(member):
-            case [int(locker), str(identifier), str(node)]:
+            case [int(locker) | (None as locker), str(identifier), str(node)]:
                 seen_s = max(0.0, now - seen_at)
                 texts = {"identifier": one_line(identifier), "node": one_line(node)}
                 waiters.append(Waiter(locker=locker, **texts, seen_s=seen_s))
@@ -238,7 +238,13 @@ def _slowest(connection: redis.Redis, prefix: str) -> tuple[Operation, ...]:
 
 def _operation(facts: object, elapsed_s: float) -> Operation | None:
     match facts:
-        case [str(operation), int(locker), str(node), float(started), str(outcome)]:
+        case [
+            str(operation),
+            int(locker) | (None as locker),
+            str(node),
+            float(started),
+            str(outcome),
+        ]:
             with suppress(ValueError, OverflowError, OSError):  # no time of this world
                 return Operation(
                     operation=one_line(operation),

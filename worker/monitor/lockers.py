@@ -2,8 +2,9 @@
 `MultiLockerSystem`: a drop-in for PTZJEPA's class that records what its lockers cost.
 
 Same constructor, keys, values and return values, so that a process with the one and a process with
-the other exclude each other. Each operation becomes a record; on about one in ten the way to Redis
-is pinged, beside the operation and never within it.
+the other exclude each other. PTZJEPA has two forms of it: the newer acquires a locker by its
+number, the older takes whichever is free; both calls are answered. Each operation becomes a record;
+on about one in ten the way to Redis is pinged, beside the operation and never within it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -29,6 +31,8 @@ from worker.monitor.stats import Metrics, no_metrics
 
 #: Between two attempts; PTZJEPA's own.
 RETRY_S = 0.1
+#: Where nothing else is asked for: of the newer form, and of the older, which also waits as long.
+EXPIRE_S, OLDER_EXPIRE_S = 1800, 10
 #: A share of operations after which the way to Redis is measured.
 MEASURED_SHARE = 0.1
 #: A wait of so long is recorded while it goes on, again and again.
@@ -49,6 +53,7 @@ class _Attempts:
 
     begun: float
     started_at: datetime
+    expire_s: int
     count: int = 0
     seconds: float = 0.0
     longest_s: float = 0.0
@@ -79,7 +84,7 @@ class MultiLockerSystem:
         redis_password: str | None,
         locker_prefix: str,
         num_lockers: int,
-        expire_in_sec: int = 1800,
+        expire_in_sec: int | None = None,
         acquire_timeout: float = 10,
     ) -> None:
         """
@@ -91,14 +96,17 @@ class MultiLockerSystem:
             redis_password: None when it has none.
             locker_prefix: Locker 3 is the key `<locker_prefix>:3`.
             num_lockers: How many there are, counted from 0.
-            expire_in_sec: Whole seconds after which a locker is free, released or not.
-            acquire_timeout: Seconds that an acquire tries for.
+            expire_in_sec: Whole seconds after which a locker is free, released or not; None is
+                1800 s for one acquired by its number, 10 s for any that was free.
+            acquire_timeout: Seconds that an acquire by number tries for.
         """
         self.redis = redis.Redis(host=redis_host, port=redis_port, password=redis_password, db=0)
         self.identifier = str(uuid.uuid4())
         self.redis_host, self.redis_port = redis_host, redis_port
         self.locker_prefix, self.num_lockers = locker_prefix, num_lockers
-        self.expire_in_sec, self.acquire_timeout = expire_in_sec, acquire_timeout
+        self.expire_in_sec = EXPIRE_S if expire_in_sec is None else expire_in_sec
+        self.acquire_timeout = acquire_timeout
+        self._expire_any_s = OLDER_EXPIRE_S if expire_in_sec is None else expire_in_sec
         self._release = self.redis.register_script(RELEASE_SCRIPT)
         self._held_since: dict[Any, float] = {}
         # Of its own: PTZJEPA may have seeded the module's, and counts on what it gives.
@@ -106,9 +114,11 @@ class MultiLockerSystem:
         self._offer_redis(redis_password)
         self._measure_beside()
 
-    def acquire_locker(self, locker_num: int) -> int | None:
+    def acquire_locker(self, locker_num: int | None = None) -> int | None:
         """
         Try to take a locker every 0.1 s until `acquire_timeout` seconds have passed.
+
+        Without a number each locker is tried in turn, for as long as it would be held.
 
         Returns:
             Its number, which may be 0, or None.
@@ -116,32 +126,38 @@ class MultiLockerSystem:
         Raises:
             redis.RedisError: Redis could not be asked.
         """
-        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc))
-        deadline = attempts.begun + self.acquire_timeout
-        told_at = attempts.begun
-        while (asked := time.monotonic()) < deadline:
-            try:
-                taken = self.redis.set(
-                    f"{self.locker_prefix}:{locker_num}",
-                    self.identifier,
-                    nx=True,
-                    ex=self.expire_in_sec,
-                )
-            except redis.RedisError as exc:
-                self._note_failure(ACQUIRE, locker_num, attempts, exc)
-                raise
-            answered = time.monotonic()
-            attempts.add(answered - asked)
-            if taken:
-                self._held_since[locker_num] = answered
-                self._note_acquire(ACQUIRE, locker_num, attempts, Outcome.OK)
-                return locker_num
-            if answered - told_at >= STILL_WAITING_S:
-                told_at = answered
-                self._note_acquire(WAITING, locker_num, attempts, Outcome.TARGET_BUSY)
+        if locker_num is None:
+            return self._acquire(None, range(self.num_lockers), self._expire_any_s)
+        return self._acquire(locker_num, (locker_num,), self.expire_in_sec)
+
+    def _acquire(self, wanted: int | None, numbers: Sequence[int], expire_s: int) -> int | None:
+        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc), expire_s)
+        wait_s = expire_s if wanted is None else self.acquire_timeout
+        deadline, told_at = attempts.begun + wait_s, attempts.begun
+        while time.monotonic() < deadline:
+            for number in numbers:
+                if self._take(number, attempts):
+                    self._note_acquire(ACQUIRE, number, attempts, Outcome.OK)
+                    return number
+            if time.monotonic() - told_at >= STILL_WAITING_S:
+                told_at = time.monotonic()
+                self._note_acquire(WAITING, wanted, attempts, Outcome.TARGET_BUSY)
             time.sleep(RETRY_S)
-        self._note_acquire(ACQUIRE, locker_num, attempts, Outcome.TARGET_BUSY)
+        self._note_acquire(ACQUIRE, wanted, attempts, Outcome.TARGET_BUSY)
         return None
+
+    def _take(self, number: int, attempts: _Attempts) -> bool:
+        name, asked = f"{self.locker_prefix}:{number}", time.monotonic()
+        try:
+            taken = self.redis.set(name, self.identifier, nx=True, ex=attempts.expire_s)
+        except redis.RedisError as exc:
+            self._note_failure(ACQUIRE, number, attempts, exc)
+            raise
+        answered = time.monotonic()
+        attempts.add(answered - asked)
+        if taken:
+            self._held_since[number] = answered
+        return bool(taken)
 
     def release_locker(self, locker_num: int) -> bool:
         """
@@ -150,7 +166,7 @@ class MultiLockerSystem:
         Raises:
             redis.RedisError: Redis could not be asked.
         """
-        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc))
+        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc), self.expire_in_sec)
         name = f"{self.locker_prefix}:{locker_num}"
         try:
             deleted, found, left_ms = self._release(keys=[name], args=[self.identifier])
@@ -173,9 +189,10 @@ class MultiLockerSystem:
 
     @never_raises(lambda: None)
     def _note_acquire(
-        self, operation: str, locker_num: int, attempts: _Attempts, outcome: Outcome
+        self, operation: str, locker_num: int | None, attempts: _Attempts, outcome: Outcome
     ) -> None:
-        error = "" if outcome is Outcome.OK else "the locker was taken all the time"
+        taken = "each locker was" if locker_num is None else "the locker was"
+        error = "" if outcome is Outcome.OK else f"{taken} taken all the time"
         refused = attempts.count - (outcome is Outcome.OK)
         self._note(
             operation, locker_num, attempts, outcome, error,
@@ -213,27 +230,29 @@ class MultiLockerSystem:
     def _note(
         self,
         operation: str,
-        locker_num: int,
+        locker_num: int | None,
         attempts: _Attempts,
         outcome: Outcome,
         error: str,
         detail: dict[str, Any],
     ) -> None:
+        number = None if locker_num is None else int(locker_num)  # PTZJEPA's may be numpy's
+        which = "any" if number is None else number
         common = {
             "operation": operation,
             "prefix": self.locker_prefix,
-            "locker": int(locker_num),  # PTZJEPA's may be numpy's
+            "locker": number,
             "identifier": self.identifier,
             "pid": os.getpid(),
             "lockers": int(self.num_lockers),
-            "expire_s": int(self.expire_in_sec),
+            "expire_s": int(attempts.expire_s),
             "attempts": attempts.count,
             "elapsed_s": time.monotonic() - attempts.begun,
         }
         recorder().add(
             record(
                 probe=LOCKER,
-                target=f"{self.locker_prefix}:{locker_num}",
+                target=f"{self.locker_prefix}:{which}",
                 address=self.redis_host,
                 outcome=outcome,
                 error=error,
