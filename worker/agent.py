@@ -7,7 +7,7 @@ carries runs on (queue `ptzmesh:control`) while the prober is busy.
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
 import math
 import multiprocessing
@@ -26,13 +26,12 @@ from worker.allowlist import AllowList, allow_listed
 from worker.children import Child
 from worker.context import NodeContext
 from worker.errors import ConfigError
+from worker.facts import Facts, Reread, Said
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
-from worker.own_address import is_local, local_address, resolves
+from worker.own_address import local_address, present_address, resolves
 from worker.policy import Policy
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
 from worker.state_folder import hold, owner_token, usable
 from worker.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
 
@@ -48,7 +47,19 @@ AllowListMaker = Callable[[NodeContext], AllowList]
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """What a node's process is started with; `address` None means "as Redis sees us"."""
+    """
+    What a node's process is started with.
+
+    Attributes:
+        name: Unique in the mesh.
+        redis_url: The mesh's Redis; it may hold a password.
+        address: Where others reach the node, for good; None finds it, again and again.
+        labels: What its operator says of it.
+        state_dir: What it keeps on disk.
+        version: ptzmesh's.
+        policy: Its own limits.
+        reread: Gives labels and policy where they have changed since.
+    """
 
     name: str
     redis_url: str = field(repr=False)
@@ -57,6 +68,7 @@ class AgentSettings:
     state_dir: Path
     version: str
     policy: Policy
+    reread: Reread = lambda: None
 
 
 class Agent:
@@ -77,7 +89,8 @@ class Agent:
         self.told_per_s = ""
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
-        self.iperf3 = find_iperf3()
+        said = Said(labels=settings.labels, policy=settings.policy)
+        self.facts = Facts(said=said, reread=settings.reread)
         self.record: dict[str, str] = {}
         self.clock_offset_ms: float | None = None
 
@@ -111,24 +124,33 @@ class Agent:
         address = self.settings.address or local_address(connection)
         if address is None:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
-        policy = self.settings.policy
-        budget = policy.max_bytes_per_day
+        self._look_again()
         return {
-            "address": address,
-            "labels": json.dumps(dict(self.settings.labels), sort_keys=True),
+            **self.facts.fields(address, looks_up=True),
             "version": self.settings.version,
             "wire": str(keyspace.WIRE_VERSION),
-            "icmp": icmp_capability(),
-            "iperf3": self.iperf3.text if self.iperf3 else "",
-            "accepts": "1" if policy.accepts_connections and is_local(address) else "0",
-            "links": json.dumps(dict(policy.links), sort_keys=True),
-            "ports": "-".join(map(str, policy.ports)),
-            "bytes_per_day": "" if budget is None else str(budget),
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
             "since": repr(self._look_at_clock(connection)),
             "stopped": "",
         }
+
+    def _look_again(self) -> None:
+        """Find out anew what may have changed, but for the address."""
+        complaint = self.facts.look()
+        if complaint is not None:
+            logger.warning("labels and limits stay as they were: %s", complaint)
+
+    def _has_moved(self, connection: redis.Redis) -> bool:
+        """Look whether we are at another address than the record says, and write that into it."""
+        before = self.record["address"]
+        if self.settings.address is None:
+            self.record["address"] = present_address(connection, before)
+        if self.record["address"] == before:
+            return False
+        self.record |= self.facts.fields(self.record["address"])
+        logger.info("node %s is at %s now", self.settings.name, self.record["address"])
+        return True
 
     def _has_address(self) -> bool:
         """Look whether our address is one, and say once when a name does not resolve here."""
@@ -142,8 +164,7 @@ class Agent:
             )
         if found and self.is_nowhere:
             logger.warning("address %s resolves now", address)
-            accepts = self.settings.policy.accepts_connections and is_local(address)
-            self.record["accepts"] = "1" if accepts else "0"
+            self.record |= self.facts.fields(address, looks_up=True)
         self.is_nowhere = not found
         return found
 
@@ -209,9 +230,10 @@ class Agent:
             address=self.record["address"],
             redis_url=self.settings.redis_url,
             outbox_path=self.outbox.path,
-            policy=self.settings.policy,
-            iperf3=self.iperf3,
+            policy=self.facts.said.policy,
+            iperf3=self.facts.iperf3,
             should_stop=lambda: bool(self.stopping.value),
+            renew=functools.partial(self.facts.renewed, given=self.settings.address),
         )
         job_class = allow_listed(self.make_allow_list(context))
         queues = {
@@ -254,7 +276,12 @@ class Agent:
     def _heartbeat(self, connection: redis.Redis) -> None:
         try:
             finished = self.outbox.resend(connection)  # before an overdue run is looked at
+            self._look_again()
+            self.record |= self.facts.fields(self.record["address"])
             overdue = self._beat(connection)
+            if overdue is not None and self._has_moved(connection):
+                again = self._beat(connection)
+                overdue = None if again is None else [*overdue, *again]
             if overdue is None:
                 logger.warning("another node took the name %s; this one stops", self.settings.name)
                 self.owns_name = False

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import redis
+
 from worker.policy import Policy
 from worker.probes.iperf3 import Iperf3
 
@@ -23,6 +25,7 @@ class NodeContext:
         policy: The node's own limits.
         iperf3: The one on PATH; None when there is none.
         should_stop: True once the node is told to stop.
+        renew: Gives it as it is now; None where nothing of it changes.
     """
 
     name: str
@@ -32,3 +35,8 @@ class NodeContext:
     policy: Policy
     iperf3: Iperf3 | None
     should_stop: Callable[[], bool]
+    renew: Callable[[NodeContext, redis.Redis], NodeContext] | None = None
+
+    def now(self, connection: redis.Redis) -> NodeContext:
+        """Give it as it is now, for a job that begins; `connection` is the job's own to Redis."""
+        return self if self.renew is None else self.renew(self, connection)

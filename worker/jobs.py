@@ -48,6 +48,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     if row is None:
         logger.warning("run %s is gone; nothing to measure", run[:80])
         return
+    context = context.now(connection)
     if row.name != context.name:
         raise ForeignWork(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.

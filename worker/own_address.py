@@ -7,6 +7,8 @@ from typing import Any
 
 import redis
 
+from worker.names import plain_ip
+
 
 def resolves(address: str) -> bool:
     """Tell whether this machine's resolver knows an address or a name."""
@@ -40,3 +42,15 @@ def local_address(connection: redis.Redis) -> str | None:
     finally:
         connection.connection_pool.release(link)
     return str(name[0]) if isinstance(name, tuple) else None
+
+
+def present_address(connection: redis.Redis, before: str) -> str:
+    """
+    Give the address that this machine has towards Redis now, where it was found so `before`.
+
+    The local end of the connection, which is open. It is of no use to others where it is a loopback
+    address, as through a tunnel, or none at all, as over a unix socket: then it stays as it was.
+    """
+    found = local_address(connection)
+    ip = None if found is None else plain_ip(found)
+    return before if found is None or ip is None or ip.is_loopback else found

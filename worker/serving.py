@@ -70,6 +70,7 @@ def serve(
     if row is None:
         logger.warning("run %s is gone; nothing to answer", run[:80])
         return
+    context = context.now(connection)
     encounter, options = _asked_for(context, row, number)
     refusal = _refusal(context, connection, row, encounter, options)
     if refusal is not None:

@@ -23,7 +23,7 @@ from worker.errors import WireError
 from worker.leases import Lease, read_ends, spent_today
 from worker.measurement import Measurement, Outcome
 from worker.plan import Encounter
-from worker.policy import TestRequest, judge
+from worker.policy import Policy, TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Ends, findings, spent
@@ -98,6 +98,14 @@ def _take_turns(
         told = len(turns.over_budget)
         if lease is not None:
             one = encounters[lease.target]
+            # What has changed since the row began, which may be hours; its cost is reserved.
+            context = context.now(connection)
+            refused = _refused_by(context, row, replace(context.policy, max_bytes_per_day=None))
+            if refused is not None:
+                found = list(_findings(row, one, *refused))
+                _give_up(turns, lease, found)
+                yield from found
+                continue
             found, broken_off = _meet(context, connection, row, one, lease, idle_ms, should_stop)
             _give_up(turns, lease, [*found, *broken_off])
             yield from found
@@ -184,12 +192,18 @@ def _own_refusal(
     context: NodeContext, connection: redis.Redis, row: Row
 ) -> tuple[Outcome, str] | None:
     """Say why this node itself does not do such tests; None when it does."""
+    spent = spent_today(connection, [context.name])[context.name]
+    return _refused_by(context, row, context.policy, spent)
+
+
+def _refused_by(
+    context: NodeContext, row: Row, policy: Policy, spent: int = 0
+) -> tuple[Outcome, str] | None:
     options = row.plan.transfer(row.probe)
     obstacle = why_unable(context.iperf3, options)
     if obstacle is not None:
         return Outcome.TOOL_MISSING, obstacle
-    own = replace(context.policy, sources=frozenset())
-    spent = spent_today(connection, [context.name])[context.name]
+    own = replace(policy, sources=frozenset())
     request = TestRequest(source=context.name, options=options)
     verdict = judge(own, request, datetime.now().astimezone(), spent)
     return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")

@@ -157,7 +157,7 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     if isinstance(largest, int):
         message, mend = message.partition("; ")[0], clamp(source, target, largest)
     if found.outcome is Outcome.TOOL_MISSING:
-        mend = "on the node named: sudo apt-get install iperf3, then restart its worker"
+        mend = "on the node named: sudo apt-get install iperf3; its worker finds it by itself"
     return judged(
         Area.MESH,
         name,

@@ -49,7 +49,10 @@ def iperf3(node: Node | None, *, wanted: bool) -> Check:
     values = {"iperf3": known or None, "on_path": text or None}
     if alive and known != text:
         message = f"the worker has {known or 'none'}; on this PATH is {text or 'none'}"
-        mend = f"install iperf3 {_dotted(MIN_VERSION)} or newer, then restart the worker"
+        mend = (
+            f"the worker looks on its own PATH with each heartbeat: iperf3 {_dotted(MIN_VERSION)} "
+            "or newer must be there (sudo apt-get install iperf3)"
+        )
         fails = not known
         return judged(Area.MACHINE, "iperf3", message, values, fail=fails, warn=True, mend=mend)
     version = parse_version(known)

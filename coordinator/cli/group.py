@@ -17,7 +17,7 @@ import click
 
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
 from coordinator.cli.faults import explain
-from coordinator.cli.options import FOR_ALL, read_config
+from coordinator.cli.options import ARGUMENTS, FOR_ALL, read_config
 from coordinator.cli.streams import finish, prepare
 from coordinator.cli.surroundings import trouble
 from worker import __version__
@@ -70,6 +70,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; where there is none, name those that are called much the same."""
         name = str(args[0])
+        ctx.meta[ARGUMENTS] = tuple(args[1:])
         if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         alike = [INSTEAD[name]] if name in INSTEAD else get_close_matches(name.lower(), COMMANDS)

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from coordinator.checks.check import in_time
 from coordinator.cli.logs import log_to_stderr
-from coordinator.cli.options import json_option, labels, redis_option
+from coordinator.cli.options import ARGUMENTS, json_option, labels, redis_option
 from coordinator.cli.output import print_json
 from coordinator.cli.policy import policy_options
+from coordinator.cli.reread import Reread
 from coordinator.cli.screen import print_list
 from coordinator.cli.tables import Column
 from coordinator.nodes import Node, read_nodes
@@ -91,6 +92,7 @@ def worker(
     from worker.serving import serve
 
     log_to_stderr(redis_url, verbose)
+    context = click.get_current_context()
     settings = AgentSettings(
         name=valid_name(name or socket.gethostname()),
         redis_url=redis_url,
@@ -99,6 +101,7 @@ def worker(
         state_dir=state_dir or default_state_dir(),
         version=__version__,
         policy=policy,
+        reread=Reread(context, context.meta[ARGUMENTS]),
     )
 
     def allow_list(context: NodeContext) -> AllowList:

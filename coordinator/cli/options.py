@@ -31,6 +31,8 @@ FOR_ALL = {
     "redis_key": "redis_key",
 }
 
+#: Where a context's `meta` has the arguments of the command.
+ARGUMENTS = "ptzmesh.arguments"
 DEFAULT_CONFIG = Path("/etc/ptzmesh.toml")
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 

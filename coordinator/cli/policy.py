@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import click
@@ -66,34 +67,48 @@ OPTIONS = (
 )
 
 
+def policy_of(
+    *,
+    links: Sequence[str],
+    no_accept: bool,
+    max_duration: float | None,
+    max_bitrate: float | None,
+    max_bytes_per_day: int | None,
+    hours: Sequence[str],
+    sources: Sequence[str],
+    ports: str,
+    allow_unregistered_targets: bool,
+) -> Policy:
+    """
+    Make the limits of what was said.
+
+    Raises:
+        ConfigError: One of them makes no sense.
+    """
+    return Policy(
+        max_duration_s=max_duration,
+        max_bitrate_mbps=max_bitrate,
+        max_bytes_per_day=max_bytes_per_day,
+        hours=tuple(map(parse_hours, hours)),
+        sources=parse_sources(sources),
+        accepts_connections=not no_accept,
+        ports=parse_ports(ports),
+        links=parse_links(links),
+        allow_unregistered_targets=allow_unregistered_targets,
+    )
+
+
+#: Parameters of a command that have to do with them.
+NAMES = tuple(signature(policy_of).parameters)
+
+
 def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options, as one argument `policy`."""
 
     @functools.wraps(command)
-    def with_policy(
-        links: tuple[str, ...],
-        no_accept: bool,
-        max_duration: float | None,
-        max_bitrate: float | None,
-        max_bytes_per_day: int | None,
-        hours: tuple[str, ...],
-        sources: tuple[str, ...],
-        ports: str,
-        allow_unregistered_targets: bool,
-        **others: Any,
-    ) -> Any:
-        policy = Policy(
-            max_duration_s=max_duration,
-            max_bitrate_mbps=max_bitrate,
-            max_bytes_per_day=max_bytes_per_day,
-            hours=tuple(map(parse_hours, hours)),
-            sources=parse_sources(sources),
-            accepts_connections=not no_accept,
-            ports=parse_ports(ports),
-            links=parse_links(links),
-            allow_unregistered_targets=allow_unregistered_targets,
-        )
-        return command(policy=policy, **others)
+    def with_policy(**given: Any) -> Any:
+        own = {name: given.pop(name) for name in NAMES}
+        return command(policy=policy_of(**own), **given)
 
     for option in reversed(OPTIONS):
         with_policy = option(with_policy)

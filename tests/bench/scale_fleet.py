@@ -34,7 +34,7 @@ from rq import SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 
 from coordinator.advance import advance
-from worker import agent, jobs, keyspace, usage, wire
+from worker import facts, jobs, keyspace, usage, wire
 from worker.agent import Agent, AgentSettings
 from worker.allowlist import AllowList, allow_listed
 from worker.children import RQ_WORKER_TTL_S, QuietWorker
@@ -70,8 +70,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     threading.stack_size(STACK_BYTES)
     # The same for all nodes here: what this machine has.
-    agent.find_iperf3 = functools.cache(agent.find_iperf3)
-    agent.icmp_capability = functools.cache(agent.icmp_capability)
+    facts.find_iperf3 = functools.cache(facts.find_iperf3)
+    facts.icmp_capability = functools.cache(facts.icmp_capability)
     jobs.ping.echo_many = _echoes  # type: ignore[attr-defined]
     # Of a process, so of all nodes in it: each tells the mean.
     sent = usage.commands_sent
@@ -104,7 +104,7 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
         redis_url=url,
         outbox_path=one.outbox.path,
         policy=settings.policy,
-        iperf3=one.iperf3,
+        iperf3=one.facts.iperf3,
         should_stop=lambda: False,
     )
     allowed = allow_listed(_allow_list(context))

@@ -388,7 +388,7 @@ def test_the_version_of_iperf3_on_path_is_judged(
     assert said["iperf3"]["values"]["on_path"] == version
 
 
-def test_a_worker_that_does_not_know_the_iperf3_on_path_is_to_be_restarted(
+def test_a_worker_that_does_not_know_the_iperf3_on_this_path_has_another_path(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     beat(connection, "a", iperf3="", icmp="none")
@@ -397,7 +397,8 @@ def test_a_worker_that_does_not_know_the_iperf3_on_path_is_to_be_restarted(
     program.chmod(0o755)
     said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path), PATH=str(tmp_path))
     assert said["iperf3"]["status"] == "fail"
-    assert "restart the worker" in said["iperf3"]["mend"]
+    assert "the worker looks on its own PATH" in said["iperf3"]["mend"]
+    assert "restart" not in said["iperf3"]["mend"]
     assert said["icmp"]["status"] == "fail"
     assert "net.ipv4.ping_group_range" in said["icmp"]["mend"]
 

@@ -24,6 +24,8 @@ from worker.options import TransferOptions
 from worker.parent import end_with
 
 Version = tuple[int, ...]
+#: Tells a program on the disk from another one: its path, place, size and time of change.
+Mark = tuple[str, int, int, int, int]
 
 #: The first with --bidir, and with the end of a test as exact as we read it.
 MIN_VERSION: Version = (3, 7)
@@ -34,8 +36,7 @@ IDLE_EXIT_VERSION: Version = (3, 11)
 #: From here on each stream has a thread; before, one core is all that a test can use.
 THREADS_VERSION: Version = (3, 16)
 
-#: It answers in milliseconds, but a machine may start all that it runs at once; and a node that got
-#: no answer has no iperf3 until its next start.
+#: It answers in milliseconds, but a machine may start all that it runs at once.
 VERSION_DEADLINE_S = 30.0
 #: A process that was asked to end has this long to print what it has.
 GRACE_S = 3.0
@@ -55,13 +56,28 @@ class Iperf3:
     version: Version
 
 
-def find_iperf3() -> Iperf3 | None:
+def mark_of_iperf3() -> Mark | None:
+    """Tell which iperf3 is on PATH, without starting it; None when there is none."""
+    path = shutil.which("iperf3")
+    try:
+        found = None if path is None else os.stat(path)  # noqa: PTH116 - a path as text
+    except OSError:  # it has gone in between
+        return None
+    if path is None or found is None:
+        return None
+    return path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def find_iperf3(deadline_s: float = VERSION_DEADLINE_S) -> Iperf3 | None:
     """Find iperf3 on PATH and ask it for its version; None when there is none that answers."""
     path = shutil.which("iperf3")
     if path is None:
         return None
-    process = Tool([path, "--version"])
-    ended = process.pump(time.monotonic() + VERSION_DEADLINE_S)
+    try:
+        process = Tool([path, "--version"])
+    except OSError:  # of another kind of machine, or being written
+        return None
+    ended = process.pump(time.monotonic() + deadline_s)
     process.kill()
     found = re.match(rb"iperf (\S{1,20})", process.stdout) if ended else None
     if found is None:

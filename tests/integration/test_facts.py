@@ -1,0 +1,121 @@
+"""A worker that runs says what is true now: tools, labels and limits of its settings file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator import Mesh
+from coordinator.embedded import embedded_server
+from coordinator.nodes import Node, read_nodes
+from coordinator.planning import ProbeOptions
+from coordinator.results import of_run
+from integration.nodes import alive, eventually, workers
+from worker import wire
+from worker.measurement import Measurement, Outcome
+from worker.options import ThroughputOptions
+from worker.own_address import present_address
+from worker.probes.icmp import icmp_capability
+from worker.probes.iperf3 import find_iperf3
+
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping"),
+    pytest.mark.skipif(find_iperf3() is None, reason="no iperf3"),
+]
+
+#: What is found anew is told within this time; the rest is a busy machine's.
+TOLD_S = 30.0
+
+
+@contextmanager
+def worker_of(url: str, folder: Path, config: Path, path: Path) -> Iterator[None]:
+    """Run the worker `a` with a settings file and a PATH of its own."""
+    command = [sys.executable, "-m", "coordinator.cli", "--config", str(config), "worker"]
+    command += ["--name", "a", "--address", "127.0.0.1", "--state-dir", str(folder / "state-a")]
+    environment = {**os.environ, "PTZMESH_REDIS_URL": url, "PATH": str(path)}
+    with (folder / "a.log").open("ab") as log:
+        process = subprocess.Popen([*command, "-v"], env=environment, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def node_a(connection: redis.Redis) -> Node:
+    return next(node for node in read_nodes(connection) if node.name == "a")
+
+
+def throughput_of(url: str, duration_s: int) -> Measurement:
+    """Test the throughput from b to a."""
+    options = ProbeOptions(throughput=ThroughputOptions(duration_s=duration_s))
+    mesh = Mesh(url)
+    run = mesh.run(sources=["b"], targets=["a"], probes=["throughput"], options=options).wait()
+    (row,) = [one for _, one in of_run(mesh.connection, run.id)]
+    return row
+
+
+def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_restart(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    config, path = tmp_path / "ptzmesh.toml", tmp_path / "bin"
+    path.mkdir()
+    config.write_text('[worker]\nlabel = ["site=roof"]\nmax_bytes_per_day = 1000\n')
+    with (
+        workers(redis_url, connection, tmp_path, ["b"]),
+        worker_of(redis_url, tmp_path, config, path),
+    ):
+        eventually(lambda: alive(connection) == ["a", "b"], "both are there")
+        first = node_a(connection)
+        assert (first.iperf3, first.labels, first.bytes_per_day) == ("", {"site": "roof"}, 1000)
+
+        (path / "iperf3").symlink_to(str(shutil.which("iperf3")))
+        config.write_text(
+            '[worker]\nlabel = ["site=yard"]\nmax_duration = "2s"\nlink = ["cell=1"]\n'
+        )
+
+        def has_changed() -> bool:
+            now = node_a(connection)
+            told = (now.iperf3 != "", now.labels, now.bytes_per_day, now.links)
+            return told == (True, {"site": "yard"}, None, {"cell": 1})
+
+        eventually(has_changed, "the node says what is true now", TOLD_S)
+        row = throughput_of(redis_url, 3)
+        assert row.outcome is Outcome.DENIED, row.error
+        assert "over this node's limit of 2 s" in row.error
+        row = throughput_of(redis_url, 1)
+        assert row.outcome is Outcome.OK, row.error
+
+        # A job looks by itself: it does not wait for a heartbeat.
+        (path / "iperf3").unlink()
+        row = throughput_of(redis_url, 1)
+        assert row.outcome is Outcome.TOOL_MISSING
+        assert "a: iperf3 is not on PATH" in row.error
+
+        config.write_text("[worker]\nlabel = 5\n")
+        log = tmp_path / "a.log"
+        eventually(lambda: "labels and limits stay as they were" in log.read_text(), "it is told")
+        assert node_a(connection).labels == {"site": "yard"}
+
+
+def test_loopback_end_of_a_tunnel_is_no_address_of_a_node(
+    server_binary: Path, tmp_path: Path
+) -> None:
+    with embedded_server(tmp_path, binary=server_binary, unix=False) as server:
+        connection = wire.connect(server.url)
+        connection.ping()
+        assert present_address(connection, "10.0.0.5") == "10.0.0.5"
+        connection.close()
+    with embedded_server(tmp_path / "unix", binary=server_binary) as server:
+        connection = wire.connect(server.url)
+        assert present_address(connection, "10.0.0.5") == "10.0.0.5"
+        connection.close()
