@@ -32,6 +32,10 @@ READY_S = 8.0
 #: Whoever takes a request says so to RQ at once.
 ASTRAY_S = 2.5
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
+#: A server that failed has ended before its client knows; then its responder says why.
+LAST_WORD_S = 2.0
+#: What a client's test ends with whose server failed.
+SERVER_MAY_HAVE_FAILED = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.REFUSED)
 #: How long one look for the responder's word lasts, so that the lease is renewed in between.
 LOOK_S = 1
 
@@ -88,6 +92,22 @@ def ask(
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
     return Answer(outcome=Outcome.TIMEOUT, error=error)
+
+
+def last_word(connection: redis.Redis, request: Request) -> str:
+    """Give why the far end's server failed, as its responder says after the test; else nothing."""
+    until = time.monotonic() + LAST_WORD_S
+    try:
+        while (left_s := until - time.monotonic()) > 0:
+            said = connection.blpop([keyspace.ready_key(request.token)], timeout=max(0.01, left_s))
+            if said is None:
+                return ""
+            answer = unpack_answer(cast(bytes, said[1]))
+            if answer.outcome is not Outcome.OK:  # the port of a request that was sent again
+                return answer.error
+    except wire.AWAY as exc:
+        logger.debug("no last word of %s: %s", request.far, exc)
+    return ""
 
 
 def _enqueue_serve(connection: redis.Redis, request: Request) -> str:

@@ -23,7 +23,7 @@ from worker.plan import TRANSFERS, Encounter
 from worker.policy import TestRequest, judge
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Options, deadline_s
-from worker.probes.iperf3_server import serve_one_test
+from worker.probes.iperf3_server import Served, serve_one_test
 from worker.rows import Row, load_row
 from worker.transfers import MAX_RTT_MS
 
@@ -77,7 +77,7 @@ def serve(
         _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")
         return
     assert context.iperf3 is not None  # noqa: S101 - `_refusal` has looked
-    iperf3 = context.iperf3
+    iperf3, unwanted = context.iperf3, _Unwanted(context, token.partition(".")[0])
     ended = serve_one_test(
         iperf3,
         context.address,
@@ -85,24 +85,30 @@ def serve(
         idle_s=IDLE_S,
         deadline_s=deadline_s(options, _rtt(idle_rtt_ms)) + MARGIN_S,
         on_ready=lambda port: _say(connection, key, port=port, version=iperf3.text),
-        should_stop=_Unwanted(context, token.partition(".")[0]),
+        should_stop=unwanted,
         max_mbps=context.policy.max_bitrate_mbps,
     )
-    if ended.port is None:
+    if ended.port is None or ended.outcome is Outcome.BAD_REPLY:
+        # Also after the port: who asked sees no more than that the connection was closed.
         _say(connection, key, outcome=ended.outcome, error=f"{context.name}: {ended.error}")
     logger.info(
         "serve done run=%s probe=%s asker=%s outcome=%s %s",
-        run, row.probe, row.name, ended.outcome.value, ended.error,
+        run, row.probe, row.name, ended.outcome.value, unwanted.why(ended) or ended.error,
     )  # fmt: skip
 
 
 @dataclass
 class _Unwanted:
-    """Tells whether whoever asked has given up: its lease is released, or has lapsed."""
+    """
+    Tells whether whoever asked has given up: its lease is released, or has lapsed.
+
+    A server whose test has ended well ends by itself a moment later, and has until the next look.
+    """
 
     context: NodeContext
     token: str
     look_at: float = field(default_factory=lambda: time.monotonic() + HELD_LOOK_S)
+    is_over: bool = False
 
     def __post_init__(self) -> None:
         # A silent Redis must not hold up the server's own deadline.
@@ -116,10 +122,20 @@ class _Unwanted:
         if time.monotonic() < self.look_at:
             return False
         self.look_at = time.monotonic() + HELD_LOOK_S
+        was_over = self.is_over
         try:
-            return not holds(self.connection, self.context.name, self.token)
+            self.is_over = not holds(self.connection, self.context.name, self.token)
         except redis.RedisError:
             return False
+        return was_over and self.is_over
+
+    def why(self, ended: Served) -> str:
+        """Say why a test was cancelled; nothing when it was not."""
+        if ended.outcome is not Outcome.CANCELLED:
+            return ""
+        if not self.is_over:
+            return "the node was told to stop"
+        return "its asker gave it up" + ("" if ended.has_client else " before it connected")
 
 
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:

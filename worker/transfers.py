@@ -17,7 +17,14 @@ from typing import TypeVar, cast
 import redis
 
 from worker import keyspace, wire
-from worker.asking import LEASE_LOST, Answer, Request, ask
+from worker.asking import (
+    LEASE_LOST,
+    SERVER_MAY_HAVE_FAILED,
+    Answer,
+    Request,
+    ask,
+    last_word,
+)
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import Lease, read_ends, spent_today
@@ -184,8 +191,19 @@ def _meet(
             measured = [
                 replace(one, outcome=Outcome.TARGET_BUSY, error=LEASE_LOST) for one in measured
             ]
-        found += measured
+        found += _with_last_word(connection, request, measured)
     return found, []
+
+
+def _with_last_word(
+    connection: redis.Redis, request: Request, measured: list[Measurement]
+) -> list[Measurement]:
+    """Add what the far end says of its own failure, of which this end saw the consequence."""
+    if measured[0].outcome not in SERVER_MAY_HAVE_FAILED or not (
+        said := last_word(connection, request)
+    ):
+        return measured
+    return [replace(one, error=f"{said} (here: {one.error})") for one in measured]
 
 
 def _own_refusal(

@@ -120,6 +120,7 @@ def _of_machine(
     is_node = wanted or own is not None
     yield machine.icmp(own, wanted=is_node)
     yield machine.iperf3(own, wanted=is_node)
+    yield machine.iperf3_test(wanted=wanted)
     if quickest is not None:
         yield machine.clock(quickest, wanted=is_node)
     yield machine.state_folder(subject.state_dir, wanted=wanted)

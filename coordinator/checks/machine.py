@@ -14,6 +14,7 @@ from worker.outbox import MAX_OUTBOX_BYTES, outbox_path
 from worker.probes.icmp import icmp_capability
 from worker.probes.icmp_socket import PERMIT
 from worker.probes.iperf3 import MIN_VERSION, THREADS_VERSION, find_iperf3, parse_version
+from worker.probes.iperf3_trial import try_here
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
 OFFSET_MS = 100.0
@@ -62,6 +63,26 @@ def iperf3(node: Node | None, *, wanted: bool) -> Check:
     if hangs:
         mend = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
     return judged(Area.MACHINE, "iperf3", what, values, fail=old, warn=hangs, mend=mend)
+
+
+def iperf3_test(*, wanted: bool) -> Check:
+    """Try whether the iperf3 on PATH can run a test, as this user, with its temporary folder."""
+    name, found = "iperf3 test", find_iperf3() if wanted else None
+    if found is None:
+        return skipped(Area.MACHINE, name, "no iperf3 on PATH" if wanted else "not a node here")
+    fault = try_here(found)
+    what, _, mend = fault.partition("; ")
+    message = what or "a server and a client of a few bytes end well"
+    return judged(
+        Area.MACHINE,
+        name,
+        message,
+        {"error": fault or None},
+        fail=bool(fault),
+        mend=mend
+        or f"try it: {found.path} --server --one-off, and beside it: "
+        f"{found.path} --client 127.0.0.1",
+    )
 
 
 def clock(quickest: Exchange, *, wanted: bool) -> Check:

@@ -438,6 +438,8 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
     wait_until(lambda: bool(mesh.connection.exists(ready)), "the server is ready", ENDS_S)
     release(mesh.connection, lease)
     ended_ok(mesh, mesh.detach(n0, *options))
+    assert "its asker gave it up before it connected" in mesh.logs()
+    assert "was told to stop" not in mesh.logs()
 
 
 @together(3)

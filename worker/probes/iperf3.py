@@ -188,6 +188,12 @@ class Tool:
         self.pump(time.monotonic() + GRACE_S)
         self.kill()
 
+    def exit_code(self) -> int | None:
+        """Give the exit code of one that has closed its output; None when it has not ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)
+        return self.process.returncode
+
     def kill(self) -> None:
         """End its whole process group, and wait for it."""
         self._signal(signal.SIGKILL)

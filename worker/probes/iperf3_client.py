@@ -18,6 +18,7 @@ from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions
 from worker.probes.icmp import EchoSeries, IcmpNotPermitted
 from worker.probes.iperf3 import Iperf3, Tool, why_unable
+from worker.probes.iperf3_fault import explained
 from worker.probes.iperf3_json import parse_report
 from worker.probes.iperf3_record import (
     Ends,
@@ -104,7 +105,7 @@ def measure(
     before = read_throttle()
     ran = _run(iperf3, ends, options, idle_rtt_ms, should_stop)
     report = ran.report
-    outcome, error = report.outcome, report.error
+    outcome, error = report.outcome, explained(report.error)
     if ran.stopped:
         outcome, error = Outcome.CANCELLED, f"the test was ended after {ran.test_s:.1f} s"
     elif ran.late and outcome is not Outcome.OK:

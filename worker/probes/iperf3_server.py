@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from worker.measurement import Outcome
 from worker.probes.iperf3 import IDLE_EXIT_VERSION, Iperf3, Tool
 from worker.probes.iperf3_errors import first_line
+from worker.probes.iperf3_fault import fault_of
 
 #: Printed once the socket listens (iperf_server_api.c), and flushed with --forceflush; with --json
 #: a server prints nothing before its end.
@@ -34,11 +35,20 @@ START_DEADLINE_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """How an answered test ended: `ok`, or why there was none; `port` None when none was open."""
+    """
+    How an answered test ended: `ok`, or why not.
+
+    Attributes:
+        outcome: `bad_reply` where the server itself failed, `cancelled` where it was to stop.
+        error: One line, empty when `ok`.
+        port: None when none was open.
+        has_client: Somebody had connected.
+    """
 
     outcome: Outcome
     error: str = ""
     port: int | None = None
+    has_client: bool = False
 
 
 def serve_one_test(
@@ -77,7 +87,7 @@ def serve_one_test(
                 return _not_started(server, address)
             on_ready(port)
             if not server.pump(deadline, should_stop=should_stop):
-                return _cut_off(port, deadline, deadline_s)
+                return _cut_off(server, port, deadline, deadline_s)
             return _ended(server, port, idle_s)
         finally:
             server.kill()
@@ -113,19 +123,25 @@ def _not_started(server: Tool, address: str) -> Served:
     return Served(outcome=Outcome.BAD_REPLY, error=f"the iperf3 server did not start: {why}")
 
 
-def _cut_off(port: int, deadline: float, deadline_s: float) -> Served:
+def _cut_off(server: Tool, port: int, deadline: float, deadline_s: float) -> Served:
+    has_client = ACCEPTED in server.stdout
     if time.monotonic() < deadline:
-        return Served(outcome=Outcome.CANCELLED, error="the node was told to stop", port=port)
+        error = "the iperf3 server was to stop before its end"
+        return Served(outcome=Outcome.CANCELLED, error=error, port=port, has_client=has_client)
     return Served(
         outcome=Outcome.TIMEOUT,
         error=f"the iperf3 server was ended at its deadline, after {deadline_s:g} s",
         port=port,
+        has_client=has_client,
     )
 
 
 def _ended(server: Tool, port: int, idle_s: float) -> Served:
-    if ACCEPTED not in server.stdout:
-        return Served(
-            outcome=Outcome.NO_REPLY, error=f"no client came within {idle_s:.0f} s", port=port
-        )
-    return Served(outcome=Outcome.OK, port=port)
+    has_client, fault = ACCEPTED in server.stdout, fault_of(server)
+    if fault:
+        error = f"its iperf3 server failed: {fault}"
+        return Served(outcome=Outcome.BAD_REPLY, error=error, port=port, has_client=has_client)
+    if not has_client:
+        error = f"no client came within {idle_s:.0f} s"
+        return Served(outcome=Outcome.NO_REPLY, error=error, port=port)
+    return Served(outcome=Outcome.OK, port=port, has_client=True)
