@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
 from worker.measurement import Outcome
-from worker.plan import PlannedNode
+from worker.plan import PlannedNode, TargetNode
 from worker.probes import iperf3_client, ping
 from worker.probes.iperf3 import Iperf3
 
@@ -78,7 +78,7 @@ class Ticks:
 
 def from_here(
     source: str,
-    target: PlannedNode,
+    target: TargetNode,
     options: SeriesOptions,
     *,
     iperf3: Iperf3 | None = None,

@@ -30,7 +30,7 @@ from worker.facts import Facts, Reread, Said
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
-from worker.own_address import local_address, present_address, resolves
+from worker.own_address import checked_address, local_address, present_address, resolves
 from worker.policy import Policy
 from worker.state_folder import hold, owner_token, usable
 from worker.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
@@ -121,8 +121,12 @@ class Agent:
         self._stop()
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
-        address = self.settings.address or local_address(connection)
-        if address is None:
+        towards_redis = local_address(connection)
+        if self.settings.address is not None:
+            address = checked_address(self.settings.address, towards_redis)
+        elif towards_redis is not None:
+            address = towards_redis
+        else:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
         self._look_again()
         return {

@@ -125,6 +125,7 @@ def _enqueue_serve(connection: redis.Redis, request: Request) -> str:
             "performer": row.performer,
             "token": request.token,
             "number": request.number,
+            "family": 6 if ":" in row.plan.nodes[request.encounter.far].address else 4,
             "idle_rtt_ms": request.idle_rtt_ms,
         },
         job_id=job_id,

@@ -117,7 +117,7 @@ class Facts:
             given: The address that the node was given; None finds it.
         """
         self.look()
-        address = given or context.address
+        address = context.address  # as it was checked at the start, where it was given
         if given is None:
             with suppress(redis.RedisError):  # a job goes on without Redis
                 address = present_address(connection, address)

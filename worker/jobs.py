@@ -17,17 +17,23 @@ from worker.context import NodeContext
 from worker.errors import ForeignWork, OtherWire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
-from worker.plan import TRANSFERS, PlannedNode
+from worker.plan import TRANSFERS, PlannedNode, TargetNode
 from worker.probes import ping, tcp
 from worker.publisher import Publisher
+from worker.resolve import LOOK_UP_S
 from worker.rows import Row, begin, hand_back, load_row, refuse
-from worker.targets import look_up
+from worker.targets import Looked, Targets
 from worker.transfers import transfers
 
 logger = logging.getLogger(__name__)
 
-Pairs = Sequence[tuple[int, int]]
+Pair = tuple[int, int]
+Pairs = Sequence[Pair]
+#: What is measured of a row now: its pairs, and the judged address of each one's other node.
+Ready = Mapping[Pair, TargetNode]
 
+#: Names have so long to join the echoes that begin at once. The others come after these.
+NAMES_JOIN_S = 0.2
 #: Looked up in one script, which holds every locker for tens of microseconds.
 ADDRESSES_AT_A_TIME = 64
 
@@ -56,7 +62,11 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     if not left:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
-    row, pairs, strangers = _split_allowed(context, connection, row, left)
+    others = {_other(row, pair) for pair in left} - {performer}
+    nodes = {index: row.plan.nodes[index] for index in others}
+    # Looked up while Redis is asked.
+    targets = Targets([node.address for node in nodes.values()], context.address)
+    strangers = _strangers(context, connection, row, nodes)
     offset = begin(connection, row)
     if offset is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
@@ -69,9 +79,11 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         seen_field=keyspace.seen_field(phase, performer),
         extra=offset,
     ) as publisher:
-        for pair, error in strangers.items():
-            publisher.put(row.finding(pair, Outcome.DENIED, error))
-        _measure(context, connection, row, pairs, publisher)
+        for pair in left:
+            if (error := strangers.get(_other(row, pair))) is not None:
+                publisher.put(row.finding(pair, Outcome.DENIED, error))
+        pairs = [pair for pair in left if _other(row, pair) not in strangers]
+        _measure(context, connection, row, pairs, targets, publisher)
     if context.should_stop():
         _hand_back(connection, row)
 
@@ -89,6 +101,7 @@ def _measure(
     connection: redis.Redis,
     row: Row,
     pairs: Pairs,
+    targets: Targets,
     publisher: Publisher,
 ) -> None:
     started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
@@ -97,7 +110,7 @@ def _measure(
         return publisher.stopped.is_set() or context.should_stop()
 
     try:
-        for measurement in _probe(context, connection, row, pairs, should_stop):
+        for measurement in _probe(context, connection, row, pairs, targets, should_stop):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:
@@ -117,33 +130,59 @@ def _probe(
     connection: redis.Redis,
     row: Row,
     pairs: Pairs,
+    targets: Targets,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
-    if row.probe in TRANSFERS:
-        return transfers(context, connection, row, pairs, should_stop)
     if row.probe == "redis":
         options = row.plan.redis
-        return redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
-    _sleep(row.plan.start_offset_s(row.performer), should_stop)
-    if row.probe == "tcp":
-        targets = [row.plan.nodes[target] for _, target in pairs]
-        return tcp.measure(row.run, row.name, targets, row.plan.tcp, should_stop)
-    return _ping(connection, row, pairs, should_stop)
+        yield from redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
+    elif row.probe in TRANSFERS:
+        ready, findings = _parted(row, pairs, targets.judged(LOOK_UP_S, should_stop))
+        yield from findings
+        literal = _with_literals(row, ready)
+        yield from transfers(context, connection, literal, list(ready), should_stop)
+    else:
+        _sleep(row.plan.start_offset_s(row.performer), should_stop)
+        yield from _echoes(connection, row, pairs, targets, should_stop)
 
 
-def _ping(
-    connection: redis.Redis, row: Row, pairs: Pairs, should_stop: Callable[[], bool]
+def _echoes(
+    connection: redis.Redis,
+    row: Row,
+    pairs: Pairs,
+    targets: Targets,
+    should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
-    """Ping; leave the round-trip times for the run's later phases, whose time-outs need them."""
-    targets = [row.plan.nodes[target] for _, target in pairs]
+    """
+    Measure first who has an address at once, and after these who is still looked up by then.
+
+    Pings leave the round-trip times for the run's later phases, whose time-outs need them.
+    """
     idle_ms: dict[str, float] = {}
-    for measurement in ping.measure(row.run, row.name, targets, row.plan.ping, should_stop):
-        median_ms = measurement.detail.get("rtt_median_ms")
-        if median_ms is not None:
-            idle_ms[measurement.target] = median_ms
-        yield measurement
+    left = list(pairs)
+    for wait_s in (NAMES_JOIN_S, LOOK_UP_S):
+        looked = targets.judged(wait_s, should_stop)
+        now = [pair for pair in left if _address(row, pair) in looked]
+        left = [pair for pair in left if pair not in now]
+        ready, findings = _parted(row, now, looked)
+        yield from findings
+        for measurement in _echo(row, list(ready.values()), should_stop):
+            median_ms = measurement.detail.get("rtt_median_ms")
+            if median_ms is not None and row.probe == "ping":
+                idle_ms[measurement.target] = median_ms
+            yield measurement
     if idle_ms and len(row.plan.probes) > row.phase + 1:
         _keep_idle_rtts(connection, row, idle_ms)
+
+
+def _echo(
+    row: Row, nodes: Sequence[TargetNode], should_stop: Callable[[], bool]
+) -> Iterator[Measurement]:
+    if not nodes:
+        return iter(())
+    if row.probe == "tcp":
+        return tcp.measure(row.run, row.name, nodes, row.plan.tcp, should_stop)
+    return ping.measure(row.run, row.name, nodes, row.plan.ping, should_stop)
 
 
 def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]) -> None:
@@ -160,37 +199,51 @@ def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
         time.sleep(min(left, 0.1))
 
 
-Denied = dict[tuple[int, int], str]
+def _other(row: Row, pair: Pair) -> int:
+    """Give the node of a pair that the row's own node measures; itself where that is all."""
+    source, target = pair
+    return target if source == row.performer else source
 
 
-def _split_allowed(
-    context: NodeContext, connection: redis.Redis, row: Row, pairs: Pairs
-) -> tuple[Row, list[tuple[int, int]], Denied]:
-    """
-    Part the pairs that may be measured from those that would measure somebody else.
+def _address(row: Row, pair: Pair) -> str:
+    return row.plan.nodes[_other(row, pair)].address
 
-    Returns:
-        The row with literal addresses, those pairs, and the others with the reason.
-    """
-    others = {(t if s == row.performer else s) for s, t in pairs if s != t}
-    nodes = {index: row.plan.nodes[index] for index in others}
-    looked = look_up([node.address for node in nodes.values()], context.address)
-    strange = {
-        index: f"{node.name}: {objection}"
-        for index, node in nodes.items()
-        if (objection := looked[node.address].objection) is not None
-    }
-    if not context.policy.allow_unregistered_targets or row.probe in TRANSFERS:
-        strange |= _unregistered(connection, nodes)
-    good = [pair for pair in pairs if not strange.keys() & set(pair)]
-    denied = {pair: strange[index] for pair in pairs for index in pair if index in strange}
-    literal = tuple(
-        replace(node, address=looked[node.address].literal or node.address)
-        if index in others - strange.keys()
-        else node
-        for index, node in enumerate(row.plan.nodes)
-    )
-    return replace(row, plan=replace(row.plan, nodes=literal)), good, denied
+
+def _parted(
+    row: Row, pairs: Pairs, looked: Mapping[str, Looked]
+) -> tuple[Ready, list[Measurement]]:
+    """Part the pairs that are measured from those whose record says why they are not."""
+    ready: dict[Pair, TargetNode] = {}
+    findings = []
+    for pair in pairs:
+        node = row.plan.nodes[_other(row, pair)]
+        found = looked.get(node.address)
+        if found is None:  # told to stop before it was known
+            continue
+        if found.literal is None:
+            error = f"{node.name}: {found.error}"
+            findings.append(row.finding(pair, found.outcome, error))
+        else:
+            ready[pair] = TargetNode(name=node.name, address=found.literal, accepts=node.accepts)
+    return ready, findings
+
+
+def _with_literals(row: Row, ready: Ready) -> Row:
+    judged = {_other(row, pair): node for pair, node in ready.items()}
+    nodes = tuple(judged.get(index, node) for index, node in enumerate(row.plan.nodes))
+    return replace(row, plan=replace(row.plan, nodes=nodes))
+
+
+def _strangers(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    nodes: Mapping[int, PlannedNode],
+) -> Mapping[int, str]:
+    """Give the nodes that this one does not measure, with the reason."""
+    if context.policy.allow_unregistered_targets and row.probe not in TRANSFERS:
+        return {}
+    return _unregistered(connection, nodes)
 
 
 def _unregistered(connection: redis.Redis, nodes: Mapping[int, PlannedNode]) -> dict[int, str]:

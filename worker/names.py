@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from typing import NewType
 
 from worker.errors import ConfigError
 
@@ -24,6 +26,14 @@ MAX_HOSTNAME_CHARS = 253
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: An address in figures, a link-local one with its interface; no name, so nobody looks it up.
+IpLiteral = NewType("IpLiteral", str)
+
+#: Prefixes of IPv6 whose last 32 bits are an IPv4 address to which somebody sends on: compatible
+#: (RFC 4291), and translated by NAT64 (RFC 6052, and the usual ones of RFC 8215).
+WITH_IPV4_LAST = tuple(
+    ipaddress.IPv6Network(text) for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")
+)
 
 
 def valid_name(name: str) -> str:
@@ -93,6 +103,43 @@ def plain_ip(address: str) -> IP | None:
         return None
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return ip if mapped is None else mapped
+
+
+def ip_literal(text: str) -> IpLiteral:
+    """
+    Pass an address in figures through.
+
+    Raises:
+        ValueError: It is a name, or nothing.
+
+    >>> ip_literal("fe80::1%eth0")
+    'fe80::1%eth0'
+    """
+    ipaddress.ip_address(text)
+    return IpLiteral(text)
+
+
+def reached_by(address: str) -> Iterator[IP]:
+    """
+    Give every address that a packet to a literal may end at: itself, and the IPv4 one within it.
+
+    >>> [str(ip) for ip in reached_by("64:ff9b::127.0.0.1")]
+    ['64:ff9b::7f00:1', '127.0.0.1']
+    >>> [str(ip) for ip in reached_by("2002:7f00:1::1")]
+    ['2002:7f00:1::1', '127.0.0.1']
+    """
+    ip = plain_ip(address)
+    if ip is None:
+        return
+    yield ip
+    if isinstance(ip, ipaddress.IPv4Address) or int(ip) <= 1:  # `::` and `::1` are what they are
+        return
+    if ip.sixtofour is not None:
+        yield ip.sixtofour
+    if ip.teredo is not None:
+        yield from ip.teredo
+    if any(ip in prefix for prefix in WITH_IPV4_LAST):
+        yield ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
 
 
 def not_of_one_machine(ip: IP) -> str | None:

@@ -7,26 +7,108 @@ from typing import Any
 
 import redis
 
-from worker.names import plain_ip
+from worker.errors import ConfigError
+from worker.link_local import is_link_local, own_interfaces
+from worker.names import IpLiteral, ip_literal, plain_ip
+from worker.resolve import resolve
+
+
+def checked_address(address: str, towards_redis: str | None) -> str:
+    """
+    Pass the address that a person gave a node through, or refuse it.
+
+    A loopback address in figures passes, for nodes that are all on one machine; a name that leads
+    to one does not. Debian gives a machine's own name 127.0.1.1 in /etc/hosts: whoever writes
+    `--address "$(hostname)"` means the address that others reach.
+
+    Args:
+        address: A literal or a name; one that does not resolve passes, as it may later.
+        towards_redis: This machine's address on its way to Redis, to say instead; None if unknown.
+
+    Returns:
+        The address, a link-local one with the interface that has it.
+
+    Raises:
+        ConfigError: A name that leads to this machine only, or a link-local address that no
+            interface has, or not the one that is named.
+    """
+    if plain_ip(address) is not None:
+        return _of_own_interface(address) if is_link_local(address) else address
+    for literal in resolve(address).literals:
+        if _is_loopback(literal):
+            raise ConfigError(
+                f"address ({address}) leads to {literal} here, by which no other machine reaches "
+                f"this one; {_instead(towards_redis)}"
+            )
+    return address
+
+
+def _instead(towards_redis: str | None) -> str:
+    if towards_redis is None or _is_loopback(towards_redis):
+        return "say --address with the IP address that the other nodes reach it by"
+    return f"leave --address out for {towards_redis}, or say it with another IP address"
+
+
+def _of_own_interface(address: str) -> str:
+    bare, _, zone = address.partition("%")
+    having = [name for name, addresses in own_interfaces().items() if bare in addresses]
+    if not having or (zone and zone not in having):
+        on = " and ".join(f"{bare}%{name}" for name in having)
+        raise ConfigError(
+            f"address ({address}) is link-local, and no such interface of this machine has it; "
+            + (f"say --address {on}" if len(having) == 1 else "say one that this machine has")
+        )
+    if not zone and len(having) > 1:
+        raise ConfigError(
+            f"address ({address}) is of several interfaces of this machine; "
+            f"say one of them: --address {bare}%{having[0]}"
+        )
+    return f"{bare}%{zone or having[0]}"
+
+
+def _is_loopback(literal: str) -> bool:
+    ip = plain_ip(literal)
+    return ip is not None and ip.is_loopback
 
 
 def resolves(address: str) -> bool:
     """Tell whether this machine's resolver knows an address or a name."""
-    try:
-        return bool(socket.getaddrinfo(address, None))
-    except (OSError, UnicodeError):
-        return False
+    return bool(resolve(address, own_zones=True).literals)
+
+
+def own_literals(address: str) -> list[IpLiteral]:
+    """
+    Give the literals of a node's own address that this machine can listen on.
+
+    None of a router that forwards to this machine: then this node is the connecting side of every
+    test. And none on loopback but an address that says so itself: see `checked_address`.
+    """
+    return [
+        literal
+        for literal in resolve(address, own_zones=True).literals
+        if (literal == address or not _is_loopback(literal)) and _can_bind(literal)
+    ]
+
+
+def listening_address(address: str, family: int) -> IpLiteral | None:
+    """Give the literal of a node's own address on which a test of a version of IP is answered."""
+    if plain_ip(address) is not None:
+        return ip_literal(address)
+    of_family = (one for one in own_literals(address) if (":" in one) is (family == 6))
+    return next(of_family, None)
 
 
 def is_local(address: str) -> bool:
-    """
-    Tell whether others that connect to an address reach this machine itself.
+    """Tell whether others that connect to a node's address reach this machine itself."""
+    return bool(own_literals(address))
 
-    They do not when it is a router's, which forwards to this one: then no server can be bound to
-    it, and this node is the connecting side of every test.
-    """
+
+def _can_bind(literal: IpLiteral) -> bool:
+    numeric = socket.AI_NUMERICHOST
     try:
-        family, kind, _, _, sockaddr = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, sockaddr = socket.getaddrinfo(
+            literal, 0, type=socket.SOCK_STREAM, flags=numeric
+        )[0]
         with socket.socket(family, kind) as probe:
             probe.bind(sockaddr)
     except OSError:

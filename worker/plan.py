@@ -18,7 +18,7 @@ import msgpack
 
 from worker.errors import ConfigError, OtherWire, WireError
 from worker.keyspace import WIRE_VERSION
-from worker.names import valid_address, valid_name
+from worker.names import IpLiteral, ip_literal, valid_address, valid_name
 from worker.options import (
     PingOptions,
     RedisOptions,
@@ -65,6 +65,22 @@ class PlannedNode:
     address: str
     accepts: bool = True
     links: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetNode(PlannedNode):
+    """A node that is measured now, at an address that was looked up and judged; see `targets`."""
+
+    address: IpLiteral
+
+    def __post_init__(self) -> None:
+        """
+        Refuse a name.
+
+        Raises:
+            ValueError: The probes would have to look it up, and nobody would judge the answer.
+        """
+        ip_literal(self.address)
 
 
 @dataclass(frozen=True, kw_only=True)

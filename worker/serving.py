@@ -19,6 +19,7 @@ from worker.context import NodeContext
 from worker.errors import ForeignWork, OtherWire
 from worker.leases import holds, spent_today
 from worker.measurement import Outcome
+from worker.own_address import listening_address
 from worker.plan import TRANSFERS, Encounter
 from worker.policy import TestRequest, judge
 from worker.probes.iperf3 import why_unable
@@ -47,10 +48,11 @@ def serve(
     performer: int,
     token: str,
     number: int,
+    family: int,
     idle_rtt_ms: float | None,
 ) -> None:
     """
-    Answer one test that a performer asks for.
+    Answer one test that a performer asks for; `family` is the version of IP by which it comes.
 
     Raises:
         WireError: The arguments are not what they should be, or the test is not one of the run's.
@@ -76,11 +78,18 @@ def serve(
     if refusal is not None:
         _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")
         return
+    address = listening_address(context.address, family)
+    if address is None:
+        error = (
+            f"{context.name}: no IPv{family} address of {context.address} is one of this machine"
+        )
+        _say(connection, key, outcome=Outcome.UNREACHABLE, error=error)
+        return
     assert context.iperf3 is not None  # noqa: S101 - `_refusal` has looked
     iperf3, unwanted = context.iperf3, _Unwanted(context, token.partition(".")[0])
     ended = serve_one_test(
         iperf3,
-        context.address,
+        address,
         context.policy.port_range,
         idle_s=IDLE_S,
         deadline_s=deadline_s(options, _rtt(idle_rtt_ms)) + MARGIN_S,

@@ -1,83 +1,99 @@
 """
 What a node may measure: an address of one other machine, and no address that only seems to be one.
 
-Names are looked up once, here, and the probes get what was looked at: whoever answers for a name
-cannot send them elsewhere a moment later. Linux tells which addresses are a subnet's broadcast.
+Names are looked up once (see `resolve`), and the probes get what was judged: whoever answers for a
+name cannot send them elsewhere a moment later. Linux tells which addresses are a subnet's
+broadcast.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import icmplib
-
-from worker.names import IP, not_of_one_machine, plain_ip
-
-#: Names looked up at a time: a silent name server holds each for seconds.
-LOOKUPS_AT_A_TIME = 16
-#: The discard port; nothing is sent to it.
-ANY_PORT = 9
+from worker.measurement import Outcome
+from worker.names import IP, IpLiteral, not_of_one_machine, plain_ip, reached_by
+from worker.resolve import ANY_PORT, LOOK_UP_S, LookUps, Resolved
 
 
 @dataclass(frozen=True)
 class Looked:
     """
-    An address that was looked up.
+    An address or a name that was looked up and judged.
 
     Attributes:
-        literal: The one to measure; None when the name does not resolve.
-        objection: Why it is not measured; None when it may be.
+        literal: What to measure; None when nothing is.
+        outcome: `ok`; else `denied` or `unresolved`, which the pair's record has.
+        error: Why nothing is measured, as one line.
     """
 
-    literal: str | None
-    objection: str | None
+    literal: IpLiteral | None
+    outcome: Outcome = Outcome.OK
+    error: str = ""
+
+
+class Targets:
+    """A row's addresses, looked up beside each other while other things are done."""
+
+    def __init__(self, addresses: Collection[str], own: str) -> None:
+        """
+        Begin to look up.
+
+        Args:
+            addresses: Addresses or names.
+            own: The measuring node's own address: a loopback one may measure others there. A name
+                may not, whatever it resolves to: somebody else says that.
+        """
+        self._ups = LookUps(addresses)
+        ip = plain_ip(own)
+        self._at_home = ip is not None and ip.is_loopback
+
+    def judged(
+        self, wait_s: float = LOOK_UP_S, should_stop: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, Looked]:
+        """Give the addresses that are known within so many seconds; all within `LOOK_UP_S`."""
+        known = self._ups.wait(wait_s, should_stop)
+        return {address: judge(found, self._at_home) for address, found in known.items()}
 
 
 def look_up(addresses: Collection[str], own: str) -> Mapping[str, Looked]:
+    """Look addresses up and judge each; as `Targets`, which has the arguments."""
+    return Targets(addresses, own).judged()
+
+
+def judge(found: Resolved, at_home: bool) -> Looked:
     """
-    Look up addresses, and judge each; call it where no other process waits for the answer.
+    Judge all addresses of a name.
 
-    Args:
-        addresses: Addresses or names.
-        own: The measuring node's own address: one on loopback may measure others there.
+    One that may not be measured forbids them all. To measure another one would be as safe, as
+    probes get nothing but the literal. But a name that also leads to this very machine, or to many,
+    is not one machine's: somebody plays with it, or its owner has made a mistake, and a number
+    would hide which.
     """
-    distinct = sorted({own, *addresses})
-    with ThreadPoolExecutor(LOOKUPS_AT_A_TIME) as threads:
-        found = dict(zip(distinct, threads.map(_literals, distinct), strict=True))
-    at_home = any(ip.is_loopback for ip in map(plain_ip, found[own]) if ip is not None)
-    return {address: _judge(found[address], at_home) for address in addresses}
-
-
-def _literals(address: str) -> list[str]:
-    """Give every address that a name has, the one to measure first; itself when it is none."""
-    if plain_ip(address) is not None:
-        return [address]
-    with suppress(icmplib.NameLookupError, UnicodeError, OSError):
-        first = [str(one) for one in icmplib.resolve(address)[:1]]
-        rest = {str(found[4][0]) for found in socket.getaddrinfo(address, None)}
-        return [*first, *sorted(rest - set(first))]
-    return []
-
-
-def _judge(literals: list[str], at_home: bool) -> Looked:
-    for literal in literals:
-        ip = plain_ip(literal)
-        reason = "no address" if ip is None else _objection(literal, ip, at_home)
+    for literal in found.literals:
+        reason = objection(literal, at_home)
         if reason is not None:
-            return Looked(literal, f"{literal} is {reason}")
-    return Looked(literals[0] if literals else None, None)
+            return Looked(None, Outcome.DENIED, f"{literal} is {reason}")
+    if not found.literals:
+        return Looked(None, Outcome.UNRESOLVED, found.error)
+    return Looked(found.literals[0])
 
 
-def _objection(literal: str, ip: IP, at_home: bool) -> str | None:
-    if ip.is_loopback and not at_home:
-        return "a loopback address, which from here is this node itself"
-    reason = not_of_one_machine(ip) or ("broadcast" if is_subnet_broadcast(literal) else None)
-    return None if reason is None else f"a {reason} address"
+def objection(literal: str, at_home: bool) -> str | None:
+    """Say why an address is not to be measured, as the end of a sentence; None when it may be."""
+    for ip in reached_by(literal):
+        if ip.is_loopback and not (at_home and ip == plain_ip(literal)):
+            return "a loopback address, which from here is this node itself"
+        reason = not_of_one_machine(ip) or _broadcast(ip)
+        if reason is not None:
+            return f"a {reason} address"
+    return None
+
+
+def _broadcast(ip: IP) -> str | None:
+    return "broadcast" if is_subnet_broadcast(str(ip)) else None
 
 
 def is_subnet_broadcast(address: str) -> bool:

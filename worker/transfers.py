@@ -29,7 +29,7 @@ from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import Lease, read_ends, spent_today
 from worker.measurement import Measurement, Outcome
-from worker.plan import Encounter
+from worker.plan import Encounter, TargetNode
 from worker.policy import Policy, TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.iperf3 import why_unable
@@ -163,6 +163,7 @@ def _meet(
     """
     keeper = Keeper(connection, lease)
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
+    assert isinstance(far, TargetNode)  # noqa: S101 - `jobs` leaves no other pair
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
         request = Request(row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name))

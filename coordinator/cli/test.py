@@ -29,12 +29,12 @@ from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder
 from coordinator.series_options import SeriesOptions
 from worker import keyspace, wire
 from worker.errors import ConfigError, RunIncomplete, ToolError
-from worker.names import NAME, valid_address
+from worker.names import NAME, IpLiteral, plain_ip, valid_address
 from worker.options import ThroughputOptions
-from worker.plan import PlannedNode
-from worker.probes import ping
+from worker.plan import TargetNode
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import find_iperf3, why_unable
+from worker.resolve import resolve
 
 DEFAULT = SeriesOptions()
 #: The shortest that iperf3 can: a round is to measure a link, not to fill it.
@@ -189,7 +189,7 @@ def _throughput(
     return ThroughputOptions(duration_s=length_s, bitrate_mbps=bitrate_mbps)
 
 
-def _host(redis_url: str | None, target: str, family: int | None) -> str:
+def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     """
     Give the literal address of a node of that name, else of a host.
 
@@ -197,21 +197,22 @@ def _host(redis_url: str | None, target: str, family: int | None) -> str:
         ConfigError: It is neither.
     """
     address, trouble = None, ""
-    if redis_url and NAME.fullmatch(target) and not ping.is_literal(target):
+    if redis_url and NAME.fullmatch(target) and plain_ip(target) is None:
         try:
             address = _node_address(redis_url, target)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
     host = valid_address(address or target)
-    literal = ping.address_of(host, family)
-    if literal is None:
+    # A registered link-local address has an interface of that node, a given one has one of here.
+    literals = resolve(host, family, own_zones=address is None).literals
+    if not literals:
         why = trouble or "no node of that name is known"
         to = "" if family is None else f" to an IPv{family} address"
         raise ConfigError(f"target ({target}) does not resolve{to}, and {why}")
     if trouble:
         err().print(f"{trouble}, so {target} is taken for a host name")
-    return literal
+    return literals[0]
 
 
 def _node_address(redis_url: str, name: str) -> str | None:
@@ -220,7 +221,7 @@ def _node_address(redis_url: str, name: str) -> str | None:
     return found.decode() if isinstance(found, bytes) else None
 
 
-def _here_test(target: str, address: str, options: SeriesOptions, port: int) -> Prepared:
+def _here_test(target: str, address: IpLiteral, options: SeriesOptions, port: int) -> Prepared:
     if icmp_capability() == "none":
         raise ToolError("this user may not ping; see docs/privileges.md")
     iperf3 = None
@@ -229,7 +230,7 @@ def _here_test(target: str, address: str, options: SeriesOptions, port: int) -> 
         obstacle = why_unable(iperf3, options.throughput)
         if obstacle is not None:
             raise ToolError(obstacle)
-    source, node = socket.gethostname(), PlannedNode(name=target, address=address)
+    source, node = socket.gethostname(), TargetNode(name=target, address=address)
     return Prepared(
         series=_series(target, address, [source], options),
         rounds=lambda should_stop: from_here(

@@ -28,7 +28,14 @@ def test_a_request_that_comes_late_or_twice_is_no_intruder(
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         options = ["--from", "a", "--to", "b", "--probe", "throughput", "--duration", "1"]
         run = json.loads(cli(redis_url, "run", "--json", *options).stdout.splitlines()[0])["run"]
-        asked = {"run": run, "phase": 0, "performer": 0, "number": 0, "idle_rtt_ms": None}
+        asked = {
+            "run": run,
+            "phase": 0,
+            "performer": 0,
+            "number": 0,
+            "family": 4,
+            "idle_rtt_ms": None,
+        }
         pipeline = connection.pipeline()
         late = {**asked, "token": f"{leases.new_token()}.0"}  # its lease has lapsed meanwhile
         name = keyspace.serve_queue("b")

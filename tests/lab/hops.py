@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 TCP = """
 import json, sys
 from worker.options import TcpOptions
-from worker.plan import PlannedNode
+from worker.plan import TargetNode
 from worker.probes.tcp import measure
 asked = json.loads(sys.argv[1])
-targets = [PlannedNode(name=a, address=a) for a in asked.pop("addresses")]
+targets = [TargetNode(name=a, address=a) for a in asked.pop("addresses")]
 found = measure("r", "me", targets, TcpOptions(**asked), lambda: False)
 print(json.dumps([m.to_json() for m in found]))
 """

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from worker.options import ThroughputOptions, UdpOptions
-from worker.plan import PlannedNode
+from worker.plan import PlannedNode, TargetNode
 from worker.probes.iperf3 import find_iperf3
 from worker.probes.iperf3_client import Ends, measure
 from worker.probes.iperf3_server import serve_one_test
@@ -41,7 +41,7 @@ def ask(asked: dict[str, Any]) -> None:
     ends = Ends(
         run="r1",
         near=PlannedNode(name="near", address=asked["near"]),
-        far=PlannedNode(name="far", address=asked["far"]),
+        far=TargetNode(name="far", address=asked["far"]),
         port=asked["port"],
         far_version="3.12",
     )

@@ -429,7 +429,14 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
     ends = End(name="n0"), [End(name="n1")]
     lease = acquire(mesh.connection, new_token(), *ends, ttl_s=ENDS_S).lease
     assert lease is not None
-    asked = {"run": run, "phase": 0, "performer": 0, "token": f"{lease.token}.0", "number": 0}
+    asked = {
+        "run": run,
+        "phase": 0,
+        "performer": 0,
+        "token": f"{lease.token}.0",
+        "number": 0,
+        "family": 4,
+    }
     pipeline = mesh.connection.pipeline()
     queue = keyspace.serve_queue("n1")
     wire.enqueue(mesh.connection, pipeline, queue, keyspace.SERVE, {**asked, "idle_rtt_ms": None})

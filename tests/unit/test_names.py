@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from worker import targets
 from worker.errors import ConfigError, WireError
-from worker.names import not_of_one_machine, plain_ip, valid_address, valid_name
+from worker.measurement import Outcome
+from worker.names import IpLiteral, not_of_one_machine, plain_ip, valid_address, valid_name
 from worker.plan import Plan, PlannedNode, unpack_plan
+from worker.resolve import Resolved
 
 ROUTABLE = "192.0.2.7"
 
@@ -113,22 +115,43 @@ def test_plan_with_an_odd_name_or_address_is_refused(name: str, address: str) ->
         ("::1", "loopback"),
         ("localhost", "loopback"),
         ("::ffff:127.0.0.1", "loopback"),
+        ("::127.0.0.1", "loopback"),
+        ("64:ff9b::127.0.0.1", "loopback"),
+        ("64:ff9b:1:2::127.0.0.1", "loopback"),
+        ("2002:7f00:1::1", "loopback"),
+        ("2001:0:c000:207:0:0:80ff:fffe", "loopback"),
+        ("64:ff9b::224.0.0.5", "multicast"),
+        ("::ffff:0.0.0.0", "unspecified"),
         ("224.0.0.5", "multicast"),
         ("ff02::1%lo", "multicast"),
         ("0.0.0.0", "unspecified"),  # noqa: S104
+        ("::", "unspecified"),
         ("255.255.255.255", "broadcast"),
+        ("127.255.255.255", "loopback"),
     ],
 )
 def test_node_with_a_routable_address_refuses(target: str, word: str) -> None:
     looked = targets.look_up([target, "198.51.100.1"], ROUTABLE)
-    assert word in str(looked[target].objection)
-    assert looked["198.51.100.1"].objection is None
+    assert (looked[target].literal, looked[target].outcome) == (None, Outcome.DENIED)
+    assert word in looked[target].error
+    assert looked["198.51.100.1"] == targets.Looked(IpLiteral("198.51.100.1"))
 
 
-@pytest.mark.parametrize("own", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("target", ["64:ff9b::198.51.100.1", "2002:c633:6401::1", "fd77::1"])
+def test_ipv4_address_within_one_of_ipv6_is_measured_when_it_may_be(target: str) -> None:
+    assert targets.look_up([target], ROUTABLE)[target].literal == target
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "::1"])
 def test_node_on_loopback_may_measure_others_there(own: str) -> None:
-    assert targets.look_up(["127.0.0.2"], own)["127.0.0.2"].objection is None
-    assert targets.look_up(["224.0.0.1"], own)["224.0.0.1"].objection is not None
+    looked = targets.look_up(["127.0.0.2", "224.0.0.1", "64:ff9b::127.0.0.1"], own)
+    assert looked["127.0.0.2"].literal == "127.0.0.2"
+    assert looked["224.0.0.1"].outcome is Outcome.DENIED
+    assert looked["64:ff9b::127.0.0.1"].outcome is Outcome.DENIED
+
+
+def test_node_is_not_on_loopback_because_a_name_says_so() -> None:
+    assert targets.look_up(["127.0.0.2"], "localhost")["127.0.0.2"].outcome is Outcome.DENIED
 
 
 def test_broadcast_address_of_a_subnet_here_is_known_by_the_kernel() -> None:
@@ -141,14 +164,17 @@ def test_broadcast_address_of_a_subnet_here_is_known_by_the_kernel() -> None:
 def test_probes_get_the_address_that_was_judged_and_not_the_name() -> None:
     looked = targets.look_up(["localhost"], "127.0.0.1")["localhost"]
     assert looked.literal in ("127.0.0.1", "::1")
-    assert looked.objection is None
+    assert looked.outcome is Outcome.OK
 
 
-def test_name_that_does_not_resolve_is_left_to_the_probe_to_say_so() -> None:
+def test_name_that_does_not_resolve_is_no_target() -> None:
     looked = targets.look_up(["nosuch.invalid"], ROUTABLE)["nosuch.invalid"]
-    assert (looked.literal, looked.objection) == (None, None)
+    assert (looked.literal, looked.outcome) == (None, Outcome.UNRESOLVED)
+    assert "nosuch.invalid" in looked.error
 
 
-def test_one_bad_address_of_a_name_is_enough() -> None:
-    assert targets._judge(["192.0.2.1", "127.0.0.1"], at_home=False).objection is not None
-    assert targets._judge(["192.0.2.1", "224.0.0.1"], at_home=True).objection is not None
+@pytest.mark.parametrize("bad", ["127.0.0.1", "224.0.0.1", "::ffff:0.0.0.0"])
+def test_one_bad_address_of_a_name_is_enough(bad: str) -> None:
+    for literals in (("192.0.2.1", bad), (bad, "192.0.2.1")):
+        found = Resolved(tuple(map(IpLiteral, literals)))
+        assert targets.judge(found, at_home=False).outcome is Outcome.DENIED

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import icmplib
-
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome, finding
 from worker.monitor.guard import forget, never_raises, tell
@@ -26,8 +24,9 @@ from worker.monitor.stats import Metrics, NetworkStats, no_metrics
 from worker.monitor.tagging import tags
 from worker.names import valid_address
 from worker.options import PingOptions, ThroughputOptions
-from worker.plan import PlannedNode
+from worker.plan import PlannedNode, TargetNode
 from worker.probes import iperf3, iperf3_client, ping
+from worker.resolve import LOOK_UP_S, LookUps, resolve
 from worker.text import iso_utc
 
 logger = logging.getLogger(__name__)
@@ -133,13 +132,18 @@ def measure_hosts(
     """
     options = PingOptions(count=count, interval_s=INTERVAL_S)
     present, found = tags(), dict[str, Measurement]()
-    targets = []
+    valid, targets = list[str](), []
     for host in dict.fromkeys(hosts):
         try:
-            address = _resolved(valid_address(host))
-            targets.append(PlannedNode(name=label(host), address=address))
+            valid.append(valid_address(host))
         except ConfigError as exc:
             found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
+    looked = LookUps(valid, own_zones=True).wait(LOOK_UP_S, should_stop)
+    for host, resolved in looked.items():
+        if resolved.literals:
+            targets.append(TargetNode(name=label(host), address=resolved.literals[0]))
+        else:
+            found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, resolved.error)
     for one in ping.measure("", "", targets, options, should_stop):
         found[one.target] = replace(one, detail={**one.detail, **present})
     return [found[label(host)] for host in dict.fromkeys(hosts) if label(host) in found]
@@ -154,9 +158,12 @@ def measure_throughput(
 ) -> Measurement:
     """Run one iperf3 test against a standing server; the measurement is not recorded yet."""
     try:
-        node = PlannedNode(name=label(host), address=valid_address(host))
+        looked = resolve(valid_address(host), own_zones=True)
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, str(exc))
+    if not looked.literals:
+        return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, looked.error)
+    node = TargetNode(name=label(host), address=looked.literals[0])
     try:
         options = ThroughputOptions(duration_s=duration_s, bytes_limit=round(size_mb * 1e6))
         at = _iperf3_port(port)
@@ -184,23 +191,6 @@ def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
         "throughput_error": tested.error,
     }
     return replace(pinged, probe=NETWORK, throughput_mbps=tested.throughput_mbps, detail=detail)
-
-
-def _resolved(host: str) -> str:
-    """
-    Give a host's address, looked up on this thread.
-
-    The probe would look names up on threads that Python waits for when the host program ends.
-
-    Raises:
-        ConfigError: The name does not resolve.
-    """
-    if ping.is_literal(host):
-        return host
-    try:
-        return str(icmplib.resolve(host)[0])
-    except (icmplib.NameLookupError, UnicodeError) as exc:
-        raise ConfigError(f"the name {host} does not resolve") from exc
 
 
 def _tell_troubles(measurement: Measurement) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from worker.measurement import Measurement, Outcome
 from worker.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
-from worker.plan import PlannedNode
+from worker.plan import PlannedNode, TargetNode
 from worker.probes.iperf3 import THREADS_VERSION, Iperf3, parse_version
 from worker.probes.iperf3_report import Flow, Iperf3Report
 
@@ -33,7 +33,7 @@ class Ends:
 
     run: str
     near: PlannedNode
-    far: PlannedNode
+    far: TargetNode
     port: int
     far_version: str | None = None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker.measurement import Outcome
+from worker.names import IpLiteral
 from worker.probes.iperf3 import IDLE_EXIT_VERSION, Iperf3, Tool
 from worker.probes.iperf3_errors import first_line
 from worker.probes.iperf3_fault import fault_of
@@ -53,7 +54,7 @@ class Served:
 
 def serve_one_test(
     iperf3: Iperf3,
-    address: str,
+    address: IpLiteral,
     ports: Sequence[int],
     *,
     idle_s: float,
@@ -96,7 +97,7 @@ def serve_one_test(
 
 
 def _argv(
-    iperf3: Iperf3, address: str, port: int, idle_s: float, max_mbps: float | None
+    iperf3: Iperf3, address: IpLiteral, port: int, idle_s: float, max_mbps: float | None
 ) -> list[str]:
     argv = [iperf3.path, "--server", "--one-off", "--forceflush"]
     argv += ["--bind", address, "--port", str(port)]

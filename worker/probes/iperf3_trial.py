@@ -8,11 +8,12 @@ import socket
 import time
 
 from worker.measurement import Outcome
+from worker.names import IpLiteral
 from worker.probes.iperf3 import GRACE_S, Iperf3, Tool
 from worker.probes.iperf3_fault import fault_of
 from worker.probes.iperf3_server import serve_one_test
 
-LOCALHOST = "127.0.0.1"
+LOCALHOST = IpLiteral("127.0.0.1")
 #: It takes 50 ms; a busy arm64 board may need long to start two programs.
 TRIAL_BYTES, TRIAL_S = 1000, 15.0
 

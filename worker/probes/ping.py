@@ -7,28 +7,22 @@ Needs CAP_NET_RAW, or `net.ipv4.ping_group_range` that includes the worker's gro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-import icmplib
-
 from worker.measurement import Measurement, Outcome, finding
 from worker.options import PingOptions
-from worker.plan import PlannedNode
+from worker.plan import TargetNode
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
 from worker.rtt import packet_loss_pct, rtt_statistics
 
 PROBE = "ping"
 
-#: Names looked up at a time: a silent name server holds each for seconds.
-LOOKUPS_AT_A_TIME = 16
-
 
 def measure(
     run: str,
     source: str,
-    targets: Sequence[PlannedNode],
+    targets: Sequence[TargetNode],
     options: PingOptions,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
@@ -37,63 +31,23 @@ def measure(
 
     Stopped early, it yields nothing for the targets that were not complete.
     """
-    literal, unresolved = resolve(targets)
-    for target in unresolved:
-        error = f"the address {target.address} does not resolve"
-        yield _finding(run, source, target, Outcome.UNRESOLVED, error)
     echo = EchoOptions(
         count=options.count,
         interval_s=options.interval_s,
         wait_s=options.wait_s,
         size_bytes=options.size_bytes,
     )
-    addresses = [address for _, address in literal]
+    addresses = [target.address for target in targets]
     try:
         for index, series in echo_many(addresses, echo, should_stop=should_stop):
-            yield measurement(run, source, literal[index][0], series, options)
+            yield measurement(run, source, targets[index], series, options)
     except IcmpNotPermitted as exc:
-        for target, _ in literal:
+        for target in targets:
             yield _finding(run, source, target, Outcome.TOOL_MISSING, str(exc))
 
 
-def resolve(
-    targets: Sequence[PlannedNode],
-) -> tuple[list[tuple[PlannedNode, str]], list[PlannedNode]]:
-    """Split targets into those with a literal address, and those whose name does not resolve."""
-    names = {target.address for target in targets if not is_literal(target.address)}
-    found = dict(zip(names, _look_up(names), strict=True)) if names else {}
-    addressed = [(target, found.get(target.address, target.address)) for target in targets]
-    return (
-        [(target, address) for target, address in addressed if address is not None],
-        [target for target, address in addressed if address is None],
-    )
-
-
-def address_of(host: str, family: int | None = None) -> str | None:
-    """
-    Give a host's literal address of a version of IP, of any without one; None when it has none.
-
-    >>> address_of("10.0.0.1", 4), address_of("10.0.0.1", 6), address_of("::1")
-    ('10.0.0.1', None, '::1')
-    """
-    if is_literal(host):
-        is_other = family is not None and (":" in host) is not (family == 6)
-        return None if is_other else host
-    return _first_address(host, family)
-
-
-def is_literal(address: str) -> bool:
-    """
-    Say whether an address is one already, and no name.
-
-    >>> is_literal("10.0.0.1"), is_literal("fe80::1%eth0"), is_literal("camera-3.lan")
-    (True, True, False)
-    """
-    return bool(icmplib.is_ipv4_address(address) or icmplib.is_ipv6_address(address))
-
-
 def _finding(
-    run: str, source: str, target: PlannedNode, outcome: Outcome, error: str
+    run: str, source: str, target: TargetNode, outcome: Outcome, error: str
 ) -> Measurement:
     return finding(
         run=run,
@@ -107,7 +61,7 @@ def _finding(
 
 
 def measurement(
-    run: str, source: str, target: PlannedNode, series: EchoSeries, options: PingOptions
+    run: str, source: str, target: TargetNode, series: EchoSeries, options: PingOptions
 ) -> Measurement:
     """Give a target's series as a measurement: statistics in cells, all else in `detail`."""
     statistics = rtt_statistics(series.rtts_ms)
@@ -162,15 +116,3 @@ def is_host_limited(series: EchoSeries, options: PingOptions) -> bool:
     """Say whether this host was too busy to measure well: replies dropped, or echoes very late."""
     lag_s = (series.send_lag_max_ms or 0.0) / 1e3
     return series.receive_drops > 0 or lag_s > options.interval_s
-
-
-def _look_up(names: set[str]) -> list[str | None]:
-    with ThreadPoolExecutor(min(len(names), LOOKUPS_AT_A_TIME)) as threads:
-        return list(threads.map(_first_address, names))
-
-
-def _first_address(name: str, family: int | None = None) -> str | None:
-    try:
-        return str(icmplib.resolve(name, family)[0])
-    except (icmplib.NameLookupError, UnicodeError):
-        return None

@@ -18,11 +18,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
-from worker.measurement import Measurement, Outcome, finding
+from worker.measurement import Measurement, Outcome
 from worker.options import TcpOptions
-from worker.plan import PlannedNode
+from worker.plan import TargetNode
 from worker.probes import interception
-from worker.probes.ping import resolve
 from worker.rtt import packet_loss_pct, rtt_statistics
 
 PROBE = "tcp"
@@ -44,7 +43,7 @@ TOTAL_RETRANS_AT, TCP_INFO_BYTES = 100, 104
 class _Target:
     """One target's handshakes so far."""
 
-    node: PlannedNode
+    node: TargetNode
     sockaddr: tuple[object, ...]
     family: int
     rtts_ms: list[float | None] = field(default_factory=list)
@@ -72,7 +71,7 @@ class _Handshake:
 def measure(
     run: str,
     source: str,
-    targets: Sequence[PlannedNode],
+    targets: Sequence[TargetNode],
     options: TcpOptions,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
@@ -81,18 +80,7 @@ def measure(
 
     Stopped early, it yields nothing for the targets that were not complete.
     """
-    literal, unresolved = resolve(targets)
-    for target in unresolved:
-        yield finding(
-            run=run,
-            probe=PROBE,
-            source=source,
-            target=target.name,
-            address=target.address,
-            outcome=Outcome.UNRESOLVED,
-            error=f"the address {target.address} does not resolve",
-        )
-    states = [_state(target, address, options.port) for target, address in literal]
+    states = [_state(target, options.port) for target in targets]
     engine = _Engine(states, options)
     with interception.Beside([(state.node.address, options.port) for state in states]) as beside:
         try:
@@ -103,11 +91,10 @@ def measure(
             engine.close()
 
 
-def _state(target: PlannedNode, address: str, port: int) -> _Target:
+def _state(target: TargetNode, port: int) -> _Target:
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)[0]
-    node = PlannedNode(name=target.name, address=address, accepts=target.accepts)
-    return _Target(node=node, family=found[0], sockaddr=found[4])
+    found = socket.getaddrinfo(target.address, port, type=socket.SOCK_STREAM, flags=flags)[0]
+    return _Target(node=target, family=found[0], sockaddr=found[4])
 
 
 class _Engine:

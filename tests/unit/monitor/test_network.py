@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import icmplib
 import pytest
 
 from worker.measurement import Measurement, Outcome
@@ -19,7 +19,7 @@ from worker.monitor import (
     process,
 )
 from worker.options import ThroughputOptions
-from worker.plan import PlannedNode
+from worker.plan import TargetNode
 from worker.probes import iperf3, iperf3_client, ping
 from worker.probes.iperf3_client import Ends
 
@@ -42,12 +42,13 @@ class Probes:
         self.tested: list[tuple[Ends, ThroughputOptions]] = []
         self.throughput = Outcome.OK
         monkeypatch.setattr(ping, "measure", self.ping)
-        monkeypatch.setattr(icmplib, "resolve", lambda _name: ["10.0.0.1"])
+        answer = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", ("10.0.0.1", 0))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answer)
         monkeypatch.setattr(iperf3_client, "measure", self.iperf3)
         monkeypatch.setattr(iperf3, "find_iperf3", lambda: None)
 
     def ping(
-        self, _run: str, _source: str, targets: Sequence[PlannedNode], *_rest: object
+        self, _run: str, _source: str, targets: Sequence[TargetNode], *_rest: object
     ) -> Iterator[Measurement]:
         self.pinged.append([target.address for target in targets])
         for target in targets:
@@ -99,7 +100,7 @@ def test_single_questions_give_numbers_and_record_nothing(probes: Probes) -> Non
     assert measure_latency("hub", count=5) == 1.5
     assert check_throughput("hub", duration=3, size_mb=2) == 94.0
     ((ends, options),) = probes.tested
-    assert (ends.far.address, ends.port) == ("hub", 5201)
+    assert (ends.far.address, ends.port) == ("10.0.0.1", 5201)
     assert (options.duration_s, options.bytes_limit) == (3, 2_000_000)
     assert recorded() == []
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from icmplib import NameLookupError
 
 from worker.measurement import Measurement, Outcome
+from worker.names import IpLiteral
 from worker.options import PingOptions
-from worker.plan import PlannedNode
+from worker.plan import TargetNode
 from worker.probes import ping
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted
 
-CAMERA = PlannedNode(name="camera-3", address="192.0.2.3")
+CAMERA = TargetNode(name="camera-3", address=IpLiteral("192.0.2.3"))
 
 
 def series(**changed: object) -> EchoSeries:
@@ -84,26 +84,9 @@ def test_a_host_too_busy_to_measure_says_so(changed: dict[str, object], limited:
     assert measured(**changed).detail["host_limited"] is limited
 
 
-def test_names_are_looked_up_once_and_literal_addresses_never(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = []
-
-    def resolve(name: str, _family: int | None = None) -> list[str]:
-        asked.append(name)
-        if name == "nowhere.lan":
-            raise NameLookupError(name)
-        return ["192.0.2.9", "2001:db8::9"]
-
-    monkeypatch.setattr("icmplib.resolve", resolve)
-    nodes = [
-        PlannedNode(name=f"n{number}", address=address)
-        for number, address in enumerate(["192.0.2.1", "cam.lan", "nowhere.lan", "cam.lan", "::1"])
-    ]
-    found, missing = ping.resolve(nodes)
-    assert [address for _, address in found] == ["192.0.2.1", "192.0.2.9", "192.0.2.9", "::1"]
-    assert [node.name for node in missing] == ["n2"]
-    assert sorted(asked) == ["cam.lan", "nowhere.lan"]
+def test_a_name_is_no_target_of_a_probe() -> None:
+    with pytest.raises(ValueError, match=r"camera-3\.lan"):
+        TargetNode(name="camera-3", address=IpLiteral("camera-3.lan"))
 
 
 def test_without_the_right_every_target_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
