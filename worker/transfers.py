@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TypeVar, cast
 
 import redis
@@ -35,6 +36,7 @@ from worker.probes import iperf3_client
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Ends, findings, spent
 from worker.rows import Row
+from worker.sizes import path_mtu
 from worker.turns import Keeper, Turns
 
 logger = logging.getLogger(__name__)
@@ -185,6 +187,7 @@ def _meet(
             iperf3=context.iperf3,
             idle_rtt_ms=request.idle_rtt_ms,
             should_stop=lambda: should_stop() or keeper.lost(),
+            find_mtu=partial(path_mtu, connection, near.name, far.name),
         )
         if measured[0].outcome is Outcome.CANCELLED:
             if should_stop():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from lab.mesh import LabMesh, Said, mesh_of
 from lab.net import Lab
 from lab.node import Node
+from lab.test_doctor import firewall
 from lab.test_iperf3_probe import asked_of, run_client, server
 
 pytestmark = pytest.mark.lab
@@ -27,6 +29,15 @@ from worker.probes.mtu_echo import echo_mtu
 found = echo_mtu(sys.argv[1])
 print(json.dumps([found.largest_bytes, found.smallest_lost_bytes, found.fate.value, found.is_hole]))
 """
+ASK_NODE = """
+import json, sys
+from worker import wire
+from worker.sizes import path_mtu
+found = path_mtu(wire.connect(sys.argv[1]), "n0", "n1", sys.argv[2], 65000, lambda: False)
+print(json.dumps([found.largest_bytes, found.is_hole, found.direction.value]))
+"""
+UDP = "meta l4proto udp drop"
+LARGE_ECHOES = "icmp type echo-request meta length > 1000 drop"
 WHOLE = [1500, None, "passed", False]
 
 
@@ -57,6 +68,27 @@ def test_largest_packet_that_passes_is_found_to_the_byte(lab: Lab, ways: str, fa
         lab.swallow(b, a, 1287 if ways == "back" else 1400)
     largest = 1287 if ways == "back" else 1300
     assert asked(a, address) == [largest, largest + 1, "silent", True]
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "rule", "expected"),
+    [
+        (1300, None, None, [1300, True, "there"]),
+        (None, 1300, None, [1300, True, "back"]),
+        (1400, 1300, None, [1300, True, "either"]),
+        (1300, None, UDP, [1300, True, "either"]),
+        (None, None, LARGE_ECHOES, [1500, False, "there"]),
+    ],
+)
+def test_node_that_answers_datagrams_tells_which_way(
+    lab: Lab, there: int | None, back: int | None, rule: str | None, expected: Any
+) -> None:
+    a, b, _ = lab.nodes
+    lab.swallow(a, b, there)
+    lab.swallow(b, a, back)
+    with firewall(b, rule) if rule else nullcontext():
+        argv = [sys.executable, "-c", ASK_NODE, lab.redis_url, b.address]
+        assert json.loads(a.run(argv).stdout) == expected
 
 
 def test_loss_is_no_hole_and_hides_none(lab: Lab) -> None:
@@ -131,7 +163,7 @@ def test_each_advice_of_doctor_helps(three: LabMesh, lab: Lab) -> None:
     assert set(failed) == {"iperf3 n0 -> n1"}  # pings and handshakes are small
     check = failed["iperf3 n0 -> n1"]
     assert check["message"] == (
-        "unreachable: packets of up to 1300 bytes pass between n0 and n1, larger ones vanish "
+        "unreachable: packets of up to 1300 bytes pass from n0 to n1, larger ones vanish "
         "without a word"
     )
     where, clamp, link = parts(check["mend"])

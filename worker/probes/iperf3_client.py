@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,12 +30,16 @@ from worker.probes.iperf3_record import (
 )
 from worker.probes.iperf3_report import Iperf3Report
 from worker.probes.loaded_rtt import LoadedRtt
-from worker.probes.mtu_echo import BEYOND_ANY_BYTES, echo_mtu
-from worker.probes.path_mtu import PathMtu, in_words
+from worker.probes.mtu_asking import BEYOND_ANY_BYTES
+from worker.probes.mtu_echo import echo_mtu
+from worker.probes.path_mtu import Direction, PathMtu, in_words
 from worker.probes.throttle import read_throttle, throttled_by
 from worker.rtt import rtt_statistics
 
 __all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure", "spent"]
+
+#: Of a literal address, the most bytes that matter, and whether to stop, gives what size passes.
+FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]
 
 #: Round trips that setting a test up and exchanging its results take: about 1 s at 50 ms
 #: (perfSONAR's experience, pscheduler issue 868).
@@ -83,6 +87,7 @@ def measure(
     iperf3: Iperf3 | None,
     idle_rtt_ms: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    find_mtu: FindMtu = echo_mtu,
 ) -> list[Measurement]:
     """
     Run one test; call it from the main thread, as iperf3 ends with the thread that started it.
@@ -93,6 +98,7 @@ def measure(
         iperf3: This machine's; None makes the outcome `tool_missing`.
         idle_rtt_ms: Median RTT that the same run's ping phase measured; None when there was none.
         should_stop: Asked a few times a second.
+        find_mtu: How it is found out what size passes, where no data came.
 
     Returns:
         One measurement a direction: two with `bidir`; `cancelled` when stopped, with the intervals
@@ -110,7 +116,7 @@ def measure(
         outcome, error = Outcome.CANCELLED, f"the test was ended after {ran.test_s:.1f} s"
     elif ran.late and outcome is not Outcome.OK:
         outcome, error = Outcome.TIMEOUT, f"the test had not ended after {ran.limit_s:.1f} s"
-    hole = _hole(ends, report, outcome, should_stop)
+    hole = _hole(ends, options, report, outcome, should_stop, find_mtu)
     if hole is not None:
         outcome, error = Outcome.UNREACHABLE, in_words(hole, ends.near.name, ends.far.name)
     common = {
@@ -124,7 +130,12 @@ def measure(
 
 
 def _hole(
-    ends: Ends, report: Iperf3Report, outcome: Outcome, should_stop: Callable[[], bool]
+    ends: Ends,
+    options: Options,
+    report: Iperf3Report,
+    outcome: Outcome,
+    should_stop: Callable[[], bool],
+    find_mtu: FindMtu,
 ) -> PathMtu | None:
     """
     Look, when a test connected and no data came, whether the path swallows large packets.
@@ -138,10 +149,14 @@ def _hole(
     if report.segment_bytes:
         most_bytes = report.segment_bytes + MOST_HEADER_BYTES
     try:
-        found = echo_mtu(ends.far.address, most_bytes=most_bytes, should_stop=should_stop)
+        found = find_mtu(ends.far.address, most_bytes, should_stop)
     except (IcmpNotPermitted, OSError):
         return None
-    return found if found is not None and found.is_hole else None
+    if found is None or not found.is_hole:
+        return None
+    # What passes back was not asked beyond what passes there, and it was data that came back.
+    unsure = options.reverse and found.direction is Direction.THERE
+    return replace(found, direction=Direction.EITHER) if unsure else found
 
 
 @dataclass(frozen=True)

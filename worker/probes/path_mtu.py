@@ -3,7 +3,7 @@ How large a packet may be to pass a path, and whether what is larger vanishes wi
 
 A router that cannot pass a packet says so («too big»: RFC 1191, RFC 8201), and TCP sends smaller
 ones. Where that word is filtered, as on many a VPN and mobile link, small packets pass and large
-ones do not: pings and handshakes are fine, and no data ever comes. Pure; `mtu_echo` asks the path.
+ones do not: pings and handshakes are fine, and no data ever comes. Pure; `mtu_asking` asks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 #: The sizes are those of whole IP packets. What is this small passes every path that passes any.
-SMALL_BYTES = 128
+SMALL_BYTES = 160
 #: Every link of IPv6 passes this much (RFC 8200 section 5).
 IPV6_LEAST_BYTES = 1280
 #: IP and TCP headers without options, which the maximum segment size leaves out (RFC 6691).
@@ -32,6 +32,14 @@ class Fate(str, Enum):
     NO_ROOM = "no_room"  # larger than this machine's own interface sends
 
 
+class Direction(str, Enum):
+    """Which way the packets went that passed or vanished."""
+
+    EITHER = "either"  # there or back, which an echo does not tell
+    THERE = "there"
+    BACK = "back"
+
+
 #: Asks for one size; the flag says to wait for as long as any answer could take.
 Ask = Callable[[int, bool], Fate]
 
@@ -46,12 +54,14 @@ class PathMtu:
         largest_bytes: The largest IP packet that passed; None when not even a small one did.
         smallest_lost_bytes: The smallest that did not; None when all did.
         fate: What became of that one.
+        direction: Which way this holds for.
     """
 
     family: int
     largest_bytes: int | None = None
     smallest_lost_bytes: int | None = None
     fate: Fate = Fate.PASSED
+    direction: Direction = Direction.EITHER
 
     @property
     def is_hole(self) -> bool:
@@ -86,7 +96,7 @@ def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
     """
     if ask(SMALL_BYTES, True) is not Fate.PASSED:
         return PathMtu(family=family)
-    low, top = SMALL_BYTES, most_bytes
+    low, top = SMALL_BYTES, max(SMALL_BYTES, most_bytes)
     for _ in range(SECOND_LOOKS):
         high, fate = top, ask(top, False)
         if fate is Fate.PASSED:
@@ -121,7 +131,12 @@ def in_words(found: PathMtu, source: str, target: str) -> str:
     if not found.is_hole:
         return ""
     largest = found.largest_bytes
-    said = f"packets of up to {largest} bytes pass between {source} and {target}"
+    way = {
+        Direction.EITHER: f"between {source} and {target}",
+        Direction.THERE: f"from {source} to {target}",
+        Direction.BACK: f"from {target} to {source}",
+    }[found.direction]
+    said = f"packets of up to {largest} bytes pass {way}"
     clamp = f"clamp TCP's MSS to {found.mss_bytes}"
     if found.family == socket.AF_INET6 and largest is not None and largest < IPV6_LEAST_BYTES:
         # An interface of a smaller MTU has no IPv6 at all.
