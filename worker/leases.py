@@ -3,10 +3,12 @@ Who may test now: both ends of a test and every shared link on its way, or nothi
 
 A lease is held by a token, lapses by itself, and is given up by its token only. With it go the
 bytes that the test may cost each end, reserved before and settled after. The clock is Redis's.
+The two ends are `near`, which performs the test (it connects), and `far`, which listens; which of
+them sends the data is another matter: a record's `source` is who sends, see `iperf3_record`.
 Names are those of nodes and links: letters, digits, '.', '-' and '_' (`names.valid_name`).
 
 Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
-waiting source costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
+node that waits costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from worker.names import valid_name
 LEASE_TTL_S = 15.0
 #: A spent day's count is kept for people to read on the next.
 BUDGET_TTL_S = 3 * 24 * 3600
-#: One call looks at so many targets, so that it stays far below a millisecond.
-MAX_TARGETS = 64
+#: One call looks at so many far ends, so that it stays far below a millisecond.
+MAX_OTHERS = 64
 #: BLPOP returns after this long at most, so that who waits can be told to stop.
 WAIT_SLICE_S = 2.0
-#: A registration counts for longer than a waiting source sleeps.
+#: A registration counts for longer than a waiting node sleeps.
 WAITING_TTL_S = 60.0
 #: A Redis without other work notices the end of a BLPOP up to 0.1 s late (`hz` 10): the last part
 #: of a wait is slept here, with a glance every `GLANCE_S`.
@@ -62,8 +64,8 @@ class Lease:
     """The hold of both ends and the links between them."""
 
     token: str
-    source: str
-    target: str
+    near: str
+    far: str
     links: tuple[str, ...] = ()
 
 
@@ -73,17 +75,17 @@ class Attempt:
     What one call of `acquire` brought.
 
     Attributes:
-        lease: What is held now; None when everything is in use, and the source waits.
+        lease: What is held now; None when everything is in use, and near waits.
         over_budget: Targets whose budget of today the test would exceed; they were passed over.
-        source_over_budget: The same of the source: nothing was tried.
-        source_held: The source itself takes part in another's test.
+        near_over_budget: The same of near itself: nothing was tried.
+        near_held: Near itself takes part in another's test.
         lapses_s: Something that is in the way lapses after so long unless renewed; None unknown.
     """
 
     lease: Lease | None = None
     over_budget: tuple[str, ...] = ()
-    source_over_budget: bool = False
-    source_held: bool = False
+    near_over_budget: bool = False
+    near_held: bool = False
     lapses_s: float | None = None
 
 
@@ -95,29 +97,29 @@ def new_token() -> str:
 def acquire(
     connection: redis.Redis,
     token: str,
-    source: End,
-    targets: Sequence[End],
+    near: End,
+    others: Sequence[End],
     *,
     reserve_bytes: int = 0,
     ttl_s: float = LEASE_TTL_S,
 ) -> Attempt:
     """
-    Take the source and the first target that is free; else be woken when it is worth another call.
+    Take near and the first far end that is free; else be woken when it is worth another call.
 
     Called again with the same token it gives the same lease: the first answer may have been lost.
 
     Args:
         connection: To Redis.
         token: From `new_token`, one a test.
-        source: The end that asks.
-        targets: The other ends, in the order preferred; only the first `MAX_TARGETS` are tried.
+        near: The end that asks.
+        others: The other ends, in the order preferred; only the first `MAX_OTHERS` are tried.
         reserve_bytes: What the test may cost each end, at most.
         ttl_s: The lease lapses after so long unless renewed.
     """
-    tried = list(targets[:MAX_TARGETS])
+    tried = list(others[:MAX_OTHERS])
     arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes]
     arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S]
-    for end in (source, *tried):
+    for end in (near, *tried):
         limit = "" if end.bytes_per_day is None else end.bytes_per_day
         arguments += [end.name, limit, len(end.links)]
         arguments += [part for link in end.links.items() for part in link]
@@ -125,22 +127,22 @@ def acquire(
     index, lapses_ms, state, over = wire.script(connection, "lease_acquire")(keys, arguments)
     taken = tried[index - 1] if index else None
     return Attempt(
-        lease=None if taken is None else _lease(token, source, taken),
+        lease=None if taken is None else _lease(token, near, taken),
         over_budget=tuple(tried[i - 1].name for i in over),
-        source_over_budget=state == b"over",
-        source_held=state == b"held",
+        near_over_budget=state == b"over",
+        near_held=state == b"held",
         lapses_s=None if lapses_ms < 0 else lapses_ms / 1000,
     )
 
 
-def _lease(token: str, source: End, target: End) -> Lease:
-    links = tuple(sorted({*source.links, *target.links}))
-    return Lease(token=token, source=source.name, target=target.name, links=links)
+def _lease(token: str, near: End, far: End) -> Lease:
+    links = tuple(sorted({*near.links, *far.links}))
+    return Lease(token=token, near=near.name, far=far.name, links=links)
 
 
-def wait(connection: redis.Redis, source: str, at_most_s: float = WAIT_SLICE_S) -> bool:
-    """Sleep until something that the source waits for is given up; False when nothing was."""
-    key = keyspace.WAKE_PREFIX + source
+def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) -> bool:
+    """Sleep until something that the node waits for is given up; False when nothing was."""
+    key = keyspace.WAKE_PREFIX + node
     if at_most_s > 2 * LATE_S:
         timeout_s = min(at_most_s, WAIT_SLICE_S) - LATE_S
         return connection.blpop([key], timeout=timeout_s) is not None
@@ -155,7 +157,7 @@ def wait(connection: redis.Redis, source: str, at_most_s: float = WAIT_SLICE_S) 
 
 def renew(connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S) -> bool:
     """Hold on for `ttl_s` more; False when the lease is lost, and the test must end."""
-    arguments = [lease.token, round(ttl_s * 1000), lease.source, lease.target, *lease.links]
+    arguments = [lease.token, round(ttl_s * 1000), lease.near, lease.far, *lease.links]
     return bool(wire.script(connection, "lease_renew")([keyspace.LEASE_PREFIX], arguments))
 
 
@@ -169,20 +171,20 @@ def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = 
         spent_bytes: What the test cost each end; None keeps what was reserved.
 
     Returns:
-        Whether the target was waiting for its own test with the source: it should come next.
+        Whether far was waiting for its own test with near: it should come next.
     """
     spent = "" if spent_bytes is None else max(0, spent_bytes)
-    arguments = [lease.token, lease.source, lease.target, spent, round(WAITING_TTL_S * 1000)]
+    arguments = [lease.token, lease.near, lease.far, spent, round(WAITING_TTL_S * 1000)]
     keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
     answer = wire.script(connection, "lease_release")(keys, [*arguments, *lease.links])
     return bool(answer[1])
 
 
-def leave(connection: redis.Redis, source: str) -> None:
-    """Wait no longer: whoever releases something need not wake this source."""
+def leave(connection: redis.Redis, node: str) -> None:
+    """Wait no longer: whoever releases something need not wake this node."""
     pipeline = connection.pipeline(transaction=False)
-    pipeline.hdel(keyspace.WAITING, source)
-    pipeline.delete(keyspace.WAKE_PREFIX + source)
+    pipeline.hdel(keyspace.WAITING, node)
+    pipeline.delete(keyspace.WAKE_PREFIX + node)
     pipeline.execute()
 
 

@@ -94,7 +94,7 @@ def _take_turns(
     cost = row.plan.transfer(row.probe).worst_case_bytes or 0
     turns = Turns(
         connection=connection,
-        source=ends[row.name],
+        near=ends[row.name],
         remaining=[ends[name] for name in encounters],
         reserve_bytes=tests * cost,
         should_stop=should_stop,
@@ -106,7 +106,7 @@ def _take_turns(
             yield from _findings(row, encounters[name], Outcome.OVER_BUDGET, error)
         told = len(turns.over_budget)
         if lease is not None:
-            one = encounters[lease.target]
+            one = encounters[lease.far]
             # What has changed since the row began, which may be hours; its cost is reserved.
             context = context.now(connection)
             refused = _refused_by(context, row, replace(context.policy, max_bytes_per_day=None))
@@ -143,7 +143,7 @@ def _give_up(turns: Turns, lease: Lease, done: Sequence[Measurement]) -> None:
         turns.finish(lease, spent_bytes=max(cost.bytes, at_least))
     except wire.AWAY as exc:
         logger.log(
-            wire.severity(exc), "lease of %s not given up, it will lapse: %s", lease.target, exc
+            wire.severity(exc), "lease of %s not given up, it will lapse: %s", lease.far, exc
         )
 
 

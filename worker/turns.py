@@ -1,10 +1,10 @@
 """
-A source's turns: which of its remaining targets it tests next, and when.
+A performer's turns: which of the other nodes it tests next, and when.
 
 Whatever is free is taken, in the order preferred; who finds nothing free sleeps until it is woken.
 Tests of one run mostly last equally long, and then a mesh that keeps to the tournament's order
 (`schedule`) needs the least time that is possible, while one that takes whatever is free needs up
-to a fifth more. So a source keeps order while that works: it gives its last target a moment to
+to a fifth more. So a performer keeps order while that works: it gives the last one a moment to
 test it back, and waits a moment for the first of its order. The first time that this is in vain it
 stops, for good: then tests are not equally long, and taking what is free is best.
 """
@@ -36,33 +36,33 @@ from worker.wire import severity
 
 logger = logging.getLogger(__name__)
 
-#: How long the first target in order is waited for, once the source itself is free.
+#: How long the first in order is waited for, once the performer itself is free.
 PATIENCE_S = 0.08
-#: How long the last target is given to begin its own test with the source.
+#: How long the last one is given to begin its own test with this node.
 COURTESY_S = 0.04
-#: A waiting source registers anew long before its registration ends.
+#: A waiting node registers anew long before its registration ends.
 CALL_AGAIN_S = WAITING_TTL_S / 2
-#: Sources that wait for the same lease to lapse call within this time, not all at once.
+#: Nodes that wait for the same lease to lapse call within this time, not all at once.
 LAPSE_SPREAD_MS = 50
 
 
 @dataclass
 class Turns:
     """
-    The turns of one source in one phase of a run.
+    The turns of one performer in one phase of a run.
 
     Attributes:
         connection: To Redis.
-        source: The end that asks.
-        remaining: The targets still to test, in the order preferred.
+        near: The end that asks.
+        remaining: The far ends still to test, in the order preferred.
         reserve_bytes: What each test may cost each end, at most.
         should_stop: Asked every `WAIT_SLICE_S` at least.
         over_budget: Targets that were dropped from `remaining`, as the test would exceed a budget.
-        keeps_order: Whether the first target in order is still waited for.
+        keeps_order: Whether the first in order is still waited for.
     """
 
     connection: redis.Redis
-    source: End
+    near: End
     remaining: list[End]
     reserve_bytes: int = 0
     should_stop: Callable[[], bool] = lambda: False
@@ -75,7 +75,7 @@ class Turns:
         Wait for a turn and take it.
 
         Returns:
-            What is held, its target no longer in `remaining`; None when nothing remains or
+            What is held, its far end no longer in `remaining`; None when nothing remains or
             `should_stop`.
         """
         time.sleep(max(0.0, self._courteous_until - time.monotonic()))
@@ -83,14 +83,14 @@ class Turns:
         while self.remaining and not self.should_stop():
             tried = self.remaining[:1] if self.keeps_order else self.remaining
             attempt = acquire(
-                self.connection, token, self.source, tried, reserve_bytes=self.reserve_bytes
+                self.connection, token, self.near, tried, reserve_bytes=self.reserve_bytes
             )
             self._set_aside(attempt)
             if attempt.lease is not None:
-                self._drop({attempt.lease.target})
+                self._drop({attempt.lease.far})
                 return attempt.lease
             now, limit_s = time.monotonic(), CALL_AGAIN_S
-            if attempt.source_held:
+            if attempt.near_held:
                 impatient_at = 0.0
             elif self.keeps_order:
                 impatient_at = impatient_at or now + PATIENCE_S
@@ -98,17 +98,17 @@ class Turns:
                 self.keeps_order = limit_s > 0
             if limit_s > 0:
                 self._sleep(attempt, limit_s)
-        leave(self.connection, self.source.name)
+        leave(self.connection, self.near.name)
         return None
 
     def finish(self, lease: Lease, *, spent_bytes: int | None = None) -> None:
-        """Give a turn up; the next one leaves its target a moment to test back."""
+        """Give a turn up; the next one leaves its far end a moment to test back."""
         asked_back = release(self.connection, lease, spent_bytes=spent_bytes)
         if asked_back and self.keeps_order:
             self._courteous_until = time.monotonic() + COURTESY_S
 
     def _set_aside(self, attempt: Attempt) -> None:
-        names = [end.name for end in self.remaining] if attempt.source_over_budget else []
+        names = [end.name for end in self.remaining] if attempt.near_over_budget else []
         names += attempt.over_budget
         self.over_budget += names
         self._drop(set(names))
@@ -123,7 +123,7 @@ class Turns:
             limit_s = min(limit_s, attempt.lapses_s + spread_s)
         until = time.monotonic() + limit_s
         while (left_s := until - time.monotonic()) > 0:
-            if wait(self.connection, self.source.name, left_s) or self.should_stop():
+            if wait(self.connection, self.near.name, left_s) or self.should_stop():
                 return
 
 
@@ -147,7 +147,7 @@ class Keeper:
             if not renew(self._connection, self._lease, ttl_s=self._ttl_s):
                 return True
         except redis.RedisError as exc:
-            logger.log(severity(exc), "lease of %s not renewed: %s", self._lease.target, exc)
+            logger.log(severity(exc), "lease of %s not renewed: %s", self._lease.far, exc)
             self._renew_at = time.monotonic() + 1.0
             return time.monotonic() >= self._lapses_at
         self._lapses_at, self._renew_at = now + self._ttl_s, now + self._ttl_s / 3

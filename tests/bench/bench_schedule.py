@@ -85,7 +85,7 @@ class Mesh:
         connection.ping()
         self.start.wait()
         while (lease := turns.take()) is not None:
-            target = int(lease.target[1:])
+            target = int(lease.far[1:])
             self.count_in(index, target, 1)
             time.sleep(self.lengths_s[index, target])
             self.count_in(index, target, -1)

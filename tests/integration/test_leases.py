@@ -74,7 +74,7 @@ def calls(connection: redis.Redis) -> dict[str, int]:
 
 def test_both_ends_are_held_or_neither(connection: redis.Redis) -> None:
     lease = held(connection, A, B)
-    assert (lease.source, lease.target) == ("a", "b")
+    assert (lease.near, lease.far) == ("a", "b")
     assert keys(connection) == {b"ptzmesh:lease:a", b"ptzmesh:lease:b"}
     assert take(connection, C, A, B).lease is None
     assert take(connection, C, B).lease is None
@@ -84,7 +84,7 @@ def test_both_ends_are_held_or_neither(connection: redis.Redis) -> None:
 
 def test_first_target_in_order_that_is_free_is_taken(connection: redis.Redis) -> None:
     held(connection, B, End(name="d"))
-    assert held(connection, A, B, End(name="d"), C).target == "c"
+    assert held(connection, A, B, End(name="d"), C).far == "c"
 
 
 def test_who_holds_which_node_is_known_by_the_token(connection: redis.Redis) -> None:
@@ -106,7 +106,7 @@ def test_same_call_again_gives_the_same_lease_and_reserves_once(connection: redi
 
 def test_only_the_token_gives_up_what_it_holds(connection: redis.Redis) -> None:
     lease = held(connection, A, B)
-    other = Lease(token=leases.new_token(), source="a", target="b")
+    other = Lease(token=leases.new_token(), near="a", far="b")
     leases.release(connection, other)
     assert not leases.renew(connection, other)
     assert len(keys(connection)) == 2
@@ -219,13 +219,13 @@ def test_target_over_its_budget_is_passed_over_and_named(connection: redis.Redis
     attempt = take(connection, A, poor, C, reserve_bytes=1000)
     assert attempt.over_budget == ("b",)
     assert attempt.lease is not None
-    assert attempt.lease.target == "c"
+    assert attempt.lease.far == "c"
     assert leases.spent_today(connection, ["b"]) == {"b": 0}
 
 
 def test_source_over_its_budget_takes_nothing(connection: redis.Redis) -> None:
     attempt = take(connection, End(name="a", bytes_per_day=999), B, reserve_bytes=1000)
-    assert attempt.source_over_budget
+    assert attempt.near_over_budget
     assert attempt.lease is None
     assert not keys(connection)
     assert not connection.hgetall(keyspace.WAITING)
@@ -260,7 +260,7 @@ def contend(url: str, number: int, seconds: float, report: Any) -> None:
         lease = take(connection, End(name=source), *(End(name=t) for t in targets)).lease
         if lease is None:
             continue
-        pair, taken = (lease.source, lease.target), taken + 1
+        pair, taken = (lease.near, lease.far), taken + 1
         overlaps += sum(connection.incr(f"busy:{name}") != 1 for name in pair)
         for name in pair:
             connection.decr(f"busy:{name}")
@@ -425,7 +425,7 @@ def test_mesh_in_turns_tests_every_pair_once_and_no_node_twice_at_a_time(redis_u
         ends = [End(name=f"n{t}") for t in tournament_order(index, count)]
         turns = Turns(own, End(name=f"n{index}"), ends)
         while (lease := turns.take()) is not None:
-            pair = index, int(lease.target[1:])
+            pair = index, int(lease.far[1:])
             with lock:
                 for node in pair:
                     busy[node] += 1
@@ -448,7 +448,7 @@ def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis
     turns = Turns(connection, A, [poor, C], reserve_bytes=100)
     lease = turns.take()
     assert lease is not None
-    assert lease.target == "c"
+    assert lease.far == "c"
     assert turns.over_budget == ["b"]
     turns.finish(lease)
     assert turns.take() is None

@@ -1,10 +1,10 @@
 -- Take both ends of a test and every shared link on its way, or nothing.
 -- KEYS  lease prefix, wake prefix, budget prefix, waiting hash
 -- ARGV  token, ttl_ms, bytes to reserve, waiting_ms (how long a registration counts), budget_ttl_s,
---       then the ends, the source first and then its targets in the order preferred, each as: name,
+--       then the ends, near first and then the far ones in the order preferred, each as: name,
 --       bytes per day ('' for no limit), number of links, then name and capacity of each link
--- Gives {index of the target taken, or 0; ms until something that is in the way may lapse, or -1;
---       what is so of the source: 'free', 'held' or 'over' its budget; indices of targets over theirs}
+-- Gives {index of the far end taken, or 0; ms until something that is in the way may lapse, or -1;
+--       what is so of near: 'free', 'held' or 'over' its budget; indices of far ends over theirs}
 local lease, wake, budget = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, reserve = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -62,33 +62,33 @@ local function links_between(a, b)
   return links
 end
 
-local source = next_end()
-local held = redis.call('GET', lease .. source.name)
+local near = next_end()
+local held = redis.call('GET', lease .. near.name)
 -- The answer to an earlier call with this token may have been lost on its way.
 local again = held == token
-if not fits(source) and not again then
+if not fits(near) and not again then
   return {0, -1, 'over', {}}
 end
-local source_free = again or is_free(source.name)
+local near_free = again or is_free(near.name)
 
-local over, wanted, later, index = {}, {source.name}, {}, 0
+local over, wanted, later, index = {}, {near.name}, {}, 0
 while at <= #ARGV do
   index = index + 1
-  local target = next_end()
-  local links = links_between(source, target)
+  local far = next_end()
+  local links = links_between(near, far)
   if again then
-    if redis.call('GET', lease .. target.name) == token then
+    if redis.call('GET', lease .. far.name) == token then
       return {index, -1, 'free', over}
     end
-  elseif not fits(target) then
+  elseif not fits(far) then
     over[#over + 1] = index
-  elseif source_free then
-    local open = is_free(target.name)
+  elseif near_free then
+    local open = is_free(far.name)
     for link, capacity in pairs(links) do
       open = open and has_room(link, capacity)
     end
     if open then
-      for _, node in ipairs({source, target}) do
+      for _, node in ipairs({near, far}) do
         redis.call('SET', lease .. node.name, token, 'PX', ttl)
         redis.call('INCRBY', budget .. node.name .. ':' .. day, ARGV[3])
         redis.call('EXPIRE', budget .. node.name .. ':' .. day, ARGV[5])
@@ -98,19 +98,19 @@ while at <= #ARGV do
         redis.call('EXPIRE', lease .. 'link:' .. link, ARGV[5])
       end
       redis.call('SET', budget .. 'reserved:' .. token, ARGV[3] .. ':' .. day, 'EX', ARGV[5])
-      redis.call('HDEL', KEYS[4], source.name)
-      redis.call('DEL', wake .. source.name)
+      redis.call('HDEL', KEYS[4], near.name)
+      redis.call('DEL', wake .. near.name)
       return {index, -1, 'free', over}
     end
-    wanted[#wanted + 1] = target.name
+    wanted[#wanted + 1] = far.name
     for link in pairs(links) do wanted[#wanted + 1] = 'link:' .. link end
   else
-    later[#later + 1] = target.name
+    later[#later + 1] = far.name
   end
 end
 
 -- Who releases a name before the bar wakes us: while our own end is held, only its release helps.
-redis.call('DEL', wake .. source.name)
-redis.call('HSET', KEYS[4], source.name, string.format('%.0f %s | %s ', now + ARGV[4],
+redis.call('DEL', wake .. near.name)
+redis.call('HSET', KEYS[4], near.name, string.format('%.0f %s | %s ', now + ARGV[4],
     table.concat(wanted, ' '), table.concat(later, ' ')))
-return {0, soonest, source_free and 'free' or 'held', over}
+return {0, soonest, near_free and 'free' or 'held', over}

@@ -1,12 +1,12 @@
 -- Give up what a token holds, settle its bytes, and wake who waits for it. Token only: what another
 -- token holds by now is left alone.
 -- KEYS  lease prefix, wake prefix, budget prefix, waiting hash
--- ARGV  token, source, target, bytes spent ('' keeps the reservation), wake_ttl_ms, then the links
--- Gives {ends given up, 1 if the target waits for its own test with the source}
+-- ARGV  token, near, far, bytes spent ('' keeps the reservation), wake_ttl_ms, then the links
+-- Gives {ends given up, 1 if far waits for its own test with near}
 local lease, wake, budget = KEYS[1], KEYS[2], KEYS[3]
-local token, source, target = ARGV[1], ARGV[2], ARGV[3]
+local token, near, far = ARGV[1], ARGV[2], ARGV[3]
 local freed, ends = {}, 0
-for _, name in ipairs({source, target}) do
+for _, name in ipairs({near, far}) do
   if redis.call('GET', lease .. name) == token then
     redis.call('DEL', lease .. name)
     freed[#freed + 1], ends = name, ends + 1
@@ -24,7 +24,7 @@ if reserved then
   redis.call('DEL', budget .. 'reserved:' .. token)
   local bytes, day = string.match(reserved, '(%d+):(%d+)')
   if ARGV[4] ~= '' then
-    for _, name in ipairs({source, target}) do
+    for _, name in ipairs({near, far}) do
       local key = budget .. name .. ':' .. day
       if redis.call('EXISTS', key) == 1 then
         redis.call('INCRBY', key, string.format('%.0f', ARGV[4] - bytes))
@@ -54,14 +54,14 @@ local function look_at(name, entry)
       redis.call('RPUSH', wake .. name, what)
       redis.call('PEXPIRE', wake .. name, ARGV[5])
       woken = woken + 1
-      if name == target and names(entry, source) then asked_back = 1 end
+      if name == far and names(entry, near) then asked_back = 1 end
       return
     end
   end
 end
 
--- The target first: it may be waiting to test back.
-for _, name in ipairs({target, source}) do
+-- Far first: it may be waiting to test back.
+for _, name in ipairs({far, near}) do
   local entry = redis.call('HGET', KEYS[4], name)
   if entry then look_at(name, entry) end
 end

@@ -1,7 +1,7 @@
 -- Hold on to both ends for longer. An end that lapsed and that nobody took is taken again; one that
 -- another holds by now means that the lease is lost, and nothing is renewed.
 -- KEYS  lease prefix
--- ARGV  token, ttl_ms, source, target, then the links
+-- ARGV  token, ttl_ms, near, far, then the links
 -- Gives 1, or 0 when the lease is lost
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
