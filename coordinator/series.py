@@ -231,6 +231,7 @@ class Series:
             "echo_interval_s": ping.interval_s,
             "wait_s": ping.wait_s,
             "size_bytes": ping.size_bytes,
+            "warm_up": ping.warm_up,
             "series": each,
         }
 

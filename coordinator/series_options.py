@@ -7,7 +7,7 @@ Pure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.errors import ConfigError
 from worker.options import PingOptions, ThroughputOptions, within
@@ -22,6 +22,8 @@ SEND_SHARE, MAX_GAP_S = 0.3, 1.0
 MIN_GAP_S = 0.01
 #: A reply is waited for in this share of the interval, but no longer than `ptzmesh run` waits.
 WAIT_SHARE, MAX_WAIT_S = 0.6, 1.0
+#: A round is no longer than this share of the interval with the echo that goes before, or has none.
+WARM_SHARE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,14 @@ class SeriesOptions:
         interval_s: From the begin of a round to that of the next.
         count: Echoes a round.
         throughput: How throughput is tested in each round; None leaves it out.
+        warm_up: An echo goes before each round's, where the interval leaves room to wait for it.
     """
 
     duration_s: float = 60.0
     interval_s: float = 5.0
     count: int = 5
     throughput: ThroughputOptions | None = None
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -68,16 +72,22 @@ class SeriesOptions:
     @property
     def ping(self) -> PingOptions:
         """How a round pings, so that its last reply is not waited for into the next round."""
-        return PingOptions(
+        cold = PingOptions(
             count=self.count,
             interval_s=min(MAX_GAP_S, SEND_SHARE * self.interval_s / self.count),
             wait_s=min(MAX_WAIT_S, WAIT_SHARE * self.interval_s),
+            warm_up=False,
         )
+        fits = self._seconds(replace(cold, warm_up=True)) <= WARM_SHARE * self.interval_s
+        return replace(cold, warm_up=self.warm_up and fits)
 
     @property
     def round_seconds(self) -> float:
         """Longest time of one round on a LAN, in seconds."""
-        return self.ping.seconds + (self.throughput.seconds if self.throughput else 0.0)
+        return self._seconds(self.ping)
+
+    def _seconds(self, ping: PingOptions) -> float:
+        return ping.seconds + (self.throughput.seconds if self.throughput else 0.0)
 
     @property
     def seconds(self) -> float:

@@ -34,12 +34,15 @@ class PingOptions:
         interval_s: Seconds between two echoes to the same target.
         wait_s: Tmax of RFC 6673: an answer later than this is a loss.
         size_bytes: ICMP payload.
+        warm_up: One echo goes before, which pays for address resolution and for radios that sleep;
+            it is in no figure but `wake_ms`.
     """
 
     count: int = 10
     interval_s: float = 0.1
     wait_s: float = 1.0
     size_bytes: int = 56
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -47,11 +50,12 @@ class PingOptions:
         within("interval", self.interval_s, 0.001, 60.0)
         within("wait_for_reply", self.wait_s, 0.01, 60.0)
         within("size", self.size_bytes, 24, 1400)
+        flag("warm_up", self.warm_up)
 
     @property
     def seconds(self) -> float:
-        """Longest time one sweep takes, in seconds, when its last echo is lost."""
-        return self.count * self.interval_s + self.wait_s
+        """Longest time one sweep takes, in seconds, when its first and its last echo are lost."""
+        return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +69,14 @@ class TcpOptions:
         interval_s: Seconds between two of them.
         wait_s: Later than this is a loss. At most 1 s: then the kernel sends a lost first packet
             again (RFC 6298 section 2), and nobody could tell which one was answered.
+        warm_up: One handshake goes before, as the echo of a ping.
     """
 
     port: int = 22
     count: int = 10
     interval_s: float = 0.1
     wait_s: float = 1.0
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -78,11 +84,12 @@ class TcpOptions:
         whole("count", self.count, 1, 10_000)
         within("interval", self.interval_s, 0.01, 60.0)
         within("wait_for_reply", self.wait_s, 0.01, 1.0)
+        flag("warm_up", self.warm_up)
 
     @property
     def seconds(self) -> float:
         """Longest time one sweep takes, in seconds."""
-        return self.count * self.interval_s + self.wait_s
+        return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
 
 
 @dataclass(frozen=True, kw_only=True)

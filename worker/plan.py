@@ -324,9 +324,9 @@ class Plan:
         Give the bytes that each node sends and receives in the run, at the IP layer, at most.
 
         An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size); a handshake is
-        four packets, its reset included, and there is one more of one hop, and an echo (see
-        `worker.probes.interception`). None where a test without a rate or a number of bytes has no
-        bound.
+        four packets, its reset included, one may go before, and there is one more of one hop, and
+        an echo (see `worker.probes.interception`). None where a test without a rate or a number of
+        bytes has no bound.
         """
         names = [node.name for node in self.nodes]
         spent: dict[str, int | None] = dict.fromkeys(names, 0)
@@ -347,9 +347,10 @@ class Plan:
             return REDIS_OPERATION_BYTES * self.redis.count
         ip = 40 if ":" in self.nodes[target].address else 20
         if probe == "tcp":
-            handshakes = (self.tcp.count + 1) * HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
+            count = self.tcp.count + self.tcp.warm_up + 1
+            handshakes = count * HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
             return handshakes + 2 * (ip + 8 + PingOptions.size_bytes)
-        return 2 * self.ping.count * (ip + 8 + self.ping.size_bytes)
+        return 2 * (self.ping.count + self.ping.warm_up) * (ip + 8 + self.ping.size_bytes)
 
     def packed(self) -> bytes:
         """Give the msgpack form, with the wire version."""

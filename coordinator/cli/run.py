@@ -115,6 +115,11 @@ Examples:
     help="Payload of an echo.",
 )
 @click.option(
+    "--no-warm-up",
+    is_flag=True,
+    help="Send no echo (or handshake) ahead of the first, which wakes ARP and radios.",
+)
+@click.option(
     "-p",
     "--port",
     type=int,
@@ -148,6 +153,7 @@ def run(
     interval: float,
     wait_for_reply: float,
     size: int,
+    no_warm_up: bool,
     port: int,
     throughput: ThroughputOptions,
     udp: UdpOptions,
@@ -175,9 +181,13 @@ def run(
         family=family,
         options=ProbeOptions(
             ping=PingOptions(
-                count=count, interval_s=interval, wait_s=wait_for_reply, size_bytes=size
+                count=count,
+                interval_s=interval,
+                wait_s=wait_for_reply,
+                size_bytes=size,
+                warm_up=not no_warm_up,
             ),
-            tcp=_tcp(probes, port, count, interval, wait_for_reply),
+            tcp=_tcp(probes, port, count, interval, wait_for_reply, warm_up=not no_warm_up),
             redis=_redis(probes, count, interval, wait_for_reply),
             throughput=throughput,
             udp=udp,
@@ -261,12 +271,18 @@ def _judge(state: Run) -> None:
 
 
 def _tcp(
-    probes: Sequence[str], port: int, count: int, interval_s: float, wait_s: float
+    probes: Sequence[str],
+    port: int,
+    count: int,
+    interval_s: float,
+    wait_s: float,
+    *,
+    warm_up: bool,
 ) -> TcpOptions:
     """Give the options of the tcp probe; where it is not asked for, they do not matter."""
     if "tcp" not in probes:
         return TcpOptions()
-    return TcpOptions(port=port, count=count, interval_s=interval_s, wait_s=wait_s)
+    return TcpOptions(port=port, count=count, interval_s=interval_s, wait_s=wait_s, warm_up=warm_up)
 
 
 def _redis(probes: Sequence[str], count: int, interval_s: float, wait_s: float) -> RedisOptions:

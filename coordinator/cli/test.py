@@ -87,6 +87,11 @@ Examples:
     help="Echoes in each round.",
 )
 @click.option(
+    "--no-warm-up",
+    is_flag=True,
+    help="Send no echo ahead of a round's first, which wakes ARP and radios.",
+)
+@click.option(
     "--nodes",
     multiple=True,
     callback=names,
@@ -127,6 +132,7 @@ def test(
     duration: float,
     interval: float,
     count: int,
+    no_warm_up: bool,
     nodes: tuple[str, ...],
     family: int | None,
     throughput: bool,
@@ -147,6 +153,7 @@ def test(
         interval_s=interval,
         count=count,
         throughput=_throughput(throughput, test_length, bitrate, port),
+        warm_up=not no_warm_up,
     )
     if nodes:
         if port is not None:

@@ -138,6 +138,18 @@ class Lab:
             self._set_delay(pair, Delay(ms / 2, jitter_ms / 2))
         self._apply()
 
+    def doze(self, source: Node, target: Node, wake_ms: float) -> None:
+        """
+        Let the way from `source` to `target` sleep whenever it is idle, as a radio does; 0 heals.
+
+        Args:
+            source: Sender.
+            target: Receiver.
+            wake_ms: How long the first packet after a pause waits, and those that follow it.
+        """
+        self._set_delay(_pair(source, target), Delay(0.0, wake_ms=wake_ms))
+        self._apply()
+
     def loss(self, source: Node, target: Node, pct: float, proto: Proto = "all") -> None:
         """
         Lose `pct` percent of the packets from `source` to `target`, each by its own lot; 0 heals.
@@ -250,7 +262,7 @@ class Lab:
         self._bridge.wait_for_links()
 
     def _set_delay(self, pair: Pair, delay: Delay) -> None:
-        if delay.ms:
+        if delay.ms or delay.wake_ms:
             self._impairments.delays[pair] = delay
         else:
             self._impairments.delays.pop(pair, None)

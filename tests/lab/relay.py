@@ -3,8 +3,8 @@ Hold Ethernet frames back: each that the kernel sends to a TAP device is given b
 
 A program of its own, so that a busy test process cannot spoil its timing. netem would do the
 same, but not every kernel has it. Run as `python relay.py DEVICE` in the bridge's namespace, as
-root; each line on stdin is a JSON list of [sender MAC, receiver MAC, delay ms, jitter ms] that
-replaces the one before, answered by a line on stdout. It ends when stdin does.
+root; each line on stdin is a JSON list of [sender MAC, receiver MAC, delay ms, jitter ms, wake ms]
+that replaces the one before, answered by a line on stdout. It ends when stdin does.
 """
 
 import fcntl
@@ -25,6 +25,9 @@ IFF_TAP_NO_PI = 0x0002 | 0x1000
 #: Room for an Ethernet frame: TAP without offloads gives none larger than the MTU and its header.
 FRAME_BYTES = 2048
 
+#: A way that sleeps does so when nothing has passed for so long.
+DOZE_S = 0.15
+
 #: Frames read between two looks at the clock, so that a flood cannot hold back what is due.
 BURST_FRAMES = 32
 
@@ -34,25 +37,33 @@ class DelayLine:
     Frames in order of the time they are due.
 
     >>> line = DelayLine()
-    >>> line.delays_s[b"frame"] = (0.02, 0.0)
+    >>> line.delays_s[b"frame"] = (0.02, 0.0, 0.0)
     >>> line.add(b"frame", now_s=1.0)
     >>> line.due(now_s=1.01), line.due(now_s=1.03)
     ([], [b'frame'])
     """
 
     def __init__(self) -> None:
-        """Begin without frames; `delays_s` is delay and jitter by the first 12 bytes of a frame."""
-        self.delays_s: dict[bytes, tuple[float, float]] = {}
+        """
+        Begin without frames.
+
+        `delays_s` is delay, jitter, and the time to wake, by the first 12 bytes of a frame.
+        """
+        self.delays_s: dict[bytes, tuple[float, float, float]] = {}
         self._waiting: list[tuple[float, int, bytes]] = []
         self._count = 0
         self._last_due_s: dict[bytes, float] = {}
+        self._awake_s: dict[bytes, float] = {}
 
     def add(self, frame: bytes, now_s: float) -> None:
         """Keep a frame that arrived at `now_s`; frames of one pair never overtake each other."""
         pair = frame[:12]
-        delay_s, jitter_s = self.delays_s.get(pair, (0.0, 0.0))
+        delay_s, jitter_s, wake_s = self.delays_s.get(pair, (0.0, 0.0, 0.0))
+        last_s = self._last_due_s.get(pair, float("-inf"))
+        if now_s - last_s > DOZE_S:
+            self._awake_s[pair] = now_s + wake_s
         due_s = now_s + delay_s + (random.uniform(-jitter_s, jitter_s) if jitter_s else 0.0)
-        due_s = max(due_s, self._last_due_s.get(pair, 0.0))
+        due_s = max(due_s, last_s, self._awake_s[pair])
         self._last_due_s[pair] = due_s
         self._count += 1
         heapq.heappush(self._waiting, (due_s, self._count, frame))
@@ -76,11 +87,15 @@ def open_tap(device: str) -> int:
     return tap
 
 
-def parse_delays(line: bytes) -> dict[bytes, tuple[float, float]]:
+def parse_delays(line: bytes) -> dict[bytes, tuple[float, float, float]]:
     """Read a line of stdin into seconds by receiver and sender, the order of an Ethernet header."""
     return {
-        bytes.fromhex((target + source).replace(":", "")): (ms / 1000, jitter_ms / 1000)
-        for source, target, ms, jitter_ms in json.loads(line)
+        bytes.fromhex((target + source).replace(":", "")): (
+            ms / 1e3,
+            jitter_ms / 1e3,
+            wake_ms / 1e3,
+        )
+        for source, target, ms, jitter_ms, wake_ms in json.loads(line)
     }
 
 

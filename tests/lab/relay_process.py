@@ -43,7 +43,9 @@ class RelayProcess:
 
     def set(self, delays: Mapping[Pair, Delay]) -> None:
         """Replace all delays; in force when this returns."""
-        table = [[*pair, delay.ms, delay.jitter_ms] for pair, delay in delays.items()]
+        table = [
+            [*pair, delay.ms, delay.jitter_ms, delay.wake_ms] for pair, delay in delays.items()
+        ]
         self._requests.write(json.dumps(table).encode() + b"\n")
         self._requests.flush()
         if self._answers.readline() != b"ok\n":

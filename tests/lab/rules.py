@@ -29,10 +29,15 @@ _PROTO_MATCH: dict[Proto, str] = {
 
 @dataclass(frozen=True)
 class Delay:
-    """Time added to each packet one way: `ms`, give or take up to `jitter_ms`, never reordered."""
+    """
+    Time added to each packet one way: `ms`, give or take up to `jitter_ms`, never reordered.
+
+    One that comes after a pause (`relay.DOZE_S`) waits for `wake_ms`, as do those behind it.
+    """
 
     ms: float
     jitter_ms: float = 0.0
+    wake_ms: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a jitter that would ask for a negative delay."""

@@ -61,6 +61,19 @@ def test_handshake_with_a_listener_is_an_answer(made: Lab, tmp_path: Any) -> Non
     assert found["packet_loss_pct"] == 0
 
 
+def test_a_link_that_sleeps_is_woken_before_the_series(made: Lab) -> None:
+    a, b, c, _ = made.nodes
+    made.doze(a, b, 400)
+    try:
+        found = probe(a, [b.address, c.address], port=9, count=5, interval_s=0.05)
+    finally:
+        made.clear()
+    assert found[b.address]["received"] == found[b.address]["sent"] == 5
+    assert 400 <= found[b.address]["wake_ms"] < 900
+    assert found[b.address]["rtt_median_ms"] < 100
+    assert found[c.address]["wake_ms"] < 300
+
+
 def test_silence_is_a_loss_and_has_no_time(made: Lab) -> None:
     a, b, c, _ = made.nodes
     made.cut(a, b, silent=True)

@@ -155,14 +155,19 @@ def test_mesh_beyond_the_bound_is_refused() -> None:
         mesh(MAX_NODES + 1)
 
 
-def test_cost_is_what_echoes_and_replies_weigh_on_both_ends() -> None:
-    plan = mesh(2, ping=PingOptions(count=10, size_bytes=56))
-    assert plan.bytes_per_node() == {"n0": 2 * 10 * 2 * 84, "n1": 2 * 10 * 2 * 84}
+@pytest.mark.parametrize(("warm_up", "echoes"), [(True, 11), (False, 10)])
+def test_cost_is_what_echoes_and_replies_weigh_on_both_ends(warm_up: bool, echoes: int) -> None:
+    plan = mesh(2, ping=PingOptions(count=10, size_bytes=56, warm_up=warm_up))
+    assert plan.bytes_per_node() == {"n0": 2 * echoes * 2 * 84, "n1": 2 * echoes * 2 * 84}
 
 
-def test_cost_of_handshakes_has_the_one_that_looks_for_a_proxy() -> None:
-    plan = mesh(2, probes=("tcp",), tcp=TcpOptions(count=10))
-    assert plan.bytes_per_node() == dict.fromkeys(("n0", "n1"), 2 * (11 * 4 * 60 + 2 * 84))
+@pytest.mark.parametrize(("warm_up", "handshakes"), [(True, 12), (False, 11)])
+def test_cost_of_handshakes_has_those_that_warm_up_and_that_look_for_a_proxy(
+    warm_up: bool, handshakes: int
+) -> None:
+    plan = mesh(2, probes=("tcp",), tcp=TcpOptions(count=10, warm_up=warm_up))
+    cost = 2 * (handshakes * 4 * 60 + 2 * 84)
+    assert plan.bytes_per_node() == {"n0": cost, "n1": cost}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ network_stats = NetworkStats()
 @never_raises(lambda: None)
 def measure_latency(host: str, count: int = 5) -> float | None:
     """
-    Ping a host; takes `count` / 5 + 1 seconds at most.
+    Ping a host; takes `count` / 5 + 2 seconds at most.
 
     Returns:
         Mean round-trip time in milliseconds; None when nothing answered.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from worker.probes.icmp_clock import WallClock
 from worker.probes.icmp_packet import NONCE_BYTES, EchoCodec
-from worker.probes.icmp_series import EchoOptions, EchoSeries, Target, parse_address
+from worker.probes.icmp_series import EchoOptions, EchoSeries, Target, parse_address, written
 from worker.probes.icmp_socket import (
     EchoSocket,
     IcmpNotPermitted,
@@ -44,6 +44,8 @@ TIMER_SLACK_NS = 60_000
 START_DELAY_NS = 5 * MS
 #: A series waits this long after its last answer, to see a duplicate of it.
 SETTLE_NS = 20 * MS
+#: Between two echoes that go before a series, at most: these are not spread over its interval.
+WARM_UP_GAP_NS = MS
 #: How often `should_stop` is asked.
 STOP_CHECK_NS = 200 * MS
 #: An echo for which the kernel has no room is tried again for so long before it counts as refused.
@@ -90,6 +92,8 @@ class _Engine:
         self.by_descriptor: dict[int, EchoSocket] = {}
         self.poller = select.poll()
         self.targets: list[Target] = []
+        #: The echoes that go before the series, one a target, each counted apart; none without.
+        self.waking: list[Target] = []
         #: Why a target has no address or no socket; each of its echoes is refused with it.
         self.obstacles: dict[int, OSError] = {}
         self.count = len(addresses)
@@ -99,8 +103,12 @@ class _Engine:
         except BaseException:
             self.close()
             raise
-        self.total = self.count * options.count
+        #: Serial of the first echo of a series.
+        self.first = len(self.waking)
+        self.total = self.first + self.count * options.count
         self.gap_ns = max(int(options.interval_s * SECOND) // self.count, MIN_GAP_NS)
+        self.asleep = list(self.waking)
+        self.is_warm = not self.waking
         self.origin_ns = time.monotonic_ns() + START_DELAY_NS
         self.serial = self.last_sent_ns = self.busy_since_ns = 0
 
@@ -115,6 +123,8 @@ class _Engine:
             self.obstacles[index] = exc
         wait_ns = int(self.options.wait_s * SECOND)
         self.targets.append(Target(address, family, sockaddr, wait_ns))
+        if self.options.warm_up:
+            self.waking.append(Target(address, family, sockaddr, wait_ns))
 
     def _open(self, family: int) -> None:
         opened = self.sockets[family] = EchoSocket.open(family, self.identifier)
@@ -146,6 +156,9 @@ class _Engine:
             # What came before `now_ns` is read before anything is given up at `now_ns`.
             if self._read():
                 scan_ns = min(scan_ns, now_ns + SETTLE_NS)
+            if not self.is_warm and self.serial == self.first:
+                self._warm_up(now_ns, ask_ns)
+                continue
             if self.serial < self.total:
                 self._send_next(ask_ns)
                 continue
@@ -157,16 +170,27 @@ class _Engine:
                 scan_ns = min((due_ns[index] for index in under_way), default=0)
             self._wait(min(scan_ns, ask_ns))
 
+    def _warm_up(self, now_ns: int, ask_ns: int) -> None:
+        """Wait until all that went before has an answer, or had its time; then the series begin."""
+        self.asleep = [target for target in self.asleep if target.pending]
+        due_ns = max((target.due_ns(0) for target in self.asleep), default=now_ns)
+        if now_ns < due_ns:
+            self._wait(min(due_ns, ask_ns))
+            return
+        self.is_warm = True
+        self.origin_ns = now_ns - self.serial * self.gap_ns
+
     def _send_next(self, ask_ns: int) -> None:
         """Send the next echo if it is due; else wait for that, no longer than until `ask_ns`."""
         # Echo k of target i is due k intervals and i gaps after the first: evenly, and in order.
-        scheduled_ns = self.origin_ns + self.serial * self.gap_ns
+        gap_ns = self.gap_ns if self.is_warm else min(self.gap_ns, WARM_UP_GAP_NS)
+        scheduled_ns = self.origin_ns + self.serial * gap_ns
         due_ns = max(scheduled_ns, self.last_sent_ns + CATCH_UP_GAP_NS)
         now_ns = time.monotonic_ns()
         if now_ns < due_ns:
             self._wait(min(due_ns, ask_ns))
             return
-        target = self.targets[self.serial % self.count]
+        target, _ = self._echo(self.serial)
         try:
             sent_ns, left_ns = self._send(target, now_ns)
         except BlockingIOError as exc:
@@ -185,9 +209,16 @@ class _Engine:
             target.started_wall_ns = self.clock.to_wall_ns(sent_ns)
         self.serial, self.last_sent_ns, self.busy_since_ns = self.serial + 1, sent_ns, 0
         lag_ns = sent_ns - scheduled_ns
-        if lag_ns > self.gap_ns * self.count // 2:
+        if lag_ns > gap_ns * self.count // 2:
             # Catching up so much would bring two echoes to a target too close: be late for good.
             self.origin_ns += lag_ns
+
+    def _echo(self, serial: int) -> tuple[Target, int]:
+        """Give an echo's target, and which one of its echoes it is there."""
+        if serial < self.first:
+            return self.waking[serial], 0
+        echo, index = divmod(serial - self.first, self.count)
+        return self.targets[index], echo
 
     def _send(self, target: Target, now_ns: int) -> tuple[int, int]:
         obstacle = self.obstacles.get(self.serial % self.count)
@@ -226,10 +257,15 @@ class _Engine:
         found = self.codecs[family].reply(message.message, message.start)
         if found is None:
             return
-        echo, index = divmod(found.serial, self.count)
-        target = self.targets[index]
-        if target.family != family or not target.is_at(message.sender):
+        target, echo = self._echo(found.serial)
+        asked = self.targets[found.serial % self.count]
+        if target.family != family:
             return
+        if not target.is_at(message.sender):
+            asked.strangers[written(message.sender)] += 1
+            return
+        if message.ttl is not None:
+            asked.ttls.add(message.ttl)
         if not found.whole:
             target.damaged += 1
             return
@@ -242,14 +278,14 @@ class _Engine:
         serial = self.codecs[family].quoted(quoted.quote, self.serial - 1)
         if serial is None:
             return
-        echo, index = divmod(serial, self.count)
-        target = self.targets[index]
+        target, echo = self._echo(serial)
         if target.family == family and target.is_at(quoted.destination):
             target.fail(echo, quoted.error, read_ns)
 
     def _series(self, index: int, now_ns: int) -> EchoSeries:
         target = self.targets[index]
         opened = self.sockets.get(target.family)
+        wake_ms = self.waking[index].first_rtt_ms if self.waking else None
         if opened is None:
-            return target.series(now_ns, 0, "none")
-        return target.series(now_ns, opened.dropped(), opened.kind)
+            return target.series(now_ns, 0, "none", wake_ms)
+        return target.series(now_ns, opened.dropped(), opened.kind, wake_ms)

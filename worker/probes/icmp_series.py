@@ -32,6 +32,10 @@ SEND_KINDS = {
 CERTAIN_NS = 1_000_000
 
 
+#: So many other addresses that answered are told, the commonest first; a broadcast has more.
+MOST_STRANGERS = 4
+
+
 @dataclass(frozen=True, kw_only=True)
 class EchoOptions:
     """
@@ -44,6 +48,8 @@ class EchoOptions:
         wait_s: Tmax of RFC 6673: an answer later than this is a loss.
         size_bytes: ICMP payload.
         ttl: Routers that an echo may pass, and one; None is the kernel's default.
+        warm_up: One echo a target goes before, whose answer is waited for, no longer than
+            `wait_s`: it pays for address resolution and for radios that sleep.
     """
 
     count: int = 10
@@ -51,6 +57,7 @@ class EchoOptions:
     wait_s: float = 1.0
     size_bytes: int = 56
     ttl: int | None = None
+    warm_up: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sent or attributed."""
@@ -77,6 +84,11 @@ class EchoSeries:
         times_refused: Replies received whose time is not certain to `CERTAIN_NS`, as the clock was
             set meanwhile, or the process lost the CPU while it sent.
         rtts_ms: In sending order; None where lost, refused or of no certain time.
+        wake_ms: Round-trip time of the echo before the series, which is in no other figure; None
+            without one, or when its answer had not come before the series was complete.
+        reply_ttls: Every TTL or hop limit with which a reply arrived, ascending; from the address
+            asked, the echo before the series included.
+        answered_by: Other addresses that answered echoes to this one, which count as no reply.
         started_ns: Wall clock of the first send, nanoseconds since the epoch.
         elapsed_s: From the first send until the series was complete.
         interval_mean_s: Between the echoes as really sent; None below two.
@@ -100,6 +112,9 @@ class EchoSeries:
     refused: int
     times_refused: int
     rtts_ms: tuple[float | None, ...]
+    wake_ms: float | None
+    reply_ttls: tuple[int, ...]
+    answered_by: tuple[str, ...]
     started_ns: int
     elapsed_s: float
     interval_mean_s: float | None
@@ -141,6 +156,8 @@ class Target:
     send_lag_ns: int = -1
     read_lag_ns: int = -1
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ttls: set[int] = field(default_factory=set)
+    strangers: Counter[str] = field(default_factory=Counter)
 
     def is_at(self, sockaddr: tuple[Any, ...]) -> bool:
         """Say whether a socket address is this target's, whatever its port and flow label."""
@@ -188,6 +205,11 @@ class Target:
         rtt_ns = (read_ns if stamp_ns is None else stamp_ns) - sent_ns
         self.states[echo] = State.ANSWERED if rtt_ns <= self.wait_ns else State.LATE
 
+    @property
+    def first_rtt_ms(self) -> float | None:
+        """Round-trip time of the first echo, however late it was answered."""
+        return self.rtts_ns[0] / 1e6 if self.rtts_ns and self.rtts_ns[0] >= 0 else None
+
     def fail(self, echo: int, error: IcmpError, read_ns: int) -> None:
         """Count an ICMP error; a reply, before or after, outweighs it: that needs our nonce."""
         if echo < len(self.states) and self.states[echo] == State.PENDING:
@@ -209,7 +231,11 @@ class Target:
         self.changed_ns = sent_ns
 
     def series(
-        self, complete_ns: int, receive_drops: int, kind: Literal["raw", "datagram", "none"]
+        self,
+        complete_ns: int,
+        receive_drops: int,
+        kind: Literal["raw", "datagram", "none"],
+        wake_ms: float | None = None,
     ) -> EchoSeries:
         """Give the result, as it stands."""
         echoes = list(zip(self.sent_ns, self.rtts_ns, self.states, strict=True))
@@ -233,6 +259,9 @@ class Target:
             refused=count[State.REFUSED],
             times_refused=count[State.ANSWERED] - sum(rtt is not None for rtt in answered),
             rtts_ms=tuple(answered),
+            wake_ms=wake_ms,
+            reply_ttls=tuple(sorted(self.ttls)),
+            answered_by=tuple(address for address, _ in self.strangers.most_common(MOST_STRANGERS)),
             started_ns=self.started_wall_ns,
             elapsed_s=(complete_ns - self.sent_ns[0]) / 1e9,
             interval_mean_s=(
@@ -268,3 +297,19 @@ def parse_address(address: str) -> tuple[int, tuple[Any, ...]]:
             raise OSError(f"{address} is link-local and needs its interface: {address}%eth0")
         scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
     return socket.AF_INET6, (socket.inet_ntop(socket.AF_INET6, packed), 0, 0, scope)
+
+
+def written(sockaddr: tuple[Any, ...]) -> str:
+    """
+    Write a socket address without its port, a link-local one with its `%interface`.
+
+    >>> written(("192.0.2.1", 0)), written(("fe80::1", 0, 0, 1))
+    ('192.0.2.1', 'fe80::1%lo')
+    """
+    scope = sockaddr[3] if len(sockaddr) > 3 else 0
+    if not scope:
+        return str(sockaddr[0])
+    try:
+        return f"{sockaddr[0]}%{socket.if_indextoname(scope)}"
+    except OSError:  # the interface went
+        return f"{sockaddr[0]}%{scope}"

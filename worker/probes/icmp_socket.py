@@ -31,6 +31,9 @@ SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MEMINFO = 2
 MSG_PROBE = 0x10
 #: linux/in.h, linux/in6.h: queue ICMP errors for us instead of forgetting them.
 IP_RECVERR, IPV6_RECVERR = 11, 25
+#: linux/in.h, linux/in6.h: hand over the TTL, or hop limit, with which a message arrived. It comes
+#: back as a message of another type in IPv6.
+IP_RECVTTL, IPV6_RECVHOPLIMIT = 12, 51
 #: linux/icmp.h, linux/icmpv6.h; the levels are the protocols of a raw socket.
 SOL_RAW, ICMP_FILTER = 255, 1
 SOL_ICMPV6, ICMPV6_FILTER = 58, 1
@@ -44,11 +47,16 @@ SEND_BUFFER_BYTES = 8 * 1024 * 1024
 
 #: Largest reply there is room for: 1,400 bytes of payload, headers and IPv4 options.
 MESSAGE_BYTES = 2048
-#: Room for one timestamp, or for one `sock_extended_err` with an IPv6 address after it.
+#: Room for a timestamp, a TTL, and one `sock_extended_err` with an IPv6 address after it.
 ANCILLARY_BYTES = 256
 
 #: (level, type) of the control message that carries an ICMP error.
 ERROR_MESSAGES = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
+#: Those that carry a TTL: an int, as ip(7) and ipv6(7) say.
+TTL_MESSAGES = {
+    (socket.IPPROTO_IP, socket.IP_TTL),
+    (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT),
+}
 
 #: At most this many at once: a flood must not keep us from sending.
 DRAIN_MESSAGES = 10_000
@@ -56,7 +64,7 @@ DRAIN_MESSAGES = 10_000
 #: A pending error of an earlier echo makes a later `sendto` fail once; this often it is retried.
 SEND_ATTEMPTS = 3
 
-TIMESPEC = struct.Struct("@ll")
+TIMESPEC, INT = struct.Struct("@ll"), struct.Struct("@i")
 
 #: The kernel is short of memory or room for the moment, which says nothing about the target.
 BUSY_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
@@ -78,12 +86,18 @@ class IcmpNotPermitted(ToolError):  # noqa: N818 - reads as the state it is
 
 
 class Received(NamedTuple):
-    """An ICMP message; `start` is where ICMP begins, `stamp_ns` the kernel's, wall clock."""
+    """
+    An ICMP message.
+
+    `start` is where ICMP begins in it, `stamp_ns` the kernel's, wall clock, and `ttl` the TTL or
+    hop limit with which it arrived; None where the kernel did not say.
+    """
 
     message: bytes
     start: int
     stamp_ns: int | None
     sender: Sockaddr
+    ttl: int | None
 
 
 class Quoted(NamedTuple):
@@ -150,6 +164,7 @@ class EchoSocket:
             # On a raw socket too: without it a packet that the queueing discipline drops is
             # silently lost instead of ENOBUFS (net/ipv4/raw.c).
             _queue_errors(opened, family)
+            _ask_for_ttl(opened, family)
         except BaseException:
             opened.close()
             raise
@@ -205,7 +220,8 @@ class EchoSocket:
                 self.errors_pending = True  # the kernel names a pending ICMP error before data
                 continue
             start = ipv4_payload_start(message) if self._has_ip_header else 0
-            received.append(Received(message, start, _stamp_ns(ancillary), sender))
+            stamp_ns, ttl = _stamp_and_ttl(ancillary)
+            received.append(Received(message, start, stamp_ns, sender, ttl))
         return received, quoted
 
     def _drain_errors(self, quoted: list[Quoted]) -> None:
@@ -287,9 +303,19 @@ def _queue_errors(opened: socket.socket, family: int) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
 
 
-def _stamp_ns(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+def _ask_for_ttl(opened: socket.socket, family: int) -> None:
+    if family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+
+
+def _stamp_and_ttl(ancillary: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:
+    stamp_ns = ttl = None
     for level, kind, raw in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(raw) >= TIMESPEC.size:
             seconds, nanoseconds = TIMESPEC.unpack_from(raw)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return None
+            stamp_ns = int(seconds) * 1_000_000_000 + int(nanoseconds)
+        elif (level, kind) in TTL_MESSAGES and len(raw) >= INT.size:
+            (ttl,) = INT.unpack_from(raw)
+    return stamp_ns, ttl

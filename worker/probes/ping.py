@@ -36,6 +36,7 @@ def measure(
         interval_s=options.interval_s,
         wait_s=options.wait_s,
         size_bytes=options.size_bytes,
+        warm_up=options.warm_up,
     )
     addresses = [target.address for target in targets]
     try:
@@ -92,6 +93,9 @@ def measurement(
             "interval_mean_s": series.interval_mean_s,
             "size_bytes": options.size_bytes,
             **asdict(statistics),
+            "wake_ms": series.wake_ms,
+            "reply_ttl": " ".join(map(str, series.reply_ttls)) or None,
+            "answered_by": " ".join(series.answered_by) or None,
             "send_lag_max_ms": series.send_lag_max_ms,
             "read_lag_max_ms": series.read_lag_max_ms,
             "receive_drops": series.receive_drops,
@@ -109,7 +113,17 @@ def verdict(series: EchoSeries) -> tuple[Outcome, str]:
         return Outcome.OK, ""
     if series.error_kind is not None:
         return Outcome.UNREACHABLE, series.error or series.error_kind
-    return Outcome.NO_REPLY, f"none of {series.sent} echoes was answered in time"
+    silent = f"none of {series.sent} echoes was answered in time"
+    if series.answered_by:
+        return Outcome.NO_REPLY, f"{silent} by {series.address}; {_who_did(series.answered_by)}"
+    return Outcome.NO_REPLY, silent
+
+
+def _who_did(others: Sequence[str]) -> str:
+    return (
+        f"{' and '.join(others)} answered in its place: register the node by the address that its "
+        "replies come from, or mend the address translation on the way"
+    )
 
 
 def is_host_limited(series: EchoSeries, options: PingOptions) -> bool:

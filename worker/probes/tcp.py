@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
 from worker.measurement import Measurement, Outcome
@@ -26,6 +26,8 @@ from worker.rtt import packet_loss_pct, rtt_statistics
 
 PROBE = "tcp"
 
+#: Between the handshakes that go before, one a target; they are not spread over the interval.
+WARM_UP_GAP_S, MIN_SPREAD_S = 0.001, 0.01
 #: How often `should_stop` is asked.
 LOOK_S = 0.2
 #: Errors of connect(2) that an answer from the network caused, and what each is to a person.
@@ -53,6 +55,7 @@ class _Target:
     unreachable: str = ""
     started_at: datetime | None = None
     begun: float = 0.0
+    wake_ms: float | None = None
 
     def is_complete(self, count: int) -> bool:
         return len(self.rtts_ms) == count and not self.under_way
@@ -81,14 +84,35 @@ def measure(
     Stopped early, it yields nothing for the targets that were not complete.
     """
     states = [_state(target, options.port) for target in targets]
-    engine = _Engine(states, options)
+    if options.warm_up and not _warm_up(states, options, should_stop):
+        return
     with interception.Beside([(state.node.address, options.port) for state in states]) as beside:
-        try:
-            for state in engine.run(should_stop):
-                sign = beside.sign(state.node.address, options.port)
-                yield interception.judged(_measurement(run, source, state, options), sign)
-        finally:
-            engine.close()
+        for state in _handshakes(states, options, should_stop):
+            sign = beside.sign(state.node.address, options.port)
+            yield interception.judged(_measurement(run, source, state, options), sign)
+
+
+def _warm_up(
+    states: Sequence[_Target], options: TcpOptions, should_stop: Callable[[], bool]
+) -> bool:
+    """Shake hands once with each, all at once, and keep only the time; False when stopped."""
+    asleep = [replace(state, rtts_ms=[]) for state in states]
+    spread_s = max(MIN_SPREAD_S, WARM_UP_GAP_S * len(states))
+    once = replace(options, count=1, interval_s=min(options.interval_s, spread_s))
+    done = sum(1 for _ in _handshakes(asleep, once, should_stop))
+    for state, woken in zip(states, asleep, strict=True):
+        state.wake_ms = woken.rtts_ms[0] if woken.rtts_ms else None
+    return done == len(states)
+
+
+def _handshakes(
+    states: Sequence[_Target], options: TcpOptions, should_stop: Callable[[], bool]
+) -> Iterator[_Target]:
+    engine = _Engine(states, options)
+    try:
+        yield from engine.run(should_stop)
+    finally:
+        engine.close()
 
 
 def _state(target: TargetNode, port: int) -> _Target:
@@ -222,6 +246,7 @@ def _measurement(run: str, source: str, target: _Target, options: TcpOptions) ->
             "wait_s": options.wait_s,
             "interval_s": options.interval_s,
             **asdict(statistics),
+            "wake_ms": target.wake_ms,
             "elapsed_s": time.monotonic() - target.begun,
             "rtts_ms": list(target.rtts_ms),
         },

@@ -26,6 +26,9 @@ def series(**changed: object) -> EchoSeries:
         "refused": 0,
         "times_refused": 0,
         "rtts_ms": (10.0, None, 12.0, 14.0),
+        "wake_ms": None,
+        "reply_ttls": (64,),
+        "answered_by": (),
         "started_ns": 1_767_323_045_678_000_000,
         "elapsed_s": 0.5,
         "interval_mean_s": 0.1,
@@ -61,6 +64,22 @@ def test_silence_is_no_reply_with_full_loss_and_no_time() -> None:
     found = measured(received=0, rtts_ms=(None,) * 4)
     assert (found.outcome, found.packet_loss_pct, found.latency_ms) == (Outcome.NO_REPLY, 100, None)
     assert found.error == "none of 4 echoes was answered in time"
+
+
+def test_what_answers_from_elsewhere_is_named_and_stays_no_reply() -> None:
+    found = measured(received=0, rtts_ms=(None,) * 4, answered_by=("192.0.2.9",))
+    assert (found.outcome, found.packet_loss_pct) == (Outcome.NO_REPLY, 100)
+    assert found.detail["answered_by"] == "192.0.2.9"
+    assert found.error.startswith(
+        "none of 4 echoes was answered in time by 192.0.2.3; 192.0.2.9 answered in its place"
+    )
+
+
+def test_what_came_before_the_series_is_in_no_other_figure() -> None:
+    found = measured(wake_ms=908.0, reply_ttls=(55, 64))
+    assert (found.detail["wake_ms"], found.detail["reply_ttl"]) == (908.0, "55 64")
+    assert found.latency_ms == 12.0
+    assert found.detail["rtt_max_ms"] == 14.0
 
 
 def test_what_a_router_said_is_unreachable_in_its_words() -> None:
