@@ -320,7 +320,8 @@ def test_results_of_many_targets_are_all_on_disk_soon_after_redis_falls_silent(
     n0, n1 = mesh.lab.nodes
     names = [f"alias-{number}" for number in range(60)]
     for name in names:
-        mesh.connection.hset(keyspace.node_key(name), "address", n1.address)
+        record = {"address": n1.address, "wire": keyspace.WIRE_VERSION}
+        mesh.connection.hset(keyspace.node_key(name), mapping=record)
         mesh.connection.zadd(keyspace.NODES, {name: mesh.seconds()})
     run_id = mesh.detach(n0, "--from", "n0", "--to", ",".join(names), *LONG)
     mesh.wait_until_begun(run_id)
