@@ -16,7 +16,8 @@ from sys import intern
 from coordinator.figures import FIGURES, TITLES, Figure, usual
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
-from worker.plan import REDIS_TARGET, TRANSFERS, Plan
+from worker.names import REDIS_TARGET
+from worker.plan import TRANSFERS, Plan
 from worker.probes.iperf3_record import spent
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).

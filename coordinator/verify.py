@@ -15,7 +15,8 @@ import redis
 
 from coordinator.csvfile import rows_of
 from coordinator.runs import read_run
-from worker.plan import REDIS_TARGET, Plan
+from worker.names import REDIS_TARGET
+from worker.plan import Plan
 
 #: A byte counts the rows of a pair; more than this are as wrong as this.
 MAX_COUNT = 255

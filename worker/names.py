@@ -23,6 +23,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 MAX_HOSTNAME_CHARS = 253
+#: What the one measurement of a `redis` row has as its target.
+REDIS_TARGET = "redis"
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -48,6 +50,20 @@ def valid_name(name: str) -> str:
         raise ConfigError(
             f"node name ({name[:80]!r}) must be 1 to 64 letters, digits, '.', '-' or '_', "
             "beginning and ending with a letter or digit"
+        )
+    return name
+
+
+def own_name(name: str) -> str:
+    """
+    Pass the name that a node wants through, or refuse it.
+
+    Raises:
+        ConfigError: It is no name, or a word of ours, which its results would be taken for.
+    """
+    if valid_name(name) == REDIS_TARGET:
+        raise ConfigError(
+            f"node name ({name}) is what the probe of Redis calls its target; choose another --name"
         )
     return name
 

@@ -34,8 +34,6 @@ from worker.schedule import least_rounds, plays_first, preferred
 PROBES = ("ping", "tcp", "redis", "throughput", "udp")
 #: Those that saturate a link, and so hold both ends of a pair under a lease.
 TRANSFERS = ("throughput", "udp")
-#: What the one measurement of a `redis` row has as its target.
-REDIS_TARGET = "redis"
 #: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
 TEST_OVERHEAD_S, SLACK = 1.0, 1.5
 

@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 from worker import keyspace, usage
 from worker.measurement import Measurement, Outcome
+from worker.names import REDIS_TARGET
 from worker.options import RedisOptions
-from worker.plan import REDIS_TARGET
 from worker.rtt import packet_loss_pct, rtt_statistics
 
 PROBE = "redis"

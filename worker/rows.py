@@ -19,7 +19,8 @@ from worker.errors import ForeignWork
 from worker.fields import number_or_none
 from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
-from worker.plan import REDIS_TARGET, TRANSFERS, Plan, unpack_plan
+from worker.names import REDIS_TARGET
+from worker.plan import TRANSFERS, Plan, unpack_plan
 
 logger = logging.getLogger(__name__)
 

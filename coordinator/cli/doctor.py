@@ -73,7 +73,7 @@ def doctor(
     if between and quick:
         raise click.UsageError("--between and --quick exclude each other")
     said = name or _of_worker("name")
-    chosen = names.valid_name(str(said or socket.gethostname()))
+    chosen = names.own_name(str(said or socket.gethostname()))
     if quick:
         from coordinator.checks.health import own_health
 

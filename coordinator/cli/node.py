@@ -20,7 +20,7 @@ from coordinator.cli.screen import print_list
 from coordinator.cli.tables import Column
 from coordinator.nodes import Node, read_nodes
 from worker import __version__, keyspace, wire
-from worker.names import valid_address, valid_name
+from worker.names import own_name, valid_address
 from worker.policy import Policy
 
 
@@ -94,7 +94,7 @@ def worker(
     log_to_stderr(redis_url, verbose)
     context = click.get_current_context()
     settings = AgentSettings(
-        name=valid_name(name or socket.gethostname()),
+        name=own_name(name or socket.gethostname()),
         redis_url=redis_url,
         address=address and valid_address(address),
         labels=labels_,

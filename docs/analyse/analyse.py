@@ -14,7 +14,15 @@ import pandas as pd
 
 # --8<-- [start:read]
 CSV, PICTURE, TARGET = sys.argv[1:]
-rows = pd.read_csv(CSV, parse_dates=["timestamp"])
+# Text is text: a node may be called "NA" or "7", which pandas would take for nothing or a number.
+TEXT = ["host", "source", "target", "probe", "run_id", "outcome", "error"]
+rows = pd.read_csv(
+    CSV,
+    parse_dates=["timestamp"],
+    dtype=dict.fromkeys(TEXT, str),
+    keep_default_na=False,
+    na_values=[""],
+)
 pings = rows[rows["probe"] == "ping"]
 # --8<-- [end:read]
 

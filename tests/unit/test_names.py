@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from worker import targets
 from worker.errors import ConfigError, WireError
 from worker.measurement import Outcome
-from worker.names import IpLiteral, not_of_one_machine, plain_ip, valid_address, valid_name
+from worker.monitor.settings import name_from_host
+from worker.names import (
+    IpLiteral,
+    not_of_one_machine,
+    own_name,
+    plain_ip,
+    valid_address,
+    valid_name,
+)
 from worker.plan import Plan, PlannedNode, unpack_plan
 from worker.resolve import Resolved
 
@@ -178,3 +186,10 @@ def test_one_bad_address_of_a_name_is_enough(bad: str) -> None:
     for literals in (("192.0.2.1", bad), (bad, "192.0.2.1")):
         found = Resolved(tuple(map(IpLiteral, literals)))
         assert targets.judge(found, at_home=False).outcome is Outcome.DENIED
+
+
+def test_a_node_takes_no_word_of_ours_for_its_name() -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        own_name("redis")
+    assert own_name("redis-1") == "redis-1"
+    assert own_name(name_from_host("redis")) == "redis-host"

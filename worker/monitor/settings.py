@@ -16,7 +16,7 @@ from pathlib import Path
 from worker import redis_url
 from worker.errors import ConfigError
 from worker.monitor.guard import tell
-from worker.names import valid_name
+from worker.names import REDIS_TARGET, own_name
 
 #: Where PTZJEPA keeps everything that lasts.
 DEFAULT_CSV = Path("/persistence/network_metrics.csv")
@@ -73,7 +73,7 @@ def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
 def _name(asked: str | None) -> str:
     if asked:
         try:
-            return valid_name(asked)
+            return own_name(asked)
         except ConfigError as exc:
             tell(f"name/{asked}", "monitor: %s; the host name is used", exc)
     return name_from_host(socket.gethostname())
@@ -86,4 +86,5 @@ def name_from_host(host: str) -> str:
     >>> name_from_host("edge 7."), name_from_host("---")
     ('edge-7', 'unnamed')
     """
-    return re.sub(r"[^A-Za-z0-9._-]", "-", host)[:64].strip("._-") or "unnamed"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", host)[:64].strip("._-") or "unnamed"
+    return f"{name}-host" if name == REDIS_TARGET else name
