@@ -14,7 +14,7 @@ from typing import cast
 
 import redis
 
-from coordinator.lost import Hope, Lost, judge, read_rows
+from coordinator.lost import Gone, Hope, Lost, judge, read_rows
 from coordinator.nodes import read_nodes
 from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import keyspace, wire
@@ -137,7 +137,7 @@ def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[tuple[int
 
 
 def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
-    """Publish the rows of sources that will not answer; give those that may still come."""
+    """Publish the rows of nodes that will not answer; give those that may still come."""
     rows = [
         Row(run=run.id, plan=run.plan, phase=run.phase, performer=performer)
         for performer in performers
@@ -151,18 +151,20 @@ def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -
             connection.hsetnx(keyspace.run_key(run.id), field, repr(wire.redis_seconds(connection)))
         elif verdict is Hope.MARK_SERVED:
             connection.hdel(keyspace.run_key(run.id), field)
-    lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, Lost)}
+    lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, (Lost, Gone))}
     if lost:
         _publish(connection, run, run.phase, _rows_of(connection, run, lost))
     return [performer for performer in performers if performer not in lost]
 
 
 def _rows_of(
-    connection: redis.Redis, run: Run, lost: Mapping[int, Lost]
+    connection: redis.Redis, run: Run, lost: Mapping[int, Lost | Gone]
 ) -> Iterator[tuple[tuple[int, int], Lost]]:
     probe = run.plan.probes[run.phase]
     for pair in missing(connection, run, run.phase):
         verdict = lost.get(run.plan.performer(probe, *pair))
+        if isinstance(verdict, Gone):
+            verdict = verdict.of(run.plan.nodes[pair[0]].name)
         if verdict is not None:
             yield pair, verdict
 

@@ -1,8 +1,9 @@
 """
-What became of a row that has not ended: a source lost, a job lost, or one that may still come.
+What became of a row that has not ended: its performer gone, its job lost, or it may still come.
 
-A source is lost when its heartbeat is gone, or its sweep has begun and gives no sign of life; never
-because it waits its turn behind another run.
+Who performs a row is gone when its heartbeat is, or when its sweep has begun and gives no sign of
+life; never because it waits its turn behind another run. It is the source of its pairs, but for
+tests with two ends: there a pair's target may perform, and then it is the target that is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from worker import keyspace, wire
 from worker.fields import number_or_none
 from worker.measurement import Outcome
 from worker.publisher import LOOK_S
-from worker.rows import Row
+from worker.rows import Row, end_lost, not_heard
 
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
 #: Redis that was away for less has its heartbeats back by then, and what outboxes kept.
@@ -35,15 +36,15 @@ class RowState:
     What Redis says of one unfinished row; times in seconds.
 
     Attributes:
-        name: The source.
+        name: The node that performs it.
         silent_s: Since its last heartbeat, or since Redis was back from being away; None when there
             was none.
         restarted: Its process began after the sweep did.
-        outbox_bytes: Results that wait on the source's disk.
+        outbox_bytes: Results that wait on its disk.
         quiet_s: Since the sweep's last sign of life, or since Redis was back; None when it has not
             begun.
         job: RQ's status of the row's job; None when RQ has forgotten it.
-        in_queue: The job waits in the source's queue.
+        in_queue: The job waits in its queue.
         served: A live RQ worker listens on that queue.
         attempts: How often it was enqueued.
         unserved_s: Since it was first seen that none does; None when it was not.
@@ -74,19 +75,30 @@ class Hope(Enum):
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a row's missing pairs will not come."""
+    """Why missing pairs will not come."""
 
     outcome: Outcome
     error: str
 
 
-def judge(row: RowState) -> Hope | Lost:
+@dataclass(frozen=True)
+class Gone:
+    """Who performs a row is gone, and why: the one end of a pair, or the other."""
+
+    name: str
+    why: str
+
+    def of(self, source: str) -> Lost:
+        """Give what that is for a pair of this source."""
+        return Lost(*end_lost(source, self.name, self.why))
+
+
+def judge(row: RowState) -> Hope | Lost | Gone:
     """Decide about one unfinished row. Pure."""
     if row.refused:
         return Lost(Outcome.DENIED, row.refused)
     if row.silent_s is None or row.silent_s > wire.ALIVE_S:
-        heard = "was never heard" if row.silent_s is None else f"silent for {row.silent_s:.0f} s"
-        return Lost(Outcome.SOURCE_LOST, f"source {row.name} {heard}")
+        return Gone(row.name, not_heard(row.silent_s))
     if row.quiet_s is None:
         return _judge_waiting(row)
     if row.restarted:
@@ -99,17 +111,16 @@ def judge(row: RowState) -> Hope | Lost:
     if row.job == "failed" and told:
         return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
     if row.quiet_s > QUIET_S:
-        error = f"the sweep of {row.name} gave no sign of life for {row.quiet_s:.0f} s"
-        return Lost(Outcome.SOURCE_LOST, error)
+        return Gone(row.name, f"gave no sign of life from its sweep for {row.quiet_s:.0f} s")
     return Hope.WAIT
 
 
-def _judge_waiting(row: RowState) -> Hope | Lost:
+def _judge_waiting(row: RowState) -> Hope | Lost | Gone:
     if not row.served:
         if row.unserved_s is None:
             return Hope.MARK_UNSERVED
         if row.unserved_s > wire.ALIVE_S:
-            return Lost(Outcome.SOURCE_LOST, f"the prober of {row.name} does not answer")
+            return Gone(row.name, "is heard, and its prober does not answer")
     if row.in_queue:
         return Hope.MARK_SERVED if row.served and row.unserved_s is not None else Hope.WAIT
     # Whoever has taken a job begins its row a moment later, or died, which RQ may never hear of.

@@ -22,7 +22,7 @@ from worker.measurement import Outcome
 from worker.plan import Encounter
 from worker.probes import iperf3_client
 from worker.probes.iperf3_client import Options
-from worker.rows import Row
+from worker.rows import Row, not_heard
 from worker.turns import Keeper
 
 logger = logging.getLogger(__name__)
@@ -42,12 +42,17 @@ LOOK_S = 1
 
 @dataclass(frozen=True)
 class Answer:
-    """The responder's word: a port and its iperf3's version, or why not."""
+    """
+    The responder's word: a port and its iperf3's version, or why not.
+
+    `gone` is said here and not there: why nobody answers, of whichever end of the pair that is.
+    """
 
     port: int = 0
     version: str = ""
     outcome: Outcome = Outcome.OK
     error: str = ""
+    gone: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,7 @@ def ask(
     far = request.far
     silent_s = wire.silent_s(connection, far)
     if silent_s > wire.ALIVE_S:
-        error = f"node {far} is silent for {silent_s:.0f} s"
-        return Answer(outcome=Outcome.UNREACHABLE, error=error)
+        return Answer(outcome=Outcome.TARGET_LOST, gone=not_heard(silent_s))
     job_id = _enqueue_serve(connection, request)
     asked_at = time.monotonic()
     until = asked_at + READY_S

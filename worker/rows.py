@@ -7,6 +7,7 @@ For a ping it is one source's targets; for tests with two ends, all that the nod
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,30 @@ class Row:
         seconds = self.plan.phase_seconds(self.probe)
         factor = TIMEOUT_FACTOR if self.probe in TRANSFERS else 1
         return min(wire.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
+
+
+def end_lost(source: str, gone: str, why: str) -> tuple[Outcome, str]:
+    """
+    Say which end of a pair is gone; who performs a test may be either.
+
+    >>> end_lost("a", "b", "was never heard")
+    (<Outcome.TARGET_LOST: 'target_lost'>, 'target b was never heard')
+    """
+    if gone == source:
+        return Outcome.SOURCE_LOST, f"source {gone} {why}"
+    return Outcome.TARGET_LOST, f"target {gone} {why}"
+
+
+def not_heard(silent_s: float | None) -> str:
+    """
+    Say for how long a node was not heard; None or infinity when it never was.
+
+    >>> not_heard(31.2), not_heard(None)
+    ('was not heard for 31 s', 'was never heard')
+    """
+    if silent_s is None or silent_s == math.inf:
+        return "was never heard"
+    return f"was not heard for {silent_s:.0f} s"
 
 
 def load_row(connection: redis.Redis, run: object, phase: object, performer: object) -> Row | None:

@@ -35,7 +35,7 @@ from worker.policy import Policy, TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Ends, findings, spent
-from worker.rows import Row
+from worker.rows import Row, end_lost
 from worker.sizes import path_mtu
 from worker.turns import Keeper, Turns
 
@@ -178,6 +178,11 @@ def _meet(
         ends = Ends(
             run=row.run, near=near, far=far, port=answer.port, far_version=answer.version or None
         )
+        if answer.gone:
+            found += _without_far(
+                findings(ends, options, answer.outcome, ""), far.name, answer.gone
+            )
+            continue
         if answer.outcome is not Outcome.OK:
             found += findings(ends, options, answer.outcome, answer.error)
             continue
@@ -197,6 +202,15 @@ def _meet(
             ]
         found += _with_last_word(connection, request, measured)
     return found, []
+
+
+def _without_far(found: list[Measurement], far: str, why: str) -> list[Measurement]:
+    """Say of each pair at which of its ends the far node is, which is gone."""
+    return [
+        replace(one, outcome=outcome, error=error)
+        for one in found
+        for outcome, error in [end_lost(one.source, far, why)]
+    ]
 
 
 def _with_last_word(

@@ -28,7 +28,8 @@ HELPS = {
     Outcome.TARGET_BUSY: "run it again when the other tests are over: ptzmesh runs",
     Outcome.OVER_BUDGET: "ask for less (--bytes, --duration), or wait for the next day (UTC)",
     Outcome.SOURCE_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
-    Outcome.CRASHED: "see the log of {source}'s worker",
+    Outcome.TARGET_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
+    Outcome.CRASHED: "see the log of the worker that is named",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.lost import MAX_ATTEMPTS, QUIET_S, Hope, Lost, RowState, judge
+from coordinator.lost import MAX_ATTEMPTS, QUIET_S, Gone, Hope, Lost, RowState, judge
 from worker import wire
 from worker.measurement import Outcome
 
@@ -32,8 +32,11 @@ def row(**fields: Any) -> RowState:
 @pytest.mark.parametrize("silent_s", [None, ALIVE + 1.0])
 def test_source_without_heartbeat_is_lost(silent_s: float | None) -> None:
     verdict = judge(row(silent_s=silent_s))
-    assert isinstance(verdict, Lost)
-    assert verdict.outcome is Outcome.SOURCE_LOST
+    assert isinstance(verdict, Gone)
+    assert verdict.of("n1").outcome is Outcome.SOURCE_LOST
+    # Under --reverse it performs the tests whose data it gets: there it is the target.
+    assert verdict.of("n2").outcome is Outcome.TARGET_LOST
+    assert verdict.of("n2").error.startswith("target n1 was n")
 
 
 def test_source_that_waits_its_turn_is_never_lost() -> None:
@@ -42,7 +45,7 @@ def test_source_that_waits_its_turn_is_never_lost() -> None:
 
 def test_sweep_that_gives_no_sign_of_life_is_lost() -> None:
     late = row(quiet_s=QUIET_S + 1, job="started", in_queue=False)
-    assert isinstance(judge(late), Lost)
+    assert isinstance(judge(late), Gone)
 
 
 def test_sweep_that_gave_a_sign_of_life_is_waited_for() -> None:
@@ -78,7 +81,7 @@ def test_job_that_vanished_before_it_began_is_enqueued_again(job: str | None) ->
 def test_queue_that_nobody_serves_is_given_time_then_lost() -> None:
     assert judge(row(served=False)) is Hope.MARK_UNSERVED
     assert judge(row(served=False, unserved_s=ALIVE - 1.0)) is Hope.WAIT
-    assert isinstance(judge(row(served=False, unserved_s=ALIVE + 1.0)), Lost)
+    assert isinstance(judge(row(served=False, unserved_s=ALIVE + 1.0)), Gone)
     assert judge(row(unserved_s=ALIVE + 1.0)) is Hope.MARK_SERVED
 
 

@@ -1,0 +1,90 @@
+"""Which end of a pair was lost, and whose clock its record has, whoever performs the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from coordinator.advance import advance
+from coordinator.results import of_run
+from coordinator.runs import read_run, start
+from integration.nodes import eventually, workers
+from worker import keyspace, wire
+from worker.measurement import Measurement, Outcome
+from worker.options import ThroughputOptions
+from worker.plan import Plan, PlannedNode
+from worker.probes.iperf3 import find_iperf3
+
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.skipif(find_iperf3() is None, reason="no iperf3"),
+]
+
+ADDRESSES = {"a": "127.0.0.1", "b": "127.0.0.2"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """Who connects to whom, by all that decides it."""
+
+    reverse: bool = False
+    bidir: bool = False
+    behind_nat: str = ""
+    order: str = "ab"
+
+    def plan(self) -> Plan:
+        nodes = tuple(
+            PlannedNode(name=name, address=ADDRESSES[name], accepts=name != self.behind_nat)
+            for name in self.order
+        )
+        options = ThroughputOptions(duration_s=1, reverse=self.reverse, bidir=self.bidir)
+        return Plan(
+            nodes=nodes, sources=(0, 1), targets=(0, 1), probes=("throughput",), throughput=options
+        )
+
+
+WAYS = [
+    *(Way(reverse=reverse, behind_nat=nat) for reverse, nat in product((False, True), ("", "a"))),
+    *(
+        Way(bidir=True, behind_nat=nat, order=order)
+        for nat, order in product(("", "b"), ("ab", "ba"))
+    ),
+]
+
+
+def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
+    """Give the row of each source of a run, carried to its end."""
+    run, _ = start(connection, way.plan(), join=False)
+
+    def is_done() -> bool:
+        advance(connection, run)
+        return not read_run(connection, run).is_open
+
+    eventually(is_done, f"the run ends: {way}")
+    return {one.source: one for _, one in of_run(connection, run)}
+
+
+def register_dead(connection: redis.Redis, name: str) -> None:
+    """Make a node look as if it had died a minute ago."""
+    record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
+    connection.hset(keyspace.node_key(name), mapping=record)
+    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - 60})
+
+
+def test_end_that_died_is_named_whoever_performs_the_test(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a"]):
+        register_dead(connection, "b")
+        for way in WAYS:
+            rows = measured(connection, way)
+            found = {source: (row.outcome, row.error) for source, row in rows.items()}
+            assert found["a"][0] is Outcome.TARGET_LOST, (way, found)
+            assert found["b"][0] is Outcome.SOURCE_LOST, (way, found)
+            assert found["a"][1].startswith("target b was not heard for "), (way, found)
+            assert found["b"][1].startswith("source b was not heard for "), (way, found)
