@@ -66,7 +66,8 @@ pytestmark = pytest.mark.lab
 
 UDP = ("--probe", "udp")
 #: What may become of a pair of which one node was cut off in the middle.
-CUT_OFF = {Outcome.TIMEOUT, Outcome.BAD_REPLY, Outcome.UNREACHABLE, Outcome.SOURCE_LOST}
+LOST = {Outcome.SOURCE_LOST, Outcome.TARGET_LOST}
+CUT_OFF = {Outcome.TIMEOUT, Outcome.BAD_REPLY, Outcome.UNREACHABLE, *LOST}
 TWO = ("--nodes", "n0,n1")
 
 #: All four tests at once of a mesh of eight leave the processor idle most of the time.
@@ -494,7 +495,7 @@ def test_supervisor_killed_in_a_test_leaves_a_whole_matrix(mesh: LabMesh) -> Non
     # Its prober ends its row as an orphan; nobody is left to answer the others, who wait in
     # vain while the node passes for alive, and no longer ask once it is silent for 30 s.
     touched = [one for one in pairs_of(mesh, run) if pair[0] in one]
-    unanswered = {Outcome.OK, Outcome.TIMEOUT, Outcome.UNREACHABLE, Outcome.SOURCE_LOST}
+    unanswered = {Outcome.OK, Outcome.TIMEOUT, *LOST}
     assert_ends_whole(mesh, run, touched, unanswered)
     wait_until(
         lambda: not list(namespaces.pids_inside([node_of(mesh, pair[0]).namespace])),
