@@ -32,8 +32,9 @@ Pairs = Sequence[Pair]
 #: What is measured of a row now: its pairs, and the judged address of each one's other node.
 Ready = Mapping[Pair, TargetNode]
 
-#: Names have so long to join the echoes that begin at once. The others come after these.
-NAMES_JOIN_S = 0.2
+#: Names have so long to join the echoes that begin at once. The others come after these, together
+#: with those that are found within so much more.
+NAMES_JOIN_S, NAMES_GATHER_S = 0.2, 1.0
 #: Looked up in one script, which holds every locker for tens of microseconds.
 ADDRESSES_AT_A_TIME = 64
 
@@ -154,17 +155,18 @@ def _echoes(
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     """
-    Measure first who has an address at once, and after these who is still looked up by then.
+    Measure first who has an address at once, and after these who has got one meanwhile.
 
     Pings leave the round-trip times for the run's later phases, whose time-outs need them.
     """
     idle_ms: dict[str, float] = {}
-    left = list(pairs)
-    for wait_s in (NAMES_JOIN_S, LOOK_UP_S):
+    left, wait_s = list(pairs), NAMES_JOIN_S
+    while left and not should_stop():
         looked = targets.judged(wait_s, should_stop)
         now = [pair for pair in left if _address(row, pair) in looked]
-        left = [pair for pair in left if pair not in now]
+        left = [pair for pair in left if _address(row, pair) not in looked]
         ready, findings = _parted(row, now, looked)
+        wait_s = NAMES_GATHER_S
         yield from findings
         for measurement in _echo(row, list(ready.values()), should_stop):
             median_ms = measurement.detail.get("rtt_median_ms")

@@ -1,0 +1,217 @@
+"""
+Names and link-local addresses in the lab: who is measured, who is refused, and who waits for whom.
+
+Whoever answers for a name here is hostile or silent; the nodes are real, and so is their resolver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from coordinator import Mesh
+from lab.commands import ip_batch
+from lab.mesh import CLI, LabMesh
+from lab.name_server import NXDOMAIN, SERVFAIL, SILENT, NameServer, asking, etc
+from lab.net import Lab
+from lab.node import Node
+from worker import keyspace
+from worker.measurement import Measurement, Outcome
+from worker.options import PingOptions, TcpOptions, ThroughputOptions
+from worker.plan import Plan, PlannedNode
+
+pytestmark = pytest.mark.lab
+
+LOOPBACK = "127.0.0.1"
+GOOD, GOOD6 = "10.77.0.2", "fd77::2"
+#: Something of n0's own listens there, and on loopback only.
+SECRET_PORT = 8080
+
+#: What is said of each name, and what its row may then have: an outcome, and a word of its error
+#: or the address that was measured.
+NAMES = {
+    "good.lan": ({"A": [GOOD], "AAAA": [GOOD6]}, Outcome.OK, GOOD),
+    "only6.lan": ({"AAAA": [GOOD6]}, Outcome.OK, GOOD6),
+    "no-aaaa.lan": ({"A": [GOOD], "AAAA": [SILENT]}, Outcome.OK, GOOD),
+    "nat64.lan": ({"AAAA": ["64:ff9b::7f00:1"]}, Outcome.DENIED, "loopback"),
+    "6to4.lan": ({"AAAA": ["2002:7f00:1::1"]}, Outcome.DENIED, "loopback"),
+    "mapped.lan": ({"AAAA": ["::ffff:127.0.0.1"]}, Outcome.DENIED, "loopback"),
+    "home.lan": ({"A": [LOOPBACK]}, Outcome.DENIED, "loopback"),
+    "home6.lan": ({"A": [GOOD], "AAAA": ["::1"]}, Outcome.DENIED, "loopback"),
+    "both.lan": ({"A": [f"{GOOD} {LOOPBACK}"]}, Outcome.DENIED, "loopback"),
+    "zero.lan": ({"A": ["0.0.0.0"]}, Outcome.DENIED, "unspecified"),  # noqa: S104
+    "zero6.lan": ({"AAAA": ["::"]}, Outcome.DENIED, "unspecified"),
+    "many.lan": ({"A": ["10.77.0.255"]}, Outcome.DENIED, "broadcast"),
+    # A look-up after the judged one would be told where the node's own services are.
+    "later.lan": ({"A": [NXDOMAIN, LOOPBACK], "AAAA": [NXDOMAIN]}, Outcome.UNRESOLVED, "resolve"),
+    "fails.lan": (
+        {"A": [SERVFAIL, SERVFAIL, LOOPBACK], "AAAA": [NXDOMAIN]},
+        Outcome.UNRESOLVED,
+        "no name server answered",
+    ),
+    "rebinds.lan": ({"A": [GOOD, LOOPBACK], "AAAA": [""]}, Outcome.OK, GOOD),
+    "silent.lan": (
+        {"A": [SILENT], "AAAA": [SILENT]},
+        Outcome.UNRESOLVED,
+        "no name server answered",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[tuple[LabMesh, NameServer]]:
+    """A node n0 that asks a hostile name server, and n1, which other nodes' names may lead to."""
+    with Lab(2, redis=True) as made, ExitStack() as stack:
+        server = NameServer(
+            made, made.redis_node, {name: says for name, (says, *_) in NAMES.items()}
+        )
+        stack.enter_context(etc(made.nodes[0], resolv_conf=asking(server)))
+        mesh = LabMesh(made)
+        stack.callback(mesh.close)
+        mesh.start_all()
+        listen = f"import socket; s = socket.create_server(('{LOOPBACK}', {SECRET_PORT}))"
+        made.nodes[0].start(["python3", "-c", f"{listen}\nwhile True: s.accept()"])
+        made.nodes[0].wait_until_listening(SECRET_PORT)
+        for name in NAMES:
+            mesh.connection.hset(keyspace.node_key(name), "address", name)
+        yield mesh, server
+
+
+def rows_of(mesh: LabMesh, probe: str, names: list[str]) -> dict[str, Measurement]:
+    """Have n0 measure n1, numerically, and nodes that are registered by these names."""
+    n0, n1 = mesh.lab.nodes
+    nodes = [PlannedNode(name=node.name, address=node.address) for node in (n0, n1)]
+    nodes += [PlannedNode(name=name, address=name) for name in names]
+    plan = Plan(
+        nodes=tuple(nodes), sources=(0,), targets=tuple(range(1, len(nodes))), probes=(probe,),
+        ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
+        tcp=TcpOptions(count=2, interval_s=0.1, wait_s=1.0, port=SECRET_PORT),
+        throughput=ThroughputOptions(duration_s=1.0, bitrate_mbps=1.0),
+    )  # fmt: skip
+    run = Mesh(mesh.lab.redis.socket_url).start(plan, join=False).id
+    mesh.wait_until_ended(run)
+    return {target: row for (_, target), row in mesh.rows(run).items()}
+
+
+def test_a_name_is_looked_up_once_judged_and_measured_by_address(
+    named: tuple[LabMesh, NameServer],
+) -> None:
+    mesh, server = named
+    rows = rows_of(mesh, "ping", list(NAMES))
+    for name, (_, outcome, word) in NAMES.items():
+        row = rows[name]
+        assert row.outcome is outcome, (name, row.error)
+        assert word == row.address if outcome is Outcome.OK else word in row.error, (name, row)
+        assert row.address == (word if outcome is Outcome.OK else name)
+    assert server.asked()["A rebinds.lan"] == 1
+    # Who has an address at once waits for no name server; the others come after.
+    begun = rows["n1"].started_at
+    assert (rows["silent.lan"].started_at - begun).total_seconds() > 3
+    assert (rows["good.lan"].started_at - begun).total_seconds() < 3
+    assert rows["n1"].detail["elapsed_s"] < 3
+    # The second time it says where n0's own services are.
+    again = rows_of(mesh, "ping", ["rebinds.lan", "later.lan", "fails.lan"])
+    assert again.pop("n1").outcome is Outcome.OK
+    assert {row.outcome for row in again.values()} == {Outcome.DENIED}
+
+
+def test_nobody_scans_the_loopback_of_a_node_by_a_name(
+    named: tuple[LabMesh, NameServer],
+) -> None:
+    mesh, _ = named
+    forbidden = [name for name, (_, outcome, _) in NAMES.items() if outcome is Outcome.DENIED]
+    rows = rows_of(mesh, "tcp", forbidden)
+    assert rows.pop("n1").detail["refusals"] > 0
+    assert {row.outcome for row in rows.values()} == {Outcome.DENIED}
+    rows = rows_of(mesh, "throughput", [*forbidden[:2], "silent.lan"])
+    assert rows.pop("silent.lan").outcome is Outcome.UNRESOLVED
+    assert rows.pop("n1").outcome is Outcome.OK
+    assert {row.outcome for row in rows.values()} == {Outcome.DENIED}
+
+
+def worker_says(node: Node, mesh: LabMesh, folder: Path, *options: str) -> tuple[int, str]:
+    argv = [*CLI, "worker", "--name", "other", "--state-dir", str(folder), *options]
+    done = node.run(argv, env=mesh.env, check=False)
+    return done.returncode, done.stderr
+
+
+def test_name_of_the_machine_itself_is_refused_with_what_to_say_instead(
+    named: tuple[LabMesh, NameServer], tmp_path: Path
+) -> None:
+    mesh, _ = named
+    n1 = mesh.lab.nodes[1]
+    with etc(n1, hosts="127.0.0.1 localhost\n127.0.1.1 cam-7.lan cam-7\n"):
+        code, said = worker_says(n1, mesh, tmp_path, "--address", "cam-7")
+    assert code == 2
+    assert "address (cam-7) leads to 127.0.1.1 here" in said
+    assert f"leave --address out for {n1.address}" in said
+    assert len(said.splitlines()) == 1
+
+
+#: On the second link of n0 and n1; each end calls it otherwise.
+FE80 = ("fe80::a", "fe80::b")
+
+
+@pytest.fixture
+def linked(named: tuple[LabMesh, NameServer]) -> Iterator[LabMesh]:
+    """Two nodes on a second link, with link-local addresses there, n0 with another one on eth0."""
+    mesh, _ = named
+    n0, n1 = mesh.lab.nodes
+    ip_batch(
+        [
+            f"link add wan7 type veth peer name lan0 netns {n1.namespace}",
+            "link set wan7 addrgenmode none up",
+            f"address add {FE80[0]}/64 dev wan7 nodad",
+            "address add fe80::77/64 dev eth0 nodad",
+        ],
+        namespace=n0.namespace,
+    )
+    ip_batch(
+        ["link set lan0 addrgenmode none up", f"address add {FE80[1]}/64 dev lan0 nodad"],
+        namespace=n1.namespace,
+    )
+    n0.wait_for_links()
+    n1.wait_for_links()
+    yield mesh
+    ip_batch(["link del wan7"], namespace=n0.namespace)
+
+
+def test_link_local_address_gets_the_interface_of_each_source(
+    linked: LabMesh, tmp_path: Path
+) -> None:
+    n0, n1 = linked.lab.nodes
+    code, said = worker_says(n1, linked, tmp_path, "--address", "fe80::b%eth0")
+    assert code == 2
+    assert "say --address fe80::b%lan0" in said
+    code, said = worker_says(n1, linked, tmp_path, "--address", "fe80::99")
+    assert (code, "no such interface" in said) == (2, True)
+
+    linked.start(n0, "--address", "fe80::a", name="left")
+    linked.start(n1, "--address", "fe80::b%lan0", name="right")
+    linked.wait_until_alive("left", "right")
+    assert linked.connection.hget(keyspace.node_key("left"), "address") == b"fe80::a%wan7"
+    assert measured(linked, "--probe", "ping") == {"fe80::b%wan7", "fe80::a%lan0"}
+    options = ("--probe", "throughput", "-t", "1", "-b", "1M")
+    assert measured(linked, *options) == {"fe80::b%wan7", "fe80::a%lan0"}
+    # Another machine of that address, on n0's other link: nobody knows which of them is meant.
+    ip_batch(["address add fe80::b/64 dev eth0 nodad"], namespace=n1.namespace)
+    (row,) = ended_rows(linked, "--from", "left", "--to", "right")
+    assert row.outcome is Outcome.UNRESOLVED
+    assert row.error.startswith("right: fe80::b is a link-local address, and may be behind any of ")
+    assert "eth0, wan7" in row.error
+
+
+def measured(mesh: LabMesh, *options: str) -> set[str]:
+    """Give the addresses that two nodes measured each other at."""
+    rows = ended_rows(mesh, "--nodes", "left,right", *options)
+    assert [row.outcome for row in rows] == [Outcome.OK] * 2, rows
+    return {row.address for row in rows}
+
+
+def ended_rows(mesh: LabMesh, *options: str) -> list[Measurement]:
+    run = mesh.detach(mesh.lab.nodes[0], *options)
+    mesh.wait_until_ended(run)
+    return list(mesh.rows(run).values())
