@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from itertools import islice
 from typing import cast
 
@@ -22,6 +23,7 @@ from worker.errors import ConfigError, OtherWire, WireError
 from worker.measurement import Outcome
 from worker.outbox import Letter, publish
 from worker.rows import Row, enqueue_rows
+from worker.source_clock import REDIS, Clock, moved, read_clocks
 from worker.text import one_line
 
 logger = logging.getLogger(__name__)
@@ -176,11 +178,17 @@ def _publish(
     findings: Iterable[tuple[tuple[int, int], Lost]],
 ) -> None:
     row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
-    letters = (
-        Letter(run.plan.bit(*pair), row.finding(pair, lost.outcome, lost.error))
-        for pair, lost in findings
-    )
-    while batch := list(islice(letters, RENEW_EVERY)):
+    findings = iter(findings)
+    clocks: dict[str, Clock] = {}
+    while some := list(islice(findings, RENEW_EVERY)):
+        at = datetime.fromtimestamp(wire.redis_seconds(connection), timezone.utc)
+        found = [(pair, row.finding(pair, lost.outcome, lost.error, at)) for pair, lost in some]
+        unknown = {one.source for _, one in found} - clocks.keys()
+        clocks |= read_clocks(connection, sorted(unknown))
+        batch = [
+            Letter(run.plan.bit(*pair), moved(one, REDIS, clocks[one.source]))
+            for pair, one in found
+        ]
         publish(connection, batch)
         if len(batch) == RENEW_EVERY:
             # The mesh's pace makes this long; others need not do the same meanwhile.

@@ -22,6 +22,7 @@ from worker.probes import ping, tcp
 from worker.publisher import Publisher
 from worker.resolve import LOOK_UP_S
 from worker.rows import Row, begin, hand_back, load_row, refuse
+from worker.source_clock import SourceClock
 from worker.targets import Looked, Targets
 from worker.transfers import transfers
 
@@ -68,17 +69,19 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     # Looked up while Redis is asked.
     targets = Targets([node.address for node in nodes.values()], context.address)
     strangers = _strangers(context, connection, row, nodes)
-    offset = begin(connection, row)
-    if offset is None:
+    own_clock = begin(connection, row)
+    if own_clock is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
         return
+    clock = SourceClock(connection, row.name, own_clock)
+    clock.look(row.plan.nodes[source].name for source, _ in left)
     with Publisher(
         connection,
         Outbox(context.outbox_path),
         run,
         bit_of=row.bit_of,
         seen_field=keyspace.seen_field(phase, performer),
-        extra=offset,
+        clock=clock,
     ) as publisher:
         for pair in left:
             if (error := strangers.get(_other(row, pair))) is not None:

@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 
 import redis
@@ -20,6 +19,7 @@ import redis
 from worker import wire
 from worker.measurement import Measurement
 from worker.outbox import BATCH, Letter, Outbox
+from worker.source_clock import SourceClock
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Publisher:
         *,
         bit_of: Callable[[Measurement], int],
         seen_field: str,
-        extra: dict[str, float],
+        clock: SourceClock,
     ) -> None:
         """
         Publish to a run.
@@ -56,10 +56,10 @@ class Publisher:
             run: The run's id.
             bit_of: Gives a measurement's place in the run's bitmap.
             seen_field: The run's field for this row's signs of life.
-            extra: Added to each record's detail.
+            clock: Gives each record the clock of its source.
         """
         self.connection, self.outbox, self.run = connection, outbox, run
-        self.bit_of, self.seen_field, self.extra = bit_of, seen_field, extra
+        self.bit_of, self.seen_field, self.clock = bit_of, seen_field, clock
         self.stopped = threading.Event()
         self.hurried = False
         self.ended = threading.Event()
@@ -89,8 +89,7 @@ class Publisher:
 
     def put(self, measurement: Measurement) -> None:
         """Hand a measurement over; returns at once."""
-        detail = {**measurement.detail, **self.extra}
-        self.waiting.put(replace(measurement, detail=detail))
+        self.waiting.put(measurement)
 
     def _work(self) -> None:
         try:
@@ -126,7 +125,9 @@ class Publisher:
         return batch, True
 
     def _send(self, batch: list[Measurement]) -> None:
-        letters = [Letter(self.bit_of(one), one) for one in batch]
+        if not self.hurried:
+            self.clock.look(one.source for one in batch)
+        letters = [Letter(self.bit_of(one), self.clock.stamp(one)) for one in batch]
         if self.hurried:
             self.outbox.keep(letters)
             return

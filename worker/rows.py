@@ -11,6 +11,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 import redis
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: A job may take so many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
 TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
+#: What a record has of its node's clock, by the names that the node's own record has them.
+CLOCK_FIELDS = ("clock_offset_ms", "clock_offset_uncertainty_ms")
 #: Rows enqueued in one transaction: about 10 commands each, well within a millisecond together.
 ENQUEUE_BATCH = 8
 
@@ -58,8 +61,14 @@ class Row:
             return self.plan.bit(source, source)
         return self.plan.bit(source, self.plan.index_of(measurement.target))
 
-    def finding(self, pair: tuple[int, int], outcome: Outcome, error: str) -> Measurement:
-        """Give the record of a pair that says why it has no numbers."""
+    def finding(
+        self,
+        pair: tuple[int, int],
+        outcome: Outcome,
+        error: str,
+        started_at: datetime | None = None,
+    ) -> Measurement:
+        """Give the record of a pair that says why it has no numbers; by default as of now."""
         source, target = (self.plan.nodes[index] for index in pair)
         return make_finding(
             run=self.run,
@@ -69,6 +78,7 @@ class Row:
             address="" if self.probe == "redis" else target.address,
             outcome=outcome,
             error=error,
+            started_at=started_at,
         )
 
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
@@ -198,14 +208,14 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
     Say that a row has started.
 
     Returns:
-        `clock_offset_ms`, the node's clock offset as its last heartbeat said it, if it did; None
-        when the run is no longer in this phase.
+        `CLOCK_FIELDS`, the node's clock offset as its last heartbeat said it, if it did; None when
+        the run is no longer in this phase.
     """
     key = keyspace.run_key(row.run)
     pipeline = connection.pipeline(transaction=False)
     pipeline.hmget(key, ["status", "cancel", "phase"])
-    pipeline.hget(keyspace.node_key(row.name), "clock_offset_ms")
-    (status, cancelled, present), offset_ms = pipeline.execute()
+    pipeline.hmget(keyspace.node_key(row.name), CLOCK_FIELDS)
+    (status, cancelled, present), clock = pipeline.execute()
     if status != b"running" or cancelled is not None or present != b"%d" % row.phase:
         return None
     now = wire.redis_seconds(connection)
@@ -216,5 +226,5 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
     except wire.AWAY as exc:
         # Redis may have it all the same, and then a row that is not measured would have crashed.
         logger.debug("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
-    offset = number_or_none(offset_ms)
-    return {} if offset is None else {"clock_offset_ms": offset}
+    numbers = zip(CLOCK_FIELDS, map(number_or_none, clock), strict=True)
+    return {name: number for name, number in numbers if number is not None}

@@ -48,12 +48,18 @@ def workers(
     folder: Path,
     names: Sequence[str],
     more: Sequence[str] = (),
+    *,
+    first: int = 1,
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Run workers until the block ends; all are registered, with both children, when it begins."""
+    """
+    Run workers until the block ends; all are registered, with both children, when it begins.
+
+    Their addresses are 127.0.0.`first` and those after it.
+    """
     logs = {name: folder / f"{name}.log" for name in names}
     said = {name: len(_read(log)) for name, log in logs.items()}  # by an earlier one in this folder
     started = {
-        name: start_worker(url, name, f"127.0.0.{place + 1}", folder, more)
+        name: start_worker(url, name, f"127.0.0.{place + first}", folder, more)
         for place, name in enumerate(names)
     }
 

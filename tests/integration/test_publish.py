@@ -21,6 +21,7 @@ from worker.measurement import Measurement, Outcome
 from worker.outbox import Letter, Outbox, publish
 from worker.plan import Plan, PlannedNode
 from worker.publisher import Publisher
+from worker.source_clock import SourceClock
 
 pytestmark = pytest.mark.redis
 
@@ -165,7 +166,7 @@ def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
         run,
         bit_of=lambda one: bits[one.target + one.source],
         seen_field="seen:0:0",
-        extra={},
+        clock=SourceClock(connection, "n0", {}),
     )
     before = signal.signal(signal.SIGALRM, raise_time_is_up)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from chaos.clock import NodeClock, build, why_unusable
 
 from coordinator.advance import advance
 from coordinator.results import of_run
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 ADDRESSES = {"a": "127.0.0.1", "b": "127.0.0.2"}
+#: Of b's clock; and how long a run of a few kB takes at most, on a busy machine.
+AHEAD_S, NEAR_S = 5000.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,13 @@ class Way:
             PlannedNode(name=name, address=ADDRESSES[name], accepts=name != self.behind_nat)
             for name in self.order
         )
-        options = ThroughputOptions(duration_s=1, reverse=self.reverse, bidir=self.bidir)
+        options = ThroughputOptions(
+            bytes_limit=400_000,
+            bitrate_mbps=8,
+            duration_s=2,
+            reverse=self.reverse,
+            bidir=self.bidir,
+        )
         return Plan(
             nodes=nodes, sources=(0, 1), targets=(0, 1), probes=("throughput",), throughput=options
         )
@@ -72,6 +82,7 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
 def register_dead(connection: redis.Redis, name: str) -> None:
     """Make a node look as if it had died a minute ago."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
+    record["clock_offset_ms"] = AHEAD_S * 1000
     connection.hset(keyspace.node_key(name), mapping=record)
     connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - 60})
 
@@ -88,3 +99,32 @@ def test_end_that_died_is_named_whoever_performs_the_test(
             assert found["b"][0] is Outcome.SOURCE_LOST, (way, found)
             assert found["a"][1].startswith("target b was not heard for "), (way, found)
             assert found["b"][1].startswith("source b was not heard for "), (way, found)
+            assert_source_clock(connection, rows)
+
+
+@pytest.mark.skipif(why_unusable() is not None, reason=why_unusable() or "")
+def test_time_of_a_record_is_by_the_clock_of_its_source_whoever_performs_the_test(
+    redis_url: str, connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = NodeClock(build(tmp_path), tmp_path / "clock")
+    clock.step(AHEAD_S)
+    with ExitStack() as stack:
+        stack.enter_context(workers(redis_url, connection, tmp_path, ["a"]))
+        for setting in clock.prefix[1:]:
+            monkeypatch.setenv(*setting.split("=", 1))
+        stack.enter_context(workers(redis_url, connection, tmp_path, ["b"], first=2))
+        for name in ("LD_PRELOAD", "CHAOS_CLOCK"):
+            monkeypatch.delenv(name)
+        for way in (Way(reverse=True), Way(bidir=True), Way(behind_nat="a")):
+            rows = measured(connection, way)
+            assert {row.outcome for row in rows.values()} == {Outcome.OK}, (way, rows)
+            assert_source_clock(connection, rows)
+
+
+def assert_source_clock(connection: redis.Redis, rows: dict[str, Measurement]) -> None:
+    """See that the rows of b have its clock, which is ahead, and those of a have a's."""
+    now = wire.redis_seconds(connection)
+    for source, ahead_s in (("a", 0.0), ("b", AHEAD_S)):
+        row = rows[source]
+        assert abs(row.detail.get("clock_offset_ms", 0.0) / 1000 - ahead_s) < NEAR_S
+        assert abs(row.started_at.timestamp() - ahead_s - now) < NEAR_S
