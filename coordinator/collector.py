@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
 
 from coordinator.badfile import BadFile
 from coordinator.csvfile import CsvFile
+from coordinator.eventfile import EventFile
 from coordinator.groups import default_group, valid_group
 from coordinator.place import Place
 from coordinator.results import AWAY, MAX_PAGE, Entry, Pages, Patience, wait_for_more
+from coordinator.runs import stream_position
 from worker.errors import WireError
+from worker.event import Event, is_event
 from worker.fields import Cell
 from worker.measurement import csv_row
 
@@ -55,6 +59,7 @@ class Collector:
         group: str | None = None,
         on_commit: Callable[[int], None] | None = None,
         from_start: bool = False,
+        events: Path | None = None,
     ) -> None:
         """
         Prepare; nothing is opened yet.
@@ -65,6 +70,7 @@ class Collector:
             group: None makes it of this host's name and the path.
             on_commit: Called with the number of rows that were just written.
             from_start: Write what the stream still has of earlier files again.
+            events: A CSV that gets the events; None passes over them.
 
         Raises:
             ConfigError: The group's name is not printable ASCII without spaces.
@@ -73,6 +79,7 @@ class Collector:
         self.group = default_group(path) if group is None else valid_group(group)
         self.on_commit = on_commit
         self.from_start = from_start
+        self.event_file = None if events is None else EventFile(events)
         self.rows = self.bad = 0
 
     def drain(self) -> None:
@@ -122,7 +129,7 @@ class Collector:
                 batch.place.check()
 
     def _begin(self, file: CsvFile) -> _Batch:
-        batch = _Batch(self.connection, file, self.group, self._count)
+        batch = _Batch(self.connection, file, self.group, self._count, self.event_file)
         batch.place.begin(from_start=self.from_start)
         self.from_start = False  # this file has them then, and the next one goes on
         return batch
@@ -143,7 +150,9 @@ class _Batch:
         file: CsvFile,
         group: str,
         on_written: Callable[[int, int], None],
+        event_file: EventFile | None,
     ) -> None:
+        self.event_file = event_file
         self.file, self.bad_file, self.on_written = file, BadFile(file.path), on_written
         self.pages = Pages(connection)
         self.place = Place(connection, group, file)
@@ -155,30 +164,43 @@ class _Batch:
 
     def commit(self) -> None:
         """Collect one batch: read, write, fsync, and tell Redis."""
-        rows: list[list[Cell]] = []
-        bad: list[tuple[Entry, WireError]] = []
+        found = _Parsed()
         position, last, count = self.place.position, None, 0
         for _ in range(COMMIT_ROWS // MAX_PAGE):
             entries = self.pages.after(position)
-            _parse(self.place.unseen(entries), rows, bad)
+            for entry in self.place.unseen(entries):
+                found.add(entry)
             if entries:
                 last = entries[-1]
                 position = last[0].decode()
                 count += len(entries)
             if self.at_end:
                 break
-        self.file.append(rows)
-        self.bad_file.append(bad)
-        self.on_written(len(rows), len(bad))
+        # The rows last: they say how far the file is, and what is behind is not read again.
+        self.bad_file.append(found.bad)
+        if self.event_file is not None:
+            new = [one for one in found.events if stream_position(one[0]) > self.place.passed_until]
+            self.event_file.append(new)
+        self.file.append(found.rows)
+        self.on_written(len(found.rows), len(found.bad))
         if last is not None:
             self.place.passed(last, count)
 
 
-def _parse(
-    entries: Sequence[Entry], rows: list[list[Cell]], bad: list[tuple[Entry, WireError]]
-) -> None:
-    for stream_id, fields in entries:
+@dataclass
+class _Parsed:
+    """What a batch of entries holds: rows, events, and what is neither."""
+
+    rows: list[list[Cell]] = field(default_factory=list)
+    events: list[tuple[str, Event]] = field(default_factory=list)
+    bad: list[tuple[Entry, WireError]] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        stream_id, fields = entry
         try:
-            rows.append(csv_row(fields, stream_id))
+            if is_event(fields):
+                self.events.append((stream_id.decode(), Event.from_fields(fields)))
+            else:
+                self.rows.append(csv_row(fields, stream_id))
         except WireError as exc:
-            bad.append(((stream_id, fields), exc))
+            self.bad.append((entry, exc))

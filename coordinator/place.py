@@ -26,10 +26,11 @@ from coordinator.groups import (
     note_pass,
     set_group,
 )
-from coordinator.results import START, Entry, last_id
+from coordinator.results import FIRST_PAGE, START, Entry, last_id
 from coordinator.rotated import identities, last_rows
 from coordinator.runs import stream_position
 from worker import keyspace
+from worker.event import is_event
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Place:
 
     Attributes:
         position: Stream id of the last entry that was dealt with.
+        passed_until: What the group had passed when this began: on the disk, rows or not.
     """
 
     def __init__(self, connection: redis.Redis, group: str, file: CsvFile) -> None:
@@ -61,6 +63,7 @@ class Place:
         self._read: int | None = None
         self._from_start = False
         self._note_at = 0.0
+        self.passed_until = stream_position(START)
 
     def begin(self, *, from_start: bool = False) -> None:
         """
@@ -72,6 +75,9 @@ class Place:
             from_start: Go through the whole stream; what the file has is left out all the same.
         """
         self._from_start = from_start
+        if not from_start:
+            before = group_position(self.connection, self.group)
+            self.passed_until = stream_position(before or START)
         if from_start:
             self._doubt(START)
         elif self.position == START:
@@ -92,10 +98,21 @@ class Place:
             ahead = stream_position(stream_id) > stream_position(self.position)
             if ahead and self._has(stream_id, identity):
                 self.position = stream_id
-        if stream_position(self.position) > stream_position(START):
+        if self._has_passed_rows():
             level = logging.INFO if earlier else logging.WARNING
             why = "%s is new: rows that an earlier file had are not repeated; for all: --from-start"
             logger.log(level, why, self.file.path)
+
+    def _has_passed_rows(self) -> bool:
+        """Tell whether what is behind us is more than a few events, of which a file has no row."""
+        behind = cast(
+            "list[Entry]",
+            self.connection.xrange(keyspace.RESULTS, "-", self.position, count=FIRST_PAGE),
+        )
+        is_some = stream_position(self.position) > stream_position(START)
+        return is_some and not (
+            0 < len(behind) < FIRST_PAGE and all(is_event(f) for _, f in behind)
+        )
 
     def _note(self) -> None:
         note_pass(self.connection, self.group)
@@ -104,14 +121,15 @@ class Place:
     def check(self) -> None:
         """Look whether the stream still has our last entry, and the group our position."""
         if self._last is not None and not self._has(self.position, self._last):
-            logger.warning(
-                "the stream no longer has entry %s, which was read last: Redis lost data or was "
-                "trimmed by hand; what it has and %s has not is collected",
-                self.position,
-                self.file.path,
-            )
             # What the group passed was on the disk: here, or in an earlier file.
             passed = group_position(self.connection, self.group) or START
+            if not self._is_event(passed):  # behind one, our last row may be trimmed
+                logger.warning(
+                    "the stream no longer has entry %s, which was read last: Redis lost data or "
+                    "was trimmed by hand; what it has and %s has not is collected",
+                    self.position,
+                    self.file.path,
+                )
             self._doubt(min(passed, self.position, key=stream_position))
         known = group_position(self.connection, self.group)
         if known is None:
@@ -166,6 +184,10 @@ class Place:
         """Tell whether the stream has this very entry."""
         found = cast("list[Entry]", self.connection.xrange(keyspace.RESULTS, stream_id, stream_id))
         return bool(found) and _identity(found[0][1]) == identity
+
+    def _is_event(self, stream_id: str) -> bool:
+        found = cast("list[Entry]", self.connection.xrange(keyspace.RESULTS, stream_id, stream_id))
+        return bool(found) and is_event(found[0][1])
 
     def _is_in_doubt(self, entry: Entry) -> bool:
         return bool(self._reopened) or stream_position(entry[0]) <= self._doubt_until

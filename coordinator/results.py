@@ -17,6 +17,7 @@ import redis
 from coordinator.runs import Run, read_run
 from worker import keyspace
 from worker.errors import WireError
+from worker.event import is_event
 from worker.measurement import Measurement
 
 logger = logging.getLogger(__name__)
@@ -93,10 +94,18 @@ def read(
         until: End with this stream id; `+` is the end of the stream.
         on_bad: Called with what is no measurement.
     """
+    for entries in pages_until_end(connection, after, until):
+        yield from measurements_in(entries, run, on_bad)
+
+
+def pages_until_end(
+    connection: redis.Redis, after: str = START, until: str = "+"
+) -> Iterator[list[Entry]]:
+    """Yield what the stream holds behind `after`, page by page."""
     pages = Pages(connection)
     while not pages.at_end:
         entries = pages.after(after, until)
-        yield from measurements_in(entries, run, on_bad)
+        yield entries
         after = entries[-1][0].decode() if entries else after
 
 
@@ -139,6 +148,14 @@ def follow(
         after: Begin after this stream id; None begins now.
         on_bad: Called with what is no measurement.
     """
+    for entries in pages_as_they_come(connection, should_stop, after):
+        yield from measurements_in(entries, run, on_bad)
+
+
+def pages_as_they_come(
+    connection: redis.Redis, should_stop: Callable[[], bool], after: str | None = None
+) -> Iterator[list[Entry]]:
+    """Yield what arrives behind `after`, None being now, until told to stop; Redis may go away."""
     pages, patience = Pages(connection), Patience(should_stop)
     position = last_id(connection) if after is None else after
     while not should_stop():
@@ -150,7 +167,7 @@ def follow(
             patience.wait(exc)
             continue
         patience.over()
-        yield from measurements_in(entries, run, on_bad)
+        yield entries
         position = entries[-1][0].decode() if entries else position
 
 
@@ -198,7 +215,7 @@ def measurements_in(
     """Yield the measurements of a page, or of one run in it."""
     wanted = None if run is None else run.encode()
     for stream_id, fields in entries:
-        if wanted is not None and fields.get(b"run") != wanted:
+        if is_event(fields) or (wanted is not None and fields.get(b"run") != wanted):
             continue
         try:
             measurement = Measurement.from_fields(fields)

@@ -23,6 +23,7 @@ import redis
 
 from worker import keyspace, usage, wire
 from worker.allowlist import AllowList, allow_listed
+from worker.changes import Changes
 from worker.children import Child
 from worker.context import NodeContext
 from worker.errors import ConfigError
@@ -90,6 +91,7 @@ class Agent:
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
         said = Said(labels=settings.labels, policy=settings.policy)
+        self.changes = Changes(settings.name)
         self.facts = Facts(said=said, reread=settings.reread)
         self.record: dict[str, str] = {}
         self.clock_offset_ms: float | None = None
@@ -293,6 +295,7 @@ class Agent:
                 return
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)
+            self.changes.tell(connection, self.record)
             if self.is_nowhere:  # after the beat: a silent name server takes its time
                 self._has_address()
             self.is_unheard = False

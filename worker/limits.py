@@ -7,6 +7,7 @@ node's disk; it is never dropped.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,13 @@ def memory_used_pct(info: Mapping[str, Any]) -> float | None:
 
 
 def add_results(
-    connection: redis.Redis, script: str, count: int, keys: Sequence[str], arguments: Sequence[Any]
+    connection: redis.Redis,
+    script: str,
+    count: int,
+    keys: Sequence[str],
+    arguments: Sequence[Any],
+    *,
+    longest_wait_s: float = math.inf,
 ) -> tuple[bytes, int, int]:
     """
     Call a script that adds results, when it is its turn.
@@ -95,9 +102,10 @@ def add_results(
         count: Results in the batch.
         keys: Its keys, those of `room.lua` left out.
         arguments: Its arguments, likewise.
+        longest_wait_s: A turn that is further away is let go.
 
     Returns:
-        The script's own answer.
+        The script's own answer; `wait` and 0 where the turn was let go.
 
     Raises:
         StreamFull: Nothing was added.
@@ -113,6 +121,8 @@ def add_results(
             raise StreamFull(REASONS[status])
         if status != b"wait":
             return status, int(first), int(second)
+        if first / 1000 > longest_wait_s:
+            return status, 0, 0
         time.sleep(first / 1000)
         booked = 1
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "results": "results",
     "collect": "results",
     "verify": "results",
+    "events": "events",
     "test": "test",
     "lockers": "lockers",
     "limits": "limits",

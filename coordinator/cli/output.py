@@ -18,6 +18,7 @@ KINDS = (
     "collected",
     "collector",
     "cost",
+    "event",
     "limits",
     "lockers",
     "measurement",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -15,6 +13,7 @@ from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import no_dash, print_csv, print_json
 from coordinator.cli.screen import err
+from coordinator.cli.signals import stop_on_signals
 from coordinator.collector import Collector
 from coordinator.groups import collectors, not_run
 from coordinator.groups import forget as forget_group
@@ -75,7 +74,7 @@ def results(
     if last == "0-0" and not follow:
         click.echo("no result is in the stream yet; start a run with: ptzmesh run", err=True)
     if follow:
-        stopping = _stop_on_signals()
+        stopping = stop_on_signals()
         for stream_id, measurement in follow_results(
             connection, stopping, run=run_id, after=None if last == "0-0" else last
         ):
@@ -139,6 +138,14 @@ Examples:
     is_flag=True,
     help="Write all that the stream still has, also what an earlier file of this collector holds.",
 )
+@click.option(
+    "--events",
+    "event_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=no_dash,
+    help="CSV that gets the events which come from now on (ptzmesh events), each once.",
+)
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
 @click.option("--list", "list_groups", is_flag=True, help="List the collectors and their lag.")
 @click.option("--forget", metavar="GROUP", help="Drop a collector that will never come back.")
@@ -148,6 +155,7 @@ def collect(
     csv_path: Path | None,
     follow: bool,
     from_start: bool,
+    event_path: Path | None,
     group: str | None,
     list_groups: bool,
     forget: str | None,
@@ -166,14 +174,16 @@ def collect(
         raise ConfigError("say where to: --csv FILE")
     log_to_stderr(redis_url)
     if str(csv_path) == "-":
-        if group or as_json:
-            raise click.UsageError("--csv - goes with neither --group nor --json")
-        stop = _stop_on_signals() if follow else None
+        if group or as_json or event_path:
+            raise click.UsageError("--csv - goes with none of --group, --events and --json")
+        stop = stop_on_signals() if follow else None
         print_csv(follow_results(connection, stop, after=START) if stop else read(connection))
         return
-    collector = Collector(connection, csv_path, group=group, from_start=from_start)
+    collector = Collector(
+        connection, csv_path, group=group, from_start=from_start, events=event_path
+    )
     if follow:
-        collector.follow(_stop_on_signals())
+        collector.follow(stop_on_signals())
     else:
         collector.drain()
     if as_json:
@@ -197,14 +207,6 @@ def _list_groups(connection: redis.Redis, as_json: bool) -> None:
         click.echo(f"{group.name}: {lag}{behind}{gone}")
     if not found:
         click.echo("no collector is known; this makes one: ptzmesh collect --csv FILE", err=True)
-
-
-def _stop_on_signals() -> Callable[[], bool]:
-    """Turn SIGTERM and Ctrl-C into a clean end: what is read is written first."""
-    stopping = threading.Event()
-    for number_ in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number_, lambda *_: stopping.set())
-    return stopping.is_set
 
 
 @click.command(

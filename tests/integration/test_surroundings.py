@@ -29,6 +29,7 @@ LEAST = {
     "results": "results",
     "collect": "collect --list",
     "verify": "verify R --csv none.csv",
+    "events": "events",
     "test": "test 127.0.0.1 --duration 1s --no-plot --out .",
     "lockers": "lockers",
     "limits": "limits",

@@ -1,0 +1,86 @@
+"""`ptzmesh events`: what changed at the nodes, and when."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from coordinator.cli.options import json_option, names, redis_option
+from coordinator.cli.output import print_json
+from coordinator.cli.screen import print_list
+from coordinator.cli.signals import stop_on_signals
+from coordinator.cli.tables import Column
+from coordinator.cli.units import SECONDS
+from coordinator.events import follow_events, read_events
+from coordinator.mesh import Mesh
+from coordinator.results import START, last_id
+from worker import wire
+from worker.event import COLUMNS, Event
+
+#: A person has no use for the place in the stream.
+SHOWN = COLUMNS[:-1]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh events
+  ptzmesh events --since 24h --node cam-1,hub
+  ptzmesh events --json | jq -r 'select(.what == "address") | [.time, .node, .new] | @tsv'
+"""
+)
+@redis_option
+@click.option("--since", type=SECONDS, help="Only those of the last so many seconds, or 2h, 7d.")
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    callback=names,
+    metavar="NAME",
+    help="Only those of this node; repeatable, or with commas.",
+)
+@click.option("--follow", is_flag=True, help="Print events as they come, until Ctrl-C.")
+@json_option
+def events(
+    redis_url: str, since: float | None, nodes: tuple[str, ...], follow: bool, as_json: bool
+) -> None:
+    """List what changed at the nodes: address, tools, rights, labels, limits, version."""
+    connection = Mesh(redis_url).connection
+    after = START
+    if since is not None:
+        after = f"{max(0, int((wire.redis_seconds(connection) - since) * 1000))}-0"
+    until = last_id(connection)
+    stopping = stop_on_signals() if follow else None
+    found = [one for one in read_events(connection, after=after, until=until) if _of(one[1], nodes)]
+    if as_json or follow:
+        for one in found:
+            _print_line(*one, as_json)
+    elif found:
+        print_list(_columns([event for _, event in found]))
+    else:
+        which = "that is asked for " if nodes or since is not None else ""
+        click.echo(f"no event {which}is in the stream", err=True)
+    if stopping is not None:
+        for one in follow_events(connection, stopping, after=until):
+            if _of(one[1], nodes):
+                _print_line(*one, as_json)
+
+
+def _of(event: Event, nodes: tuple[str, ...]) -> bool:
+    return not nodes or event.node in nodes
+
+
+def _print_line(stream_id: str, event: Event, as_json: bool) -> None:
+    if as_json:
+        print_json("event", event.to_json(stream_id))
+    else:
+        click.echo("  ".join(_cells(event)))
+
+
+def _columns(found: list[Event]) -> list[Column]:
+    rows = [_cells(event) for event in found]
+    return [Column(name, [Text(row[at]) for row in rows]) for at, name in enumerate(SHOWN)]
+
+
+def _cells(event: Event) -> list[str]:
+    return [str(cell) or "none" for cell in event.to_row("")[: len(SHOWN)]]

@@ -1,0 +1,295 @@
+"""Events: what changed at a node is told once, and is in nobody's way."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from samples import RUN, file_rows, fill
+
+from coordinator.collector import Collector
+from coordinator.csvfile import CsvFile, Holds
+from coordinator.eventfile import EventFile
+from coordinator.events import read_events
+from coordinator.groups import group_position
+from coordinator.place import Place
+from coordinator.results import last_id, read
+from integration.nodes import cli
+from worker import keyspace, wire
+from worker.agent import Agent, AgentSettings
+from worker.changes import LEAST_S, WATCHED, Changes
+from worker.errors import ConfigError
+from worker.event import Event
+from worker.facts import Said
+from worker.policy import Policy
+
+pytestmark = pytest.mark.redis
+
+KEY = keyspace.node_key("a")
+
+
+def record(**more: str) -> dict[str, str]:
+    return {**dict.fromkeys(WATCHED, ""), "address": "10.0.0.1", "iperf3": "3.12", **more}
+
+
+def told(connection: redis.Redis) -> list[tuple[str, str, str]]:
+    return [(one.what, one.old, one.new) for _, one in read_events(connection)]
+
+
+def a_minute_passes(connection: redis.Redis) -> None:
+    for what in WATCHED:
+        at = cast("bytes | None", connection.hget(KEY, f"told_at:{what}"))
+        if at is not None:
+            connection.hset(KEY, f"told_at:{what}", repr(float(at) - LEAST_S))
+
+
+@pytest.fixture
+def known(connection: redis.Redis) -> redis.Redis:
+    """A Redis that has a record of the node a, of which nothing was told."""
+    connection.hset(KEY, "address", "10.0.0.1")
+    return connection
+
+
+def put_event(connection: redis.Redis, number: int, node: str = "a") -> str:
+    fields = {
+        "v": keyspace.WIRE_VERSION, "kind": "event", "time": f"2026-01-02T03:04:05.{number:03}Z",
+        "node": node, "what": "address", "old": f"10.0.0.{number}", "new": f"10.0.1.{number}",
+    }  # fmt: skip
+    return cast("bytes", connection.xadd(keyspace.RESULTS, cast("Any", fields))).decode()
+
+
+def test_new_node_is_no_event_and_each_change_is_one(known: redis.Redis) -> None:
+    changes = Changes("a")
+    changes.tell(known, record())
+    changes.tell(known, record())
+    assert told(known) == []
+    changes.tell(known, record(address="10.0.0.2", iperf3=""))
+    changes.tell(known, record(address="10.0.0.2", iperf3=""))
+    assert told(known) == [("address", "10.0.0.1", "10.0.0.2"), ("iperf3", "3.12", "")]
+    (first, _) = [one for _, one in read_events(known)]
+    assert (first.node, first.time.tzinfo is not None) == ("a", True)
+
+
+def test_what_flaps_is_told_once_a_minute_as_it_is_then(known: redis.Redis) -> None:
+    changes = Changes("a")
+    for number in (1, 2, 3, 4):
+        changes.tell(known, record(address=f"10.0.0.{number}"))
+    assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
+    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    assert told(known)[1:] == [("labels", "", "{}")]
+    a_minute_passes(known)
+    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    assert told(known)[2:] == [("address", "10.0.0.2", "10.0.0.4")]
+    # There and back within the minute is nothing to tell.
+    changes.tell(known, record(address="10.0.0.5", labels="{}"))
+    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    a_minute_passes(known)
+    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    assert len(told(known)) == 3
+
+
+def test_restart_tells_what_changed_meanwhile_and_nothing_twice(known: redis.Redis) -> None:
+    Changes("a").tell(known, record())
+    a_minute_passes(known)
+    Changes("a").tell(known, record(version="2"))
+    Changes("a").tell(known, record(version="2"))
+    assert told(known) == [("version", "", "2")]
+
+
+def test_redis_that_lost_its_data_is_told_what_changes_then(known: redis.Redis) -> None:
+    changes = Changes("a")
+    changes.tell(known, record())
+    known.flushall()
+    changes.tell(known, record(address="10.0.0.2"))
+    assert known.exists(KEY) == 0, "half a record that never expires"
+    known.hset(KEY, "address", "10.0.0.2")
+    changes.tell(known, record(address="10.0.0.2"))
+    assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
+
+
+def test_event_waits_for_room_and_goes_by_the_way_of_results(known: redis.Redis) -> None:
+    changes = Changes("a")
+    changes.tell(known, record())
+    fill(known, 1)
+    known.hset(keyspace.LIMITS, "stream_entries", 1)
+    changes.tell(known, record(address="10.0.0.2"))
+    assert told(known) == []
+    known.delete(keyspace.LIMITS)
+    # The mesh's pace is booked out for a minute; a heartbeat does not wait for it.
+    known.hset(keyspace.PACE, "next", repr(wire.redis_seconds(known) + 50))
+    changes.tell(known, record(address="10.0.0.2"))
+    assert told(known) == []
+    known.delete(keyspace.PACE)
+    changes.tell(known, record(address="10.0.0.2"))
+    assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
+
+
+def test_heartbeat_tells_what_the_settings_file_changed(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    said: list[Said] = []
+    settings = AgentSettings(
+        name="a",
+        redis_url=redis_url,
+        address="127.0.0.1",
+        labels={},
+        state_dir=tmp_path,
+        version="0",
+        policy=Policy(),
+        reread=lambda: said.pop() if said else None,
+    )
+    agent = Agent(settings, lambda _: {})
+    agent.owner = "a"
+    agent.record = agent._describe(connection)
+    agent._heartbeat(connection)
+    said.append(Said(labels={"site": "roof"}, policy=Policy(ports=(6000, 6001))))
+    agent._heartbeat(connection)
+    agent._heartbeat(connection)
+    assert told(connection) == [
+        ("labels", "{}", '{"site": "roof"}'),
+        ("ports", "5201-5216", "6000-6001"),
+    ]
+    assert connection.hget(KEY, "labels") == b'{"site": "roof"}'
+
+
+def mixed(connection: redis.Redis) -> None:
+    """Fill the stream with rows, events before, between and behind them."""
+    put_event(connection, 1)
+    fill(connection, 5)
+    put_event(connection, 2, "b")
+    fill(connection, 5, first=5)
+    put_event(connection, 3)
+
+
+def test_readers_of_measurements_pass_over_events(
+    connection: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixed(connection)
+    assert len(list(read(connection))) == 10
+    assert len(list(read(connection, run=RUN))) == 10
+    assert caplog.records == []
+    printed = cli(redis_url, "results", "--json")
+    assert (len(printed.stdout.splitlines()), printed.stderr) == (10, "")
+    rows = cli(redis_url, "collect", "--csv", "-")
+    assert (len(rows.stdout.splitlines()), rows.stderr) == (11, "")
+
+
+def test_collector_passes_events_and_its_group_with_it(
+    connection: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mesh.csv"
+    caplog.set_level(logging.INFO)
+    for number in range(3):  # only events: the file has no row yet, and is nobody's second
+        put_event(connection, number)
+        Collector(connection, path, group="g").drain()
+    mixed(connection)
+    for _ in range(3):
+        Collector(connection, path, group="g").drain()
+        assert len(file_rows(path)) == 10
+        assert group_position(connection, "g") == last_id(connection)
+    put_event(connection, 4)
+    Collector(connection, path, group="g").drain()
+    # All that the group has passed is trimmed, the file's last row too: nothing was lost.
+    connection.xtrim(keyspace.RESULTS, minid=last_id(connection))
+    Collector(connection, path, group="g").drain()
+    fill(connection, 2, first=10)
+    Collector(connection, path, group="g").drain()
+    assert len(file_rows(path)) == 12
+    assert [one.message for one in caplog.records] == []
+    assert not path.with_name("mesh.csv.bad").exists()
+
+
+def event_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_collector_writes_each_event_once_where_asked(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    path, events = tmp_path / "mesh.csv", tmp_path / "events.csv"
+    mixed(connection)
+    for _ in range(3):
+        Collector(connection, path, group="g", events=events).drain()
+        assert [row["old"] for row in event_rows(events)] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    # An earlier file's are not repeated, whatever rows are behind the file's last one.
+    events.rename(tmp_path / "events.csv.1")
+    Collector(connection, path, group="g", events=events).drain()
+    assert not events.exists()
+    put_event(connection, 4)
+    fill(connection, 1, first=10)
+    Collector(connection, path, group="g", events=events).drain()
+    assert [row["old"] for row in event_rows(events)] == ["10.0.0.4"]
+    assert len(file_rows(path)) == 11
+
+
+def test_event_is_not_lost_to_a_crash_before_or_after_it_is_written(
+    connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, events = tmp_path / "mesh.csv", tmp_path / "events.csv"
+    mixed(connection)
+    for place, name in ((EventFile, "append"), (CsvFile, "append"), (Place, "passed")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Collector(connection, path, group="g", events=events).drain()
+    with events.open("ab") as file:
+        file.write(b"2026-01-02T")  # torn
+    Collector(connection, path, group="g", events=events).drain()
+    assert [row["old"] for row in event_rows(events)] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert len(file_rows(path)) == 10
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_file_that_is_none_of_events_is_left_as_it_is(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    path, events = tmp_path / "mesh.csv", tmp_path / "events.csv"
+    mixed(connection)
+    events.write_text("mine\n")
+    with pytest.raises(ConfigError, match="is no file of events"):
+        Collector(connection, path, group="g", events=events).drain()
+    assert events.read_text() == "mine\n"
+    with CsvFile(path, Holds.STREAM) as file:
+        assert file.last is None
+    Collector(connection, path, group="g", events=tmp_path / "other.csv").drain()
+    assert len(event_rows(tmp_path / "other.csv")) == 3
+
+
+def test_event_that_makes_no_sense_is_set_aside(connection: redis.Redis, tmp_path: Path) -> None:
+    path = tmp_path / "mesh.csv"
+    connection.xadd(keyspace.RESULTS, {"v": keyspace.WIRE_VERSION, "kind": "event", "node": "a"})
+    connection.xadd(keyspace.RESULTS, {"v": 99, "kind": "event"})
+    put_event(connection, 1)
+    assert len(list(read_events(connection))) == 1
+    collector = Collector(connection, path, group="g", events=tmp_path / "events.csv")
+    collector.drain()
+    assert collector.bad == 2
+    assert len(path.with_name("mesh.csv.bad").read_text().splitlines()) == 2
+
+
+def test_command_lists_events(redis_url: str, connection: redis.Redis) -> None:
+    said = cli(redis_url, "events")
+    assert (said.stdout, said.stderr) == ("", "no event is in the stream\n")
+    mixed(connection)
+    listed = cli(redis_url, "events").stdout
+    assert listed.split()[:5] == ["time", "node", "what", "old", "new"]
+    assert listed.count("address") == 3
+    lines = [json.loads(line) for line in cli(redis_url, "events", "--json").stdout.splitlines()]
+    assert [line["node"] for line in lines] == ["a", "b", "a"]
+    assert lines[0] == {
+        "type": "event", "time": "2026-01-02T03:04:05.001Z", "node": "a", "what": "address",
+        "old": "10.0.0.1", "new": "10.0.1.1", "stream_id": lines[0]["stream_id"],
+    }  # fmt: skip
+    assert cli(redis_url, "events", "--node", "b", "--json").stdout.count('"node": "b"') == 1
+    assert cli(redis_url, "events", "--since", "1h", "--json").stdout.count("\n") == 3
+    old = Event.from_fields(dict(cast("Any", connection.xrange(keyspace.RESULTS))[0][1]))
+    assert old.new == "10.0.1.1"

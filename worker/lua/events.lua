@@ -1,0 +1,32 @@
+-- Tell what has changed at a node since it was last told, each change as an event of the stream.
+-- Comes after room.lua, whose keys and arguments are the first.
+-- KEYS[5]  node hash, which keeps what was told: `told:<what>`, and when: `told_at:<what>`
+-- ARGV[7]  least seconds between two events of a kind, wire version, time, node, then per fact: what,
+--          what the node itself remembers to have told (for a Redis that lost its data), what is true
+-- Gives {'ok', events added, facts that must wait}, {'full', 0, 0}, {'tight', 0, 0} or
+-- {'wait', milliseconds, 0}.
+local room, wait_ms = look_for_room()
+if room ~= 'ok' then
+  return {room, wait_ms, 0}
+end
+
+local now, added, left = seconds_now(), 0, 0
+-- Of a Redis that was emptied just now: the next heartbeat makes the record, this would make half.
+if redis.call('EXISTS', KEYS[5]) == 0 then return {'ok', 0, 1} end
+for at = 11, #ARGV, 3 do
+  local what, new = ARGV[at], ARGV[at + 2]
+  local told = redis.call('HMGET', KEYS[5], 'told:' .. what, 'told_at:' .. what)
+  local old = told[1] or (ARGV[at + 1] ~= '' and string.sub(ARGV[at + 1], 2))
+  local age = now - (tonumber(told[2] or '') or 0)
+  if not old then
+    redis.call('HSET', KEYS[5], 'told:' .. what, new)  -- a new node: nothing has changed
+  elseif old ~= new and math.abs(age) < tonumber(ARGV[7]) then
+    left = left + 1
+  elseif old ~= new then
+    redis.call('XADD', KEYS[1], '*', 'v', ARGV[8], 'kind', 'event', 'time', ARGV[9], 'node', ARGV[10],
+               'what', what, 'old', old, 'new', new)
+    redis.call('HSET', KEYS[5], 'told:' .. what, new, 'told_at:' .. what, string.format('%.3f', now))
+    added = added + 1
+  end
+end
+return {'ok', added, left}
