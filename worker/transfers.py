@@ -101,8 +101,8 @@ def _take_turns(
     )
     told = 0
     while (lease := patiently(turns.take, should_stop)) or told < len(turns.over_budget):
-        for name in turns.over_budget[told:]:
-            error = f"the test may cost {tests * cost} bytes, more than is left today"
+        for name, whose in turns.over_budget[told:]:
+            error = f"{whose}: the test may cost {tests * cost} bytes, more than is left for today"
             yield from _findings(row, encounters[name], Outcome.OVER_BUDGET, error)
         told = len(turns.over_budget)
         if lease is not None:

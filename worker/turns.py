@@ -57,7 +57,8 @@ class Turns:
         remaining: The far ends still to test, in the order preferred.
         reserve_bytes: What each test may cost each end, at most.
         should_stop: Asked every `WAIT_SLICE_S` at least.
-        over_budget: Targets that were dropped from `remaining`, as the test would exceed a budget.
+        over_budget: Far ends that were dropped from `remaining`, each with the node whose budget
+            the test would exceed.
         keeps_order: Whether the first in order is still waited for.
     """
 
@@ -66,7 +67,7 @@ class Turns:
     remaining: list[End]
     reserve_bytes: int = 0
     should_stop: Callable[[], bool] = lambda: False
-    over_budget: list[str] = field(default_factory=list)
+    over_budget: list[tuple[str, str]] = field(default_factory=list)
     keeps_order: bool = True
     _courteous_until: float = 0.0
 
@@ -108,10 +109,11 @@ class Turns:
             self._courteous_until = time.monotonic() + COURTESY_S
 
     def _set_aside(self, attempt: Attempt) -> None:
-        names = [end.name for end in self.remaining] if attempt.near_over_budget else []
-        names += attempt.over_budget
-        self.over_budget += names
-        self._drop(set(names))
+        found = [(name, name) for name in attempt.over_budget]
+        if attempt.near_over_budget:
+            found += [(end.name, self.near.name) for end in self.remaining]
+        self.over_budget += found
+        self._drop({name for name, _ in found})
 
     def _drop(self, names: set[str]) -> None:
         self.remaining = [end for end in self.remaining if end.name not in names]

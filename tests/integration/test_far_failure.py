@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,34 +23,54 @@ pytestmark = [
 
 #: Nobody can make a file there, not even root.
 NO_FOLDER = "/proc"
+FAILED = r"{}: its iperf3 server failed, exit code \d+: \w.* must be one that it can write"
+
+
+@contextmanager
+def full_folder(place: Path) -> Iterator[str]:
+    """A folder on a file system without room; where this user may mount none, one of no files."""
+    if os.geteuid() != 0:
+        yield NO_FOLDER
+        return
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", place], check=True)
+    try:
+        (place / "all").write_bytes(bytes(4096))
+        yield str(place)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_a_server_without_a_folder_for_its_files_is_told_by_its_own_node(
     redis_url: str, connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = [start_worker(redis_url, "a", "127.0.0.1", tmp_path)]
-    monkeypatch.setenv("TMPDIR", NO_FOLDER)
-    started.append(start_worker(redis_url, "b", "127.0.0.2", tmp_path))
-    try:
-        eventually(lambda: alive(connection) == ["a", "b"], "both are there")
-        said = cli(redis_url, "run", "--json", "--probe", "throughput", "--duration", "1")
-        doctor = cli(redis_url, "doctor", "--json", "--name", "b", "--state-dir", str(tmp_path))
-    finally:
-        for process in started:
-            process.terminate()
-            process.wait(60)
+    with full_folder(tmp_path / "full") as full:
+        folders = {"a": str(tmp_path), "b": NO_FOLDER, "c": full}
+        started = []
+        for place, (name, folder) in enumerate(folders.items()):
+            monkeypatch.setenv("TMPDIR", folder)
+            started.append(start_worker(redis_url, name, f"127.0.0.{place + 1}", tmp_path))
+        try:
+            eventually(lambda: alive(connection) == list(folders), "all are there")
+            monkeypatch.setenv("TMPDIR", NO_FOLDER)
+            options = ("--from", "a,b", "--to", "a,b,c", "--duration", "1")
+            said = cli(redis_url, "run", "--json", "--probe", "throughput", *options)
+            doctor = cli(redis_url, "doctor", "--json", "--name", "b", "--state-dir", str(tmp_path))
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait(60)
     rows = [json.loads(line) for line in said.stdout.splitlines()]
-    errors = {row["source"]: (row["outcome"], row["error"]) for row in rows if "outcome" in row}
-    folder = "must be one that it can write"
-    # Where b answers, and where it asks: it is the same folder of the same node.
-    outcome, error = errors["a"]
-    assert (outcome, folder in error) == ("bad_reply", True), error
-    assert error.startswith("b: its iperf3 server failed: unable to create a new stream")
-    outcome, error = errors["b"]
-    assert (outcome, folder in error) == ("bad_reply", True), error
-    served = (tmp_path / "b.log").read_text()
-    assert "outcome=bad_reply its iperf3 server failed" in served
-    assert "was told to stop" not in served + (tmp_path / "a.log").read_text()
+    found = {(one["source"], one["target"]): one for one in rows if "outcome" in one}
+    assert {one["outcome"] for one in found.values()} == {"bad_reply"}
+    # Where they answer, and where b asks: it is the same folder of the same node.
+    for far in "bc":
+        assert re.match(FAILED.format(far), found["a", far]["error"]), found["a", far]["error"]
+        log = (tmp_path / f"{far}.log").read_text()
+        assert "outcome=bad_reply its iperf3 server failed, exit code " in log
+    assert "must be one that it can write" in found["b", "a"]["error"]
+    assert not any("was told to stop" in log.read_text() for log in tmp_path.glob("*.log"))
     checks = {one["check"]: one for one in map(json.loads, doctor.stdout.splitlines())}
     assert checks["iperf3 test"]["status"] == "fail"
-    assert folder in checks["iperf3 test"]["mend"]
+    assert "must be one that it can write" in checks["iperf3 test"]["mend"]

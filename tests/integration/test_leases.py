@@ -449,7 +449,7 @@ def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis
     lease = turns.take()
     assert lease is not None
     assert lease.far == "c"
-    assert turns.over_budget == ["b"]
+    assert turns.over_budget == [("b", "b")]
     turns.finish(lease)
     assert turns.take() is None
 
@@ -457,7 +457,7 @@ def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis
 def test_source_without_budget_has_no_turn_and_names_all(connection: redis.Redis) -> None:
     turns = Turns(connection, End(name="a", bytes_per_day=1), [B, C], reserve_bytes=100)
     assert turns.take() is None
-    assert turns.over_budget == ["b", "c"]
+    assert turns.over_budget == [("b", "a"), ("c", "a")]
     assert not connection.hgetall(keyspace.WAITING)
 
 

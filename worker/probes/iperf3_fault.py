@@ -23,17 +23,17 @@ ERROR = "error - "
 
 def fault_of(tool: Tool) -> str:
     """
-    Say in one line why an iperf3 that has ended failed by itself; empty when it did not.
+    Say in one line with what, and why, an iperf3 that has ended failed by itself; else nothing.
 
-    Its exit code alone tells nothing: 3.12 exits with 0 where a server could not make a stream.
+    Its exit code alone tells little: 3.12 exits with 0 where a server could not make a stream.
     """
     code = tool.exit_code()
     if code is not None and code < 0:
-        return f"it was ended by signal {-code}"
+        return f"signal {-code}"
     lines = tool.stderr.decode("utf-8", "replace").splitlines()
     errors = [line.partition(ERROR)[2] for line in lines if ERROR in line]
     own = [line for line in errors if not any(word in line.lower() for word in OTHERS_FAULT)]
-    return explained(first_line(own[0])) if own else ""
+    return f"exit code {code}: {explained(first_line(own[0]))}" if own else ""
 
 
 def explained(error: str) -> str:

@@ -140,7 +140,7 @@ def _cut_off(server: Tool, port: int, deadline: float, deadline_s: float) -> Ser
 def _ended(server: Tool, port: int, idle_s: float) -> Served:
     has_client, fault = ACCEPTED in server.stdout, fault_of(server)
     if fault:
-        error = f"its iperf3 server failed: {fault}"
+        error = f"its iperf3 server failed, {fault}"
         return Served(outcome=Outcome.BAD_REPLY, error=error, port=port, has_client=has_client)
     if not has_client:
         error = f"no client came within {idle_s:.0f} s"
