@@ -32,6 +32,7 @@ class Node:
         wire: Its wire version; the first one wrote none.
         icmp: `raw`, `datagram` or `none`: how it may ping.
         iperf3: Version of its iperf3; empty when it has none.
+        iperf3_fault: Why it has none, and what to do.
         accepts: Others can connect to it.
         links: Shared links on its way → tests that each carries at once.
         ports: First and last port on which it listens for tests; None when its record lacks them.
@@ -52,6 +53,7 @@ class Node:
     wire: int = keyspace.WIRE_VERSION
     icmp: str
     iperf3: str
+    iperf3_fault: str = ""
     accepts: bool
     links: Mapping[str, int]
     ports: tuple[int, int] | None = None
@@ -132,6 +134,7 @@ def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
         wire=_count(text.get("wire", "1")) or 0,
         icmp=one_line(text.get("icmp", "none")),
         iperf3=one_line(text.get("iperf3", "")),
+        iperf3_fault=one_line(text.get("iperf3_fault", "")),
         accepts=text.get("accepts", "1") == "1",
         links={link: n for link, n in links.items() if n is not None},
         ports=_ports(text.get("ports", "")),

@@ -17,7 +17,7 @@ from coordinator.series_options import SeriesOptions
 from worker.measurement import Outcome
 from worker.plan import PlannedNode, TargetNode
 from worker.probes import iperf3_client, ping
-from worker.probes.iperf3 import Iperf3
+from worker.probes.iperf3 import NOT_THERE, Iperf3
 
 ShouldStop = Callable[[], bool]
 
@@ -81,7 +81,7 @@ def from_here(
     target: TargetNode,
     options: SeriesOptions,
     *,
-    iperf3: Iperf3 | None = None,
+    iperf3: Iperf3 = NOT_THERE,
     port: int = IPERF3_PORT,
     should_stop: ShouldStop,
 ) -> Iterator[Round]:

@@ -23,7 +23,7 @@ class NodeContext:
         redis_url: The mesh's Redis; it may hold a password.
         outbox_path: Where results wait for Redis.
         policy: The node's own limits.
-        iperf3: The one on PATH; None when there is none.
+        iperf3: The one on PATH; its `fault` says why it cannot be used.
         should_stop: True once the node is told to stop.
         renew: Gives it as it is now; None where nothing of it changes.
     """
@@ -33,7 +33,7 @@ class NodeContext:
     redis_url: str = field(repr=False)
     outbox_path: Path
     policy: Policy
-    iperf3: Iperf3 | None
+    iperf3: Iperf3
     should_stop: Callable[[], bool]
     renew: Callable[[NodeContext, redis.Redis], NodeContext] | None = None
 

@@ -21,7 +21,7 @@ from worker.names import plain_ip
 from worker.own_address import is_local, present_address
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import Iperf3, Mark, find_iperf3, mark_of_iperf3
+from worker.probes.iperf3 import NOT_THERE, Iperf3, Mark, find_iperf3, mark_of_iperf3
 
 #: An iperf3 that is there and does not answer is asked again so often: a machine may be busy.
 ASK_AGAIN_S = 15.0
@@ -51,14 +51,14 @@ class Facts:
         said: By its operator.
         reread: Asks the operator's settings again.
         icmp: `raw`, `datagram` or `none`: how it may ping.
-        iperf3: The one on PATH; None when there is none that answers.
+        iperf3: The one on PATH; its `fault` says why it cannot be used.
         is_here: The node's address is one of this machine, not a router's that forwards to it.
     """
 
     said: Said
     reread: Reread
     icmp: str = "none"
-    iperf3: Iperf3 | None = None
+    iperf3: Iperf3 = NOT_THERE
     is_here: bool = False
     _mark: Mark | None = field(default=None, repr=False)
     _ask_at: float = field(default=float("inf"), repr=False)
@@ -78,8 +78,8 @@ class Facts:
         if mark == self._mark and time.monotonic() < self._ask_at:
             return
         self._mark, self._ask_at = mark, float("inf")
-        self.iperf3 = None if mark is None else find_iperf3(ANSWER_S)
-        if mark is not None and self.iperf3 is None:
+        self.iperf3 = NOT_THERE if mark is None else find_iperf3(ANSWER_S)
+        if mark is not None and self.iperf3.fault:
             self._ask_at = time.monotonic() + ASK_AGAIN_S
 
     def fields(self, address: str, *, looks_up: bool = False) -> dict[str, str]:
@@ -98,7 +98,8 @@ class Facts:
             "address": address,
             "labels": json.dumps(dict(self.said.labels), sort_keys=True),
             "icmp": self.icmp,
-            "iperf3": self.iperf3.text if self.iperf3 else "",
+            "iperf3": self.iperf3.text,
+            "iperf3_fault": self.iperf3.fault,
             "accepts": "1" if policy.accepts_connections and self.is_here else "0",
             "links": json.dumps(dict(policy.links), sort_keys=True),
             "ports": "-".join(map(str, policy.ports)),

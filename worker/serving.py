@@ -85,7 +85,6 @@ def serve(
         )
         _say(connection, key, outcome=Outcome.UNREACHABLE, error=error)
         return
-    assert context.iperf3 is not None  # noqa: S101 - `_refusal` has looked
     iperf3, unwanted = context.iperf3, _Unwanted(context, token.partition(".")[0])
     ended = serve_one_test(
         iperf3,

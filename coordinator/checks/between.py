@@ -157,7 +157,8 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     if isinstance(largest, int):
         message, mend = message.partition("; ")[0], clamp(source, target, largest)
     if found.outcome is Outcome.TOOL_MISSING:
-        mend = "on the node named: sudo apt-get install iperf3; its worker finds it by itself"
+        message, _, helps = message.partition("; ")
+        mend = f"on the node named: {helps or 'sudo apt-get install iperf3'}; its worker finds it"
     return judged(
         Area.MESH,
         name,

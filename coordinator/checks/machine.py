@@ -13,7 +13,13 @@ from coordinator.nodes import Node
 from worker.outbox import MAX_OUTBOX_BYTES, outbox_path
 from worker.probes.icmp import icmp_capability
 from worker.probes.icmp_socket import PERMIT
-from worker.probes.iperf3 import MIN_VERSION, THREADS_VERSION, find_iperf3, parse_version
+from worker.probes.iperf3 import (
+    MIN_VERSION,
+    NOT_THERE,
+    THREADS_VERSION,
+    Iperf3,
+    find_iperf3,
+)
 from worker.probes.iperf3_trial import try_here
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
@@ -41,35 +47,48 @@ def icmp(node: Node | None, *, wanted: bool) -> Check:
 def iperf3(node: Node | None, *, wanted: bool) -> Check:
     """Look at the iperf3 on PATH, and whether a running worker knows it."""
     found = find_iperf3()
-    text = found.text if found else ""
-    alive = node is not None and node.alive
-    known = node.iperf3 if node is not None and alive else text
-    what = f"{text} at {found.path}" if found else "not on PATH"
+    cause, _, mend = found.fault.partition("; ")
+    what = cause or f"{found.text} at {found.path}"
     if not wanted:
         return skipped(Area.MACHINE, "iperf3", f"not a node here ({what})")
-    values = {"iperf3": known or None, "on_path": text or None}
-    if alive and known != text:
-        message = f"the worker has {known or 'none'}; on this PATH is {text or 'none'}"
-        mend = (
-            f"the worker looks on its own PATH with each heartbeat: iperf3 {_dotted(MIN_VERSION)} "
-            "or newer must be there (sudo apt-get install iperf3)"
-        )
-        fails = not known
-        return judged(Area.MACHINE, "iperf3", message, values, fail=fails, warn=True, mend=mend)
-    version = parse_version(known)
-    old, hangs = version < MIN_VERSION, THREADS_VERSION <= version[:2] <= LAST_HANGING
-    what += " is too old" if found and old else "; its server may hang" if hangs else ""
+    if node is not None and node.alive and node.iperf3 != found.text:
+        return _iperf3_of_worker(node, found)
+    values = {"iperf3": found.text or None, "on_path": found.text or None}
+    if found.fault:
+        return judged(Area.MACHINE, "iperf3", what, values, fail=True, mend=mend)
+    old, hangs = found.version < MIN_VERSION, THREADS_VERSION <= found.version[:2] <= LAST_HANGING
+    what += " is too old" if old else "; its server may hang" if hangs else ""
     mend = f"install {_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
     if hangs:
         mend = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
     return judged(Area.MACHINE, "iperf3", what, values, fail=old, warn=hangs, mend=mend)
 
 
+def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
+    """Tell that a running worker has another iperf3 than this shell, or none, and why."""
+    cause, _, mend = node.iperf3_fault.partition("; ")
+    has = node.iperf3 or (f"none: {cause}" if cause else "none")
+    if node.iperf3:
+        mend = "the worker looks on its own PATH with each heartbeat; what it says counts"
+    elif not cause or cause in NOT_THERE.fault:
+        own = here.path or "sudo apt-get install iperf3"
+        mend = f"the worker looks on its own PATH with each heartbeat: it must be there ({own})"
+    return judged(
+        Area.MACHINE,
+        "iperf3",
+        f"the worker has {has}; here it is {here.text or 'none'}",
+        {"iperf3": node.iperf3 or None, "on_path": here.text or None},
+        fail=not node.iperf3,
+        warn=True,
+        mend=mend,
+    )
+
+
 def iperf3_test(*, wanted: bool) -> Check:
     """Try whether the iperf3 on PATH can run a test, as this user, with its temporary folder."""
-    name, found = "iperf3 test", find_iperf3() if wanted else None
-    if found is None:
-        return skipped(Area.MACHINE, name, "no iperf3 on PATH" if wanted else "not a node here")
+    name, found = "iperf3 test", find_iperf3() if wanted else NOT_THERE
+    if found.fault:
+        return skipped(Area.MACHINE, name, "no iperf3 that starts" if wanted else "not a node here")
     fault = try_here(found)
     what, _, mend = fault.partition("; ")
     message = what or "a server and a client of a few bytes end well"

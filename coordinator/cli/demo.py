@@ -65,9 +65,10 @@ def demo(csv_path: Path, count: int) -> None:
     ):
         mesh = Mesh(server.url)
         _wait_until_ready(mesh)
-        probes = ("ping", "throughput") if find_iperf3() else ("ping",)
-        if len(probes) == 1:
-            err().print("iperf3 is not on PATH, so throughput is left out: apt-get install iperf3")
+        fault = find_iperf3().fault
+        probes = ("ping",) if fault else ("ping", "throughput")
+        if fault:
+            err().print(f"throughput is left out: {fault}", markup=False)
         options = ProbeOptions(
             ping=PingOptions(count=count), throughput=ThroughputOptions(duration_s=1)
         )

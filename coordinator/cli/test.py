@@ -33,7 +33,7 @@ from worker.names import NAME, IpLiteral, plain_ip, valid_address
 from worker.options import ThroughputOptions
 from worker.plan import TargetNode
 from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3, why_unable
+from worker.probes.iperf3 import NOT_THERE, find_iperf3, why_unable
 from worker.resolve import resolve
 
 DEFAULT = SeriesOptions()
@@ -231,7 +231,7 @@ def _node_address(redis_url: str, name: str) -> str | None:
 def _here_test(target: str, address: IpLiteral, options: SeriesOptions, port: int) -> Prepared:
     if icmp_capability() == "none":
         raise ToolError("this user may not ping; see docs/privileges.md")
-    iperf3 = None
+    iperf3 = NOT_THERE
     if options.throughput is not None:
         iperf3 = find_iperf3()
         obstacle = why_unable(iperf3, options.throughput)

@@ -17,7 +17,7 @@ from worker.probes.iperf3 import find_iperf3
 pytestmark = [
     pytest.mark.redis,
     pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping"),
-    pytest.mark.skipif(find_iperf3() is None, reason="no iperf3"),
+    pytest.mark.skipif(bool(find_iperf3().fault), reason="no iperf3"),
 ]
 
 

@@ -25,7 +25,7 @@ def say(value: Any) -> None:
 
 def serve(asked: dict[str, Any]) -> None:
     iperf3 = find_iperf3()
-    assert iperf3 is not None
+    assert not iperf3.fault
     ended = serve_one_test(
         iperf3,
         asked["address"],

@@ -22,6 +22,7 @@ from typing import IO
 
 from worker.options import TransferOptions
 from worker.parent import end_with
+from worker.probes.iperf3_errors import first_line
 
 Version = tuple[int, ...]
 #: Tells a program on the disk from another one: its path, place, size and time of change.
@@ -49,11 +50,28 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024 + 1
 
 @dataclass(frozen=True)
 class Iperf3:
-    """An iperf3 that was found; `text` is its version as it says it, `version` its numbers."""
+    """
+    The iperf3 of a machine.
+
+    Attributes:
+        path: Where it is; empty when it is not on PATH.
+        text: Its version as it says it.
+        version: The numbers of that.
+        fault: Why it cannot be used, and what to do; empty when it can.
+    """
 
     path: str
-    text: str
-    version: Version
+    text: str = ""
+    version: Version = ()
+    fault: str = ""
+
+
+NOT_THERE = Iperf3("", fault="iperf3 is not on PATH; install iperf3 3.7 or newer")
+#: A program that was built from source finds its library where ldconfig, or this variable, says.
+NO_LIBRARY = "error while loading shared libraries"
+FIND_LIBRARY = (
+    "sudo ldconfig, or LD_LIBRARY_PATH where ptzmesh is started, lets it find its library"
+)
 
 
 def mark_of_iperf3() -> Mark | None:
@@ -68,22 +86,32 @@ def mark_of_iperf3() -> Mark | None:
     return path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def find_iperf3(deadline_s: float = VERSION_DEADLINE_S) -> Iperf3 | None:
-    """Find iperf3 on PATH and ask it for its version; None when there is none that answers."""
+def find_iperf3(deadline_s: float = VERSION_DEADLINE_S) -> Iperf3:
+    """Find iperf3 on PATH and ask it for its version; its `fault` says why it does not answer."""
     path = shutil.which("iperf3")
     if path is None:
-        return None
+        return NOT_THERE
     try:
         process = Tool([path, "--version"])
-    except OSError:  # of another kind of machine, or being written
-        return None
+    except OSError as exc:  # of another kind of machine, or being written
+        fault = f"{path} cannot be started: {exc.strerror}; install iperf3 3.7 or newer"
+        return Iperf3(path, fault=fault)
     ended = process.pump(time.monotonic() + deadline_s)
     process.kill()
     found = re.match(rb"iperf (\S{1,20})", process.stdout) if ended else None
     if found is None:
-        return None
+        return Iperf3(path, fault=_why_silent(path, process, ended, deadline_s))
     text = found[1].decode("ascii", "replace")
     return Iperf3(path, text, parse_version(text))
+
+
+def _why_silent(path: str, process: Tool, ended: bool, deadline_s: float) -> str:
+    if not ended:
+        return f"{path} did not answer within {deadline_s:g} s; try it: {path} --version"
+    said = first_line((process.stderr + process.stdout).decode("utf-8", "replace"))
+    if NO_LIBRARY in said:
+        return f"{path} does not start: {said}; {FIND_LIBRARY}"
+    return f"{path} does not start: {said or 'it says nothing'}; try it: {path} --version"
 
 
 def parse_version(text: str) -> Version:
@@ -99,10 +127,10 @@ def parse_version(text: str) -> Version:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
-def why_unable(iperf3: Iperf3 | None, options: TransferOptions) -> str | None:
+def why_unable(iperf3: Iperf3, options: TransferOptions) -> str | None:
     """Say why such a test cannot be run here, and what it needs; None when it can."""
-    if iperf3 is None:
-        return "iperf3 is not on PATH; install iperf3 3.7 or newer"
+    if iperf3.fault:
+        return iperf3.fault
     if iperf3.version < MIN_VERSION:
         return f"iperf3 is version {iperf3.text}; 3.7 or newer is needed"
     if options.bidir and iperf3.version < BIDIR_VERSION:
@@ -113,10 +141,9 @@ def why_unable(iperf3: Iperf3 | None, options: TransferOptions) -> str | None:
 def clean_environment() -> dict[str, str]:
     """Give the environment of an iperf3: its messages in English, and nothing of ours."""
     kept = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-    # iperf3 keeps the data it sends in a file there; elsewhere may be read-only.
-    if "TMPDIR" in os.environ:
-        kept["TMPDIR"] = os.environ["TMPDIR"]
-    return kept
+    # iperf3 keeps the data it sends in a file under the first; elsewhere may be read-only. One that
+    # was built from source may need the second to find its own library.
+    return kept | {n: os.environ[n] for n in ("TMPDIR", "LD_LIBRARY_PATH") if n in os.environ}
 
 
 @dataclass

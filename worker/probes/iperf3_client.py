@@ -84,7 +84,7 @@ def measure(
     ends: Ends,
     options: Options,
     *,
-    iperf3: Iperf3 | None,
+    iperf3: Iperf3,
     idle_rtt_ms: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     find_mtu: FindMtu = echo_mtu,
@@ -95,7 +95,7 @@ def measure(
     Args:
         ends: Who connects to whom.
         options: What is measured.
-        iperf3: This machine's; None makes the outcome `tool_missing`.
+        iperf3: This machine's; one that cannot do it makes the outcome `tool_missing`.
         idle_rtt_ms: Median RTT that the same run's ping phase measured; None when there was none.
         should_stop: Asked a few times a second.
         find_mtu: How it is found out what size passes, where no data came.
@@ -106,8 +106,8 @@ def measure(
     """
     started_at = datetime.now(timezone.utc)
     obstacle = why_unable(iperf3, options)
-    if iperf3 is None or obstacle is not None:
-        return findings(ends, options, Outcome.TOOL_MISSING, obstacle or "", started_at)
+    if obstacle is not None:
+        return findings(ends, options, Outcome.TOOL_MISSING, obstacle, started_at)
     before = read_throttle()
     ran = _run(iperf3, ends, options, idle_rtt_ms, should_stop)
     report = ran.report

@@ -20,15 +20,36 @@ MEANINGS = (
     ("not implemented yet", Outcome.TOOL_MISSING),
     ("tcp_congestion", Outcome.TOOL_MISSING),
     ("connection refused", Outcome.REFUSED),
+    # Whoever answered the handshake, or a firewall that reads what follows it, broke it off.
+    ("reset by peer", Outcome.REFUSED),
+    ("broken pipe", Outcome.REFUSED),
     ("no route to host", Outcome.UNREACHABLE),
     ("is unreachable", Outcome.UNREACHABLE),
     ("network is down", Outcome.UNREACHABLE),
+    ("host is down", Outcome.UNREACHABLE),
+    ("machine is not on the network", Outcome.UNREACHABLE),
+    ("dropped connection", Outcome.UNREACHABLE),
+    # WireGuard: no peer has that address; a peer whose own address is not known.
+    ("required key not available", Outcome.UNREACHABLE),
+    ("destination address required", Outcome.UNREACHABLE),
     ("name or service not known", Outcome.UNRESOLVED),
     ("name resolution", Outcome.UNRESOLVED),
     ("address family for hostname", Outcome.UNRESOLVED),
     ("no address associated", Outcome.UNRESOLVED),
     ("timed out", Outcome.TIMEOUT),
+    ("operation now in progress", Outcome.TIMEOUT),
     ("resource temporarily unavailable", Outcome.TIMEOUT),
+)
+#: What the kernel makes of a router's, a firewall's or a route's word (net/ipv4/icmp.c,
+#: net/ipv6/icmp.c), where connecting is what failed; elsewhere these words mean other things.
+CONNECTING = "unable to connect"
+WORDS_OF_THE_WAY = (
+    "permission denied",  # IPv6: administratively prohibited; a route `prohibit`
+    "operation not permitted",  # a firewall of this machine
+    "invalid argument",  # a route `blackhole`
+    "protocol not available",  # protocol unreachable
+    "operation not supported",  # source route failed
+    "cannot assign requested address",  # this machine has no address of that family any more
 )
 
 
@@ -48,6 +69,8 @@ def classify(text: str, *, measured: bool) -> Outcome:
     if measured:
         return Outcome.BAD_REPLY
     lowered = text.lower()
+    if CONNECTING in lowered and any(words in lowered for words in WORDS_OF_THE_WAY):
+        return Outcome.UNREACHABLE
     return next((o for words, o in MEANINGS if words in lowered), Outcome.BAD_REPLY)
 
 

@@ -45,7 +45,7 @@ class Probes:
         answer = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", ("10.0.0.1", 0))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answer)
         monkeypatch.setattr(iperf3_client, "measure", self.iperf3)
-        monkeypatch.setattr(iperf3, "find_iperf3", lambda: None)
+        monkeypatch.setattr(iperf3, "find_iperf3", lambda: iperf3.NOT_THERE)
 
     def ping(
         self, _run: str, _source: str, targets: Sequence[TargetNode], *_rest: object

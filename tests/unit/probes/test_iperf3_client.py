@@ -13,7 +13,14 @@ from worker.fields import MAX_DETAIL_BYTES
 from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions, UdpOptions
 from worker.plan import PlannedNode
-from worker.probes.iperf3 import Iperf3, Tool, clean_environment, parse_version, why_unable
+from worker.probes.iperf3 import (
+    NOT_THERE,
+    Iperf3,
+    Tool,
+    clean_environment,
+    parse_version,
+    why_unable,
+)
 from worker.probes.iperf3_client import client_argv, deadline_s, measure
 from worker.probes.iperf3_record import Ends, Spent, findings, host_limits, records, spent
 from worker.probes.iperf3_report import Flow, Interval, Iperf3Report
@@ -143,17 +150,17 @@ def test_old_version_says_which_is_needed() -> None:
     assert why_unable(old, ThroughputOptions()) is None
     assert "3.11" in str(why_unable(old, ThroughputOptions(bidir=True)))
     assert "3.7" in str(why_unable(Iperf3("iperf3", "3.1.3", (3, 1, 3)), ThroughputOptions()))
-    assert "3.7" in str(why_unable(None, ThroughputOptions()))
+    assert "3.7" in str(why_unable(NOT_THERE, ThroughputOptions()))
 
 
 def test_without_iperf3_each_direction_gets_tool_missing() -> None:
-    found = measure(ENDS, ThroughputOptions(bidir=True), iperf3=None)
+    found = measure(ENDS, ThroughputOptions(bidir=True), iperf3=NOT_THERE)
     assert [m.outcome for m in found] == [Outcome.TOOL_MISSING] * 2
 
 
 def test_process_gets_none_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTZMESH_REDIS_URL", "redis://:secret@host")
-    assert set(clean_environment()) <= {"LC_ALL", "PATH", "TMPDIR"}
+    assert set(clean_environment()) <= {"LC_ALL", "PATH", "TMPDIR", "LD_LIBRARY_PATH"}
     tool = Tool(["env"])
     assert tool.pump(time.monotonic() + 60)
     tool.kill()

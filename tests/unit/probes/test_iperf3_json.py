@@ -108,6 +108,47 @@ def test_error_in_the_json_decides_as_the_exit_status_is_0(case: str, outcome: O
     assert report.cpu_far_pct is None
 
 
+@pytest.mark.parametrize(
+    ("case", "outcome"),
+    [
+        ("refused", Outcome.REFUSED),
+        ("reset", Outcome.REFUSED),  # by a firewall that lets the handshake pass
+        ("network-unreachable", Outcome.UNREACHABLE),
+        ("prohibited", Outcome.UNREACHABLE),
+        ("prohibited6", Outcome.UNREACHABLE),
+        ("protocol-unreachable", Outcome.UNREACHABLE),
+        ("blackhole-route", Outcome.UNREACHABLE),
+        ("dropped", Outcome.TIMEOUT),
+    ],
+)
+@pytest.mark.parametrize("version", ["3.7", "3.12", "3.19.1"])
+def test_what_a_firewall_or_a_route_says_is_no_bad_reply(
+    version: str, case: str, outcome: Outcome
+) -> None:
+    report = parse(f"{version}-way-{case}")
+    assert report.outcome is outcome
+    assert outbound(report).throughput_mbps is None
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("unable to connect to server: Required key not available", Outcome.UNREACHABLE),
+        ("unable to connect to server: Destination address required", Outcome.UNREACHABLE),
+        ("unable to connect to server: Network is down", Outcome.UNREACHABLE),
+        ("unable to connect to server: Host is down", Outcome.UNREACHABLE),
+        ("unable to connect to server: Operation now in progress", Outcome.TIMEOUT),
+        ("unable to send cookie to server: Broken pipe", Outcome.REFUSED),
+        # A folder for temporary files that cannot be written is nothing of the way.
+        ("unable to create a new stream: Permission denied", Outcome.BAD_REPLY),
+        ("unable to create a new stream: Invalid argument", Outcome.BAD_REPLY),
+    ],
+)
+def test_words_that_are_rare_have_their_meaning(text: str, outcome: Outcome) -> None:
+    said = json.dumps({"start": {"connected": []}, "intervals": [], "end": {}, "error": text})
+    assert parse_report(said.encode()).outcome is outcome
+
+
 def test_test_killed_in_the_middle_keeps_each_interval_once() -> None:
     printed = json.loads(output("3.12-killed"))["intervals"]
     flow = outbound(parse("3.12-killed"))
