@@ -73,6 +73,17 @@ def test_who_is_silent_delays_nobody_and_is_given_up_in_time(slow: SlowServer) -
     )
 
 
+def test_who_is_known_is_handed_out_before_who_is_silent(slow: SlowServer) -> None:
+    batches = list(LookUps(["silent-1", "localhost", "192.0.2.1"]).batches())
+    assert batches[0]["192.0.2.1"].literals == ("192.0.2.1",)
+    assert [sorted(batch) for batch in batches][-1] == ["silent-1"]
+    assert sorted(name for batch in batches for name in batch) == [
+        *("192.0.2.1", "localhost", "silent-1")
+    ]
+    stopped = LookUps(["silent-2", "192.0.2.1"]).batches(lambda: True)
+    assert list(stopped) == []
+
+
 def test_threads_that_hang_do_not_pile_up(slow: SlowServer) -> None:
     for _ in range(3):
         LookUps([f"silent-{number}" for number in range(100)]).wait(0)

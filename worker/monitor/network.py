@@ -26,7 +26,7 @@ from worker.names import valid_address
 from worker.options import PingOptions, ThroughputOptions
 from worker.plan import PlannedNode, TargetNode
 from worker.probes import iperf3, iperf3_client, ping
-from worker.resolve import LOOK_UP_S, LookUps, resolve
+from worker.resolve import LookUps, resolve
 from worker.text import iso_utc
 
 logger = logging.getLogger(__name__)
@@ -132,20 +132,23 @@ def measure_hosts(
     """
     options = PingOptions(count=count, interval_s=INTERVAL_S)
     present, found = tags(), dict[str, Measurement]()
-    valid, targets = list[str](), []
+    valid = list[str]()
     for host in dict.fromkeys(hosts):
         try:
             valid.append(valid_address(host))
         except ConfigError as exc:
             found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
-    looked = LookUps(valid, own_zones=True).wait(LOOK_UP_S, should_stop)
-    for host, resolved in looked.items():
-        if resolved.literals:
-            targets.append(TargetNode(name=label(host), address=resolved.literals[0]))
-        else:
-            found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, resolved.error)
-    for one in ping.measure("", "", targets, options, should_stop):
-        found[one.target] = replace(one, detail={**one.detail, **present})
+    for batch in LookUps(valid, own_zones=True).batches(should_stop):
+        targets = [
+            TargetNode(name=label(host), address=one.literals[0])
+            for host, one in batch.items()
+            if one.literals
+        ]
+        for host, one in batch.items():
+            if not one.literals:
+                found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, one.error)
+        for pinged in ping.measure("", "", targets, options, should_stop):
+            found[pinged.target] = replace(pinged, detail={**pinged.detail, **present})
     return [found[label(host)] for host in dict.fromkeys(hosts) if label(host) in found]
 
 
