@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -33,8 +33,8 @@ class Selection:
         targets: Names that are targets; overrides `nodes` for that side.
         labels: Only nodes that carry all of these.
         sample: Targets of each source, chosen anew for each plan; None is all.
-        family: Only nodes whose registered address is literal and of this version of IP: of a host
-            name, each source takes what its own resolver gives first.
+        family: Only nodes that are registered by an address of this version of IP, or by a host
+            name, of which each source takes an address of it.
     """
 
     nodes: Sequence[str] = ()
@@ -113,6 +113,8 @@ def make_plan(
         probes=tuple(sorted(set(probes), key=_place)),
         sample=selection.sample,
         seed="" if selection.sample is None else secrets.token_hex(4),
+        # Without a name the addresses have chosen, and it is the same plan as without a family.
+        family=selection.family if _has_name(known[n] for n in members) else None,
         ping=chosen.ping,
         tcp=chosen.tcp,
         redis=chosen.redis,
@@ -128,9 +130,13 @@ def _of_probes(options: ProbeOptions, probes: Sequence[str]) -> ProbeOptions:
 
 
 def is_of_family(node: Node, family: int | None) -> bool:
-    """Tell whether a node's registered address is of a version of IP; any is of None."""
+    """Tell whether a node may be measured by a version of IP; one with a name may be by both."""
     ip = plain_ip(node.address)
-    return family is None or (ip is not None and ip.version == family)
+    return family is None or ip is None or ip.version == family
+
+
+def _has_name(nodes: Iterable[Node]) -> bool:
+    return any(plain_ip(node.address) is None for node in nodes)
 
 
 def _other_family(node: Node, family: int | None) -> str:

@@ -67,7 +67,8 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     others = {_other(row, pair) for pair in left} - {performer}
     nodes = {index: row.plan.nodes[index] for index in others}
     # Looked up while Redis is asked.
-    targets = Targets([node.address for node in nodes.values()], context.address)
+    addresses = [node.address for node in nodes.values()]
+    targets = Targets(addresses, context.address, row.plan.family)
     strangers = _strangers(context, connection, row, nodes)
     own_clock = begin(connection, row)
     if own_clock is None:

@@ -18,7 +18,7 @@ import msgpack
 
 from worker.errors import ConfigError, OtherWire, WireError
 from worker.keyspace import WIRE_VERSION
-from worker.names import IpLiteral, ip_literal, valid_address, valid_name
+from worker.names import IpLiteral, ip_literal, plain_ip, valid_address, valid_name
 from worker.options import (
     PingOptions,
     RedisOptions,
@@ -39,6 +39,8 @@ TEST_OVERHEAD_S, SLACK = 1.0, 1.5
 
 #: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
 HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
+#: Versions of IP, with the bytes of a header.
+IP_HEADER_BYTES = {4: 20, 6: 40}
 #: PING, SET and DEL with their answers and the packets that acknowledge them.
 REDIS_OPERATION_BYTES = 700
 
@@ -109,6 +111,8 @@ class Plan:
         probes: One phase each, in order.
         sample: Targets of each source, and sources of each target; None is all.
         seed: Chooses which; another seed, other pairs.
+        family: 4 or 6: the version of IP by which a target that has a host name is measured; None
+            takes whichever each source has a route to, IPv4 first.
         ping: Options of the `ping` probe.
         tcp: Options of the `tcp` probe.
         redis: Options of the `redis` probe.
@@ -122,6 +126,7 @@ class Plan:
     probes: tuple[str, ...] = ("ping",)
     sample: int | None = None
     seed: str = ""
+    family: int | None = None
     ping: PingOptions = field(default_factory=PingOptions)
     tcp: TcpOptions = field(default_factory=TcpOptions)
     redis: RedisOptions = field(default_factory=RedisOptions)
@@ -149,6 +154,10 @@ class Plan:
             if set(self.sources) != set(self.targets):
                 raise ConfigError("a sample is of a full mesh: every source must be a target")
             whole("sample", self.sample, 1, max(1, len(self.sources) - 1))
+        if self.family is not None and (
+            type(self.family) is not int or self.family not in IP_HEADER_BYTES
+        ):
+            raise ConfigError(f"family ({self.family!r}) must be 4 or 6")
         if self.pair_count == 0:
             raise ConfigError("the plan has no pair: choose at least two different nodes")
 
@@ -343,12 +352,17 @@ class Plan:
             return cost if cost is None or not options.bidir else cost // 2
         if probe == "redis":
             return REDIS_OPERATION_BYTES * self.redis.count
-        ip = 40 if ":" in self.nodes[target].address else 20
+        ip = IP_HEADER_BYTES[self._version(target)]
         if probe == "tcp":
             count = self.tcp.count + self.tcp.warm_up + 1
             handshakes = count * HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
             return handshakes + 2 * (ip + 8 + PingOptions.size_bytes)
         return 2 * (self.ping.count + self.ping.warm_up) * (ip + 8 + self.ping.size_bytes)
+
+    def _version(self, target: int) -> int:
+        """Give the version of IP by which a target is measured; of a name, what costs most."""
+        ip = plain_ip(self.nodes[target].address)
+        return self.family or 6 if ip is None else ip.version
 
     def packed(self) -> bytes:
         """Give the msgpack form, with the wire version."""
@@ -390,6 +404,7 @@ def _plan_from(raw: Mapping[str, Any], versions: Container[int]) -> Plan:
         probes=tuple(str(probe) for probe in raw["probes"]),
         sample=None if raw["sample"] is None else _indices([raw["sample"]])[0],
         seed=_text(raw, "seed"),
+        family=raw.get("family"),
         ping=PingOptions(**raw["ping"]),
         tcp=TcpOptions(**raw["tcp"]),
         redis=RedisOptions(**raw["redis"]),

@@ -84,17 +84,17 @@ class _Desk:
     def ask(self, key: tuple[str, int], look_up: Callable[[], Resolved], until: float) -> _Answer:
         """Begin a look-up, or join the one of the same key that is under way."""
         with self.changed:
-            if (joined := self.under_way.get(key)) is not None:
-                joined.wanted_until = max(joined.wanted_until, until)
-                return joined
-            answer = self.under_way[key] = _Answer(look_up, until)
-            self.waiting.append((key, answer))
-            if self.threads < MAX_THREADS:
+            answer = self.under_way.get(key)
+            if answer is None:
+                answer = self.under_way[key] = _Answer(look_up, until)
+                self.waiting.append((key, answer))
+            answer.wanted_until = max(answer.wanted_until, until)
+            if self.waiting and self.threads < MAX_THREADS:
                 self._hire()
         return answer
 
     def _hire(self) -> None:
-        # Where no thread can be had, those that there are take it, or nobody does in time.
+        # Where no thread can be had, one that there is takes it, or one that is hired later.
         with suppress(RuntimeError):
             threading.Thread(target=self._work, name="look-up", daemon=True).start()
             self.threads += 1
@@ -153,6 +153,7 @@ class LookUps:
         """
         self._until = time.monotonic() + LOOK_UP_S
         families = [family] if family is not None else [4, 6]
+        self._to = "" if family is None else f" to an IPv{family} address"
         self._known: dict[str, Resolved] = {}
         self._asked: dict[str, list[_Answer]] = {}
         for address in set(addresses):
@@ -172,7 +173,7 @@ class LookUps:
         """Give what is known by now; everything, once the time is up."""
         now = time.monotonic()
         for address, answers in list(self._asked.items()):
-            found = _joined(address, answers, now, self._until)
+            found = _joined(address, answers, now, self._until, self._to)
             if found is not None:
                 self._known[address] = found
                 del self._asked[address]
@@ -245,7 +246,9 @@ def _name_finder(name: str, family: int) -> Callable[[], Resolved]:
     return find
 
 
-def _joined(address: str, answers: list[_Answer], now: float, until: float) -> Resolved | None:
+def _joined(
+    address: str, answers: list[_Answer], now: float, until: float, to: str
+) -> Resolved | None:
     """Put the families of a name together; None while more is to be waited for."""
     found = [one.found for one in answers if one.found is not None]
     literals = [literal for one in found for literal in one.literals]
@@ -257,7 +260,7 @@ def _joined(address: str, answers: list[_Answer], now: float, until: float) -> R
         return Resolved(tuple(sorted(literals, key=lambda one: (not has_route(one), ":" in one))))
     if missing or SILENT in found:
         return Resolved((), f"the address {address} was not resolved: {SILENT.error}")
-    error = f"the address {address} does not resolve"
+    error = f"the address {address} does not resolve{to}"
     return Resolved((), next((one.error for one in found if one.error), error))
 
 

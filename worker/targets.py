@@ -37,7 +37,7 @@ class Looked:
 class Targets:
     """A row's addresses, looked up beside each other while other things are done."""
 
-    def __init__(self, addresses: Collection[str], own: str) -> None:
+    def __init__(self, addresses: Collection[str], own: str, family: int | None = None) -> None:
         """
         Begin to look up.
 
@@ -45,8 +45,9 @@ class Targets:
             addresses: Addresses or names.
             own: The measuring node's own address: a loopback one may measure others there. A name
                 may not, whatever it resolves to: somebody else says that.
+            family: 4 or 6: of a name, only addresses of it.
         """
-        self._ups = LookUps(addresses)
+        self._ups = LookUps(addresses, family)
         ip = plain_ip(own)
         self._at_home = ip is not None and ip.is_loopback
 

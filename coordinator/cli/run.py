@@ -81,7 +81,7 @@ Examples:
 @click.option(
     "--sample", type=int, metavar="K", help="Each source measures K targets, others each time."
 )
-@family_options("Only nodes that are registered by")
+@family_options("Only nodes with a host name or")
 @click.option(
     "-c",
     "--count",

@@ -80,13 +80,16 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
         yield mesh, server
 
 
-def rows_of(mesh: LabMesh, probe: str, names: list[str]) -> dict[str, Measurement]:
+def rows_of(
+    mesh: LabMesh, probe: str, names: list[str], family: int | None = None
+) -> dict[str, Measurement]:
     """Have n0 measure n1, numerically, and nodes that are registered by these names."""
     n0, n1 = mesh.lab.nodes
     nodes = [PlannedNode(name=node.name, address=node.address) for node in (n0, n1)]
     nodes += [PlannedNode(name=name, address=name) for name in names]
     plan = Plan(
         nodes=tuple(nodes), sources=(0,), targets=tuple(range(1, len(nodes))), probes=(probe,),
+        family=family,
         ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
         tcp=TcpOptions(count=2, interval_s=0.1, wait_s=1.0, port=SECRET_PORT),
         throughput=ThroughputOptions(duration_s=1.0, bitrate_mbps=1.0),
@@ -112,6 +115,9 @@ def test_a_name_is_looked_up_once_judged_and_measured_by_address(
     assert (rows["silent.lan"].started_at - begun).total_seconds() > 3
     assert (rows["good.lan"].started_at - begun).total_seconds() < 3
     assert rows["n1"].detail["elapsed_s"] < 3
+    either = rows_of(mesh, "ping", ["good.lan", "home.lan"], family=6)
+    assert either["good.lan"].address == GOOD6
+    assert "home.lan does not resolve to an IPv6 address" in either["home.lan"].error
     # The second time it says where n0's own services are.
     again = rows_of(mesh, "ping", ["rebinds.lan", "later.lan", "fails.lan"])
     assert again.pop("n1").outcome is Outcome.OK

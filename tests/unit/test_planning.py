@@ -23,7 +23,7 @@ from worker.options import (
     ThroughputOptions,
     UdpOptions,
 )
-from worker.plan import PROBES
+from worker.plan import PROBES, unpack_plan
 
 
 def node(name: str, **fields: Any) -> Node:
@@ -172,16 +172,26 @@ FAMILIES = [
 ]
 
 
-def test_family_chooses_those_with_a_literal_address_of_it() -> None:
-    assert plan_names(Selection(family=4), FAMILIES)[0] == ["also-four", "four"]
+def test_family_chooses_those_with_an_address_of_it_and_names_that_may_have_one() -> None:
+    assert plan_names(Selection(family=4), FAMILIES)[0] == ["also-four", "four", "named"]
     plan = make_plan(FAMILIES, Selection(family=4), ("ping",), ProbeOptions())
-    assert of_other_family(FAMILIES, plan, 4) == ["six", "named"]
+    assert plan.family == 4  # of the name, each source takes an address of that family
+    assert unpack_plan(plan.packed()) == plan
+    assert of_other_family(FAMILIES, plan, 4) == ["six"]
     assert of_other_family(FAMILIES, plan, None) == []
     with pytest.raises(ConfigError, match="sources are six, targets are six at IPv6 addresses"):
-        plan_names(Selection(family=6), FAMILIES)
+        plan_names(Selection(family=6), [one for one in FAMILIES if one.name != "named"])
 
 
-@pytest.mark.parametrize("name", ["six", "named"])
-def test_named_node_of_another_family_is_refused_with_what_gives_it_an_address(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"no IPv4 address; .* worker --name {name} --address"):
-        plan_names(Selection(nodes=["four", name], family=4), FAMILIES)
+def test_family_makes_another_plan_only_where_a_name_can_have_both() -> None:
+    def digest(family: int | None, nodes: list[Node]) -> str:
+        return make_plan(nodes, Selection(family=family), ("ping",), ProbeOptions()).digest
+
+    assert digest(4, FAMILIES[:2]) == digest(None, FAMILIES[:2])
+    named = [FAMILIES[0], FAMILIES[3]]
+    assert len({digest(family, named) for family in (None, 4)}) == 2
+
+
+def test_named_node_of_another_family_is_refused_with_what_gives_it_an_address() -> None:
+    with pytest.raises(ConfigError, match=r"no IPv4 address; .* worker --name six --address"):
+        plan_names(Selection(nodes=["four", "six"], family=4), FAMILIES)
