@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import redis
 
@@ -28,11 +29,21 @@ from worker.children import Child
 from worker.context import NodeContext
 from worker.errors import ConfigError
 from worker.facts import Facts, Reread, Said
+from worker.instance import (
+    LOOK_S,
+    SETTLE_S,
+    Other,
+    Succession,
+    instance_of,
+    other_from,
+    refusal,
+)
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
 from worker.own_address import checked_address, local_address, present_address, resolves
 from worker.policy import Policy
+from worker.startup import when_redis_is_there
 from worker.state_folder import hold, owner_token, usable
 from worker.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
 
@@ -60,6 +71,7 @@ class AgentSettings:
         version: ptzmesh's.
         policy: Its own limits.
         reread: Gives labels and policy where they have changed since.
+        waits_for_redis: For a network or a Redis that is not there yet when the node starts.
     """
 
     name: str
@@ -70,6 +82,7 @@ class AgentSettings:
     version: str
     policy: Policy
     reread: Reread = lambda: None
+    waits_for_redis: bool = True
 
 
 class Agent:
@@ -81,7 +94,8 @@ class Agent:
         self.make_allow_list = make_allow_list
         # Shared with every child; a lock would be held by whom a signal interrupts.
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
-        self.owns_name = True
+        self.owns_name = False
+        self.refusal: ConfigError | None = None
         self.beaten_at = float("-inf")
         self.is_unheard = False
         self.is_nowhere = False
@@ -105,15 +119,18 @@ class Agent:
             RedisUnavailable: Redis cannot be used at the start.
         """
         lock = hold(self.settings.state_dir, self.settings.name)
-        connection = wire.connect(self.settings.redis_url)
-        wire.check_server(connection, self.settings.redis_url)
         with usable(self.settings.state_dir):
-            self.owner = owner_token(lock)
+            self.instance = instance_of(lock, owner_token(lock))
             self.outbox.set_aside_others()
-        self.record = self._describe(connection)
+        connection = wire.connect(self.settings.redis_url)
         # Taken in `_supervise`: who is registered does not end without deregistering.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        self._register(connection)
+        url, patient = self.settings.redis_url, self.settings.waits_for_redis
+        try:
+            when_redis_is_there(url, lambda: self._enter(connection), patient=patient)
+        except StopAsked:
+            self._stop()
+            return
         connection.close()  # children are forked without a socket of ours
         self._start_children()
         place = f"{self.record['address']}, which does not resolve here, "
@@ -121,6 +138,13 @@ class Agent:
         logger.info("node %s at %sis ready", self.settings.name, place)
         self._supervise(connection)
         self._stop()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _enter(self, connection: redis.Redis) -> None:
+        wire.check_server(connection, self.settings.redis_url)
+        self.record = self._describe(connection)
+        self._register(connection)
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
         towards_redis = local_address(connection)
@@ -182,37 +206,39 @@ class Agent:
         return now
 
     def _register(self, connection: redis.Redis) -> None:
-        if self._beat(connection) is None:
-            raise ConfigError(
-                f"node name ({self.settings.name}) is taken by a live node; choose another --name, "
-                f"or wait {wire.ALIVE_S} s if that node was killed"
-            )
+        """
+        Take the name; the process that had it before is given the time to be heard, if it lives.
 
-    def _beat(self, connection: redis.Redis) -> list[str] | None:
-        """Send one heartbeat: ids of overdue runs, or None when the name is another's."""
+        Raises:
+            ConfigError: Another live process has the name.
+        """
+        name, before, intent = self.settings.name, Succession(), "claim"
+        self.owns_name = True  # from now on there may be something to deregister
+        while isinstance(found := self._beat(connection, intent), Other):
+            is_first = before.note(found, time.monotonic())
+            if found.word != "heard" or before.lives:
+                raise refusal(name, self.record["address"], found)
+            if is_first:
+                logger.info("%s was heard just now, on %s: waiting whether it lives", name, found)
+            intent = "replace" if before.has_ended(time.monotonic()) else "claim"
+            time.sleep(LOOK_S)
+
+    def _beat(self, connection: redis.Redis, intent: str = "beat") -> list[str] | Other:
+        """Send one heartbeat: ids of overdue runs, or who has the name instead."""
         counted, counted_at = usage.commands_sent(), time.monotonic()
         # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
         is_long = counted_at - self.counted_at >= wire.HEARTBEAT_S / 2
         if is_long:
             self.told_per_s = self._commands_per_s(counted, counted_at)
-        fields = {
-            **self.record,
-            "outbox": str(self.outbox.waiting_bytes()),
-            "redis_commands_per_s": self.told_per_s,
-        }
-        if self.clock_offset_ms is not None:
-            fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
-        node_key = keyspace.node_key(self.settings.name)
-        keys = [keyspace.NODES, node_key, keyspace.RUNS_OPEN, keyspace.BACK]
-        late = time.monotonic() - self.beaten_at > wire.REDIS_AWAY_S - 1
-        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late)]
-        flat = [part for pair in fields.items() for part in pair]
         sent, sent_mono = time.time(), time.monotonic()
-        answer = wire.script(connection, "heartbeat")(
-            keys, [self.settings.name, self.owner, *times, *flat]
-        )
-        if not answer[0]:
-            return None
+        answer = self._call_heartbeat(connection, intent)
+        if answer[0] == b"insist":
+            other = "another worker began with the token of this node, on %s; it is refused"
+            logger.warning(other, other_from(answer))
+            sent, sent_mono = time.time(), time.monotonic()
+            answer = self._call_heartbeat(connection, "insist")
+        if answer[0] != b"ok":
+            return other_from(answer)
         self.beaten_at = time.monotonic()
         if is_long:
             self.counted, self.counted_at = counted, counted_at
@@ -222,6 +248,23 @@ class Agent:
         if odd := [run for run in ids if not run.isascii()]:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
         return [run.decode() for run in ids if run.isascii()]
+
+    def _call_heartbeat(self, connection: redis.Redis, intent: str) -> list[Any]:
+        name, mine = self.settings.name, self.instance
+        fields = {
+            **self.record,
+            "outbox": str(self.outbox.waiting_bytes()),
+            "redis_commands_per_s": self.told_per_s,
+        }
+        if self.clock_offset_ms is not None:
+            fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
+        keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
+        late = time.monotonic() - self.beaten_at > wire.REDIS_AWAY_S - 1
+        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late), SETTLE_S]
+        who = [intent, mine.id, mine.file, self.record["since"]]
+        flat = [part for pair in fields.items() for part in pair]
+        beat = wire.script(connection, "heartbeat")
+        return cast("list[Any]", beat(keys, [name, mine.token, *times, *who, *flat]))
 
     def _commands_per_s(self, counted: int, counted_at: float) -> str:
         """Give what the node has sent since its last heartbeat; nothing before the second."""
@@ -285,11 +328,11 @@ class Agent:
             self._look_again()
             self.record |= self.facts.fields(self.record["address"])
             overdue = self._beat(connection)
-            if overdue is not None and self._has_moved(connection):
+            if not isinstance(overdue, Other) and self._has_moved(connection):
                 again = self._beat(connection)
-                overdue = None if again is None else [*overdue, *again]
-            if overdue is None:
-                logger.warning("another node took the name %s; this one stops", self.settings.name)
+                overdue = again if isinstance(again, Other) else [*overdue, *again]
+            if isinstance(overdue, Other):
+                self.refusal = refusal(self.settings.name, self.record["address"], overdue)
                 self.owns_name = False
                 self.stopping.value = 1
                 return
@@ -325,10 +368,7 @@ class Agent:
             self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
         )
         try:
-            pipeline, key = connection.pipeline(), keyspace.node_key(self.settings.name)
-            pipeline.hdel(key, "owner")
-            pipeline.hset(key, "stopped", "1")
-            pipeline.expire(key, wire.NODE_TTL_S)  # in a Redis that lost its data, it had none
-            pipeline.execute()
+            goodbye = wire.script(connection, "goodbye")
+            goodbye([keyspace.node_key(self.settings.name)], [self.instance.id, wire.NODE_TTL_S])
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

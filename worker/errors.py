@@ -28,9 +28,14 @@ class ConfigError(PtzmeshError):
 
 
 class RedisUnavailable(PtzmeshError):  # noqa: N818 - DESIGN's word, it reads as the state it is
-    """Redis cannot be used: no answer, wrong password, too old, or full."""
+    """Redis cannot be used: no answer, wrong password, too old, or full; `passes` by itself?"""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, passes: bool = False) -> None:
+        """Say what is wrong, and whether waiting may mend it."""
+        self.passes = passes
+        super().__init__(message)
 
 
 class RunIncomplete(PtzmeshError):  # noqa: N818 - as above

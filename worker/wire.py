@@ -23,7 +23,7 @@ from rq.job import Job
 
 from worker import keyspace, redis_url, usage
 from worker.errors import ConfigError, RedisUnavailable, WireError
-from worker.redis_trouble import sentence
+from worker.redis_trouble import passes, sentence
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
 ALIVE_S = 30
@@ -254,7 +254,9 @@ def objection(info: Mapping[str, Any]) -> str | None:
 def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
     """Turn redis-py's error into one line that says what to do."""
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    return RedisUnavailable(f"Redis at {where} {sentence(text, where)}")
+    said = f"Redis at {where} {sentence(text, where)}"
+    is_of_connection = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
+    return RedisUnavailable(said, passes=passes(text, where, is_of_connection=is_of_connection))
 
 
 @cache

@@ -72,6 +72,11 @@ Examples:
     help="Folder of the node for results that wait for Redis [default: by user].",
 )
 @policy_options
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="End at once, with exit code 3, when Redis is not there yet.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, not only what is wrong.")
 def worker(
     redis_url: str,
@@ -80,10 +85,16 @@ def worker(
     labels_: dict[str, str],
     state_dir: Path | None,
     policy: Policy,
+    no_wait: bool,
     verbose: bool,
 ) -> None:
-    """Make this machine a node of the mesh, until SIGTERM or Ctrl-C."""
+    """
+    Make this machine a node of the mesh, until SIGTERM or Ctrl-C.
+
+    A network or a Redis that is not there yet is waited for.
+    """
     from coordinator.advance import advance
+    from coordinator.cli.patience import say_no_more
     from worker.agent import Agent, AgentSettings
     from worker.allowlist import AllowList
     from worker.answering import answer
@@ -102,7 +113,10 @@ def worker(
         version=__version__,
         policy=policy,
         reread=Reread(context, context.meta[ARGUMENTS]),
+        waits_for_redis=not no_wait,
     )
+    if not no_wait:
+        say_no_more()  # the agent says it, with the cause
 
     def allow_list(context: NodeContext) -> AllowList:
         def carry_on(run: str) -> None:

@@ -42,3 +42,8 @@ def waiting_for_redis(where: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def say_no_more() -> None:
+    """Leave it to the command to say what it waits for."""
+    signal.setitimer(signal.ITIMER_REAL, 0)

@@ -39,6 +39,7 @@ from worker.agent import Agent, AgentSettings
 from worker.allowlist import AllowList, allow_listed
 from worker.children import RQ_WORKER_TTL_S, QuietWorker
 from worker.context import NodeContext
+from worker.instance import Instance
 from worker.policy import Policy
 from worker.probes.icmp import MIN_GAP_NS, EchoOptions
 from worker.probes.icmp_series import EchoSeries
@@ -95,7 +96,7 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     )
     one = Agent(settings, lambda _: {})
     connection = wire.connect(url)
-    one.owner = secrets.token_hex(16)
+    one.instance = Instance(token=secrets.token_hex(16), file="")
     one.record = one._describe(connection)
     one._register(connection)
     context = NodeContext(

@@ -9,6 +9,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.agent import Agent, AgentSettings
+from worker.instance import Instance
 from worker.policy import Policy
 
 pytestmark = pytest.mark.redis
@@ -27,7 +28,8 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         policy=Policy(),
     )
     agent = Agent(settings, lambda _: {})
-    agent.owner = "a"
+    agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
+    agent.record = agent._describe(connection)
 
     def told() -> bytes | None:
         agent._register(connection)

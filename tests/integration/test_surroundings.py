@@ -20,7 +20,7 @@ NOWHERE = "redis://127.0.0.1:1"
 PTZMESH = f"'{sys.executable}' -m coordinator.cli"
 #: Each command with the least that it needs.
 LEAST = {
-    "worker": "worker --name a",
+    "worker": "worker --no-wait --name a",
     "nodes": "nodes",
     "run": "run",
     "runs": "runs",
