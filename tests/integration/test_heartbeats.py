@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         agent._register(connection)
         return connection.hget(keyspace.node_key("a"), "redis_commands_per_s")  # type: ignore[return-value]  # redis-py's is for asyncio, too
 
+    began = time.monotonic()
     assert told() == b""
     for _ in range(200):
         connection.ping()
@@ -42,5 +44,6 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
     assert told() == b""
     agent.counted_at -= wire.HEARTBEAT_S
     rate = float(told() or 0)
-    assert 200 / wire.HEARTBEAT_S < rate < 300 / wire.HEARTBEAT_S
+    longest_s = wire.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
+    assert 200 / longest_s < rate < 300 / wire.HEARTBEAT_S
     assert float(told() or 0) == rate
