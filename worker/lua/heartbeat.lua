@@ -2,8 +2,8 @@
 -- KEYS  nodes zset, node hash, runs:open zset, when Redis was back
 -- ARGV  name, owner, alive_s, ttl_s, claim_s, late (1 when this node's own last heartbeat is older
 --       than it should be), settle_s, intent, instance, file, since, then field/value pairs of the
---       record, since among them. Intents: `claim` and `replace` of a process that starts, `beat` and `insist` of one
---       that has been registered.
+--       record, since among them. Intents: `claim` and `replace` of a process that starts, `beat`
+--       and `insist` of one that has been registered.
 -- Gives {'ok', seconds, microseconds, overdue run ids}, or what keeps this process from it, with
 -- host and address of the other, and when that was last heard:
 --   taken  another live node has the name
