@@ -25,7 +25,7 @@ import redis
 
 from worker import keyspace, wire
 from worker.context import NodeContext
-from worker.errors import WireError
+from worker.errors import ForeignWork, WireError
 from worker.probes.answer_port import answer_until, open_port
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,9 @@ def answer(context: NodeContext, token: str) -> None:
         WireError: The token is another node's, or what Redis has of it makes no sense.
     """
     if _node_of(token) != context.name:
-        raise WireError(f"an answer is asked for of {_node_of(token)[:80]}, not of {context.name}")
+        raise ForeignWork(
+            f"an answer is asked for of {_node_of(token)[:80]}, not of {context.name}"
+        )
     connection, key = wire.connect(context.redis_url), keyspace.answer_key(token)
     packed = cast("bytes | None", connection.get(key))
     if packed is None:

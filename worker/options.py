@@ -20,8 +20,17 @@ CONGESTION = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 WIRE_BYTES_PER_BYTE = 1.15
 #: Beyond its bound a stream sends up to two blocks of 128 KiB, what it has in hand at the end.
 OVERSHOOT_BYTES = 2 * 131072
-#: Connecting and exchanging results on a LAN; a far target takes longer (see `iperf3_client`).
+#: Connecting and exchanging results on a LAN; a far target takes longer: see `deadline_s`.
 SET_UP_S = 1.0
+#: Round trips that setting a test up and exchanging its results take: about 1 s at 50 ms
+#: (perfSONAR's experience, pscheduler issue 868).
+SET_UP_ROUND_TRIPS = 20
+#: What an RTT that nobody measured is taken for: a geostationary satellite's is 600 ms.
+UNKNOWN_RTT_S = 0.6
+#: Buffers that the test filled are emptied before its results can come.
+DRAIN_S = 5.0
+#: A lost SYN is sent again after 1 s, and then after 2 s more (RFC 6298).
+CONNECT_S = 3.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +238,24 @@ class UdpOptions(TransferOptions):
         super().__post_init__()
         if self.bitrate_mbps is None:
             raise ConfigError("bitrate (None) must be given for UDP: nothing else slows it down")
+
+
+def deadline_s(options: TransferOptions, idle_rtt_ms: float | None) -> float:
+    """
+    Give the longest time that a test may take, in seconds, from its path's RTT when idle.
+
+    >>> deadline_s(ThroughputOptions(duration_s=5), 50.0)
+    14.5
+    >>> deadline_s(ThroughputOptions(duration_s=5, omit_s=1), None)
+    26.5
+    """
+    set_up_s = CONNECT_S + SET_UP_ROUND_TRIPS * rtt_s(idle_rtt_ms)
+    return round(options.omit_s + options.duration_s + set_up_s + DRAIN_S, 3)
+
+
+def rtt_s(idle_rtt_ms: float | None) -> float:
+    """Give a path's RTT when idle, in seconds; what nobody measured is taken for a long one."""
+    return UNKNOWN_RTT_S if idle_rtt_ms is None else idle_rtt_ms / 1000
 
 
 def whole(name: str, value: float, low: int, high: int) -> None:

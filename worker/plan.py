@@ -25,6 +25,7 @@ from worker.options import (
     TcpOptions,
     ThroughputOptions,
     UdpOptions,
+    deadline_s,
     whole,
     within,
 )
@@ -297,20 +298,25 @@ class Plan:
 
     def phase_seconds(self, probe: str) -> float:
         """
-        Longest time that a phase takes on a mesh that has nothing else to do, in seconds.
+        Time that a phase takes on a mesh that has nothing else to do, in seconds.
 
-        For tests with two ends it is what a schedule without gaps takes, and half of that again:
-        one test at a time on each node, and on a shared link as many as it carries.
+        The longest, but for tests with two ends: these take so long on a LAN, one at a time on each
+        node, and on a shared link as many as it carries, with gaps of half as much.
         """
+        if probe in TRANSFERS:
+            return SLACK * (self.transfer(probe).seconds + TEST_OVERHEAD_S) * self._rounds_of(probe)
+        seconds = {"ping": self.ping.seconds, "tcp": self.tcp.seconds, "redis": self.redis.seconds}
+        return seconds[probe] + self.start_spread_s
+
+    def longest_seconds(self, probe: str) -> float:
+        """Longest time that a phase takes, in seconds: with each test ended at its deadline."""
         if probe not in TRANSFERS:
-            seconds = {
-                "ping": self.ping.seconds,
-                "tcp": self.tcp.seconds,
-                "redis": self.redis.seconds,
-            }
-            return seconds[probe] + self.start_spread_s
-        test = self.transfer(probe)
-        return SLACK * (test.seconds + TEST_OVERHEAD_S) * self._rounds[test.bidir]
+            return self.phase_seconds(probe)
+        longest_s = deadline_s(self.transfer(probe), None) + TEST_OVERHEAD_S
+        return SLACK * longest_s * self._rounds_of(probe)
+
+    def _rounds_of(self, probe: str) -> int:
+        return self._rounds[self.transfer(probe).bidir]
 
     @cached_property
     def _rounds(self) -> Mapping[bool, int]:

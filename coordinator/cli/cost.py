@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 from coordinator.cli.output import print_json
 from coordinator.cli.screen import out
@@ -23,9 +24,9 @@ RUNS_LOOKED_AT = 20
 def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
     """Print what a plan costs at most; what has no bound is told once, with what it cost before."""
     pace = read_limits(mesh.connection)["results_per_s"]
-    seconds = {
-        probe: max(plan.phase_seconds(probe), plan.count(probe) / pace) for probe in plan.probes
-    }
+    paced = {probe: plan.count(probe) / pace for probe in plan.probes}
+    seconds = {probe: max(plan.phase_seconds(probe), paced[probe]) for probe in plan.probes}
+    longest = {probe: max(plan.longest_seconds(probe), paced[probe]) for probe in plan.probes}
     cost = plan.bytes_per_node()
     left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
     if as_json:
@@ -34,13 +35,14 @@ def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
             {
                 "pairs": plan.pair_count,
                 "seconds": seconds,
+                "longest_seconds": longest,
                 "bytes_per_node": cost,
                 "bytes_left_today": left,
             },
         )
         return
     console = out()
-    times = ", ".join(f"{probe} at most {value:.0f} s" for probe, value in seconds.items())
+    times = ", ".join(_lasts(probe, seconds[probe], longest[probe]) for probe in plan.probes)
     console.print(f"{plan.pair_count} pairs: {times}, once every node is free")
     if None in cost.values():
         bound = "bytes have no bound: set one with --bitrate or --bytes"
@@ -50,6 +52,13 @@ def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
         if said:
             console.print(f"  {name}: {said}")
     console.print("nothing was started")
+
+
+def _lasts(probe: str, usual_s: float, longest_s: float) -> str:
+    """Say how long a phase takes; a test's length depends on its path's round trips, too."""
+    if longest_s <= usual_s:
+        return f"{probe} at most {ceil(usual_s)} s"
+    return f"{probe} about {usual_s:.0f} s on quick paths, at most {ceil(longest_s)} s"
 
 
 def _at_most(cost: int | None, left: int | None) -> str:

@@ -1,4 +1,4 @@
-"""How far a run has come, how long it takes at most, and what it waits for."""
+"""How far a run has come, how long it takes, and what it waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from coordinator.report import Matrix
 from coordinator.runs import Run, why_no_room
+from worker.plan import TRANSFERS
 
 BAR_WIDTH = 24
 #: A run of which nothing was heard for this long is asked whether its results have room.
@@ -56,7 +57,7 @@ class Progress:
             self.blocked = why_no_room(connection) or ""
 
     def left_s(self, state: Run, now: float) -> float:
-        """Give the longest time that the run takes from now on, were every node free."""
+        """Give the time that a run still takes, were every node free and all paths quick."""
         probes = state.plan.probes
         present = state.plan.phase_seconds(probes[self.phase]) - (now - self.phase_began)
         later = sum(state.plan.phase_seconds(probe) for probe in probes[self.phase + 1 :])
@@ -69,7 +70,10 @@ class Progress:
         if self.blocked:
             return f"waits: {self.blocked}"
         left_s = self.left_s(state, now)
-        return f"at most {left_s:.0f} s left" if left_s >= 0.5 else waited_for(matrix)
+        if left_s < 0.5:
+            return waited_for(matrix)
+        tests = any(probe in TRANSFERS for probe in state.plan.probes[self.phase :])
+        return f"{'about' if tests else 'at most'} {left_s:.0f} s left"
 
 
 def progress_line(state: Run, outlook: str) -> Table:

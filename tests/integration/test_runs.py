@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from coordinator.follow import follow_run
 from coordinator.lost import read_rows
 from coordinator.mesh import Mesh
 from coordinator.runs import read_run, recent, resolve_run, start
+from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
 from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
@@ -81,6 +83,18 @@ def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
     assert read_run(connection, run).is_open
     assert connection.zscore(keyspace.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
+
+
+def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    beat(connection, "n0", "n1")
+    for place, name in enumerate(("n0", "n1")):
+        record: dict[Any, Any] = {"address": f"127.0.0.{place + 1}", "wire": keyspace.WIRE_VERSION}
+        connection.hset(keyspace.node_key(name), mapping=record)
+    asked = ("run", "--dry-run", "--from", "n0", "--to", "n1", "--probe", "throughput", "-t", "6")
+    said = cli(redis_url, *asked)
+    assert "1 pairs: throughput about 12 s on quick paths, at most 42 s" in said.stdout, said
 
 
 def heartbeat(connection: redis.Redis, name: str) -> None:

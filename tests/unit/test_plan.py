@@ -64,6 +64,9 @@ def test_tests_take_at_most_what_ends_and_shared_links_let_follow_each_other(
 ) -> None:
     whole = replace(plan, probes=("throughput",), throughput=replace(plan.throughput, duration_s=1))
     assert whole.phase_seconds("throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
+    # With a round trip of 600 ms each way, and full buffers to be emptied.
+    longest_s = SLACK * 22.5 * tests_in_a_row
+    assert whole.longest_seconds("throughput") == pytest.approx(longest_s)
     assert unpack_plan(whole.packed()) == whole
 
 

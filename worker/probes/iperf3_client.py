@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from worker.measurement import Measurement, Outcome
-from worker.options import ThroughputOptions
+from worker.options import CONNECT_S, ThroughputOptions, deadline_s, rtt_s
 from worker.probes.icmp import EchoSeries, IcmpNotPermitted
 from worker.probes.iperf3 import Iperf3, Tool, why_unable
 from worker.probes.iperf3_fault import explained
@@ -41,17 +41,9 @@ __all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure"
 #: Of a literal address, the most bytes that matter, and whether to stop, gives what size passes.
 FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]
 
-#: Round trips that setting a test up and exchanging its results take: about 1 s at 50 ms
-#: (perfSONAR's experience, pscheduler issue 868).
-SET_UP_ROUND_TRIPS = 20
-#: Of these, before the first byte of data: connecting, cookie, parameters, streams, start.
+#: Of a test's round trips, those before its first byte of data: connecting, cookie, parameters,
+#: streams, start.
 ROUND_TRIPS_TO_DATA = 6
-#: What an RTT that nobody measured is taken for: a geostationary satellite's is 600 ms.
-UNKNOWN_RTT_S = 0.6
-#: Buffers that the test filled are emptied before its results can come.
-DRAIN_S = 5.0
-#: A lost SYN is sent again after 1 s, and then after 2 s more (RFC 6298).
-CONNECT_S = 3.5
 #: TCP's slow start is over in this share of the data's time, and in no more than this.
 SLOW_START_SHARE, SLOW_START_MAX_S = 0.25, 1.0
 #: A loaded path's echo is waited for so long; full buffers of seconds are known from mobile links.
@@ -65,19 +57,6 @@ MAX_BLOCK_BYTES, MIN_BLOCK_BYTES = 131072, 1024
 SWALLOWED = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.NO_REPLY)
 #: IPv6 and TCP headers, with time stamps.
 MOST_HEADER_BYTES = 72
-
-
-def deadline_s(options: Options, idle_rtt_ms: float | None) -> float:
-    """
-    Give the longest time that a test may take, in seconds, from its path's RTT when idle.
-
-    >>> deadline_s(ThroughputOptions(duration_s=5), 50.0)
-    14.5
-    >>> deadline_s(ThroughputOptions(duration_s=5, omit_s=1), None)
-    26.5
-    """
-    set_up_s = CONNECT_S + SET_UP_ROUND_TRIPS * _rtt_s(idle_rtt_ms)
-    return round(options.omit_s + options.duration_s + set_up_s + DRAIN_S, 3)
 
 
 def measure(
@@ -204,7 +183,7 @@ def client_argv(
     iperf3: Iperf3, ends: Ends, options: Options, idle_rtt_ms: float | None
 ) -> list[str]:
     """Give the command of the client; every value is a number or was checked by the options."""
-    connect_ms = 1000 * (CONNECT_S + 2 * _rtt_s(idle_rtt_ms))
+    connect_ms = 1000 * (CONNECT_S + 2 * rtt_s(idle_rtt_ms))
     argv = [iperf3.path, "--client", ends.far.address, "--port", str(ends.port), "--json"]
     argv += ["--connect-timeout", str(round(connect_ms)), "--parallel", str(options.parallel)]
     if options.bytes_limit is None:
@@ -243,10 +222,6 @@ def _start_pings(address: str, options: Options, idle_rtt_ms: float | None) -> L
     end_s = max(options.duration_s - wait_s, options.duration_s * MIN_END_SHARE)
     data_s = to_data_s + options.omit_s
     return LoadedRtt(address, begin_s=data_s + begin_s, end_s=data_s + end_s, wait_s=wait_s)
-
-
-def _rtt_s(idle_rtt_ms: float | None) -> float:
-    return UNKNOWN_RTT_S if idle_rtt_ms is None else idle_rtt_ms / 1000
 
 
 def _rtts(series: EchoSeries | None, idle_rtt_ms: float | None) -> dict[str, Any]:
