@@ -25,7 +25,7 @@ HELPS = {
     Outcome.BAD_REPLY: _LOOK_BETWEEN,
     Outcome.UNRESOLVED: "ask for it on {source}: getent hosts; or start {target}'s worker with "
     "another --address",
-    Outcome.TARGET_BUSY: "run it again; if other tests are under way, when they are over: ptzmesh runs",
+    Outcome.TARGET_BUSY: "run it again, when no other tests are under way: ptzmesh runs",
     Outcome.OVER_BUDGET: "ask for less (--bytes, --duration), or wait for the next day (UTC)",
     Outcome.SOURCE_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
     Outcome.TARGET_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
