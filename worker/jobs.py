@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgpack
@@ -17,14 +17,15 @@ from worker.context import NodeContext
 from worker.errors import ForeignWork, OtherWire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
-from worker.plan import TRANSFERS, PlannedNode, TargetNode
+from worker.places import Moves, at_present, registered
+from worker.plan import TRANSFERS, TargetNode
 from worker.probes import ping, tcp
 from worker.publisher import Publisher
 from worker.resolve import LOOK_UP_S
 from worker.rows import Row, begin, hand_back, load_row, refuse
 from worker.source_clock import SourceClock
 from worker.targets import Looked, Targets
-from worker.transfers import transfers
+from worker.transfers import patiently, transfers
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,6 @@ Ready = Mapping[Pair, TargetNode]
 #: Names have so long to join the echoes that begin at once. The others come after these, together
 #: with those that are found within so much more.
 NAMES_JOIN_S, NAMES_GATHER_S = 0.2, 1.0
-#: Looked up in one script, which holds every locker for tens of microseconds.
-ADDRESSES_AT_A_TIME = 64
 
 
 def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
@@ -65,11 +64,11 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
     others = {_other(row, pair) for pair in left} - {performer}
-    nodes = {index: row.plan.nodes[index] for index in others}
+    places = registered(connection, {row.plan.nodes[index].name for index in others})
+    row = at_present(row, {**places, row.name: context.address})
     # Looked up while Redis is asked.
-    addresses = [node.address for node in nodes.values()]
-    targets = Targets(addresses, context.address, row.plan.family)
-    strangers = _strangers(context, connection, row, nodes)
+    targets = _targets(context, row, others)
+    strangers = _strangers(context, row, others, places)
     own_clock = begin(connection, row)
     if own_clock is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
@@ -84,11 +83,11 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         seen_field=keyspace.seen_field(phase, performer),
         clock=clock,
     ) as publisher:
-        for pair in left:
-            if (error := strangers.get(_other(row, pair))) is not None:
-                publisher.put(row.finding(pair, Outcome.DENIED, error))
+        for one in _denied(row, left, strangers):
+            publisher.put(one)
         pairs = [pair for pair in left if _other(row, pair) not in strangers]
-        _measure(context, connection, row, pairs, targets, publisher)
+        moves = Moves(connection, places)
+        _measure(context, connection, row, pairs, targets, moves, publisher)
     if context.should_stop():
         _hand_back(connection, row)
 
@@ -107,6 +106,7 @@ def _measure(
     row: Row,
     pairs: Pairs,
     targets: Targets,
+    moves: Moves,
     publisher: Publisher,
 ) -> None:
     started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
@@ -115,7 +115,7 @@ def _measure(
         return publisher.stopped.is_set() or context.should_stop()
 
     try:
-        for measurement in _probe(context, connection, row, pairs, targets, should_stop):
+        for measurement in _probe(context, connection, row, pairs, targets, moves, should_stop):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:
@@ -136,19 +136,56 @@ def _probe(
     row: Row,
     pairs: Pairs,
     targets: Targets,
+    moves: Moves,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     if row.probe == "redis":
         options = row.plan.redis
         yield from redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
     elif row.probe in TRANSFERS:
-        ready, findings = _parted(row, pairs, targets.judged(LOOK_UP_S, should_stop))
-        yield from findings
-        literal = _with_literals(row, ready)
-        yield from transfers(context, connection, literal, list(ready), should_stop)
+        yield from _tests(context, connection, row, pairs, targets, moves, should_stop)
     else:
         _sleep(row.plan.start_offset_s(row.performer), should_stop)
         yield from _echoes(connection, row, pairs, targets, should_stop)
+
+
+def _tests(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    pairs: Pairs,
+    targets: Targets,
+    moves: Moves,
+    should_stop: Callable[[], bool],
+) -> Iterator[Measurement]:
+    """Test; a far node that has moved since is looked up and judged where it is, and comes last."""
+    ready, findings = _parted(row, pairs, targets.judged(LOOK_UP_S, should_stop))
+    yield from findings
+    literal = _with_literals(row, ready)
+    yield from transfers(context, connection, literal, list(ready), moves, should_stop)
+    if not moves.pairs or should_stop():
+        return
+    others = {_other(row, pair) for pair in moves.pairs}
+    names = {row.plan.nodes[index].name for index in others}
+    places = patiently(lambda: registered(connection, names), should_stop)
+    if places is None:
+        return
+    row = at_present(row, {**places, row.name: context.address})
+    strangers = _strangers(context, row, others, places)
+    yield from _denied(row, moves.pairs, strangers)
+    left = [pair for pair in moves.pairs if _other(row, pair) not in strangers]
+    targets, moves = _targets(context, row, others), Moves(connection, places)
+    yield from _tests(context, connection, row, left, targets, moves, should_stop)
+
+
+def _targets(context: NodeContext, row: Row, others: Collection[int]) -> Targets:
+    addresses = [row.plan.nodes[index].address for index in others]
+    return Targets(addresses, context.address, row.plan.family)
+
+
+def _denied(row: Row, pairs: Pairs, strangers: Mapping[int, str]) -> list[Measurement]:
+    reasons = ((pair, strangers.get(_other(row, pair))) for pair in pairs)
+    return [row.finding(pair, Outcome.DENIED, why) for pair, why in reasons if why is not None]
 
 
 def _echoes(
@@ -241,26 +278,14 @@ def _with_literals(row: Row, ready: Ready) -> Row:
 
 
 def _strangers(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    nodes: Mapping[int, PlannedNode],
+    context: NodeContext, row: Row, others: Collection[int], places: Mapping[str, str]
 ) -> Mapping[int, str]:
-    """Give the nodes that this one does not measure, with the reason."""
+    """Give the nodes that the registry does not have, with that reason."""
     if context.policy.allow_unregistered_targets and row.probe not in TRANSFERS:
         return {}
-    return _unregistered(connection, nodes)
-
-
-def _unregistered(connection: redis.Redis, nodes: Mapping[int, PlannedNode]) -> dict[int, str]:
-    """Give the nodes that the registry does not have at their address, with that reason."""
-    keys = [keyspace.node_key(node.name) for node in nodes.values()]
-    look_up_in = wire.script(connection, "addresses")
-    registered = []
-    for start in range(0, len(keys), ADDRESSES_AT_A_TIME):
-        registered += look_up_in(keys[start : start + ADDRESSES_AT_A_TIME], [])
+    nodes = ((index, row.plan.nodes[index]) for index in others)
     return {
         index: f"{node.name} at {node.address} is not a registered node"
-        for (index, node), address in zip(nodes.items(), registered, strict=True)
-        if address != node.address.encode()
+        for index, node in nodes
+        if node.name not in places
     }

@@ -30,6 +30,7 @@ from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import Lease, read_ends, spent_today
 from worker.measurement import Measurement, Outcome
+from worker.places import Moves
 from worker.plan import Encounter, TargetNode
 from worker.policy import Policy, TestRequest, judge
 from worker.probes import iperf3_client
@@ -55,9 +56,14 @@ def transfers(
     connection: redis.Redis,
     row: Row,
     pairs: Sequence[tuple[int, int]],
+    moves: Moves,
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
-    """Yield the measurements of a row's tests; whatever far node is free comes next."""
+    """
+    Yield the measurements of a row's tests; whatever far node is free comes next.
+
+    The pairs with one that has moved since the row looked are left to `moves`.
+    """
     wanted = set(pairs)
     encounters = {
         row.plan.nodes[one.far].name: one
@@ -73,7 +79,7 @@ def transfers(
     for name, one in list(encounters.items()):
         if not near.accepts and not row.plan.nodes[one.far].accepts:
             yield from _findings(row, encounters.pop(name), *NEITHER)
-    yield from _take_turns(context, connection, row, encounters, should_stop)
+    yield from _take_turns(context, connection, row, encounters, moves, should_stop)
 
 
 NEITHER = (Outcome.UNREACHABLE, "neither of the two nodes accepts connections")
@@ -84,6 +90,7 @@ def _take_turns(
     connection: redis.Redis,
     row: Row,
     encounters: Mapping[str, Encounter],
+    moves: Moves,
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
     ends = patiently(lambda: read_ends(connection, [row.name, *encounters]), should_stop)
@@ -107,6 +114,9 @@ def _take_turns(
         told = len(turns.over_budget)
         if lease is not None:
             one = encounters[lease.far]
+            if patiently(partial(moves.left, lease.far, one.pairs), should_stop):
+                _give_up(turns, lease, [])
+                continue
             # What has changed since the row began, which may be hours; its cost is reserved.
             context = context.now(connection)
             refused = _refused_by(context, row, replace(context.policy, max_bytes_per_day=None))

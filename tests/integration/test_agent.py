@@ -195,10 +195,29 @@ def test_target_that_is_no_node_is_denied(
     plan = mesh.plan(count=1, sources=["a"], targets=["b"])
     pair["b"].kill()  # its next heartbeat would say its address again
     pair["b"].wait()
-    connection.hset(keyspace.node_key("b"), "address", "127.0.0.77")
+    connection.delete(keyspace.node_key("b"))
     run = mesh.start(plan).wait()
     (row,) = [m for _, m in of_run(connection, run.id)]
     assert row.outcome is Outcome.DENIED
+
+
+def test_target_is_measured_where_it_is_now_not_where_the_plan_found_it(
+    pair: dict[str, Any], redis_url: str, connection: redis.Redis
+) -> None:
+    mesh = Mesh(redis_url)
+    plan = mesh.plan(probes=["ping", "tcp"], count=1, sources=["a"], targets=["b"])
+    pair["b"].kill()  # its next heartbeat would say its address again
+    pair["b"].wait()
+    connection.hset(keyspace.node_key("b"), "address", "127.0.0.77")
+    rows = [m for _, m in of_run(connection, mesh.start(plan).wait().id)]
+    assert [(row.probe, row.outcome, row.address) for row in rows] == [
+        ("ping", Outcome.OK, "127.0.0.77"),
+        ("tcp", Outcome.OK, "127.0.0.77"),
+    ]
+    # What is judged is where it is now.
+    connection.hset(keyspace.node_key("b"), "address", "224.0.0.1")
+    rows = [m for _, m in of_run(connection, mesh.start(plan, join=False).wait().id)]
+    assert {row.outcome for row in rows} == {Outcome.DENIED}
 
 
 @pytest.mark.usefixtures("pair")

@@ -1,0 +1,71 @@
+"""
+Where the nodes of a row are now: what the registry says when a pair is measured, not what the plan
+froze when its run was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import redis
+
+from worker import keyspace, wire
+from worker.errors import ConfigError
+from worker.names import valid_address
+from worker.rows import Row
+
+#: Looked up in one script, which holds every locker for tens of microseconds.
+ADDRESSES_AT_A_TIME = 64
+
+
+@dataclass
+class Moves:
+    """
+    Notices which nodes have moved since a row looked where they are.
+
+    Attributes:
+        connection: To Redis.
+        known: Node → its address, as the row read it from the registry.
+        pairs: Those that were left, as their other node is elsewhere by now.
+    """
+
+    connection: redis.Redis
+    known: Mapping[str, str]
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    def left(self, name: str, pairs: Sequence[tuple[int, int]]) -> bool:
+        """Leave a node's pairs if it has moved; say whether it has."""
+        moved = registered(self.connection, [name]).get(name) != self.known.get(name)
+        self.pairs += pairs if moved else []
+        return moved
+
+
+def registered(connection: redis.Redis, names: Collection[str]) -> dict[str, str]:
+    """Give the address of each node that the registry has; one that is none is left out."""
+    listed, look_up = list(names), wire.script(connection, "addresses")
+    found: dict[str, str] = {}
+    for start in range(0, len(listed), ADDRESSES_AT_A_TIME):
+        some = listed[start : start + ADDRESSES_AT_A_TIME]
+        answer = look_up([keyspace.node_key(name) for name in some], [])
+        found |= {
+            name: text
+            for name, raw in zip(some, answer, strict=True)
+            if raw is not None and (text := _address(raw))
+        }
+    return found
+
+
+def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
+    """Give a row with its nodes where they are now; one that is not among these stays."""
+    nodes = tuple(
+        replace(node, address=addresses.get(node.name, node.address)) for node in row.plan.nodes
+    )
+    return replace(row, plan=replace(row.plan, nodes=nodes))
+
+
+def _address(raw: bytes) -> str:
+    try:
+        return valid_address(raw.decode(errors="replace"))
+    except ConfigError:
+        return ""
