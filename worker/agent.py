@@ -7,7 +7,6 @@ carries runs on (queue `ptzmesh:control`) while the prober is busy.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import multiprocessing
@@ -282,7 +281,8 @@ class Agent:
             policy=self.facts.said.policy,
             iperf3=self.facts.iperf3,
             should_stop=lambda: bool(self.stopping.value),
-            renew=functools.partial(self.facts.renewed, given=self.settings.address),
+            given=self.settings.address,
+            renew=self.facts.renewed,
         )
         job_class = allow_listed(self.make_allow_list(context))
         queues = {

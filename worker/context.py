@@ -20,6 +20,7 @@ class NodeContext:
     Attributes:
         name: Unique in the mesh.
         address: Where others reach it.
+        given: The address that its operator gave it; None where it was found.
         redis_url: The mesh's Redis; it may hold a password.
         outbox_path: Where results wait for Redis.
         policy: The node's own limits.
@@ -35,6 +36,7 @@ class NodeContext:
     policy: Policy
     iperf3: Iperf3
     should_stop: Callable[[], bool]
+    given: str | None = None
     renew: Callable[[NodeContext, redis.Redis], NodeContext] | None = None
 
     def now(self, connection: redis.Redis) -> NodeContext:

@@ -106,20 +106,17 @@ class Facts:
             "bytes_per_day": "" if budget is None else str(budget),
         }
 
-    def renewed(
-        self, context: NodeContext, connection: redis.Redis, given: str | None
-    ) -> NodeContext:
+    def renewed(self, context: NodeContext, connection: redis.Redis) -> NodeContext:
         """
         Give a node's context as it is now, for a job that begins.
 
         Args:
             context: As it was when the job's process was started.
             connection: To Redis; a job's first.
-            given: The address that the node was given; None finds it.
         """
         self.look()
         address = context.address  # as it was checked at the start, where it was given
-        if given is None:
+        if context.given is None:
             with suppress(redis.RedisError):  # a job goes on without Redis
                 address = present_address(connection, address)
         return replace(context, address=address, policy=self.said.policy, iperf3=self.iperf3)

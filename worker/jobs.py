@@ -180,7 +180,7 @@ def _tests(
 
 def _targets(context: NodeContext, row: Row, others: Collection[int]) -> Targets:
     addresses = [row.plan.nodes[index].address for index in others]
-    return Targets(addresses, context.address, row.plan.family)
+    return Targets(addresses, context.given, row.plan.family)
 
 
 def _denied(row: Row, pairs: Pairs, strangers: Mapping[int, str]) -> list[Measurement]:

@@ -37,18 +37,21 @@ class Looked:
 class Targets:
     """A row's addresses, looked up beside each other while other things are done."""
 
-    def __init__(self, addresses: Collection[str], own: str, family: int | None = None) -> None:
+    def __init__(
+        self, addresses: Collection[str], given: str | None, family: int | None = None
+    ) -> None:
         """
         Begin to look up.
 
         Args:
             addresses: Addresses or names.
-            own: The measuring node's own address: a loopback one may measure others there. A name
-                may not, whatever it resolves to: somebody else says that.
+            given: The address that the measuring node's operator gave it: with a loopback one, in
+                figures, it may measure others there. One that was found is that of a tunnel to
+                Redis, and what a name leads to is said by somebody else.
             family: 4 or 6: of a name, only addresses of it.
         """
         self._ups = LookUps(addresses, family)
-        ip = plain_ip(own)
+        ip = None if given is None else plain_ip(given)
         self._at_home = ip is not None and ip.is_loopback
 
     def judged(
@@ -59,9 +62,9 @@ class Targets:
         return {address: judge(found, self._at_home) for address, found in known.items()}
 
 
-def look_up(addresses: Collection[str], own: str) -> Mapping[str, Looked]:
+def look_up(addresses: Collection[str], given: str | None) -> Mapping[str, Looked]:
     """Look addresses up and judge each; as `Targets`, which has the arguments."""
-    return Targets(addresses, own).judged()
+    return Targets(addresses, given).judged()
 
 
 def judge(found: Resolved, at_home: bool) -> Looked:

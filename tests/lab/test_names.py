@@ -81,11 +81,16 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
 
 
 def rows_of(
-    mesh: LabMesh, probe: str, names: list[str], family: int | None = None
+    mesh: LabMesh,
+    probe: str,
+    names: list[str],
+    family: int | None = None,
+    source: str = "n0",
 ) -> dict[str, Measurement]:
-    """Have n0 measure n1, numerically, and nodes that are registered by these names."""
-    n0, n1 = mesh.lab.nodes
-    nodes = [PlannedNode(name=node.name, address=node.address) for node in (n0, n1)]
+    """Have a node measure n1, numerically, and nodes that are registered by these names."""
+    there = mesh.connection.hget(keyspace.node_key(source), "address")
+    nodes = [PlannedNode(name=source, address=str(there, "ascii"))]
+    nodes += [PlannedNode(name="n1", address=GOOD)]
     nodes += [PlannedNode(name=name, address=name) for name in names]
     plan = Plan(
         nodes=tuple(nodes), sources=(0,), targets=tuple(range(1, len(nodes))), probes=(probe,),
@@ -136,6 +141,21 @@ def test_nobody_scans_the_loopback_of_a_node_by_a_name(
     assert rows.pop("silent.lan").outcome is Outcome.UNRESOLVED
     assert rows.pop("n1").outcome is Outcome.OK
     assert {row.outcome for row in rows.values()} == {Outcome.DENIED}
+
+
+def test_node_that_reaches_redis_by_loopback_is_not_for_that_at_home_there(
+    named: tuple[LabMesh, NameServer],
+) -> None:
+    mesh, _ = named
+    hub = mesh.lab.redis_node
+    env = {"PTZMESH_REDIS_URL": "redis://127.0.0.1:6379"}
+    argv = [*CLI, "worker", "--name", "hub", "--state-dir", str(mesh.state_dir("hub"))]
+    hub.start(argv, env=env, log=mesh.log("hub"))
+    mesh.wait_until_alive("hub")
+    mesh.connection.hset(keyspace.node_key("127.0.0.5"), "address", "127.0.0.5")
+    rows = rows_of(mesh, "tcp", ["127.0.0.5"], source="hub")
+    assert rows["127.0.0.5"].outcome is Outcome.DENIED
+    assert rows["n1"].outcome is Outcome.OK
 
 
 def worker_says(node: Node, mesh: LabMesh, folder: Path, *options: str) -> tuple[int, str]:
