@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -113,8 +113,7 @@ def make_plan(
         probes=tuple(sorted(set(probes), key=_place)),
         sample=selection.sample,
         seed="" if selection.sample is None else secrets.token_hex(4),
-        # Without a name the addresses have chosen, and it is the same plan as without a family.
-        family=selection.family if _has_name(known[n] for n in members) else None,
+        family=selection.family,
         ping=chosen.ping,
         tcp=chosen.tcp,
         redis=chosen.redis,
@@ -133,10 +132,6 @@ def is_of_family(node: Node, family: int | None) -> bool:
     """Tell whether a node may be measured by a version of IP; one with a name may be by both."""
     ip = plain_ip(node.address)
     return family is None or ip is None or ip.version == family
-
-
-def _has_name(nodes: Iterable[Node]) -> bool:
-    return any(plain_ip(node.address) is None for node in nodes)
 
 
 def _other_family(node: Node, family: int | None) -> str:

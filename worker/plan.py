@@ -112,8 +112,8 @@ class Plan:
         probes: One phase each, in order.
         sample: Targets of each source, and sources of each target; None is all.
         seed: Chooses which; another seed, other pairs.
-        family: 4 or 6: the version of IP by which a target that has a host name is measured; None
-            takes whichever each source has a route to, IPv4 first.
+        family: 4 or 6: the version of IP by which targets are measured, also those that have a host
+            name or have moved; None takes of a name what a source has a route to, IPv4 first.
         ping: Options of the `ping` probe.
         tcp: Options of the `tcp` probe.
         redis: Options of the `redis` probe.

@@ -183,15 +183,6 @@ def test_family_chooses_those_with_an_address_of_it_and_names_that_may_have_one(
         plan_names(Selection(family=6), [one for one in FAMILIES if one.name != "named"])
 
 
-def test_family_makes_another_plan_only_where_a_name_can_have_both() -> None:
-    def digest(family: int | None, nodes: list[Node]) -> str:
-        return make_plan(nodes, Selection(family=family), ("ping",), ProbeOptions()).digest
-
-    assert digest(4, FAMILIES[:2]) == digest(None, FAMILIES[:2])
-    named = [FAMILIES[0], FAMILIES[3]]
-    assert len({digest(family, named) for family in (None, 4)}) == 2
-
-
 def test_named_node_of_another_family_is_refused_with_what_gives_it_an_address() -> None:
     with pytest.raises(ConfigError, match=r"no IPv4 address; .* worker --name six --address"):
         plan_names(Selection(nodes=["four", "six"], family=4), FAMILIES)
