@@ -41,6 +41,7 @@ class Node:
         redis_commands_per_s: Commands that its processes sent to Redis between its last two
             heartbeats, a second; None before the second.
         clock_offset_ms: Its clock minus Redis', as its last heartbeat estimated it.
+        clock_offset_uncertainty_ms: By how much that may be wrong, to either side.
         seen_s: Seconds since its last heartbeat, on Redis' clock.
         stopped: It has said goodbye.
         alive: Its last heartbeat is recent, and it has not said goodbye.
@@ -61,6 +62,7 @@ class Node:
     outbox_bytes: int = 0
     redis_commands_per_s: float | None = None
     clock_offset_ms: float | None
+    clock_offset_uncertainty_ms: float | None = None
     seen_s: float
     stopped: bool = False
     alive: bool
@@ -142,6 +144,7 @@ def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
         outbox_bytes=_count(text.get("outbox", "")) or 0,
         redis_commands_per_s=number_or_none(text.get("redis_commands_per_s", "")),
         clock_offset_ms=number_or_none(text.get("clock_offset_ms", "")),
+        clock_offset_uncertainty_ms=number_or_none(text.get("clock_offset_uncertainty_ms", "")),
         seen_s=seen_s,
         stopped=stopped,
         alive=seen_s <= wire.ALIVE_S and not stopped,

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from coordinator.series_options import SeriesOptions
+from worker.clock_offset import beyond_doubt_ms
 from worker.measurement import Measurement
 from worker.rtt import packet_loss_pct, rtt_statistics
 from worker.text import iso_utc
@@ -45,9 +46,13 @@ class Round:
 
     @property
     def started_at(self) -> datetime:
-        """When the first echo was sent: on Redis' clock where the node knows its offset to it."""
-        offset_ms = self.ping.detail.get("clock_offset_ms") or 0.0
-        return self.ping.started_at - timedelta(milliseconds=offset_ms)
+        """When the first echo was sent: on Redis' clock where the node's differs beyond doubt."""
+        detail = self.ping.detail
+        offset_ms = detail.get("clock_offset_ms")
+        doubt_ms = detail.get("clock_offset_uncertainty_ms")
+        if not beyond_doubt_ms(offset_ms, doubt_ms):
+            return self.ping.started_at
+        return self.ping.started_at - timedelta(milliseconds=offset_ms or 0.0)
 
     @property
     def latency_ms(self) -> float | None:

@@ -25,6 +25,7 @@ from worker import keyspace, usage, wire
 from worker.allowlist import AllowList, allow_listed
 from worker.changes import Changes
 from worker.children import Child
+from worker.clock_offset import ClockOffset, steady_s
 from worker.context import NodeContext
 from worker.errors import ConfigError
 from worker.facts import Facts, Reread, Said
@@ -107,7 +108,7 @@ class Agent:
         self.changes = Changes(settings.name)
         self.facts = Facts(said=said, reread=settings.reread)
         self.record: dict[str, str] = {}
-        self.clock_offset_ms: float | None = None
+        self.clock_offset = ClockOffset()
 
     def run(self) -> None:
         """
@@ -199,9 +200,9 @@ class Agent:
 
     def _look_at_clock(self, connection: redis.Redis) -> float:
         """Give Redis' time, and note how far this node's clock is from it."""
-        sent, sent_mono = time.time(), time.monotonic()
+        sent_s = steady_s()
         now = wire.redis_seconds(connection)
-        self.clock_offset_ms = wire.offset_ms(sent, sent_mono, now)
+        self.clock_offset.add(sent_s, now)
         return now
 
     def _register(self, connection: redis.Redis) -> None:
@@ -229,20 +230,19 @@ class Agent:
         is_long = counted_at - self.counted_at >= wire.HEARTBEAT_S / 2
         if is_long:
             self.told_per_s = self._commands_per_s(counted, counted_at)
-        sent, sent_mono = time.time(), time.monotonic()
+        sent_s = steady_s()
         answer = self._call_heartbeat(connection, intent)
         if answer[0] == b"insist":
             other = "another worker began with the token of this node, on %s; it is refused"
             logger.warning(other, other_from(answer))
-            sent, sent_mono = time.time(), time.monotonic()
+            sent_s = steady_s()
             answer = self._call_heartbeat(connection, "insist")
         if answer[0] != b"ok":
             return other_from(answer)
         self.beaten_at = time.monotonic()
         if is_long:
             self.counted, self.counted_at = counted, counted_at
-        now = int(answer[1]) + int(answer[2]) / 1e6
-        self.clock_offset_ms = wire.offset_ms(sent, sent_mono, now)
+        self.clock_offset.add(sent_s, int(answer[1]) + int(answer[2]) / 1e6)
         ids: list[bytes] = answer[3]
         if odd := [run for run in ids if not run.isascii()]:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
@@ -255,8 +255,8 @@ class Agent:
             "outbox": str(self.outbox.waiting_bytes()),
             "redis_commands_per_s": self.told_per_s,
         }
-        if self.clock_offset_ms is not None:
-            fields["clock_offset_ms"] = f"{self.clock_offset_ms:.3f}"
+        if (estimate := self.clock_offset.estimate()) is not None:
+            fields |= estimate.fields()
         keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
         late = time.monotonic() - self.beaten_at > wire.REDIS_AWAY_S - 1
         times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late), SETTLE_S]

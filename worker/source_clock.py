@@ -8,6 +8,7 @@ is moved to that one's clock, by what the heartbeats of both told of their offse
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from datetime import timedelta
 import redis
 
 from worker import keyspace, wire
+from worker.clock_offset import beyond_doubt_ms
 from worker.fields import number_or_none
 from worker.measurement import Measurement
 from worker.rows import CLOCK_FIELDS
@@ -23,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: What is known of a node's clock, of `CLOCK_FIELDS`.
 Clock = Mapping[str, float]
-OFFSET = "clock_offset_ms"
+OFFSET, UNCERTAINTY = CLOCK_FIELDS
 #: Redis' own.
-REDIS: Clock = {OFFSET: 0.0}
+REDIS: Clock = {OFFSET: 0.0, UNCERTAINTY: 0.0}
 #: Nodes read in one round trip.
 AT_A_TIME = 64
 
@@ -47,11 +49,16 @@ def moved(one: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
     """
     Give a measurement with its time by its source's clock, and what is known of that.
 
-    Where either offset is not known, the time stays, and nothing is said of a clock.
+    Where either offset is not known, the time stays, and nothing is said of a clock. It stays as
+    well where the two clocks may agree, as far as both offsets are certain.
     """
     if OFFSET not in stamped_by or OFFSET not in source:
         return one
-    shift = timedelta(milliseconds=source[OFFSET] - stamped_by[OFFSET])
+    shift_ms = source[OFFSET] - stamped_by[OFFSET]
+    doubt_ms = sum(clock.get(UNCERTAINTY, math.inf) for clock in (stamped_by, source))
+    if not beyond_doubt_ms(shift_ms, doubt_ms):
+        shift_ms = 0.0
+    shift = timedelta(milliseconds=shift_ms)
     return replace(one, started_at=one.started_at + shift, detail={**one.detail, **source})
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -284,15 +283,6 @@ def redis_seconds(connection: redis.Redis) -> float:
     """Give the server's time as epoch seconds: the one clock that deadlines are on."""
     seconds, micros = connection.time()
     return seconds + micros / 1e6
-
-
-def offset_ms(sent: float, sent_mono: float, redis_now: float) -> float:
-    """
-    Give our clock minus Redis', in ms, from one exchange that ends now.
-
-    Redis' clock was read about half-way through; the error is at most half the exchange.
-    """
-    return (sent + (time.monotonic() - sent_mono) / 2 - redis_now) * 1e3
 
 
 def run_is_wanted(connection: redis.Redis, run: str) -> bool:

@@ -124,3 +124,14 @@ def in_time(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"
+
+
+def in_offset(offset_ms: float, uncertainty_ms: float | None) -> str:
+    """
+    Give a clock's offset for people, with how far it may be wrong where that is known.
+
+    >>> in_offset(2.5, 0.26), in_offset(-537.0, None)
+    ('+2.5 ± 0.3 ms', '-537.0 ms')
+    """
+    doubt = "" if uncertainty_ms is None else f" ± {uncertainty_ms:.1f}"
+    return f"{offset_ms:+.1f}{doubt} ms"

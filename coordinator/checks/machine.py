@@ -7,9 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from coordinator.checks.check import Area, Check, in_bytes, judged, skipped
+from coordinator.checks.check import Area, Check, in_bytes, in_offset, judged, skipped
 from coordinator.checks.server import Exchange
 from coordinator.nodes import Node
+from worker.clock_offset import beyond_doubt_ms
 from worker.outbox import MAX_OUTBOX_BYTES, outbox_path
 from worker.probes.icmp import icmp_capability
 from worker.probes.icmp_socket import PERMIT
@@ -105,16 +106,16 @@ def iperf3_test(*, wanted: bool) -> Check:
 
 
 def clock(quickest: Exchange, *, wanted: bool) -> Check:
-    """Look at this clock beside Redis'; the error is half the exchange."""
-    error_ms = quickest.rtt_ms / 2
-    what = f"{quickest.offset_ms:+.1f} ms from Redis (± {error_ms:.1f} ms)"
-    values = {"clock_offset_ms": quickest.offset_ms, "error_ms": error_ms}
+    """Look at this clock beside Redis'; what may be half an exchange is no fault of it."""
+    offset_ms, doubt_ms = quickest.clock.offset_ms, quickest.clock.uncertainty_ms
+    what = f"{in_offset(offset_ms, doubt_ms)} from Redis"
+    values = {"clock_offset_ms": offset_ms, "clock_offset_uncertainty_ms": doubt_ms}
     return judged(
         Area.MACHINE,
         "clock",
         what,
         values,
-        warn=wanted and abs(quickest.offset_ms) - error_ms > OFFSET_MS,
+        warn=wanted and beyond_doubt_ms(offset_ms, doubt_ms) > OFFSET_MS,
         mend="sudo timedatectl set-ntp true",
     )
 

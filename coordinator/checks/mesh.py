@@ -9,7 +9,15 @@ from typing import Any
 import redis
 
 from coordinator.abandoned import ABANDONED_S, forget_it, run_again
-from coordinator.checks.check import Area, Check, in_bytes, in_time, judged, skipped
+from coordinator.checks.check import (
+    Area,
+    Check,
+    in_bytes,
+    in_offset,
+    in_time,
+    judged,
+    skipped,
+)
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
@@ -18,6 +26,7 @@ from coordinator.nodes import Node, commands_per_s
 from coordinator.results import START
 from coordinator.runs import stream_position
 from worker import keyspace, wire
+from worker.clock_offset import beyond_doubt_ms
 from worker.text import some
 
 #: A collector that is run once a day is no fault; results that are older are.
@@ -69,22 +78,40 @@ def silent(nodes: Sequence[Node]) -> Check:
 
 
 def clocks(nodes: Sequence[Node]) -> Check:
-    """Look at the clocks of nodes beside Redis'."""
-    alive = [one for one in nodes if one.alive]
-    offsets = {n.name: n.clock_offset_ms for n in alive if n.clock_offset_ms is not None}
-    if not offsets:
+    """Look at the clocks of nodes beside Redis', as far as these are known."""
+    told = {n.name: n for n in nodes if n.alive and n.clock_offset_ms is not None}
+    if not told:
         return skipped(Area.MESH, "clocks", "no node is alive")
-    worst = max(offsets, key=lambda name: abs(offsets[name]))
-    off = [name for name, ms in offsets.items() if abs(ms) > OFFSET_MS]
-    message = f"{offsets[worst]:+.1f} ms from Redis at most ({worst})"
+    beyond_ms = {
+        name: beyond_doubt_ms(n.clock_offset_ms, n.clock_offset_uncertainty_ms)
+        for name, n in told.items()
+    }
+    worst = told[
+        max(told, key=lambda name: (beyond_ms[name], abs(told[name].clock_offset_ms or 0)))
+    ]
+    off = [name for name, ms in beyond_ms.items() if ms > OFFSET_MS]
+    how_far = in_offset(worst.clock_offset_ms or 0.0, worst.clock_offset_uncertainty_ms)
+    message = f"{how_far} from Redis at most ({worst.name})"
     return judged(
         Area.MESH,
         "clocks",
-        f"{len(off)} of {len(offsets)} off: {some(off)}; {message}" if off else message,
-        {"clock_offset_ms": offsets},
+        f"{len(off)} of {len(told)} off: {some(off)}; {message}" if off else message,
+        {
+            "clock_offset_ms": {name: n.clock_offset_ms for name, n in told.items()},
+            "clock_offset_uncertainty_ms": {
+                name: n.clock_offset_uncertainty_ms for name, n in told.items()
+            },
+        },
         warn=bool(off),
-        mend="there: sudo timedatectl set-ntp true",
+        mend=f"{_whose_clock(off, list(told.values()))}: sudo timedatectl set-ntp true",
     )
+
+
+def _whose_clock(off: Sequence[str], told: Sequence[Node]) -> str:
+    """Say where to mend it: at Redis' host when it differs from all nodes alike."""
+    offsets = [one.clock_offset_ms or 0.0 for one in told]
+    alike = len(told) > 1 and max(offsets) - min(offsets) <= OFFSET_MS
+    return "on the host of Redis" if alike and len(off) == len(told) else "there"
 
 
 def versions(nodes: Sequence[Node], own: str) -> Check:

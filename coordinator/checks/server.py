@@ -12,6 +12,7 @@ import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, in_bytes, in_time, judged, skipped
 from worker import wire
+from worker.clock_offset import ClockEstimate, ClockOffset, steady_s
 from worker.limits import DEFAULTS, memory_used_pct
 
 ROUNDS = 5
@@ -24,28 +25,26 @@ Info = Mapping[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """
-    The quickest of a few exchanges of the time.
+    A few exchanges of the time.
 
     Attributes:
-        rtt_ms: How long it took.
-        offset_ms: This machine's clock minus Redis'; wrong by half of `rtt_ms` at most.
+        rtt_ms: How long the quickest took.
+        clock: This machine's clock minus Redis'.
     """
 
     rtt_ms: float
-    offset_ms: float
+    clock: ClockEstimate
 
 
 def exchange(connection: redis.Redis) -> Exchange:
     """Ask for the time a few times, the first of which opens the connection."""
     wire.redis_seconds(connection)
-    found = []
+    offset, rtts_s = ClockOffset(), []
     for _ in range(ROUNDS):
-        sent, sent_mono = time.time(), time.monotonic()
-        theirs = wire.redis_seconds(connection)
-        offset_ms = wire.offset_ms(sent, sent_mono, theirs)
-        elapsed_s = time.monotonic() - sent_mono
-        found.append(Exchange(rtt_ms=elapsed_s * 1e3, offset_ms=offset_ms))
-    return min(found, key=lambda one: one.rtt_ms)
+        sent_s = steady_s()
+        clock = offset.add(sent_s, wire.redis_seconds(connection))
+        rtts_s.append(steady_s() - sent_s)
+    return Exchange(rtt_ms=min(rtts_s) * 1e3, clock=clock)
 
 
 def reachable(url: str, quickest: Exchange) -> Check:

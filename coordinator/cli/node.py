@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from coordinator.checks.check import in_time
+from coordinator.checks.check import in_offset, in_time
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import ARGUMENTS, json_option, labels, redis_option
 from coordinator.cli.output import print_json
@@ -176,13 +176,14 @@ def _columns(found: list[Node]) -> list[Column]:
 
 def _cells(node: Node) -> dict[str, str]:
     rate, offset_ms = node.redis_commands_per_s, node.clock_offset_ms
+    doubt_ms = node.clock_offset_uncertainty_ms
     labelled = (*node.labels.items(), *_links(node))
     return {
         "node": node.name,
         "address": node.address,
         "state": node.state,
         "seen": f"{in_time(node.seen_s)} ago",
-        "clock": "" if offset_ms is None else f"{offset_ms:+.1f} ms",
+        "clock": "" if offset_ms is None else in_offset(offset_ms, doubt_ms),
         "cmd/s": "" if rate is None else f"{rate:.1f}",
         "icmp": node.icmp,
         "iperf3": (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),

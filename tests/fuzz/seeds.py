@@ -50,6 +50,7 @@ NODE = {
     b"outbox": b"0",
     b"redis_commands_per_s": b"1.5",
     b"clock_offset_ms": b"-0.123",
+    b"clock_offset_uncertainty_ms": b"0.21",
     b"stopped": b"",
 }
 OPERATION = ["acquire", 3, "a", 1767323045.5, "ok"]

@@ -203,14 +203,36 @@ def test_a_silent_node_fails_and_one_that_said_goodbye_does_not(
 
 
 def test_nodes_of_other_versions_and_clocks_warn(redis_url: str, connection: redis.Redis) -> None:
-    beat(connection, "a", clock_offset_ms="2500.0", outbox="4096")
+    off = {"clock_offset_ms": "2500.0", "clock_offset_uncertainty_ms": "1.0"}
+    beat(connection, "a", outbox="4096", **off)
     beat(connection, "b", version="0.0.9")
     said = doctor(redis_url)
     assert {n for n in ("versions", "clocks", "outboxes") if said[n]["status"] == "warn"} == {
         "versions", "clocks", "outboxes",
     }  # fmt: skip
     assert "b 0.0.9" in said["versions"]["message"]
-    assert "a" in said["clocks"]["message"]
+    assert said["clocks"]["message"].startswith("1 of 1 off: a; +2500.0 ± 1.0 ms from Redis")
+    assert said["clocks"]["mend"] == "there: sudo timedatectl set-ntp true"
+    assert said["clocks"]["values"]["clock_offset_uncertainty_ms"] == {"a": 1.0}
+
+
+def test_a_clock_that_may_be_right_and_a_queue_that_was_long_are_no_warning(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    beat(connection, "a", clock_offset_ms="-537.0", clock_offset_uncertainty_ms="750.0")
+    beat(connection, "b", clock_offset_ms="-537.0")
+    assert doctor(redis_url)["clocks"]["status"] == "ok"
+
+
+def test_clocks_that_all_differ_alike_are_mended_where_redis_is(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    for name, offset_ms in (("a", "-3600001.0"), ("b", "-3600002.5")):
+        clock = {"clock_offset_ms": offset_ms, "clock_offset_uncertainty_ms": "2.0"}
+        beat(connection, name, **clock)
+    clocks = doctor(redis_url)["clocks"]
+    assert clocks["status"] == "warn"
+    assert clocks["mend"] == "on the host of Redis: sudo timedatectl set-ntp true"
 
 
 def test_a_node_of_another_wire_version_fails(redis_url: str, connection: redis.Redis) -> None:
@@ -553,7 +575,8 @@ def test_a_narrow_terminal_shows_names_whole_and_leaves_columns_out(
     redis_url: str, connection: redis.Redis, columns: str, spared: set[str]
 ) -> None:
     beat(connection, "camera-on-the-northern-roof", redis_commands_per_s="10.25",
-         clock_offset_ms="-3.1", labels='{"site": "roof"}')  # fmt: skip
+         clock_offset_ms="-3.1", clock_offset_uncertainty_ms="0.2",
+         labels='{"site": "roof"}')  # fmt: skip
     leader, follower = pty.openpty()
     environment = {**os.environ, "PTZMESH_REDIS_URL": redis_url, "COLUMNS": columns}
     argv = [sys.executable, "-m", "coordinator.cli", "nodes"]

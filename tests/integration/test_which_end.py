@@ -82,7 +82,7 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
 def register_dead(connection: redis.Redis, name: str) -> None:
     """Make a node look as if it had died a minute ago."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
-    record["clock_offset_ms"] = AHEAD_S * 1000
+    record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
     connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - 60})
 

@@ -18,12 +18,14 @@ from typing import Any, cast
 import pytest
 
 from coordinator.nodes import read_nodes
+from coordinator.results import read
 from lab import namespaces
 from lab.mesh import LabMesh, Said, children_of, mesh_of, wait_until
 from lab.node import Node
 from lab.together import begin_chosen, together
 from worker import keyspace, wire
 from worker.measurement import Outcome
+from worker.text import iso_utc
 
 pytestmark = pytest.mark.lab
 
@@ -371,6 +373,41 @@ def test_worker_that_is_cut_from_redis_answers_sigterm_in_10_s(mesh: LabMesh) ->
     assert list(namespaces.pids_inside([n1.namespace])) == []
 
 
+@together(2)
+def test_clock_of_a_node_behind_a_full_queue_is_known_within_its_uncertainty(
+    mesh: LabMesh,
+) -> None:
+    n0, n1 = mesh.lab.nodes
+    before = seen_at(mesh, "n1")
+    mesh.lab.shape(n1, up_mbps=1, buffer_ms=1500)
+    n0.start(["iperf3", "--server", "--one-off", "--port", "5001"])
+    n0.wait_until_listening(5001)
+    # Not TCP, which leaves its packets out of a full queue of its own machine.
+    upload = ["iperf3", "--client", n0.address, "--port", "5001", "--time", "600", "--udp"]
+    n1.start([*upload, "--bitrate", "370k", "--parallel", "3", "--length", "1400"])
+    wait_until(lambda: queue_s(n1, mesh.lab.redis_node) > 0.7, "the upload fills the queue")
+    # Two of its heartbeats went through the queue; all namespaces share one clock.
+    beats = before + 3.5 * wire.HEARTBEAT_S
+    wait_until(lambda: seen_at(mesh, "n1") > beats, "it was heard again and again")
+    wait_until(lambda: queue_s(n1, mesh.lab.redis_node) > 0.7, "the queue is full still")
+    clock = {one.name: one for one in read_nodes(mesh.connection)}["n1"]
+    assert clock.clock_offset_ms is not None
+    assert clock.clock_offset_uncertainty_ms is not None
+    assert abs(clock.clock_offset_ms) <= clock.clock_offset_uncertainty_ms < 300
+    (clocks,) = (
+        line for line in mesh.cli(n0, "doctor", "--json").lines if line["check"] == "clocks"
+    )
+    assert clocks["status"] == "ok", clocks
+    # Now for a row that says what the heartbeats through the queue have found.
+    mesh.lab.shape(n1)
+    folder = ("--no-plot", "--out", str(mesh.lab.directory))
+    said = mesh.cli(n0, "test", "n0", "--nodes", "n1", "-d", "1", "-i", "1", "--json", *folder)
+    (round_,) = (line for line in said.lines if line["type"] == "round")
+    (measured,) = (one for _, one in read(mesh.connection) if one.source == "n1")
+    assert round_["started_at"] == iso_utc(measured.started_at)
+    assert abs(measured.detail["clock_offset_ms"]) <= measured.detail["clock_offset_uncertainty_ms"]
+
+
 @together(4)
 def test_kill_9_of_any_process_of_a_node_leaves_a_whole_matrix(mesh: LabMesh) -> None:
     n0, _, n2, n3 = mesh.lab.nodes
@@ -463,6 +500,12 @@ def started_at(mesh: LabMesh, run_id: str, name: str) -> Any:
     """Give when a node began its row, None when it has not."""
     row = mesh.state(run_id).plan.index_of(name)
     return mesh.connection.hget(keyspace.run_key(run_id), keyspace.started_field(0, row))
+
+
+def queue_s(source: Node, target: Node) -> float:
+    """Give how long an echo takes now, in seconds; 0 without an answer."""
+    said = source.run(["ping", "-n", "-c", "1", "-W", "5", target.address], check=False).stdout
+    return float(said.partition("time=")[2].split()[0]) / 1e3 if "time=" in said else 0.0
 
 
 def seen_at(mesh: LabMesh, name: str) -> float:

@@ -37,6 +37,7 @@ def node(name: str, **fields: Any) -> Node:
         "links": {},
         "bytes_per_day": None,
         "clock_offset_ms": None,
+        "clock_offset_uncertainty_ms": None,
         "seen_s": 1.0,
         "alive": True,
     }

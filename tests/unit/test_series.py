@@ -38,6 +38,7 @@ def a_round(
     mbps: float | None = None,
     tested: bool = False,
     offset_ms: float | None = None,
+    uncertainty_ms: float | None = None,
 ) -> Round:
     answered = [rtt for rtt in rtts_ms if rtt is not None]
     found = rtt_statistics(rtts_ms)
@@ -50,6 +51,7 @@ def a_round(
     }
     if offset_ms is not None:
         detail["clock_offset_ms"] = offset_ms
+        detail["clock_offset_uncertainty_ms"] = uncertainty_ms
     ping = Measurement(
         run="test",
         probe="ping",
@@ -197,9 +199,15 @@ def test_throughput_is_in_the_document_only_when_asked_for() -> None:
 
 
 def test_times_of_a_node_are_on_the_clock_of_redis() -> None:
-    one = a_round(0, [1.0], offset_ms=2500.0)
+    one = a_round(0, [1.0], offset_ms=2500.0, uncertainty_ms=1.0)
     assert one.started_at == BEGUN - timedelta(seconds=2.5)
     assert one.to_json()["started_at"] == iso_utc(BEGUN - timedelta(seconds=2.5))
+
+
+@pytest.mark.parametrize("uncertainty_ms", [999.5, None])
+def test_times_are_not_corrected_by_what_may_be_no_offset(uncertainty_ms: float | None) -> None:
+    one = a_round(0, [1.0], offset_ms=999.0, uncertainty_ms=uncertainty_ms)
+    assert one.started_at == BEGUN
 
 
 def test_a_target_that_never_answers_is_named_with_its_reason() -> None:
