@@ -145,6 +145,26 @@ def test_node_with_a_routable_address_refuses(target: str, word: str) -> None:
     assert looked["198.51.100.1"] == targets.Looked(IpLiteral("198.51.100.1"))
 
 
+@given(st.ip_addresses(), st.booleans())
+def test_every_address_of_an_answer_is_judged(ip: object, at_home: bool) -> None:
+    said = targets.objection(str(ip), at_home)
+    assert said is None or said.isprintable()
+
+
+@given(st.ip_addresses(network="127.0.0.0/8"))
+def test_no_form_of_a_loopback_address_passes(ip: ipaddress.IPv4Address) -> None:
+    number = int(ip)
+    forms = [
+        str(ip),
+        f"::ffff:{ip}",
+        f"::{ip}",
+        f"64:ff9b::{ip}",
+        str(ipaddress.IPv6Address((0x2002 << 112) | (number << 80) | 1)),
+        str(ipaddress.IPv6Address((0x20010000 << 96) | (number ^ 0xFFFFFFFF))),
+    ]
+    assert all(targets.objection(form, at_home=False) for form in forms)
+
+
 @pytest.mark.parametrize("target", ["64:ff9b::198.51.100.1", "2002:c633:6401::1", "fd77::1"])
 def test_ipv4_address_within_one_of_ipv6_is_measured_when_it_may_be(target: str) -> None:
     assert targets.look_up([target], ROUTABLE)[target].literal == target
