@@ -12,8 +12,8 @@ import redis
 from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
 from worker.fields import number_or_none
-from worker.names import NAME, valid_address
-from worker.text import one_line
+from worker.names import NAME, plain_ip, valid_address
+from worker.text import one_line, some
 
 #: Longest number that a record has; what Redis counts in fits.
 MAX_DIGITS = 18
@@ -42,6 +42,9 @@ class Node:
             heartbeats, a second; None before the second.
         clock_offset_ms: Its clock minus Redis', as its last heartbeat estimated it.
         clock_offset_uncertainty_ms: By how much that may be wrong, to either side.
+        boot: Its machine's boot id; empty when it is not known, as the next two.
+        netns: Its network namespace there.
+        gateway: MAC address of its default router.
         seen_s: Seconds since its last heartbeat, on Redis' clock.
         stopped: It has said goodbye.
         alive: Its last heartbeat is recent, and it has not said goodbye.
@@ -63,6 +66,9 @@ class Node:
     redis_commands_per_s: float | None = None
     clock_offset_ms: float | None
     clock_offset_uncertainty_ms: float | None = None
+    boot: str = ""
+    netns: str = ""
+    gateway: str = ""
     seen_s: float
     stopped: bool = False
     alive: bool
@@ -99,6 +105,43 @@ def read_nodes(connection: redis.Redis) -> list[Node]:
         if record and isinstance(record, dict)
     ]
     return sorted((node for node in nodes if node.address), key=lambda node: node.name)
+
+
+def claims(nodes: Iterable[Node]) -> dict[str, list[Node]]:
+    """
+    Give the addresses that live nodes of several network namespaces say they have → those nodes.
+
+    Only one of them can answer there, whoever asks. Nodes of one namespace may share an address.
+    """
+    by_address: dict[str, list[Node]] = {}
+    for node in nodes:
+        ip = plain_ip(node.address)
+        if node.alive and ip is not None:
+            zone = node.address.partition("%")[1:]
+            by_address.setdefault("".join((str(ip), *zone)), []).append(node)
+    return {
+        address: sorted(those, key=lambda node: node.name)
+        for address, those in by_address.items()
+        if len({_namespace(node) for node in those}) > 1
+    }
+
+
+def also_claimed_by(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
+    """Give, by the name of a node whose address others claim, the names of those others."""
+    return {
+        node.name: tuple(n.name for n in those if _namespace(n) != _namespace(node))
+        for those in claims(nodes).values()
+        for node in those
+    }
+
+
+def in_dispute(address: str, those: Iterable[Node]) -> str:
+    """Say who claims an address, in one line."""
+    return f"{address} is claimed by {some(node.name for node in those)}"
+
+
+def _namespace(node: Node) -> tuple[str, ...]:
+    return (node.boot, node.netns) if node.boot and node.netns else (node.name,)
 
 
 def commands_per_s(nodes: Iterable[Node]) -> float:
@@ -145,6 +188,9 @@ def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
         redis_commands_per_s=number_or_none(text.get("redis_commands_per_s", "")),
         clock_offset_ms=number_or_none(text.get("clock_offset_ms", "")),
         clock_offset_uncertainty_ms=number_or_none(text.get("clock_offset_uncertainty_ms", "")),
+        boot=one_line(text.get("boot", "")),
+        netns=one_line(text.get("netns", "")),
+        gateway=one_line(text.get("gateway", "")),
         seen_s=seen_s,
         stopped=stopped,
         alive=seen_s <= wire.ALIVE_S and not stopped,

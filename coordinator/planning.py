@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from coordinator.nodes import Node
+from coordinator.nodes import Node, also_claimed_by
 from worker import __version__
 from worker.errors import ConfigError
 from worker.keyspace import WIRE_VERSION
@@ -99,15 +99,7 @@ def make_plan(
     index = {name: place for place, name in enumerate(members)}
     chosen = _of_probes(options, probes)
     return Plan(
-        nodes=tuple(
-            PlannedNode(
-                name=n,
-                address=known[n].address,
-                accepts=known[n].accepts,
-                links=tuple(sorted((link, c) for link, c in known[n].links.items() if c > 0)),
-            )
-            for n in members
-        ),
+        nodes=_planned([known[name] for name in members], nodes),
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),
         probes=tuple(sorted(set(probes), key=_place)),
@@ -119,6 +111,21 @@ def make_plan(
         redis=chosen.redis,
         throughput=chosen.throughput,
         udp=chosen.udp,
+    )
+
+
+def _planned(members: Sequence[Node], nodes: Sequence[Node]) -> tuple[PlannedNode, ...]:
+    """Freeze members; nodes that are none of them may claim their addresses, too."""
+    claimed_by = also_claimed_by(nodes)
+    return tuple(
+        PlannedNode(
+            name=one.name,
+            address=one.address,
+            accepts=one.accepts,
+            links=tuple(sorted((link, c) for link, c in one.links.items() if c > 0)),
+            claimed_by=claimed_by.get(one.name, ()),
+        )
+        for one in members
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import redis
 
-from worker import keyspace, usage, wire
+from worker import keyspace, machine, usage, wire
 from worker.allowlist import AllowList, allow_listed
 from worker.changes import Changes
 from worker.children import Child
@@ -252,6 +252,7 @@ class Agent:
         name, mine = self.settings.name, self.instance
         fields = {
             **self.record,
+            **machine.facts(),
             "outbox": str(self.outbox.waiting_bytes()),
             "redis_commands_per_s": self.told_per_s,
         }

@@ -56,7 +56,8 @@ def answer(context: NodeContext, token: str) -> None:
     Open a port and answer at it, beside whatever this node's responder does next.
 
     Raises:
-        WireError: The token is another node's, or what Redis has of it makes no sense.
+        ForeignWork: The token is another node's.
+        WireError: What Redis has of it makes no sense.
     """
     if _node_of(token) != context.name:
         raise ForeignWork(
@@ -67,7 +68,7 @@ def answer(context: NodeContext, token: str) -> None:
     if packed is None:
         logger.debug("nobody waits any more for a port that answers: %s", token)
         return
-    wanted = unpack_port(packed)
+    wanted, context = unpack_port(packed), context.now(connection)
     if wanted.number is not None:
         return  # asked for twice, and open
     opened = open_port(context.policy.port_range)

@@ -17,15 +17,17 @@ from worker.context import NodeContext
 from worker.errors import ForeignWork, OtherWire
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
-from worker.places import Moves, at_present, registered
+from worker.places import Moves, addresses_of, at_present
 from worker.plan import TRANSFERS, TargetNode
 from worker.probes import ping, tcp
 from worker.publisher import Publisher
+from worker.registry import read_records
 from worker.resolve import LOOK_UP_S
 from worker.rows import Row, begin, hand_back, load_row, refuse
 from worker.source_clock import SourceClock
 from worker.targets import Looked, Targets
 from worker.transfers import patiently, transfers
+from worker.whose import Whose, names_to_look_up
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
     others = {_other(row, pair) for pair in left} - {performer}
-    places = registered(connection, {row.plan.nodes[index].name for index in others})
+    records = read_records(connection, names_to_look_up(row, others))
+    places = addresses_of(records)
     row = at_present(row, {**places, row.name: context.address})
     # Looked up while Redis is asked.
     targets = _targets(context, row, others)
@@ -87,7 +90,8 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
             publisher.put(one)
         pairs = [pair for pair in left if _other(row, pair) not in strangers]
         moves = Moves(connection, places)
-        _measure(context, connection, row, pairs, targets, moves, publisher)
+        whose = Whose(context=context, connection=connection, row=row, records=records)
+        _measure(context, connection, row, pairs, targets, moves, whose, publisher)
     if context.should_stop():
         _hand_back(connection, row)
 
@@ -107,6 +111,7 @@ def _measure(
     pairs: Pairs,
     targets: Targets,
     moves: Moves,
+    whose: Whose,
     publisher: Publisher,
 ) -> None:
     started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
@@ -115,7 +120,7 @@ def _measure(
         return publisher.stopped.is_set() or context.should_stop()
 
     try:
-        for measurement in _probe(context, connection, row, pairs, targets, moves, should_stop):
+        for measurement in _probe(context, connection, row, pairs, targets, moves, whose, should_stop):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:
@@ -137,16 +142,17 @@ def _probe(
     pairs: Pairs,
     targets: Targets,
     moves: Moves,
+    whose: Whose,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     if row.probe == "redis":
         options = row.plan.redis
         yield from redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
     elif row.probe in TRANSFERS:
-        yield from _tests(context, connection, row, pairs, targets, moves, should_stop)
+        yield from _tests(context, connection, row, pairs, targets, moves, whose, should_stop)
     else:
         _sleep(row.plan.start_offset_s(row.performer), should_stop)
-        yield from _echoes(connection, row, pairs, targets, should_stop)
+        yield from _echoes(connection, row, pairs, targets, whose, should_stop)
 
 
 def _tests(
@@ -156,25 +162,31 @@ def _tests(
     pairs: Pairs,
     targets: Targets,
     moves: Moves,
+    whose: Whose,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     """Test; a far node that has moved since is looked up and judged where it is, and comes last."""
     ready, findings = _parted(row, pairs, targets.judged(LOOK_UP_S, should_stop))
     yield from findings
-    literal = _with_literals(row, ready)
-    yield from transfers(context, connection, literal, list(ready), moves, should_stop)
+    parted = whose.part(ready, should_stop)
+    yield from parted.findings
+    literal = _with_literals(row, parted.ready)
+    measured = transfers(context, connection, literal, list(parted.ready), moves, should_stop)
+    yield from parted.marked(measured)
     if not moves.pairs or should_stop():
         return
     others = {_other(row, pair) for pair in moves.pairs}
-    names = {row.plan.nodes[index].name for index in others}
-    places = patiently(lambda: registered(connection, names), should_stop)
-    if places is None:
+    names = names_to_look_up(row, others)
+    records = patiently(lambda: read_records(connection, names), should_stop)
+    if records is None:
         return
+    places = addresses_of(records)
     row = at_present(row, {**places, row.name: context.address})
     strangers = _strangers(context, row, others, places)
     yield from _denied(row, moves.pairs, strangers)
     left = [pair for pair in moves.pairs if _other(row, pair) not in strangers]
     targets, moves = _targets(context, row, others), Moves(connection, places)
+    whose = Whose(context=context, connection=connection, row=row, records=records)
     yield from _tests(context, connection, row, left, targets, moves, should_stop)
 
 
@@ -193,6 +205,7 @@ def _echoes(
     row: Row,
     pairs: Pairs,
     targets: Targets,
+    whose: Whose,
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     """
@@ -209,7 +222,10 @@ def _echoes(
         ready, findings = _parted(row, now, looked)
         wait_s = NAMES_GATHER_S
         yield from findings
-        for measurement in _echo(row, list(ready.values()), should_stop):
+        parted = whose.part(ready, should_stop)
+        yield from parted.findings
+        measured = _echo(row, list(parted.ready.values()), should_stop)
+        for measurement in parted.marked(measured):
             median_ms = measurement.detail.get("rtt_median_ms")
             if median_ms is not None and row.probe == "ping":
                 idle_ms[measurement.target] = median_ms
@@ -267,7 +283,12 @@ def _parted(
             error = f"{node.name}: {found.error}"
             findings.append(row.finding(pair, found.outcome, error))
         else:
-            ready[pair] = TargetNode(name=node.name, address=found.literal, accepts=node.accepts)
+            ready[pair] = TargetNode(
+                name=node.name,
+                address=found.literal,
+                accepts=node.accepts,
+                claimed_by=node.claimed_by,
+            )
     return ready, findings
 
 

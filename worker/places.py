@@ -13,6 +13,7 @@ import redis
 from worker import keyspace, wire
 from worker.errors import ConfigError
 from worker.names import valid_address
+from worker.registry import Record
 from worker.rows import Row
 
 #: Looked up in one script, which holds every locker for tens of microseconds.
@@ -54,6 +55,13 @@ def registered(connection: redis.Redis, names: Collection[str]) -> dict[str, str
             if raw is not None and (text := _address(raw))
         }
     return found
+
+
+def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:
+    """Give the address of each node from what the registry has of it, as `registered` does."""
+    return {
+        name: text for name, record in records.items() if (text := _address(record.address))
+    }
 
 
 def at_present(row: Row, addresses: Mapping[str, str]) -> Row:

@@ -60,12 +60,14 @@ class PlannedNode:
         address: Where others reach it.
         accepts: Others can connect to it; else it is the connecting side of every test.
         links: Shared links on its way, each with the tests that it carries at once.
+        claimed_by: Other live nodes that say they have the same address.
     """
 
     name: str
     address: str
     accepts: bool = True
     links: tuple[tuple[str, int], ...] = ()
+    claimed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,7 +431,10 @@ def _node(raw: Mapping[str, Any]) -> PlannedNode:
         raise TypeError("accepts is not true or false")
     name, address = valid_name(_text(raw, "name")), valid_address(_text(raw, "address"))
     links = tuple((valid_name(link), _capacity(count)) for link, count in raw.get("links", ()))
-    return PlannedNode(name=name, address=address, accepts=accepts, links=links)
+    claimed_by = tuple(map(valid_name, raw.get("claimed_by", ())))
+    return PlannedNode(
+        name=name, address=address, accepts=accepts, links=links, claimed_by=claimed_by
+    )
 
 
 def _capacity(value: object) -> int:

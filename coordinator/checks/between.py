@@ -36,6 +36,8 @@ NOT_THE_PATH = {
     Outcome.TARGET_BUSY: "try again when no other run tests it: ptzmesh runs",
     Outcome.CANCELLED: "try again",
 }
+#: Another machine may answer at the target's address.
+WHOSE = (Outcome.WRONG_HOST, Outcome.UNVERIFIED)
 
 
 def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterator[Check]:
@@ -75,7 +77,10 @@ def _measure(
     targets: Sequence[str] = (),
 ) -> dict[tuple[str, str, str], Measurement]:
     names = [node.name for node in nodes]
-    plan = make_plan(nodes, Selection(nodes=names, targets=targets), probes, options)
+    # Of all nodes: one that is not asked for may claim the address of one that is.
+    plan = make_plan(
+        read_nodes(connection), Selection(nodes=names, targets=targets), probes, options
+    )
     run, _ = runs.start(connection, plan, by=by, join=False)
     return {
         (m.probe, m.source, m.target): m
@@ -109,6 +114,8 @@ def _ping(source: Node, target: Node, found: Measurement | None) -> Check:
     name = f"ping {source.name} -> {target.name}"
     if found is None:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
+    if found.outcome in WHOSE:
+        return _other_host(name, found)
     lossy = bool(found.packet_loss_pct) and found.outcome is Outcome.OK
     said = "" if found.latency_ms is None else f"{found.latency_ms:.2f} ms"
     said += f", {found.packet_loss_pct:.0f} % lost" if lossy else ""
@@ -130,6 +137,8 @@ def _tcp(source: Node, target: Node, answered: dict[tuple[str, str, int], Measur
     if not target.accepts:
         return skipped(Area.MESH, name, f"{target.name} takes no connections: it always connects")
     found = {p: answered.get((source.name, target.name, p)) for p in sorted({first, last})}
+    if strange := [m for m in found.values() if m is not None and m.outcome in WHOSE]:
+        return _other_host(name, strange[0])
     silent = [p for p, m in found.items() if m is None or m.outcome is not Outcome.OK]
     listed = " and ".join(map(str, silent or found))
     values = {"first_port": first, "last_port": last, "silent_ports": silent}
@@ -143,6 +152,8 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     name = f"iperf3 {source.name} -> {target.name}"
     if found is None:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
+    if found.outcome in WHOSE:
+        return _other_host(name, found)
     rate = found.throughput_mbps
     message = _why(found)
     if found.outcome is Outcome.OK and rate is not None:
@@ -168,6 +179,12 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
         warn=found.outcome in NOT_THE_PATH,
         mend=mend,
     )
+
+
+def _other_host(name: str, found: Measurement) -> Check:
+    """Say that the target was not reached, where no firewall is at fault."""
+    message, _, mend = _why(found).partition("; ")
+    return judged(Area.MESH, name, message, _values(found), fail=True, mend=mend)
 
 
 def open_ports(source: Node, target: Node) -> str:

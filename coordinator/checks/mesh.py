@@ -22,7 +22,7 @@ from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import Group, collectors, oldest_after
-from coordinator.nodes import Node, commands_per_s
+from coordinator.nodes import Node, claims, commands_per_s, in_dispute
 from coordinator.results import START
 from coordinator.runs import stream_position
 from worker import keyspace, wire
@@ -75,6 +75,20 @@ def silent(nodes: Sequence[Node]) -> Check:
         message += f", {len(lost)} silent: {listed}"
     mend = f"{start}; {FORGET}" if lost else start
     return judged(Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
+
+
+def addresses(nodes: Sequence[Node]) -> Check:
+    """Look for addresses that several live nodes say they have: one of them answers for all."""
+    found = claims(nodes)
+    said = "; ".join(in_dispute(address, those) for address, those in found.items())
+    return judged(
+        Area.MESH,
+        "addresses",
+        said or "no two live nodes claim the same",
+        {"claimed": {address: [n.name for n in those] for address, those in found.items()}},
+        fail=bool(found),
+        mend="start each with an --address that leads to it from all others, such as a VPN's",
+    )
 
 
 def clocks(nodes: Sequence[Node]) -> Check:

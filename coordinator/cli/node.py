@@ -18,7 +18,7 @@ from coordinator.cli.policy import policy_options
 from coordinator.cli.reread import Reread
 from coordinator.cli.screen import print_list
 from coordinator.cli.tables import Column
-from coordinator.nodes import Node, read_nodes
+from coordinator.nodes import Node, claims, in_dispute, read_nodes
 from worker import __version__, keyspace, wire
 from worker.names import own_name, valid_address
 from worker.policy import Policy
@@ -155,6 +155,8 @@ def nodes(redis_url: str, as_json: bool) -> None:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
     print_list(_columns(found))
+    for address, those in claims(found).items():
+        click.echo(f"{in_dispute(address, those)}: only one of them answers there", err=True)
 
 
 def _links(node: Node) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import msgpack
 from samples import fields_of, measurement
 
 from coordinator.csvfile import HEADER
-from fuzz.targets import ANSWER_SECRET, TARGETS, of_hash
+from fuzz.targets import ANSWER_SECRET, BETWEEN, TARGETS, of_hash
 from worker import outbox, wire
 from worker.outbox import Letter
 from worker.plan import Plan, PlannedNode
@@ -119,6 +119,16 @@ def seeds() -> dict[str, list[bytes]]:
         "outbox_body": bodies,
         "outbox_json": [json.dumps([1, {"v": "1", "run": "r", "error": ""}]).encode()],
         "node_record": [of_hash(NODE)],
+        "node_lookup": [
+            BETWEEN.join(
+                (
+                    *(b"10.0.0.1", b"b-1", b"402", b"3c:37:12:00:00:01", b'{"site": "roof"}'),
+                    *(b"1767323045.5", b"", b"1.5"),
+                )
+            ),
+            BETWEEN.join((b"10.0.0.1", b"", b"", b"", b"[]", b"", b"1", b"nan")),
+        ],
+        "verified_file": [b'{"a|10.0.0.1||10.0.0.2|b|1.5": 4102444800.0, "c": 1}', b"[]", b"{}"],
         "node_links": [b'{"cell-7": 1, "hub": 2}', b"1000000"],
         "idle_rtts": [bytes(msgpack.packb(RTTS)), b"1.5"],
         "idle_rtts_json": [json.dumps(RTTS).encode()],

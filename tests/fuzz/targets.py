@@ -32,7 +32,9 @@ from worker import (
     outbox,
     plan,
     policy,
+    registry,
     transfers,
+    verified,
     wire,
 )
 from worker.allowlist import Refused, allow_listed
@@ -167,6 +169,23 @@ def node_record(data: bytes) -> None:
     """A node's record is read, whatever of it makes no sense, and shown as JSON."""
     found = nodes._node("a", as_hash(data), 1.0)
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def node_lookup(data: bytes) -> None:
+    """What a node reads of another before it measures it is a record of texts."""
+    values = [part or None for part in data.split(BETWEEN)][: len(registry.FIELDS) + 1]
+    values += [None] * (len(registry.FIELDS) + 1 - len(values))
+    found = registry.record_of(values)
+    assert isinstance(found.site, str)
+    assert not (found.alive and found.address is None)
+
+
+def verified_file(data: bytes) -> None:
+    """A file of what was verified is read as times by text, or as nothing, and can be added to."""
+    with _file(data, "a.verified") as path:
+        assert all(isinstance(at, float) for at in verified.read_verified(path).values())
+        verified.keep_verified(path, ["x"])
+        assert "x" in verified.read_verified(path)
 
 
 def node_links(data: bytes) -> None:
@@ -378,6 +397,8 @@ TARGETS: dict[str, Target] = {
     "outbox_body": outbox_body,
     "outbox_json": behind_msgpack(outbox_body),
     "node_record": node_record,
+    "node_lookup": node_lookup,
+    "verified_file": verified_file,
     "node_links": node_links,
     "idle_rtts": idle_rtts,
     "idle_rtts_json": behind_msgpack(idle_rtts),

@@ -93,6 +93,23 @@ def test_node_with_a_routable_address_refuses_loopback_though_it_is_registered(
     assert found.address == target
 
 
+def test_loopback_of_another_machine_is_not_this_one(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with node(redis_url, connection, tmp_path, "127.0.0.1"):
+        # As of two machines that both reach Redis through a tunnel.
+        own = {k.decode(): v for k, v in connection.hgetall(keyspace.node_key("a")).items()}
+        for name, facts in {"b": own, "c": {**own, "boot": "another"}}.items():
+            record = {**facts, "address": "127.0.0.1", "owner": name}
+            connection.hset(keyspace.node_key(name), mapping=record)
+        assert measured(redis_url, "127.0.0.1", "b").outcome is Outcome.OK
+        for probe in ("ping", "tcp"):
+            found = measured(redis_url, "127.0.0.1", "c", probe)
+            assert found.outcome is Outcome.WRONG_HOST
+            assert found.error.startswith("127.0.0.1 is an address of a itself, not of c from here")
+            assert found.latency_ms is None
+
+
 def test_damaged_record_of_a_node_is_left_out_of_the_registry(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:

@@ -1,0 +1,234 @@
+"""
+Whose an address is: before anything is measured there, and only where it can be another's.
+
+Two networks may have the same addresses. An address of this very network namespace is no other
+machine's. One that is private, of a carrier's NAT or link-local may be another machine's, unless
+source and target say that they are on one network; so may one that two live nodes claim. There the
+target's responder is asked who answers (`answering`); a name that came back holds for a day.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from worker import wire
+from worker.answering import ask_for_ports
+from worker.context import NodeContext
+from worker.machine import boot_id, is_own, network_namespace
+from worker.measurement import Outcome
+from worker.names import plain_ip
+from worker.probes.who_answers import Question, who_answers
+from worker.registry import Record
+from worker.text import some
+from worker.verified import keep_verified, read_verified, verified_path
+
+logger = logging.getLogger(__name__)
+
+ShouldStop = Callable[[], bool]
+
+#: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
+SHARED_NETWORKS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+            *("100.64.0.0/10", "169.254.0.0/16", "fe80::/10"),
+        ),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """
+    Who is to be measured where.
+
+    Attributes:
+        name: The node's.
+        address: Literal, as it will be measured.
+        claimed_by: Other live nodes, of other namespaces, that claim the same address.
+    """
+
+    name: str
+    address: str
+    claimed_by: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """
+    What is known of who answers.
+
+    Attributes:
+        outcome: `ok` to measure; else `wrong_host` or `unverified`, and nothing is measured.
+        error: Why not, as one line.
+        unverified: It is measured, and who answers could not be asked.
+    """
+
+    outcome: Outcome = Outcome.OK
+    error: str = ""
+    unverified: bool = False
+
+
+FINE = Verdict()
+
+
+def identify(
+    context: NodeContext,
+    connection: redis.Redis,
+    targets: Sequence[Target],
+    records: Mapping[str, Record],
+    should_stop: ShouldStop,
+) -> dict[str, Verdict]:
+    """
+    Say of each target, by name, whether what answers at its address is it.
+
+    Args:
+        context: The node that measures.
+        connection: To the mesh's Redis; away, it is no failure, and nobody is asked.
+        targets: Who is to be measured.
+        records: What the registry has of them, of who claims their addresses, and of this node.
+        should_stop: Asked a few times a second.
+    """
+    own = records.get(context.name)
+    found: dict[str, Verdict] = {}
+    doubted = []
+    for target in targets:
+        record = records.get(target.name)
+        if is_own(target.address):
+            found[target.name] = _of_own_address(context.name, target, record)
+        elif _is_doubtful(target, own, record):
+            doubted.append(target)
+        else:
+            found[target.name] = FINE
+    return found | _asked(context, connection, doubted, records, should_stop)
+
+
+def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict:
+    """Judge an address of this namespace: several nodes of one machine may share it."""
+    if record is not None and is_here(record):
+        return FINE
+    ip = plain_ip(target.address)
+    if record is None and ip is not None and ip.is_loopback:
+        return (
+            FINE  # no node: who lets nodes measure such has said so (--allow-unregistered-targets)
+        )
+    return Verdict(
+        outcome=Outcome.WRONG_HOST,
+        error=f"{target.address} is an address of {source} itself, not of {target.name} from here; "
+        f"start {target.name} with an --address that leads to it",
+    )
+
+
+def is_here(record: Record) -> bool:
+    """Tell whether a node is in this process's own network namespace."""
+    return bool(record.boot and record.netns) and (record.boot, record.netns) == (
+        boot_id(),
+        network_namespace(),
+    )
+
+
+def _is_doubtful(target: Target, source: Record | None, record: Record | None) -> bool:
+    if record is None:
+        return False  # no node of the mesh: nobody to ask
+    return bool(target.claimed_by) or (
+        is_of_shared_network(target.address) and not share_a_network(source, record)
+    )
+
+
+def is_of_shared_network(address: str) -> bool:
+    """
+    Tell whether machines of different networks may have the same address.
+
+    >>> [is_of_shared_network(a) for a in ("192.168.1.9", "100.64.1.2", "fe80::1%eth0", "8.8.8.8")]
+    [True, True, True, False]
+    """
+    ip = plain_ip(address)
+    return ip is not None and any(ip in network for network in SHARED_NETWORKS)
+
+
+def share_a_network(one: Record | None, other: Record) -> bool:
+    """Tell whether two nodes have a `site` label or a default router in common."""
+    if one is None:
+        return False
+    return bool(one.site and one.site == other.site) or bool(
+        one.gateway and one.gateway == other.gateway
+    )
+
+
+def _asked(
+    context: NodeContext,
+    connection: redis.Redis,
+    doubted: Sequence[Target],
+    records: Mapping[str, Record],
+    should_stop: ShouldStop,
+) -> dict[str, Verdict]:
+    """Ask who answers, but for those that have said so in the last day."""
+    path = verified_path(context.outbox_path)
+    known = read_verified(path) if doubted else {}
+    keys = {one.name: _key(context, one, records) for one in doubted}
+    left = [one for one in doubted if keys[one.name] not in known]
+    answered = _ask(context.name, connection, left, records, should_stop)
+    if new := [keys[one.name] for one in left if one.name in answered.get(one.name, ())]:
+        keep_verified(path, new)
+    return dict.fromkeys(keys, FINE) | {
+        one.name: judge(one, answered.get(one.name, ())) for one in left
+    }
+
+
+def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
+    """Name what was verified: from where, which address, which start of which node."""
+    own, record = records.get(context.name), records[target.name]
+    here = (context.name, context.address, own.gateway if own else "")
+    return "|".join((*here, target.address, target.name, record.since))
+
+
+def _ask(
+    source: str,
+    connection: redis.Redis,
+    targets: Sequence[Target],
+    records: Mapping[str, Record],
+    should_stop: ShouldStop,
+) -> dict[str, set[str]]:
+    """Give who answered at each target's address, by the target's name: itself, or who else."""
+    may_answer = {one.name: (one.name, *one.claimed_by) for one in targets}
+    live = {n for names in may_answer.values() for n in names if n in records and records[n].alive}
+    try:
+        ports = ask_for_ports(connection, sorted(live), should_stop)
+    except redis.RedisError as exc:
+        logger.log(wire.severity(exc), "nobody is asked who answers: %s", exc)
+        return {}
+    pairs = [(one, name) for one in targets for name in may_answer[one.name] if name in ports]
+    questions = [
+        Question(address=one.address, port=ports[name].number or 0, secret=ports[name].secret)
+        for one, name in pairs
+    ]
+    answered: dict[str, set[str]] = {}
+    for index, name in who_answers(questions, source, should_stop).items():
+        answered.setdefault(pairs[index][0].name, set()).add(name)
+    return answered
+
+
+def judge(target: Target, answered: set[str] | Sequence[str]) -> Verdict:
+    """Judge a target by the names that answered at its address."""
+    if target.name in answered:
+        return FINE
+    if answered:
+        return Verdict(
+            outcome=Outcome.WRONG_HOST,
+            error=f"{some(sorted(answered))} answers at {target.address}, not {target.name}; "
+            f"start {target.name} with an --address that leads to it from here",
+        )
+    if not target.claimed_by:
+        return Verdict(unverified=True)
+    return Verdict(
+        outcome=Outcome.UNVERIFIED,
+        error=f"{some(sorted((target.name, *target.claimed_by)))} say that they have "
+        f"{target.address}, and {target.name} did not say that it answers there; "
+        "give each an --address of its own, or let UDP through to its --ports",
+    )

@@ -1,0 +1,19 @@
+-- Look up a few fields of the records of nodes, and when each node was last heard, in one command.
+-- KEYS  nodes zset, node hashes
+-- ARGV  number of names, their names, then the fields
+-- Gives for each node its fields and the seconds since its last heartbeat, as text; false where there
+-- is none; for something else than a node's record, nothing but that.
+local now = redis.call('TIME')
+local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
+local count = tonumber(ARGV[1])
+local fields = {}
+for i = count + 2, #ARGV do fields[#fields + 1] = ARGV[i] end
+local found = {}
+for i = 1, count do
+  local values = redis.pcall('HMGET', KEYS[i + 1], unpack(fields))
+  if values.err then values = {} end
+  local seen = redis.call('ZSCORE', KEYS[1], ARGV[i + 1])
+  values[#fields + 1] = seen and tostring(seconds - tonumber(seen))
+  found[i] = values
+end
+return found

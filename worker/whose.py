@@ -1,0 +1,112 @@
+"""A row's pairs by whose the other's address is: what is measured, and what its record says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import redis
+
+from worker.context import NodeContext
+from worker.identity import ShouldStop, Target, Verdict, identify
+from worker.measurement import Measurement, Outcome
+from worker.names import plain_ip
+from worker.plan import PlannedNode, TargetNode
+from worker.registry import Record
+from worker.rows import Row
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Parted:
+    """
+    The pairs of a row.
+
+    Attributes:
+        ready: Those that are measured, each with its other node.
+        findings: Records of the others.
+        unverified: Names of nodes that are measured and may be somebody else.
+    """
+
+    ready: Mapping[Pair, TargetNode]
+    findings: Sequence[Measurement]
+    unverified: frozenset[str]
+
+    def marked(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
+        """Mark the numbers that may be of another machine than the record says."""
+        for one in measurements:
+            has_number = one.latency_ms is not None or one.throughput_mbps is not None
+            if has_number and not self.unverified.isdisjoint((one.source, one.target)):
+                yield replace(one, detail={**one.detail, "unverified": "yes"})
+            else:
+                yield one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """
+    Tells of a row's pairs whether the right machine would be measured.
+
+    Attributes:
+        context: The node that measures.
+        connection: To the mesh's Redis.
+        row: What is measured.
+        records: What the registry has of `names_to_look_up`.
+    """
+
+    context: NodeContext
+    connection: redis.Redis
+    row: Row
+    records: Mapping[str, Record]
+
+    def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
+        """Part pairs, each given with its other node at the address that will be measured."""
+        name, records = self.row.name, self.records
+        targets = {node.name: _target(node, name, records) for node in ready.values()}
+        verdicts = identify(
+            self.context, self.connection, list(targets.values()), records, should_stop
+        )
+        bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
+        return Parted(
+            ready={pair: node for pair, node in ready.items() if pair not in bad},
+            findings=[
+                _finding(self.row, pair, node, verdicts[node.name])
+                for pair, node in ready.items()
+                if pair in bad
+            ],
+            unverified=frozenset(name for name, one in verdicts.items() if one.unverified),
+        )
+
+
+def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
+    """Give the nodes whose records tell who may answer: the row's own, these others, rivals."""
+    wanted = {row.name: None}
+    for node in (row.plan.nodes[index] for index in others):
+        wanted |= dict.fromkeys((node.name, *node.claimed_by))
+    return list(wanted)
+
+
+def _target(node: PlannedNode, source: str, records: Mapping[str, Record]) -> Target:
+    """Say who else claims a node's address now, of those whose records were looked up."""
+    own, ip = records.get(node.name), plain_ip(node.address)
+    claimed_by = [
+        name
+        for name, record in records.items()
+        if name not in (node.name, source) and record.alive and _claims(record, ip)
+    ]
+    rivals = [n for n in claimed_by if not (own and _share_a_namespace(own, records[n]))]
+    return Target(name=node.name, address=node.address, claimed_by=rivals)
+
+
+def _claims(record: Record, ip: object) -> bool:
+    return plain_ip(record.address.decode(errors="replace")) == ip
+
+
+def _share_a_namespace(one: Record, other: Record) -> bool:
+    known = bool(one.boot and one.netns)
+    return known and (one.boot, one.netns) == (other.boot, other.netns)
+
+
+def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:
+    return replace(row.finding(pair, verdict.outcome, verdict.error), address=node.address)
