@@ -120,7 +120,9 @@ def _measure(
         return publisher.stopped.is_set() or context.should_stop()
 
     try:
-        for measurement in _probe(context, connection, row, pairs, targets, moves, whose, should_stop):
+        for measurement in _probe(
+            context, connection, row, pairs, targets, moves, whose, should_stop
+        ):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:
@@ -187,7 +189,7 @@ def _tests(
     left = [pair for pair in moves.pairs if _other(row, pair) not in strangers]
     targets, moves = _targets(context, row, others), Moves(connection, places)
     whose = Whose(context=context, connection=connection, row=row, records=records)
-    yield from _tests(context, connection, row, left, targets, moves, should_stop)
+    yield from _tests(context, connection, row, left, targets, moves, whose, should_stop)
 
 
 def _targets(context: NodeContext, row: Row, others: Collection[int]) -> Targets:

@@ -59,9 +59,7 @@ def registered(connection: redis.Redis, names: Collection[str]) -> dict[str, str
 
 def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:
     """Give the address of each node from what the registry has of it, as `registered` does."""
-    return {
-        name: text for name, record in records.items() if (text := _address(record.address))
-    }
+    return {name: text for name, record in records.items() if (text := _address(record.address))}
 
 
 def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
