@@ -38,6 +38,7 @@ from worker.instance import (
     other_from,
     refusal,
 )
+from worker.leftovers import Leftovers
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
@@ -104,6 +105,7 @@ class Agent:
         self.told_per_s = ""
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
+        self.leftovers = Leftovers(settings.state_dir, settings.name)
         said = Said(labels=settings.labels, policy=settings.policy)
         self.changes = Changes(settings.name)
         self.facts = Facts(said=said, reread=settings.reread)
@@ -302,7 +304,8 @@ class Agent:
             child.keep_alive()
 
     def _supervise(self, connection: redis.Redis) -> None:
-        next_beat = time.monotonic() + wire.HEARTBEAT_S
+        waits = self.outbox.waiting_bytes() or self.leftovers.waiting()
+        next_beat = time.monotonic() + (0 if waits else wire.HEARTBEAT_S)
         while not self.stopping.value:
             wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
             if stop_comes_within(wait_s):
@@ -325,7 +328,10 @@ class Agent:
 
     def _heartbeat(self, connection: redis.Redis) -> None:
         try:
-            finished = self.outbox.resend(connection)  # before an overdue run is looked at
+            # Before an overdue run is looked at.
+            finished = self.outbox.resend(connection)
+            if not self.outbox.is_behind:
+                finished += self.leftovers.resend(connection)
             self._look_again()
             self.record |= self.facts.fields(self.record["address"])
             overdue = self._beat(connection)

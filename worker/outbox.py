@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -58,6 +58,15 @@ class Letter:
 def outbox_path(state_dir: Path, node: str) -> Path:
     """Give the file in which a node keeps what waits for Redis."""
     return state_dir / f"{node}.outbox"
+
+
+def left_in(state_dir: Path) -> dict[str, int]:
+    """Give the names that keep results in a folder → bytes; what cannot be looked at has none."""
+    sizes = {}
+    for path in sorted(state_dir.glob("*.outbox")):
+        with suppress(OSError):
+            sizes[path.stem] = path.stat().st_size
+    return {name: size for name, size in sizes.items() if size}
 
 
 def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -171,6 +180,14 @@ class Outbox:
         if sent or not waiting:  # nothing whole is left: damaged bytes go, too
             self._drop_first(sent)
         return completed
+
+    def runs(self) -> set[str]:
+        """Give the ids of the runs whose results wait."""
+        try:
+            return {letter.measurement.run for letter in _frames(self.path.read_bytes())}
+        except OSError as exc:
+            logger.warning("outbox cannot be read, what it holds waits: %s", exc)
+            return set()
 
     def _drop_first(self, sent: int) -> None:
         try:

@@ -10,12 +10,17 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from worker.errors import ConfigError
+from worker.outbox import RESEND_S, left_in
+
+#: For so long of each heartbeat another worker may hold the file of a name, to send its results.
+SENDING_S = RESEND_S + 2
 
 
 def owner_path(folder: Path, name: str) -> Path:
@@ -46,7 +51,11 @@ def hold(folder: Path, name: str) -> IO[str]:
     with usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = owner_path(folder, name).open("a+")
-    if not lock(file):
+    # A worker of another name may be sending what this one has left.
+    until = time.monotonic() + (SENDING_S if name in left_in(folder) else 0)
+    while not (is_held := lock(file)) and time.monotonic() < until:
+        time.sleep(0.2)
+    if not is_held:
         raise ConfigError(
             f"node name ({name}) is in use by another worker on this machine; "
             "choose another --name, or another --state-dir if it is of another mesh"

@@ -11,7 +11,7 @@ from coordinator.checks.check import Area, Check, in_bytes, in_offset, judged, s
 from coordinator.checks.server import Exchange
 from coordinator.nodes import Node
 from worker.clock_offset import beyond_doubt_ms
-from worker.outbox import MAX_OUTBOX_BYTES, outbox_path
+from worker.outbox import MAX_OUTBOX_BYTES, left_in
 from worker.probes.icmp import icmp_capability
 from worker.probes.icmp_socket import PERMIT
 from worker.probes.iperf3 import (
@@ -22,6 +22,7 @@ from worker.probes.iperf3 import (
     find_iperf3,
 )
 from worker.probes.iperf3_trial import try_here
+from worker.text import some
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
 OFFSET_MS = 100.0
@@ -156,22 +157,29 @@ def _why_not_writable(there: Path) -> str:
 
 
 def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
-    """Look at what waits on this disk for Redis."""
+    """Look at what waits on this disk for Redis, under this name and under others."""
     what = "outbox"
-    if not wanted:
+    left = left_in(folder)
+    if not wanted and not left:
         return skipped(Area.MACHINE, what, "not a node here")
-    try:
-        size = outbox_path(folder, name).stat().st_size
-    except OSError:
-        size = 0
+    size = left.get(name, 0)
+    others = {other: bytes_ for other, bytes_ in left.items() if other != name}
+    parts = [f"{in_bytes(size)} wait for Redis"] if size else []
+    listed = some(f"{other} {in_bytes(bytes_)}" for other, bytes_ in others.items())
+    parts += [f"results of other names wait here: {listed}"] if others else []
+    mend = "they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list"
+    if others and not size:
+        mend = (
+            "any worker with this folder sends them with its heartbeats; if none does, see its log"
+        )
     return judged(
         Area.MACHINE,
         what,
-        f"{in_bytes(size)} wait for Redis" if size else "empty",
-        {"outbox_bytes": size},
+        "; ".join(parts) or "empty",
+        {"outbox_bytes": size, "others": others},
         fail=size > MAX_OUTBOX_BYTES,
-        warn=size > 0,
-        mend="they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list",
+        warn=bool(left),
+        mend=mend,
     )
 
 
