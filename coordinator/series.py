@@ -17,6 +17,7 @@ from typing import Any
 from coordinator.series_options import SeriesOptions
 from worker.clock_offset import beyond_doubt_ms
 from worker.measurement import Measurement
+from worker.rounding import times_to_ns
 from worker.rtt import packet_loss_pct, rtt_statistics
 from worker.text import iso_utc
 
@@ -249,7 +250,7 @@ class Series:
         }
         if self.options.throughput is not None:
             lists["throughputs"] = [one.throughput_mbps for one in mine]
-        summary, rounds = vars(self.summary(source)), [one.to_json() for one in mine]
+        summary, rounds = times_to_ns(vars(self.summary(source))), [one.to_json() for one in mine]
         return {"source": source, **lists, "summary": summary, "rounds": rounds}
 
 

@@ -8,7 +8,7 @@ is `CSV_COLUMNS`, whose first five columns are those of PTZJEPA's own file, in i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -18,6 +18,7 @@ import msgpack
 from worker.errors import OtherWire, WireError
 from worker.fields import Cell, as_cells, parse_detail, parse_number, parse_text
 from worker.keyspace import READ_VERSIONS, WIRE_VERSION
+from worker.rounding import times_to_ns
 from worker.text import iso_utc, json_ready, one_line, parse_iso_utc
 
 
@@ -256,6 +257,12 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
         ]
     except _NOT_OURS as exc:
         raise _refusal(exc) from exc
+
+
+def made(measurement: Measurement) -> Measurement:
+    """Give a new record with its times in whole nanoseconds; whoever makes one, makes it so."""
+    times = times_to_ns({"latency_ms": measurement.latency_ms})
+    return replace(measurement, **times, detail=times_to_ns(measurement.detail))
 
 
 def finding(

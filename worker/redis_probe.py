@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker import keyspace, usage
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Measurement, Outcome, made
 from worker.names import REDIS_TARGET
 from worker.options import RedisOptions
 from worker.rtt import packet_loss_pct, rtt_statistics
@@ -97,28 +97,30 @@ def _measurement(
     answered = [ms for ms in pings if ms is not None]
     cycled = [ms for ms in cycles if ms is not None]
     outcome = Outcome.OK if answered else Outcome.NO_REPLY
-    return Measurement(
-        run=run,
-        probe=PROBE,
-        source=source,
-        target=REDIS_TARGET,
-        address=address,
-        started_at=started_at,
-        outcome=outcome,
-        error="" if answered else error or "Redis did not answer",
-        latency_ms=statistics.rtt_mean_ms,
-        packet_loss_pct=packet_loss_pct(len(pings), len(answered)),
-        detail={
-            "sent": len(pings),
-            "received": len(answered),
-            "wait_s": options.wait_s,
-            "interval_s": options.interval_s,
-            **asdict(statistics),
-            "locker_cycle_median_ms": median(cycled) if cycled else None,
-            "locker_cycle_max_ms": max(cycled) if cycled else None,
-            "locker_cycles": len(cycled),
-            "last_error": error,
-            "elapsed_s": time.monotonic() - begun,
-            "rtts_ms": pings,
-        },
+    return made(
+        Measurement(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=REDIS_TARGET,
+            address=address,
+            started_at=started_at,
+            outcome=outcome,
+            error="" if answered else error or "Redis did not answer",
+            latency_ms=statistics.rtt_mean_ms,
+            packet_loss_pct=packet_loss_pct(len(pings), len(answered)),
+            detail={
+                "sent": len(pings),
+                "received": len(answered),
+                "wait_s": options.wait_s,
+                "interval_s": options.interval_s,
+                **asdict(statistics),
+                "locker_cycle_median_ms": median(cycled) if cycled else None,
+                "locker_cycle_max_ms": max(cycled) if cycled else None,
+                "locker_cycles": len(cycled),
+                "last_error": error,
+                "elapsed_s": time.monotonic() - begun,
+                "rtts_ms": pings,
+            },
+        )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -25,7 +26,7 @@ from integration.nodes import alive, cli, eventually, start_worker, workers
 from worker import keyspace, wire
 from worker.allowlist import allow_listed
 from worker.children import QuietWorker
-from worker.measurement import Outcome
+from worker.measurement import CSV_COLUMNS, Outcome, made
 from worker.probes.icmp import icmp_capability
 
 LEVELS = ("INFO", "WARNING", "ERROR")
@@ -71,11 +72,16 @@ def test_node_says_what_it_is(pair: dict[str, Any], connection: redis.Redis) -> 
 
 @pytest.mark.usefixtures("pair")
 def test_rows_carry_the_clocks_offset_and_how_far_it_may_be_wrong(redis_url: str) -> None:
-    run = Mesh(redis_url).run(count=1, interval_s=0.05).wait()
-    details = [one.detail for _, one in of_run(run.connection, run.id)]
-    assert len(details) == 2
-    for detail in details:
-        assert abs(detail["clock_offset_ms"]) <= detail["clock_offset_uncertainty_ms"]
+    run = Mesh(redis_url).run(probes=("ping", "tcp", "redis")).wait()
+    found = [one for _, one in of_run(run.connection, run.id)]
+    assert len(found) == 6
+    for one in found:
+        assert one.detail["clock_offset_uncertainty_ms"] >= abs(one.detail["clock_offset_ms"])
+        # And a nanosecond is the least that any of their times tells.
+        assert made(one) == one
+        cells = dict(zip(CSV_COLUMNS, one.to_row("1-0"), strict=True))
+        long = {name: cell for name, cell in cells.items() if re.search(r"\.\d{10}", str(cell))}
+        assert long == {}
 
 
 @pytest.mark.usefixtures("pair")

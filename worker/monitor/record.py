@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Measurement, Outcome, made
 from worker.monitor.tagging import tags
 from worker.text import one_line
 
@@ -51,18 +51,20 @@ def record(
     detail: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Make a record of now; its recorder fills in source and run."""
-    return Measurement(
-        run="",
-        probe=probe,
-        source="",
-        target=label(target),
-        address=label(address),
-        started_at=started_at or datetime.now(timezone.utc),
-        outcome=outcome,
-        error=error,
-        latency_ms=latency_ms,
-        throughput_mbps=throughput_mbps,
-        detail={**tags(), **(detail or {})},
+    return made(
+        Measurement(
+            run="",
+            probe=probe,
+            source="",
+            target=label(target),
+            address=label(address),
+            started_at=started_at or datetime.now(timezone.utc),
+            outcome=outcome,
+            error=error,
+            latency_ms=latency_ms,
+            throughput_mbps=throughput_mbps,
+            detail={**tags(), **(detail or {})},
+        )
     )
 
 

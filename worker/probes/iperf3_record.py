@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Measurement, Outcome, made
 from worker.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
 from worker.plan import PlannedNode, TargetNode
 from worker.probes.iperf3 import THREADS_VERSION, Iperf3, parse_version
@@ -205,16 +205,18 @@ def _measurement(
     flow: Flow,
     detail: dict[str, Any],
 ) -> Measurement:
-    return Measurement(
-        run=ends.run,
-        probe=probe_of(options),
-        source=source.name,
-        target=target.name,
-        address=target.address,
-        started_at=started_at,
-        outcome=outcome,
-        error=error,
-        packet_loss_pct=flow.packet_loss_pct,
-        throughput_mbps=flow.throughput_mbps,
-        detail=detail,
+    return made(
+        Measurement(
+            run=ends.run,
+            probe=probe_of(options),
+            source=source.name,
+            target=target.name,
+            address=target.address,
+            started_at=started_at,
+            outcome=outcome,
+            error=error,
+            packet_loss_pct=flow.packet_loss_pct,
+            throughput_mbps=flow.throughput_mbps,
+            detail=detail,
+        )
     )

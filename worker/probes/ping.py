@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-from worker.measurement import Measurement, Outcome, finding
+from worker.measurement import Measurement, Outcome, finding, made
 from worker.options import PingOptions
 from worker.plan import TargetNode
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
@@ -67,43 +67,45 @@ def measurement(
     """Give a target's series as a measurement: statistics in cells, all else in `detail`."""
     statistics = rtt_statistics(series.rtts_ms)
     outcome, error = verdict(series)
-    return Measurement(
-        run=run,
-        probe=PROBE,
-        source=source,
-        target=target.name,
-        address=series.address,
-        started_at=datetime.fromtimestamp(series.started_ns / 1e9, timezone.utc),
-        outcome=outcome,
-        error=error,
-        latency_ms=statistics.rtt_mean_ms,
-        packet_loss_pct=packet_loss_pct(series.sent, series.received),
-        detail={
-            "sent": series.sent,
-            "received": series.received,
-            "duplicates": series.duplicates,
-            "late": series.late,
-            "errors": series.errors,
-            "error_kind": series.error_kind,
-            "damaged": series.damaged,
-            "refused": series.refused,
-            "times_refused": series.times_refused,
-            "wait_s": options.wait_s,
-            "interval_s": options.interval_s,
-            "interval_mean_s": series.interval_mean_s,
-            "size_bytes": options.size_bytes,
-            **asdict(statistics),
-            "wake_ms": series.wake_ms,
-            "reply_ttl": " ".join(map(str, series.reply_ttls)) or None,
-            "answered_by": " ".join(series.answered_by) or None,
-            "send_lag_max_ms": series.send_lag_max_ms,
-            "read_lag_max_ms": series.read_lag_max_ms,
-            "receive_drops": series.receive_drops,
-            "host_limited": is_host_limited(series, options),
-            "socket": series.socket_kind,
-            "elapsed_s": series.elapsed_s,
-            "rtts_ms": list(series.rtts_ms),
-        },
+    return made(
+        Measurement(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=target.name,
+            address=series.address,
+            started_at=datetime.fromtimestamp(series.started_ns / 1e9, timezone.utc),
+            outcome=outcome,
+            error=error,
+            latency_ms=statistics.rtt_mean_ms,
+            packet_loss_pct=packet_loss_pct(series.sent, series.received),
+            detail={
+                "sent": series.sent,
+                "received": series.received,
+                "duplicates": series.duplicates,
+                "late": series.late,
+                "errors": series.errors,
+                "error_kind": series.error_kind,
+                "damaged": series.damaged,
+                "refused": series.refused,
+                "times_refused": series.times_refused,
+                "wait_s": options.wait_s,
+                "interval_s": options.interval_s,
+                "interval_mean_s": series.interval_mean_s,
+                "size_bytes": options.size_bytes,
+                **asdict(statistics),
+                "wake_ms": series.wake_ms,
+                "reply_ttl": " ".join(map(str, series.reply_ttls)) or None,
+                "answered_by": " ".join(series.answered_by) or None,
+                "send_lag_max_ms": series.send_lag_max_ms,
+                "read_lag_max_ms": series.read_lag_max_ms,
+                "receive_drops": series.receive_drops,
+                "host_limited": is_host_limited(series, options),
+                "socket": series.socket_kind,
+                "elapsed_s": series.elapsed_s,
+                "rtts_ms": list(series.rtts_ms),
+            },
+        )
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
-from worker.measurement import Measurement, Outcome
+from worker.measurement import Measurement, Outcome, made
 from worker.options import TcpOptions
 from worker.plan import TargetNode
 from worker.probes import interception
@@ -226,30 +226,32 @@ def _measurement(run: str, source: str, target: _Target, options: TcpOptions) ->
     statistics = rtt_statistics(target.rtts_ms)
     answered = target.accepted + target.refused
     outcome, error = _verdict(target, answered, options)
-    return Measurement(
-        run=run,
-        probe=PROBE,
-        source=source,
-        target=target.node.name,
-        address=target.node.address,
-        started_at=target.started_at or datetime.now(timezone.utc),
-        outcome=outcome,
-        error=error,
-        latency_ms=statistics.rtt_mean_ms,
-        packet_loss_pct=packet_loss_pct(options.count, answered),
-        detail={
-            "sent": options.count,
-            "received": answered,
-            "accepted": target.accepted,
-            "refusals": target.refused,
-            "port": options.port,
-            "wait_s": options.wait_s,
-            "interval_s": options.interval_s,
-            **asdict(statistics),
-            "wake_ms": target.wake_ms,
-            "elapsed_s": time.monotonic() - target.begun,
-            "rtts_ms": list(target.rtts_ms),
-        },
+    return made(
+        Measurement(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=target.node.name,
+            address=target.node.address,
+            started_at=target.started_at or datetime.now(timezone.utc),
+            outcome=outcome,
+            error=error,
+            latency_ms=statistics.rtt_mean_ms,
+            packet_loss_pct=packet_loss_pct(options.count, answered),
+            detail={
+                "sent": options.count,
+                "received": answered,
+                "accepted": target.accepted,
+                "refusals": target.refused,
+                "port": options.port,
+                "wait_s": options.wait_s,
+                "interval_s": options.interval_s,
+                **asdict(statistics),
+                "wake_ms": target.wake_ms,
+                "elapsed_s": time.monotonic() - target.begun,
+                "rtts_ms": list(target.rtts_ms),
+            },
+        )
     )
 
 
