@@ -27,13 +27,16 @@ from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here
 from coordinator.series import Round, Series
 from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder, save, usable
 from coordinator.series_options import SeriesOptions
-from worker import keyspace, wire
+from worker import wire
 from worker.errors import ConfigError, RunIncomplete, ToolError
+from worker.identity import is_here
+from worker.machine import is_own
 from worker.names import NAME, IpLiteral, plain_ip, valid_address
 from worker.options import ThroughputOptions
 from worker.plan import TargetNode
 from worker.probes.icmp import icmp_capability
 from worker.probes.iperf3 import NOT_THERE, find_iperf3, why_unable
+from worker.registry import Record, read_records
 from worker.resolve import resolve
 
 DEFAULT = SeriesOptions()
@@ -201,31 +204,35 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     Give the literal address of a node of that name, else of a host.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is neither, or a node that from here is at this machine's own address.
     """
-    address, trouble = None, ""
+    record, trouble = None, ""
     if redis_url and NAME.fullmatch(target) and plain_ip(target) is None:
         try:
-            address = _node_address(redis_url, target)
+            record = _record(redis_url, target)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
-    host = valid_address(address or target)
+    host = valid_address(target if record is None else record.address.decode(errors="replace"))
     # A registered link-local address has an interface of that node, a given one has one of here.
-    literals = resolve(host, family, own_zones=address is None).literals
+    literals = resolve(host, family, own_zones=record is None).literals
     if not literals:
         why = trouble or "no node of that name is known"
         to = "" if family is None else f" to an IPv{family} address"
         raise ConfigError(f"target ({target}) does not resolve{to}, and {why}")
     if trouble:
         err().print(f"{trouble}, so {target} is taken for a host name")
+    if record is not None and is_own(literals[0]) and not is_here(record):
+        raise ConfigError(
+            f"target ({target}) is registered at {literals[0]}, which from here is this machine "
+            f"itself; start it with an --address that leads to it, or test it from another node"
+        )
     return literals[0]
 
 
-def _node_address(redis_url: str, name: str) -> str | None:
+def _record(redis_url: str, name: str) -> Record | None:
     with wire.connect(redis_url) as connection:
-        found = connection.hget(keyspace.node_key(name), "address")
-    return found.decode() if isinstance(found, bytes) else None
+        return read_records(connection, [name]).get(name)
 
 
 def _here_test(target: str, address: IpLiteral, options: SeriesOptions, port: int) -> Prepared:

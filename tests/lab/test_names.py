@@ -40,6 +40,7 @@ NAMES = {
     "6to4.lan": ({"AAAA": ["2002:7f00:1::1"]}, Outcome.DENIED, "loopback"),
     "mapped.lan": ({"AAAA": ["::ffff:127.0.0.1"]}, Outcome.DENIED, "loopback"),
     "home.lan": ({"A": [LOOPBACK]}, Outcome.DENIED, "loopback"),
+    "self.lan": ({"A": ["10.77.0.1"]}, Outcome.WRONG_HOST, "10.77.0.1 is an address of n0 itself"),
     "home6.lan": ({"A": [GOOD], "AAAA": ["::1"]}, Outcome.DENIED, "loopback"),
     "both.lan": ({"A": [f"{GOOD} {LOOPBACK}"]}, Outcome.DENIED, "loopback"),
     "zero.lan": ({"A": ["0.0.0.0"]}, Outcome.DENIED, "unspecified"),  # noqa: S104
@@ -71,12 +72,18 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
         stack.enter_context(etc(made.nodes[0], resolv_conf=asking(server)))
         mesh = LabMesh(made)
         stack.callback(mesh.close)
-        mesh.start_all()
+        # Who is on one site is not asked who it is, and several nodes may be on one machine, n1.
+        mesh.start(made.nodes[0], "--label", "site=lab")
+        mesh.start(made.nodes[1])
+        mesh.wait_until_alive("n0", "n1")
         listen = f"import socket; s = socket.create_server(('{LOOPBACK}', {SECRET_PORT}))"
         made.nodes[0].start(["python3", "-c", f"{listen}\nwhile True: s.accept()"])
         made.nodes[0].wait_until_listening(SECRET_PORT)
+        boot, netns = mesh.connection.hmget(keyspace.node_key("n1"), ["boot", "netns"])
+        n1 = {"boot": boot, "netns": netns}
         for name in NAMES:
-            mesh.connection.hset(keyspace.node_key(name), "address", name)
+            record = {"address": name, "labels": '{"site": "lab"}', **n1}
+            mesh.connection.hset(keyspace.node_key(name), mapping=record)
         yield mesh, server
 
 
@@ -113,7 +120,7 @@ def test_a_name_is_looked_up_once_judged_and_measured_by_address(
         row = rows[name]
         assert row.outcome is outcome, (name, row.error)
         assert word == row.address if outcome is Outcome.OK else word in row.error, (name, row)
-        assert row.address == (word if outcome is Outcome.OK else name)
+        assert row.address == {Outcome.OK: word, Outcome.WRONG_HOST: "10.77.0.1"}.get(outcome, name)
     assert server.asked()["A rebinds.lan"] == 1
     # Who has an address at once waits for no name server; the others come after.
     begun = rows["n1"].started_at
@@ -156,6 +163,13 @@ def test_node_that_reaches_redis_by_loopback_is_not_for_that_at_home_there(
     rows = rows_of(mesh, "tcp", ["127.0.0.5"], source="hub")
     assert rows["127.0.0.5"].outcome is Outcome.DENIED
     assert rows["n1"].outcome is Outcome.OK
+    # Nor does a test from elsewhere take its own loopback for that of the hub.
+    said = mesh.cli(mesh.lab.nodes[1], "test", "hub", "-d", "1", "-i", "1", "--no-plot")
+    assert said.code == 2
+    assert (
+        "target (hub) is registered at 127.0.0.1, which from here is this machine itself"
+        in said.err
+    )
 
 
 def worker_says(node: Node, mesh: LabMesh, folder: Path, *options: str) -> tuple[int, str]:
