@@ -94,6 +94,8 @@ def ask(
             asked_at = time.monotonic()
     if keeper.lost():
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
+    if connection.hget(keyspace.node_key(far), "stopped"):
+        return Answer(outcome=Outcome.TARGET_LOST, gone="was stopped")
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
     return Answer(outcome=Outcome.TIMEOUT, error=error)
 

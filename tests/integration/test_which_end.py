@@ -16,7 +16,7 @@ from coordinator.advance import advance
 from coordinator.results import of_run
 from coordinator.runs import read_run, start
 from integration.nodes import eventually, workers
-from worker import keyspace, wire
+from worker import keyspace, machine, wire
 from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions
 from worker.plan import Plan, PlannedNode
@@ -82,6 +82,7 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
 def register_dead(connection: redis.Redis, name: str) -> None:
     """Make a node look as if it had died a minute ago."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
+    record |= machine.facts()  # as those of a, with which it shares the addresses of loopback
     record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
     connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - 60})
@@ -100,6 +101,10 @@ def test_end_that_died_is_named_whoever_performs_the_test(
             assert found["a"][1].startswith("target b was not heard for "), (way, found)
             assert found["b"][1].startswith("source b was not heard for "), (way, found)
             assert_source_clock(connection, rows)
+        connection.hset(keyspace.node_key("b"), "stopped", "1")
+        connection.zadd(keyspace.NODES, {"b": wire.redis_seconds(connection)})
+        row = measured(connection, Way(bidir=True))["a"]
+        assert (row.outcome, row.error) == (Outcome.TARGET_LOST, "target b was stopped")
 
 
 @pytest.mark.skipif(why_unusable() is not None, reason=why_unusable() or "")
