@@ -147,6 +147,7 @@ class Agent:
         wire.check_server(connection, self.settings.redis_url)
         self.record = self._describe(connection)
         self._register(connection)
+        self.changes.begin(self.record)
 
     def _describe(self, connection: redis.Redis) -> dict[str, str]:
         towards_redis = local_address(connection)
@@ -181,6 +182,8 @@ class Agent:
         if self.record["address"] == before:
             return False
         self.record |= self.facts.fields(self.record["address"])
+        for child in self.children:
+            child.reconnect()
         logger.info("node %s is at %s now", self.settings.name, self.record["address"])
         return True
 

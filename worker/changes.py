@@ -36,10 +36,15 @@ class Changes:
         """Tell what changes at this node."""
         self.node = node
         self._told: dict[str, str] = {}
+        self._begun: dict[str, str] = {}
+
+    def begin(self, record: Mapping[str, str]) -> None:
+        """Take what the node says of itself when it is registered; if that is new, Redis knows."""
+        self._begun = _watched(record)
 
     def tell(self, connection: redis.Redis, record: Mapping[str, str]) -> None:
         """Tell what is different now; what must wait is told by a later call."""
-        now = {what: one_line(record.get(what, "")) for what in WATCHED}
+        now = _watched(record)
         changed = [what for what in WATCHED if now[what] != self._told.get(what)]
         if not changed:
             return
@@ -62,4 +67,9 @@ class Changes:
 
     def _remembered(self, what: str) -> str:
         # With a mark before it, as nothing is a value, too.
-        return f"={self._told[what]}" if what in self._told else ""
+        before = self._told or self._begun
+        return f"={before[what]}" if what in before else ""
+
+
+def _watched(record: Mapping[str, str]) -> dict[str, str]:
+    return {what: one_line(record.get(what, "")) for what in WATCHED}

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,10 @@ RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
+
+
+#: Tells a worker that its connections lead nowhere.
+RECONNECT = signal.SIGUSR1
 
 
 class QuietWorker(Worker):
@@ -193,6 +198,16 @@ class Child:
         if self.process is not None:
             self.process.terminate()
 
+    def reconnect(self) -> None:
+        """
+        Have the worker connect to Redis anew, whatever it waits for.
+
+        From an address that this machine no longer has it would wait until its time-outs.
+        """
+        if self.process is not None and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, RECONNECT)
+
     def stop_by(self, deadline: float) -> None:
         """Wait until `deadline` (monotonic seconds), then kill."""
         if self.process is None:
@@ -209,6 +224,7 @@ class Child:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = wire.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
+        signal.signal(RECONNECT, lambda *_: _hang_up(connection))
         refusals, lines = Refusals(self.node), RqLines()
         logging.getLogger("rq.worker").addFilter(lines)
         try:
@@ -234,3 +250,12 @@ class Child:
             os._exit(1)
         if lines.lost_redis:
             os._exit(LOST_REDIS)
+
+
+def _hang_up(connection: redis.Redis) -> None:
+    """End the connections of a pool, in a signal handler: who waits at one finds it closed."""
+    pool: Any = connection.connection_pool
+    for link in (*pool._in_use_connections, *pool._available_connections):
+        if link._sock is not None:
+            with contextlib.suppress(OSError):
+                link._sock.shutdown(socket.SHUT_RDWR)

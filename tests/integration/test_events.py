@@ -26,6 +26,7 @@ from worker.changes import LEAST_S, WATCHED, Changes
 from worker.errors import ConfigError
 from worker.event import Event
 from worker.facts import Said
+from worker.instance import Instance
 from worker.policy import Policy
 
 pytestmark = pytest.mark.redis
@@ -73,6 +74,15 @@ def test_new_node_is_no_event_and_each_change_is_one(known: redis.Redis) -> None
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2"), ("iperf3", "3.12", "")]
     (first, _) = [one for _, one in read_events(known)]
     assert (first.node, first.time.tzinfo is not None) == ("a", True)
+
+
+def test_change_before_the_first_word_of_a_new_node_is_an_event(known: redis.Redis) -> None:
+    changes = Changes("a")
+    changes.begin(record())
+    changes.tell(known, record(address="10.0.0.2"))
+    assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
+    Changes("a").tell(known, record(address="10.0.0.2"))
+    assert len(told(known)) == 1
 
 
 def test_what_flaps_is_told_once_a_minute_as_it_is_then(known: redis.Redis) -> None:
@@ -144,7 +154,7 @@ def test_heartbeat_tells_what_the_settings_file_changed(
         reread=lambda: said.pop() if said else None,
     )
     agent = Agent(settings, lambda _: {})
-    agent.owner = "a"
+    agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
     agent._heartbeat(connection)
     said.append(Said(labels={"site": "roof"}, policy=Policy(ports=(6000, 6001))))

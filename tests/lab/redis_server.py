@@ -110,7 +110,7 @@ class RedisServer:
     def _options(self) -> list[str]:
         keeps = self._persist != "nothing"
         options = {
-            "bind": f"{self._node.address} 127.0.0.1",
+            "bind": f"{self._node.address} {self._node.address6} 127.0.0.1",
             "port": str(PORT),
             "unixsocket": str(self._directory / "redis.sock"),
             "protected-mode": "no",

@@ -2,7 +2,8 @@
 -- Comes after room.lua, whose keys and arguments are the first.
 -- KEYS[5]  node hash, which keeps what was told: `told:<what>`, and when: `told_at:<what>`
 -- ARGV[7]  least seconds between two events of a kind, wire version, time, node, then per fact: what,
---          what the node itself remembers to have told (for a Redis that lost its data), what is true
+--          what the node itself remembers (of a new node, or in a Redis that lost its data) behind a
+--          mark or nothing, what is true
 -- Gives {'ok', events added, facts that must wait}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
 local room, wait_ms = look_for_room()
@@ -18,7 +19,7 @@ for at = 11, #ARGV, 3 do
   local told = redis.call('HMGET', KEYS[5], 'told:' .. what, 'told_at:' .. what)
   local old = told[1] or (ARGV[at + 1] ~= '' and string.sub(ARGV[at + 1], 2))
   local age = now - (tonumber(told[2] or '') or 0)
-  if not old then
+  if not told[1] and (not old or old == new) then
     redis.call('HSET', KEYS[5], 'told:' .. what, new)  -- a new node: nothing has changed
   elseif old ~= new and math.abs(age) < tonumber(ARGV[7]) then
     left = left + 1

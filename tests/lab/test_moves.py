@@ -1,0 +1,164 @@
+"""Nodes that change while they run, in the lab: address, link, rights; what they say stays true."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coordinator.events import read_events
+from coordinator.nodes import Node as Registered
+from coordinator.nodes import read_nodes
+from coordinator.results import read
+from lab.commands import ip_batch
+from lab.mesh import LabMesh, wait_until
+from lab.node import Node
+from lab.test_mesh import UNPRIVILEGED
+from lab.together import begin_chosen, together
+from lab.transfer_runs import ENDS_S, TCP, ended_ok, iperf3_on
+from worker import keyspace
+from worker.leases import End, acquire, new_token, release
+from worker.measurement import Measurement, Outcome
+
+pytestmark = pytest.mark.lab
+
+#: What changed is told within this time; a machine that is busy with fifty workers needs more.
+TOLD_S = 30.0 + 30.0
+ONE_WAY = ("--from", "n0", "--to", "n1")
+
+
+@pytest.fixture(scope="module")
+def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+    with begin_chosen(request) as laws:
+        yield laws
+
+
+def readdress(node: Node, old: str, new: str) -> None:
+    """Give a node another address, as a new lease of DHCP does."""
+    ip_batch(
+        [f"address del {old} dev eth0", f"address add {new} dev eth0"], namespace=node.namespace
+    )
+
+
+def record(mesh: LabMesh, name: str) -> Registered:
+    return next(node for node in read_nodes(mesh.connection) if node.name == name)
+
+
+def wait_until_at(mesh: LabMesh, name: str, address: str) -> None:
+    wait_until(lambda: record(mesh, name).address == address, f"{name} is at {address}", TOLD_S)
+
+
+def row(mesh: LabMesh, run: str, probe: str) -> Measurement:
+    """Give the one result of a probe in a run, which ends."""
+    mesh.wait_until_ended(run, ENDS_S)
+    (found,) = [one for _, one in read(mesh.connection, run=run) if one.probe == probe]
+    return found
+
+
+def moves(mesh: LabMesh, what: str = "address") -> list[tuple[str, str]]:
+    return [(one.old, one.new) for _, one in read_events(mesh.connection) if one.what == what]
+
+
+@together(3)
+def test_node_that_gets_another_address_at_rest_or_before_its_test_is_measured_there(
+    mesh: LabMesh,
+) -> None:
+    n0, n1, _ = mesh.lab.nodes
+
+    # At rest.
+    readdress(n1, "10.77.0.2/24", "10.77.0.102/24")
+    wait_until_at(mesh, "n1", "10.77.0.102")
+    found = row(mesh, mesh.detach(n0, *ONE_WAY, "--count", "3"), "ping")
+    assert (found.outcome, found.address) == (Outcome.OK, "10.77.0.102"), found.error
+    wait_until(lambda: moves(mesh) == [("10.77.0.2", "10.77.0.102")], "it is an event")
+
+    # While a test waits for its turn.
+    ends = End(name="n1"), [End(name="n2")]
+    lease = acquire(mesh.connection, new_token(), *ends, ttl_s=ENDS_S).lease
+    assert lease is not None
+    run = mesh.detach(n0, *ONE_WAY, "--duration", "1", "--bitrate", "8", *TCP)
+    wait_until(lambda: bool(mesh.connection.hlen(keyspace.WAITING)), "the test waits")
+    readdress(n1, "10.77.0.102/24", "10.77.0.103/24")
+    wait_until_at(mesh, "n1", "10.77.0.103")
+    release(mesh.connection, lease)
+    assert ended_ok(mesh, run)["n0", "n1"].address == "10.77.0.103"
+
+
+@together(2)
+def test_node_that_moves_in_a_ping_phase_is_where_it_is_in_the_next(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    plan = (*ONE_WAY, "--count", "350", "--probe", "ping", "--probe", "tcp")
+    run = mesh.detach(n0, *plan)
+    mesh.wait_until_begun(run, "n0")
+    readdress(n1, "10.77.0.2/24", "10.77.0.102/24")
+    pinged, shaken = row(mesh, run, "ping"), row(mesh, run, "tcp")
+    assert (pinged.address, pinged.detail["received"] < 350) == ("10.77.0.2", True)
+    assert (shaken.outcome, shaken.address) == (Outcome.OK, "10.77.0.102"), shaken.error
+
+
+@together(2)
+def test_node_that_moves_in_a_test_or_loses_its_link_comes_back_where_it_is(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    run = mesh.detach(n0, *ONE_WAY, "--duration", "5", "--bitrate", "8", *TCP)
+    wait_until(lambda: bool(iperf3_on(n0)), "the test is under way", ENDS_S)
+    readdress(n1, "10.77.0.2/24", "10.77.0.102/24")
+    found = row(mesh, run, "throughput")
+    assert (found.outcome is Outcome.OK, found.address) == (False, "10.77.0.2")
+    wait_until_at(mesh, "n1", "10.77.0.102")
+    test = (*ONE_WAY, "--duration", "1", "--bitrate", "8", *TCP)
+    assert ended_ok(mesh, mesh.detach(n0, *test))["n0", "n1"].address == "10.77.0.102"
+
+    ip_batch(["link set eth0 down"], namespace=n1.namespace)
+    wait_until(lambda: "Redis is away" in mesh.log("n1").read_text(), "it noticed")
+    readdress(n1, "10.77.0.102/24", "10.77.0.103/24")
+    ip_batch(["link set eth0 up"], namespace=n1.namespace)
+    wait_until_at(mesh, "n1", "10.77.0.103")
+    found = row(mesh, mesh.detach(n0, *ONE_WAY, "--count", "3"), "ping")
+    assert (found.outcome, found.address) == (Outcome.OK, "10.77.0.103"), found.error
+
+
+@contextmanager
+def knows_redis(mesh: LabMesh, node: Node) -> Iterator[str]:
+    """Give a node a name for Redis, of both families; give the URL."""
+    folder = Path("/etc/netns", node.namespace)
+    folder.mkdir(parents=True)
+    redis = mesh.lab.redis_node
+    (folder / "hosts").write_text(f"{redis.address} redis.lab\n{redis.address6} redis.lab\n")
+    try:
+        yield "redis://redis.lab:6379/0"
+    finally:
+        shutil.rmtree(folder)
+
+
+@together(2)
+def test_node_goes_from_ipv4_to_ipv6_and_one_loses_its_right_to_ping(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    with knows_redis(mesh, n1) as url:
+        ip_batch([f"address del {n1.address6}/64 dev eth0"], namespace=n1.namespace)
+        mesh.start(n1, name="both", prefix=("env", f"PTZMESH_REDIS_URL={url}"))
+        mesh.lab.allow_datagram_icmp(n0)
+        mesh.state_dir("weak").mkdir()
+        mesh.state_dir("weak").chmod(0o777)
+        mesh.lab.directory.chmod(0o755)
+        mesh.start(n0, name="weak", prefix=UNPRIVILEGED)
+        mesh.wait_until_alive("both", "weak")
+        assert (record(mesh, "both").address, record(mesh, "weak").icmp) == (n1.address, "datagram")
+
+        n0.run(["sysctl", "-qw", "net.ipv4.ping_group_range=1 0"])
+        new = f"{n1.address6}/64 dev eth0 nodad"
+        ip_batch(
+            [f"address del {n1.address}/24 dev eth0", f"address add {new}"], namespace=n1.namespace
+        )
+        wait_until_at(mesh, "both", n1.address6)
+        wait_until(lambda: record(mesh, "weak").icmp == "none", "it may not ping", TOLD_S)
+    two = ("--from", "weak", "--to", "both", "--count", "3")
+    found = row(mesh, mesh.detach(n0, *two), "ping")
+    assert (found.outcome, found.address) == (Outcome.TOOL_MISSING, n1.address6), found.error
+    found = row(mesh, mesh.detach(n0, "--from", "n0", *two[2:]), "ping")
+    assert (found.outcome, found.address) == (Outcome.OK, n1.address6), found.error
+    assert (n1.address, n1.address6) in moves(mesh)
+    assert moves(mesh, "icmp") == [("datagram", "none")]
