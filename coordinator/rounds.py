@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
-from worker.measurement import Outcome
+from worker.measurement import Measurement, Outcome
+from worker.options import ThroughputOptions
 from worker.plan import PlannedNode, TargetNode
 from worker.probes import iperf3_client, ping
+from worker.probes.interception import Beside, Sign, marked
 from worker.probes.iperf3 import NOT_THERE, Iperf3
 
 ShouldStop = Callable[[], bool]
@@ -99,19 +101,41 @@ def from_here(
         should_stop: Asked a few times a second; a round that it interrupts is not yielded.
     """
     ticks = Ticks(options)
+    ends = iperf3_client.Ends(
+        run=HERE_RUN, near=PlannedNode(name=source, address=""), far=target, port=port
+    )
+    # Beside the server's port, which an odd client may disturb.
+    beside = (target.address, port - 1 or port + 1)
     while (number := ticks.wait(should_stop)) is not None:
+        looked = Beside([] if options.throughput is None else [beside])
         for found in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
             test = None
             if options.throughput is not None and not should_stop():
-                ends = iperf3_client.Ends(
-                    run=HERE_RUN, near=PlannedNode(name=source, address=""), far=target, port=port
-                )
-                tests = iperf3_client.measure(
+                tests = _tested(
                     ends,
                     options.throughput,
+                    looked.sign(*beside),
                     iperf3=iperf3,
                     idle_rtt_ms=found.detail.get("rtt_median_ms"),
                     should_stop=should_stop,
                 )
                 test = None if tests[0].outcome is Outcome.CANCELLED else tests[0]
             yield Round(number=number, ping=found, throughput=test)
+
+
+def _tested(
+    ends: iperf3_client.Ends,
+    options: ThroughputOptions,
+    sign: Sign,
+    *,
+    iperf3: Iperf3,
+    idle_rtt_ms: float | None,
+    should_stop: ShouldStop,
+) -> list[Measurement]:
+    """Do a test, unless something else answers for the target."""
+    if sign.error:
+        return iperf3_client.findings(ends, options, Outcome.INTERCEPTED, sign.error)
+    found = iperf3_client.measure(
+        ends, options, iperf3=iperf3, idle_rtt_ms=idle_rtt_ms, should_stop=should_stop
+    )
+    return [marked(one, sign) for one in found]

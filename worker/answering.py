@@ -1,5 +1,5 @@
 """
-The RQ job `answer`, and asking for it: a node opens one UDP port, for 10 s at most.
+The RQ job `answer`, and asking for it: a node opens one port, UDP and TCP, for 10 s at most.
 
 Who asks sets `ptzmesh:answer:<token>` to a secret of its own, unless it is set: then somebody else
 has just asked, and the same port serves both. The node adds the port. The key lapses before the
@@ -14,6 +14,7 @@ import re
 import secrets
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ import redis
 from worker import keyspace, wire
 from worker.context import NodeContext
 from worker.errors import ForeignWork, WireError
+from worker.probes import syn_nonce
 from worker.probes.answer_port import answer_until, open_port
 
 logger = logging.getLogger(__name__)
@@ -74,18 +76,30 @@ def answer(context: NodeContext, token: str) -> None:
     opened = open_port(context.policy.port_range)
     number = 0 if opened is None else opened.getsockname()[1]
     if opened is not None:
-        until = time.monotonic() + OPEN_S
-        _apart(opened, lambda: _serve(opened, context, wanted.secret, until))
-        opened.close()
+        until, listener = time.monotonic() + OPEN_S, syn_nonce.listen(number)
+        kept = [one for one in (opened, listener) if one is not None]
+        _apart(kept, lambda: _serve(opened, listener, context, wanted.secret, until))
+        for one in kept:
+            one.close()
     word = f"{wanted.secret.hex()} {number}"
     connection.set(key, word, px=int(FOUND_S * 1000), xx=True)
 
 
-def _serve(opened: socket.socket, context: NodeContext, secret: bytes, until: float) -> None:
+def _serve(
+    opened: socket.socket,
+    listener: socket.socket | None,
+    context: NodeContext,
+    secret: bytes,
+    until: float,
+) -> None:
+    """Answer datagrams, and beside them connections to the port of the same number."""
+    if listener is not None:
+        arguments = (listener, secret, until, context.should_stop)
+        threading.Thread(target=syn_nonce.answer_until, args=arguments, daemon=True).start()
     answer_until(opened, context.name, secret, until, context.should_stop)
 
 
-def _apart(opened: socket.socket, call: Callable[[], None]) -> None:
+def _apart(kept: Sequence[socket.socket], call: Callable[[], None]) -> None:
     """
     Call in a process of its own, so that the responder is free for the next test at once.
 
@@ -97,15 +111,15 @@ def _apart(opened: socket.socket, call: Callable[[], None]) -> None:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _close_all_but(opened.fileno())
+        _close_all_but({one.fileno() for one in kept})
         call()
     finally:
         os._exit(0)
 
 
-def _close_all_but(kept: int) -> None:
+def _close_all_but(kept: set[int]) -> None:
     for number in [int(one.name) for one in Path("/proc/self/fd").iterdir()]:
-        if number > STDERR and number != kept:
+        if number > STDERR and number not in kept:
             with suppress(OSError):  # the one that listed them
                 os.close(number)
 

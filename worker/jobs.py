@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 import redis
@@ -20,13 +21,15 @@ from worker.outbox import Outbox
 from worker.places import Moves, addresses_of, at_present
 from worker.plan import TRANSFERS, TargetNode
 from worker.probes import ping, tcp
+from worker.probes.interception import LEAST_TIMES, with_echoes
+from worker.proxies import settler
 from worker.publisher import Publisher
 from worker.registry import read_records
 from worker.resolve import LOOK_UP_S
 from worker.rows import Row, begin, hand_back, load_row, refuse
 from worker.source_clock import SourceClock
 from worker.targets import Looked, Targets
-from worker.transfers import patiently, transfers
+from worker.transfers import IdleRtt, patiently, read_idle_rtts, transfers
 from worker.whose import Whose, names_to_look_up
 
 logger = logging.getLogger(__name__)
@@ -154,7 +157,7 @@ def _probe(
         yield from _tests(context, connection, row, pairs, targets, moves, whose, should_stop)
     else:
         _sleep(row.plan.start_offset_s(row.performer), should_stop)
-        yield from _echoes(connection, row, pairs, targets, whose, should_stop)
+        yield from _echoes(context, connection, row, pairs, targets, whose, should_stop)
 
 
 def _tests(
@@ -203,6 +206,7 @@ def _denied(row: Row, pairs: Pairs, strangers: Mapping[int, str]) -> list[Measur
 
 
 def _echoes(
+    context: NodeContext,
     connection: redis.Redis,
     row: Row,
     pairs: Pairs,
@@ -213,9 +217,10 @@ def _echoes(
     """
     Measure first who has an address at once, and after these who has got one meanwhile.
 
-    Pings leave the round-trip times for the run's later phases, whose time-outs need them.
+    Pings leave the round-trip times for the run's later phases: time-outs need them, and what
+    handshakes took is compared with the least of them.
     """
-    idle_ms: dict[str, float] = {}
+    idle = _idle_rtts(connection, row) if row.probe == "tcp" else {}
     left, wait_s = list(pairs), NAMES_JOIN_S
     while left and not should_stop():
         looked = targets.judged(wait_s, should_stop)
@@ -226,32 +231,53 @@ def _echoes(
         yield from findings
         parted = whose.part(ready, should_stop)
         yield from parted.findings
-        measured = _echo(row, list(parted.ready.values()), should_stop)
-        for measurement in parted.marked(measured):
-            median_ms = measurement.detail.get("rtt_median_ms")
-            if median_ms is not None and row.probe == "ping":
-                idle_ms[measurement.target] = median_ms
+        nodes = list(parted.ready.values())
+        for measurement in parted.marked(_echo(context, connection, row, nodes, should_stop)):
+            if row.probe == "ping" and measurement.detail.get("rtt_median_ms") is not None:
+                idle[measurement.target] = _idle_rtt(measurement.detail)
+            if row.probe == "tcp":
+                measurement = with_echoes(measurement, idle.get(measurement.target, (0, None))[1])
             yield measurement
-    if idle_ms and len(row.plan.probes) > row.phase + 1:
-        _keep_idle_rtts(connection, row, idle_ms)
+    if idle and row.probe == "ping" and len(row.plan.probes) > row.phase + 1:
+        _keep_idle_rtts(connection, row, idle)
+
+
+def _idle_rtt(detail: Mapping[str, Any]) -> IdleRtt:
+    """Give a target's median, and the least time of its echoes where these are enough."""
+    enough = detail.get("received", 0) >= LEAST_TIMES
+    return detail["rtt_median_ms"], detail["rtt_min_ms"] if enough else None
 
 
 def _echo(
-    row: Row, nodes: Sequence[TargetNode], should_stop: Callable[[], bool]
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    nodes: Sequence[TargetNode],
+    should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     if not nodes:
         return iter(())
     if row.probe == "tcp":
-        return tcp.measure(row.run, row.name, nodes, row.plan.tcp, should_stop)
+        names = {(str(node.address), row.plan.tcp.port): node.name for node in nodes}
+        settle = settler(context, connection, names, should_stop)
+        return tcp.measure(row.run, row.name, nodes, row.plan.tcp, should_stop, settle)
     return ping.measure(row.run, row.name, nodes, row.plan.ping, should_stop)
 
 
-def _keep_idle_rtts(connection: redis.Redis, row: Row, idle_ms: dict[str, float]) -> None:
+def _keep_idle_rtts(connection: redis.Redis, row: Row, idle: dict[str, IdleRtt]) -> None:
     try:
-        packed = msgpack.packb(idle_ms)
+        packed = msgpack.packb(idle)
         wire.note_in_run(connection, row.run, keyspace.rtt_field(row.performer), packed)
     except redis.RedisError as exc:
         logger.log(wire.severity(exc), "idle round-trip times not kept: %s", exc)
+
+
+def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
+    try:
+        return read_idle_rtts(connection, row)
+    except redis.RedisError as exc:
+        logger.log(wire.severity(exc), "handshakes are not compared with echoes: %s", exc)
+        return {}
 
 
 def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:

@@ -78,7 +78,7 @@ def attempts_field(phase: int, performer: int) -> str:
 
 
 def rtt_field(source: int) -> str:
-    """Give the run hash's field of a source's idle round-trip times: msgpack, ms by target."""
+    """Give the run hash's field of a source's idle round-trip times: msgpack, by target."""
     return f"rtt:{source}"
 
 

@@ -34,8 +34,10 @@ from worker.places import Moves
 from worker.plan import Encounter, TargetNode
 from worker.policy import Policy, TestRequest, judge
 from worker.probes import iperf3_client
+from worker.probes.interception import Sign, marked
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Ends, findings, spent
+from worker.proxies import BeforeTests
 from worker.rows import Row, end_lost
 from worker.sizes import path_mtu
 from worker.turns import Keeper, Turns
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ShouldStop = Callable[[], bool]
+#: Median of a target's round-trip times when idle, and the least of three or more; None of fewer.
+IdleRtt = tuple[float, "float | None"]
 
 #: How often what passes by itself is tried again.
 AWAY_S = 1.0
@@ -94,9 +98,13 @@ def _take_turns(
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
     ends = patiently(lambda: read_ends(connection, [row.name, *encounters]), should_stop)
-    idle_ms = patiently(lambda: _idle_rtts(connection, row), should_stop)
-    if ends is None or idle_ms is None:
+    idle = patiently(lambda: read_idle_rtts(connection, row), should_stop)
+    looked = patiently(
+        lambda: _look(context, connection, row, encounters, should_stop), should_stop
+    )
+    if ends is None or idle is None or looked is None:
         return
+    idle_ms = {name: median_ms for name, (median_ms, _) in idle.items()}
     tests = max((len(one.tests) for one in encounters.values()), default=1)
     cost = row.plan.transfer(row.probe).worst_case_bytes or 0
     turns = Turns(
@@ -125,9 +133,31 @@ def _take_turns(
                 _give_up(turns, lease, found)
                 yield from found
                 continue
-            found, broken_off = _meet(context, connection, row, one, lease, idle_ms, should_stop)
+            sign = looked.sign(lease.far)
+            found, broken_off = (
+                (_intercepted(row, one, sign), [])
+                if sign.error
+                else _meet(context, connection, row, one, lease, idle_ms, should_stop)
+            )
             _give_up(turns, lease, [*found, *broken_off])
-            yield from found
+            yield from (marked(measurement, sign) for measurement in found)
+
+
+def _intercepted(row: Row, encounter: Encounter, sign: Sign) -> list[Measurement]:
+    return list(_findings(row, encounter, Outcome.INTERCEPTED, f"{row.name}: {sign.error}"))
+
+
+def _look(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    encounters: Mapping[str, Encounter],
+    should_stop: ShouldStop,
+) -> BeforeTests:
+    """Begin to look for proxies before those that a row tests over TCP."""
+    tested = encounters if row.probe == "throughput" else {}
+    addresses = {name: row.plan.nodes[one.far].address for name, one in tested.items()}
+    return BeforeTests(context, connection, addresses, should_stop)
 
 
 def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None:
@@ -261,8 +291,8 @@ def _findings(
     return (row.finding(pair, outcome, error) for pair in encounter.pairs)
 
 
-def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, float]:
-    """Give what the run's ping phase measured from this node, in ms by target."""
+def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
+    """Give what the run's ping phase measured from this node, by target."""
     field = keyspace.rtt_field(row.performer)
     packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
     if packed is None:
@@ -270,21 +300,33 @@ def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, float]:
     try:
         return unpack_rtts(packed)
     except WireError as exc:
-        logger.warning("time-outs are those of a far path: %s", exc)
+        logger.warning("what echoes of the run took is not known: %s", exc)
         return {}
 
 
-def unpack_rtts(packed: bytes) -> dict[str, float]:
+def unpack_rtts(packed: bytes) -> dict[str, IdleRtt]:
     """
-    Read round-trip times in ms by target.
+    Read round-trip times by target.
 
     Raises:
         WireError: They are none.
     """
     raw = wire.MsgpackSerializer.loads(packed)
     if not isinstance(raw, dict) or not all(
-        isinstance(name, str) and type(ms) in (int, float) and 0 <= ms < MAX_RTT_MS
-        for name, ms in raw.items()
+        isinstance(name, str) and _is_idle_rtt(times) for name, times in raw.items()
     ):
         raise WireError("idle round-trip times are not milliseconds by target")
-    return {name: float(ms) for name, ms in raw.items()}
+    return {name: (float(median), least) for name, (median, least) in raw.items()}
+
+
+def _is_idle_rtt(times: object) -> bool:
+    return (
+        isinstance(times, (list, tuple))
+        and len(times) == 2
+        and _is_ms(times[0])
+        and (times[1] is None or _is_ms(times[1]))
+    )
+
+
+def _is_ms(value: object) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < MAX_RTT_MS

@@ -14,6 +14,7 @@ import redis
 
 from coordinator import runs
 from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks.proxies import mend_for
 from coordinator.follow import follow_run
 from coordinator.nodes import Node, read_nodes
 from coordinator.planning import ProbeOptions, Selection, make_plan, registered
@@ -142,10 +143,13 @@ def _tcp(source: Node, target: Node, answered: dict[tuple[str, str, int], Measur
     silent = [p for p, m in found.items() if m is None or m.outcome is not Outcome.OK]
     listed = " and ".join(map(str, silent or found))
     values = {"first_port": first, "last_port": last, "silent_ports": silent}
-    message = f"no answer from port {listed}" if silent else f"ports {listed} answer"
-    return judged(
-        Area.MESH, name, message, values, fail=bool(silent), mend=open_ports(source, target)
-    )
+    message, mend = f"ports {listed} answer", ""
+    if silent:
+        message, mend = f"no answer from port {listed}", open_ports(source, target)
+    taken = [m for m in found.values() if m and m.outcome is Outcome.INTERCEPTED]
+    if taken:
+        message, mend = _why(taken[0]), without_proxy(source, target)
+    return judged(Area.MESH, name, message, values, fail=bool(silent), mend=mend)
 
 
 def _test(source: Node, target: Node, found: Measurement | None) -> Check:
@@ -167,6 +171,8 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     largest = found.detail.get("path_mtu_bytes")
     if isinstance(largest, int):
         message, mend = message.partition("; ")[0], clamp(source, target, largest)
+    if found.outcome is Outcome.INTERCEPTED:
+        mend = without_proxy(near, listener)
     if found.outcome is Outcome.TOOL_MISSING:
         message, _, helps = message.partition("; ")
         mend = f"on the node named: {helps or 'sudo apt-get install iperf3'}; its worker finds it"
@@ -208,6 +214,11 @@ def clamp(source: Node, target: Node, largest_bytes: int) -> str:
         return f"on {target.name}: {rule}"
     link = f"sudo ip link set dev INTERFACE mtu {largest_bytes}"
     return f"on {target.name}: {rule}; or, on the VPN's interface there: {link}"
+
+
+def without_proxy(source: Node, target: Node) -> str:
+    """Say what keeps a proxy from a node's connections to another."""
+    return f"ptzmesh doctor on {source.name} names the rule; {mend_for(target.address)}"
 
 
 def _why(found: Measurement) -> str:

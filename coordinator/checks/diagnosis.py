@@ -13,6 +13,7 @@ import redis
 from coordinator.checks import machine, mesh, server
 from coordinator.checks.check import Area, Check, skipped
 from coordinator.checks.health import unreachable
+from coordinator.checks.proxies import proxies
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import NAME, NODE, rights
 from coordinator.nodes import Node, read_nodes
@@ -98,6 +99,7 @@ def _with_redis(
     roles = [NODE] if is_node else []
     yield from _look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))
     yield from _of_machine(subject, own, quickest)
+    yield proxies(nodes, own, wanted=is_node)
     now = wire.redis_seconds(connection)
     yield mesh.own_node(own, subject.name, is_here=subject.is_here, asked=subject.asked)
     yield mesh.silent(nodes)

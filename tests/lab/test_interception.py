@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lab.commands import run
 from lab.hops import (
     FAR,
     FAR6,
@@ -17,6 +20,7 @@ from lab.hops import (
     Hops,
     chain,
     drop,
+    inside,
 )
 
 pytestmark = pytest.mark.lab
@@ -108,6 +112,13 @@ def test_peer_of_a_tunnel_that_drops_echoes_is_ok(hops: Hops) -> None:
     assert (row["outcome"], row.get("hint")) == ("ok", None)
 
 
+def test_tunnel_whose_far_end_accepts_whatever_comes_is_a_hint(hops: Hops) -> None:
+    everything = f"meta l4proto tcp redirect to :{PROXY}"
+    with hops.rules(hops.peer, chain("prerouting", everything)), hops.listening(hops.peer, PROXY):
+        row = hops.tcp(PEER)[PEER]
+    assert (row["outcome"], row["hint"]) == ("ok", "odd_port_answered")
+
+
 @pytest.mark.parametrize("where", ["near", "hop1"])
 def test_target_behind_a_translated_address_is_ok(hops: Hops, where: str) -> None:
     hook = {"near": "output", "hop1": "prerouting"}[where]
@@ -123,3 +134,13 @@ def test_container_behind_the_published_port_of_its_host_is_ok(hops: Hops) -> No
     with hops.rules(hops.hop1, chain("prerouting", rule)):
         row = hops.tcp(HOP1_FAR)[HOP1_FAR]
     assert (row["outcome"], row.get("hint")) == ("ok", None)
+
+
+def test_test_from_here_says_what_answers_its_throughput(hops: Hops, tmp_path: Path) -> None:
+    everything = f"meta l4proto tcp redirect to :{PROXY}"
+    options = ("-d", "5", "-i", "5", "-c", "1", "--throughput", "--no-plot", "--json")
+    argv = [*inside(hops.near), sys.executable, "-m", "coordinator.cli", "test", FAR, *options]
+    with hops.rules(hops.near, chain("output", everything)), hops.listening(hops.near, PROXY):
+        done = run([*argv, "--out", str(tmp_path)], check=False)
+    assert '"intercepted"' in done.stdout, done.stderr
+    assert f"port {PROXY} of this machine answers" in done.stderr

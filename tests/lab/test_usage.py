@@ -25,6 +25,8 @@ class Watch:
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url, socket_timeout=None)
+        script: Any = wire.script(self.client, "heartbeat")
+        self.heartbeat = f"EVALSHA {script.sha} "
         self.lines: list[tuple[float, str, str]] = []
         self.begun = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -42,7 +44,7 @@ class Watch:
         return [
             place
             for place, (_, address, command) in enumerate(list(self.lines))
-            if address != "lua" and command.startswith("EVALSHA") and record in command
+            if address != "lua" and command.startswith(self.heartbeat) and record in command
         ]
 
     def next_beat(self, name: str) -> int:

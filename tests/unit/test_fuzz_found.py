@@ -64,7 +64,18 @@ def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
     assert asking.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
 
 
-@pytest.mark.parametrize("raw", [[], {"b": "1"}, {"b": math.nan}, {"b": -1}, {1: 1.0}, {"b": 1e9}])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [],
+        {1: [1.0, None]},
+        {"b": 1.0},
+        {"b": [1.0]},
+        *({"b": [bad, None]} for bad in ("1", math.nan, -1, 1e9, None, True)),
+        {"b": [1.0, "1"]},
+        {"b": [1.0, math.nan]},
+    ],
+)
 def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:
     with pytest.raises(WireError):
         transfers.unpack_rtts(msgpack.packb(raw))

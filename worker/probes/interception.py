@@ -16,37 +16,40 @@ back from anywhere, nothing is proved, and the answer is a hint.
 
 from __future__ import annotations
 
-import errno
-import select
-import socket
-import struct
+import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from worker.measurement import Measurement, Outcome
 from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
-from worker.probes.icmp_series import parse_address
-from worker.probes.icmp_socket import limit_hops
-from worker.probes.own_sockets import far_end_here
+from worker.probes.knock import Answer, Knock, knock
 from worker.probes.route import Route, route_to
 
-#: Whoever answers is within one hop; a slow radio's is a second.
-WAIT_S = 1.0
 #: The first packet of the measurement itself is the one that wakes a link.
 AFTER_S = 0.05
-#: Between two handshakes: each costs the first router an ICMP message.
-GAP_S = 0.001
 #: An echo that is lost is no proof: so many more are sent before one counts as not answered.
-MORE_ECHOES, ECHO_GAP_S = 2, 0.3
+MORE_ECHOES, ECHO_GAP_S, ECHO_WAIT_S = 2, 0.3, 1.0
 #: What a router says of an echo that it did not take for its own.
 PASSED_ON = frozenset({"ttl_exceeded", "network_unreachable", "host_unreachable"})
 
 #: Hint: a handshake of one hop was answered, and what that means could not be told.
-HINT = "ttl_1_answered"
+ONE_HOP = "ttl_1_answered"
+#: Hint: a port that nobody has reason to listen on accepted a handshake.
+ODD_PORT = "odd_port_answered"
+#: Hint: handshakes are much faster than echoes to the same target.
+FASTER = "tcp_faster_than_icmp"
+#: Ports of which an odd one is drawn: what IANA leaves free, below what Linux gives to clients.
+ODD_PORTS = range(23_000, 32_000)
+#: The least of so many times says how fast a way is; of fewer it is chance.
+LEAST_TIMES = 3
+#: Handshakes that take less than this share, and are faster by this at least.
+FASTER_SHARE, FASTER_BY_MS = 0.5, 1.0
+
+#: A literal address and a port.
+End = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -58,65 +61,86 @@ class Sign:
         error: What answers in the target's place, as one line for a person; empty when that is not
             proved.
         hint: A word for what may be a proxy and is not proved; empty when there is none.
+        here: The port of this machine's own socket that answers; None when none is seen.
     """
 
     error: str = ""
     hint: str = ""
+    here: int | None = None
+
+
+#: Takes the signs that were seen, and gives those that stand.
+Settle = Callable[[Mapping[End, Sign]], Mapping[End, Sign]]
 
 
 @dataclass(frozen=True)
 class _Answered:
-    """A handshake of one hop that was answered; `here` is the port of this machine's socket."""
+    """A handshake of one hop that was answered, though the route has a gateway."""
 
-    address: str
-    port: int
-    accepted: bool
+    end: End
     gateway: str
-    here: int | None
+    answer: Answer
 
 
-def look(ends: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Sign]:
+def look(ends: Sequence[End]) -> dict[End, Sign]:
     """
     Look for a proxy before each of these addresses and ports; give those with a sign of one.
 
-    Costs a handshake where the route has a gateway, for a second at most; and one to three echoes
-    where that was answered.
+    Costs a handshake each, for a second at most: of one hop where the route has a gateway; to an
+    odd port where it has none. And one to three echoes where the first was answered.
     """
     routes = {end: route_to(*end) for end in dict.fromkeys(ends)}
-    beyond = [(end, route) for end, route in routes.items() if route and route.gateway]
-    answered = _handshakes(beyond)
-    proved = {one: _answered_here(one) for one in answered if one.here is not None}
-    rest = [one for one in answered if one.here is None]
+    tried = {end: _knock(end, route) for end, route in routes.items() if route}
+    answers = knock([one for one in tried.values() if one is not None])
+    signs, beyond = {}, []
+    for end, one in tried.items():
+        answer, route = answers.get(one) if one else None, routes[end]
+        if answer is None or route is None:
+            continue
+        if route.gateway is not None:
+            beyond.append(_Answered(end, route.gateway, answer))
+        elif answer.accepted:
+            signs[end] = Sign(hint=ODD_PORT)
+    signs |= {one.end: _answered_here(one) for one in beyond if one.answer.here is not None}
+    rest = [one for one in beyond if one.answer.here is None]
     try:
-        proved |= _judged_by_echoes(rest)
+        signs |= _judged_by_echoes(rest)
     except (IcmpNotPermitted, OSError):
-        proved |= dict.fromkeys(rest, Sign(hint=HINT))
-    return {(one.address, one.port): sign for one, sign in proved.items() if sign != Sign()}
+        signs |= {one.end: Sign(hint=ONE_HOP) for one in rest}
+    return {end: sign for end, sign in signs.items() if sign != Sign()}
+
+
+def _knock(end: End, route: Route) -> Knock | None:
+    """Give the handshake that may show a proxy; None towards this machine itself."""
+    if route.is_own:
+        return None
+    if route.gateway is None:
+        return Knock(end[0], ODD_PORTS[secrets.randbelow(len(ODD_PORTS))])
+    return Knock(*end, hops=1)
 
 
 class Beside:
     """`look`, in a thread beside a measurement; it is bounded, and is not waited for at the end."""
 
-    def __init__(self, ends: Sequence[tuple[str, int]], *, after_s: float = AFTER_S) -> None:
-        """Begin shortly: the measurement's own first packets come first."""
-        self._ends, self._after_s = ends, after_s
-        self._left = threading.Event()
-        self._signs: dict[tuple[str, int], Sign] = {}
-        self._thread = threading.Thread(target=self._run, name="interception", daemon=True)
-
-    def __enter__(self) -> Beside:
-        """Start."""
-        self._thread.start()
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        ends: Sequence[End],
+        *,
+        settle: Settle = lambda signs: signs,
+        after_s: float = AFTER_S,
     ) -> None:
-        """Let it end by itself."""
-        self._left.set()
+        """
+        Begin to look.
+
+        Args:
+            ends: Literal addresses and ports.
+            settle: Called in the thread with the signs that were seen; gives those that stand.
+            after_s: The measurement's own first packets come first.
+        """
+        self._ends, self._settle, self._after_s = ends, settle, after_s
+        self._signs: Mapping[End, Sign] = {}
+        self._thread = threading.Thread(target=self._run, name="interception", daemon=True)
+        self._thread.start()
 
     def sign(self, address: str, port: int) -> Sign:
         """Wait until it has looked; give what it saw of an address and port."""
@@ -124,9 +148,9 @@ class Beside:
         return self._signs.get((address, port), Sign())
 
     def _run(self) -> None:
-        if not self._left.wait(self._after_s):
-            with suppress(OSError):  # no descriptors, no memory: nothing was seen
-                self._signs = look(self._ends)
+        time.sleep(self._after_s)
+        with suppress(OSError):  # no descriptors, no memory: nothing was seen
+            self._signs = self._settle(look(self._ends))
 
 
 def judged(measurement: Measurement, sign: Sign) -> Measurement:
@@ -146,45 +170,69 @@ def judged(measurement: Measurement, sign: Sign) -> Measurement:
             throughput_mbps=None,
             detail=kept,
         )
-    if sign.hint:
-        return replace(measurement, detail={**measurement.detail, "hint": sign.hint})
-    return measurement
+    return marked(measurement, sign)
+
+
+def marked(measurement: Measurement, sign: Sign) -> Measurement:
+    """Give a measurement with a sign's hint, if there is one, beside those that it has."""
+    if not sign.hint or measurement.outcome is not Outcome.OK:
+        return measurement
+    hints = [*str(measurement.detail.get("hint") or "").split(), sign.hint]
+    return replace(measurement, detail={**measurement.detail, "hint": " ".join(hints)})
+
+
+def is_near(sign: Sign) -> bool:
+    """Tell whether it is a sign of something that answers within one hop."""
+    return bool(sign.error) or sign.hint == ONE_HOP
+
+
+def with_echoes(measurement: Measurement, icmp_min_ms: float | None) -> Measurement:
+    """Mark handshakes that are much faster than the fastest of three or more echoes were."""
+    times = [rtt for rtt in measurement.detail.get("rtts_ms", ()) if rtt is not None]
+    if icmp_min_ms is None or len(times) < LEAST_TIMES or not _is_faster(min(times), icmp_min_ms):
+        return measurement
+    return marked(measurement, Sign(hint=FASTER))
+
+
+def _is_faster(tcp_ms: float, icmp_ms: float) -> bool:
+    return tcp_ms < icmp_ms * FASTER_SHARE and icmp_ms - tcp_ms > FASTER_BY_MS
 
 
 def _answered_here(one: _Answered) -> Sign:
+    address, port = one.end
     return Sign(
-        error=f"port {one.here} of this machine answers for port {one.port} of {one.address}: "
-        "what leaves here is redirected, so no number is the target's"
+        error=f"port {one.answer.here} of this machine answers for port {port} of {address}: "
+        "what leaves here is redirected, so no number is the target's",
+        here=one.answer.here,
     )
 
 
 def _answered_near(one: _Answered) -> Sign:
-    what = "accepted" if one.accepted else "refused"
+    what = "accepted" if one.answer.accepted else "refused"
+    address, port = one.end
     return Sign(
-        error=f"port {one.port} of {one.address} {what} a handshake that lived for one hop: this "
+        error=f"port {port} of {address} {what} a handshake that lived for one hop: this "
         f"machine or its gateway {one.gateway} answers in its place, so no number is the target's"
     )
 
 
-def _judged_by_echoes(answered: Sequence[_Answered]) -> dict[_Answered, Sign]:
+def _judged_by_echoes(answered: Sequence[_Answered]) -> dict[End, Sign]:
     """Tell by echoes of one hop who is the first hop itself, and who is beyond it."""
-    signs: dict[_Answered, Sign] = {}
+    signs: dict[End, Sign] = {}
     silent = list(answered)
     for count in (1, MORE_ECHOES):
-        found = _echoes([one.address for one in silent], count, ttl=1)
+        found = _echoes([one.end[0] for one in silent], count, ttl=1)
         for one, series in zip(list(silent), found, strict=True):
             if series.received:
-                signs[one] = Sign()
+                signs[one.end] = Sign()
             elif is_beyond(series):
-                signs[one] = _answered_near(one)
-        silent = [one for one in silent if one not in signs]
+                signs[one.end] = _answered_near(one)
+        silent = [one for one in silent if one.end not in signs]
     gateways = list(dict.fromkeys(one.gateway for one in silent))
-    speaks = {
-        gateway: series.received > 0
-        for gateway, series in zip(gateways, _echoes(gateways, MORE_ECHOES, ttl=None), strict=True)
-    }
+    replies = _echoes(gateways, MORE_ECHOES, ttl=None)
+    speaks = {g for g, series in zip(gateways, replies, strict=True) if series.received}
     for one in silent:
-        signs[one] = _answered_near(one) if speaks[one.gateway] else Sign(hint=HINT)
+        signs[one.end] = _answered_near(one) if one.gateway in speaks else Sign(hint=ONE_HOP)
     return signs
 
 
@@ -195,54 +243,6 @@ def is_beyond(series: EchoSeries) -> bool:
 
 
 def _echoes(addresses: Sequence[str], count: int, *, ttl: int | None) -> list[EchoSeries]:
-    options = EchoOptions(count=count, interval_s=ECHO_GAP_S, wait_s=WAIT_S, ttl=ttl)
+    options = EchoOptions(count=count, interval_s=ECHO_GAP_S, wait_s=ECHO_WAIT_S, ttl=ttl)
     found = dict(echo_many(addresses, options))
     return [found[index] for index in range(len(addresses))]
-
-
-def _handshakes(ends: Sequence[tuple[tuple[str, int], Route]]) -> list[_Answered]:
-    """Begin a handshake of one hop with each; give those that were answered in time."""
-    opened: dict[int, tuple[socket.socket, tuple[str, int], Route]] = {}
-    poller, answered, waiting = select.poll(), [], 0
-    try:
-        for end, route in ends:
-            one, begun = _begin(*end)
-            opened[one.fileno()] = (one, end, route)
-            if begun == errno.EINPROGRESS:
-                poller.register(one, select.POLLOUT)
-                waiting += 1
-            else:
-                answered += _answer(one, end, route, begun)
-            time.sleep(GAP_S)
-        until = time.monotonic() + WAIT_S
-        while waiting and (left_s := until - time.monotonic()) > 0:
-            for descriptor, _ in poller.poll(left_s * 1000):
-                poller.unregister(descriptor)
-                waiting -= 1
-                one, end, route = opened[descriptor]
-                failed = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                answered += _answer(one, end, route, failed)
-    finally:
-        for one, *_ in opened.values():
-            one.close()
-    return answered
-
-
-def _begin(address: str, port: int) -> tuple[socket.socket, int]:
-    """Begin one; give what connect(2) said."""
-    family, sockaddr = parse_address(address)
-    opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    # It ends with an RST, and nothing of it stays in the background.
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    limit_hops(opened, 1)
-    return opened, opened.connect_ex((sockaddr[0], port, *sockaddr[2:]))
-
-
-def _answer(
-    opened: socket.socket, end: tuple[str, int], route: Route, failed: int
-) -> list[_Answered]:
-    """Give what answered, if anything did; the connection is still open then."""
-    if failed not in (0, errno.ECONNREFUSED) or route.gateway is None:
-        return []
-    here = far_end_here(*opened.getsockname()[:2]) if failed == 0 else None
-    return [_Answered(*end, accepted=failed == 0, gateway=route.gateway, here=here)]

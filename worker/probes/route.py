@@ -12,13 +12,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.probes.icmp_series import parse_address
 
 #: linux/rtnetlink.h and linux/netlink.h.
 RTM_NEWROUTE, RTM_GETROUTE, NLM_F_REQUEST = 24, 26, 1
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 2, 4, 5, 7, 18
 RTA_ENCAP_TYPE, RTA_UID, RTA_IP_PROTO, RTA_DPORT = 21, 25, 27, 29
 
@@ -41,10 +41,12 @@ class Route:
         gateway: The router that it is handed to, a link-local one with its `%interface`; None where
             the kernel looks for the address itself on the link, or the address is this machine's.
         source: The address that a connection has at this end.
+        is_own: The address is one of this machine's.
     """
 
     gateway: str | None
     source: str | None
+    is_own: bool = False
 
 
 def route_to(address: str, port: int) -> Route | None:
@@ -65,7 +67,7 @@ def route_to(address: str, port: int) -> Route | None:
     if first is None or first.source is None:
         return first
     second = _ask(address, port, first.source)
-    return None if second is None else Route(second.gateway, first.source)
+    return None if second is None else replace(second, source=first.source)
 
 
 def _ask(address: str, port: int, source: str | None) -> Route | None:
@@ -123,7 +125,8 @@ def parse(answer: bytes) -> Route | None:
     gateway = None
     if route_type == RTN_UNICAST and RTA_ENCAP_TYPE not in found:
         gateway = _gateway(family, found)
-    return Route(gateway, _text(family, found.get(RTA_PREFSRC)))
+    source = _text(family, found.get(RTA_PREFSRC))
+    return Route(gateway, source, is_own=route_type == RTN_LOCAL)
 
 
 def _gateway(family: int, found: dict[int, bytes]) -> str | None:

@@ -77,19 +77,22 @@ def measure(
     targets: Sequence[TargetNode],
     options: TcpOptions,
     should_stop: Callable[[], bool],
+    settle: interception.Settle = lambda signs: signs,
 ) -> Iterator[Measurement]:
     """
     Yield one measurement a target, in the order in which they are complete.
 
-    Stopped early, it yields nothing for the targets that were not complete.
+    Stopped early, it yields nothing for the targets that were not complete. Of the signs of a proxy
+    before targets, by address and port, `settle` says which stand.
     """
     states = [_state(target, options.port) for target in targets]
     if options.warm_up and not _warm_up(states, options, should_stop):
         return
-    with interception.Beside([(state.node.address, options.port) for state in states]) as beside:
-        for state in _handshakes(states, options, should_stop):
-            sign = beside.sign(state.node.address, options.port)
-            yield interception.judged(_measurement(run, source, state, options), sign)
+    ends = [(state.node.address, options.port) for state in states]
+    beside = interception.Beside(ends, settle=settle)
+    for state in _handshakes(states, options, should_stop):
+        sign = beside.sign(state.node.address, options.port)
+        yield interception.judged(_measurement(run, source, state, options), sign)
 
 
 def _warm_up(

@@ -59,7 +59,7 @@ UNREACHABLE = (
         (OVER_IPV6, Route("fe80::9%9999", "10.0.0.1")),
         (LINK_LOCAL, Route("fe80::7%9999", "fd00::1")),
         (WRAPPED, Route(None, "10.0.0.1")),
-        (OWN, Route(None, "10.0.0.1")),
+        (OWN, Route(None, "10.0.0.1", is_own=True)),
         (UNREACHABLE, None),
     ],
 )
