@@ -18,7 +18,7 @@ from worker import keyspace, wire
 from worker.keyspace import LEASE_PREFIX
 from worker.leases import LEASE_TTL_S
 from worker.measurement import Outcome
-from worker.plan import REDIS_TARGET
+from worker.names import REDIS_TARGET
 
 #: Silence of a node, a look at the run, and one more of each for a run of two phases: 150 s.
 ENDED_S = 300.0
