@@ -7,38 +7,34 @@ last port on which each listens for tests. What they find is in the stream of re
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 
 import redis
 
 from coordinator import runs
+from coordinator.checks.advice import (
+    NOT_THE_PATH,
+    Way,
+    for_handshakes,
+    for_ping,
+    for_test,
+    ports_of,
+)
 from coordinator.checks.check import Area, Check, judged, skipped
-from coordinator.checks.proxies import mend_for
 from coordinator.follow import follow_run
 from coordinator.nodes import Node, read_nodes
 from coordinator.planning import ProbeOptions, Selection, make_plan, registered
 from worker.errors import ConfigError
 from worker.measurement import Measurement, Outcome
 from worker.options import PingOptions, TcpOptions, ThroughputOptions
-from worker.policy import DEFAULT_PORTS
-from worker.probes.path_mtu import HEADER_BYTES, IPV6_LEAST_BYTES
 
 OPTIONS = ProbeOptions(
     ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
     throughput=ThroughputOptions(duration_s=1, bitrate_mbps=1.0),
 )
 HANDSHAKES, INTERVAL_S, WAIT_S = 3, 0.1, 1.0
-
-#: What says nothing of the path: the nodes' own settings or tools.
-NOT_THE_PATH = {
-    Outcome.DENIED: "change that node's own limits, or leave it",
-    Outcome.OVER_BUDGET: "wait until tomorrow (UTC), or raise --max-bytes-per-day there",
-    Outcome.TARGET_BUSY: "try again when no other run tests it: ptzmesh runs",
-    Outcome.CANCELLED: "try again",
-}
-#: Another machine may answer at the target's address.
-WHOSE = (Outcome.WRONG_HOST, Outcome.UNVERIFIED)
+#: Outcomes of a handshake that say no more than that nothing answered.
+SILENT = (Outcome.NO_REPLY, Outcome.TIMEOUT)
 
 
 def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterator[Check]:
@@ -64,9 +60,16 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     answered = _handshakes(connection, nodes, by)
     for source, target in (nodes, nodes[::-1]):
         pair = (source.name, target.name)
-        yield _ping(source, target, found.get(("ping", *pair)))
-        yield _tcp(source, target, answered)
-        yield _test(source, target, found.get(("throughput", *pair)))
+        way = Way(
+            source=source,
+            target=target,
+            ping=found.get(("ping", *pair)),
+            handshakes={
+                port: answered.get((*pair, port)) for port in sorted(set(ports_of(target)))
+            },
+            test=found.get(("throughput", *pair)),
+        )
+        yield from (_ping(way), _tcp(way), _test(way))
 
 
 def _measure(
@@ -96,7 +99,7 @@ def _handshakes(
     """Give what became of handshakes, by source, target and port; one run a port."""
     by_port: dict[int, list[str]] = {}
     for node in nodes:
-        for port in sorted(set(_ports(node))) if node.accepts else []:
+        for port in sorted(set(ports_of(node))) if node.accepts else []:
             by_port.setdefault(port, []).append(node.name)
     found = {}
     for port, targets in by_port.items():
@@ -107,79 +110,50 @@ def _handshakes(
     return found
 
 
-def _ports(node: Node) -> tuple[int, int]:
-    return node.ports or DEFAULT_PORTS
-
-
-def _ping(source: Node, target: Node, found: Measurement | None) -> Check:
-    name = f"ping {source.name} -> {target.name}"
+def _ping(way: Way) -> Check:
+    name, found = f"ping {way.source.name} -> {way.target.name}", way.ping
     if found is None:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
-    if found.outcome in WHOSE:
-        return _other_host(name, found)
-    lossy = bool(found.packet_loss_pct) and found.outcome is Outcome.OK
+    mend, lossy = for_ping(way), bool(found.packet_loss_pct) and found.outcome is Outcome.OK
     said = "" if found.latency_ms is None else f"{found.latency_ms:.2f} ms"
     said += f", {found.packet_loss_pct:.0f} % lost" if lossy else ""
     return judged(
         Area.MESH,
         name,
-        said or _why(found),
+        said or _why(found, mend),
         _values(found),
-        fail=found.outcome is not Outcome.OK,
-        warn=lossy,
-        mend=f"let ICMP pass: on {target.name}, its firewall for echo requests from "
-        f"{source.address}; on {source.name}: ptzmesh doctor",
+        fail=found.outcome is not Outcome.OK and found.outcome not in NOT_THE_PATH,
+        warn=lossy or found.outcome in NOT_THE_PATH,
+        mend=mend,
     )
 
 
-def _tcp(source: Node, target: Node, answered: dict[tuple[str, str, int], Measurement]) -> Check:
-    first, last = _ports(target)
-    name = f"tcp {source.name} -> {target.name}"
-    if not target.accepts:
-        return skipped(Area.MESH, name, f"{target.name} takes no connections: it always connects")
-    found = {p: answered.get((source.name, target.name, p)) for p in sorted({first, last})}
-    if strange := [m for m in found.values() if m is not None and m.outcome in WHOSE]:
-        return _other_host(name, strange[0])
-    silent = [p for p, m in found.items() if m is None or m.outcome is not Outcome.OK]
-    listed = " and ".join(map(str, silent or found))
+def _tcp(way: Way) -> Check:
+    name = f"tcp {way.source.name} -> {way.target.name}"
+    if not way.target.accepts:
+        why = f"{way.target.name} takes no connections: it always connects"
+        return skipped(Area.MESH, name, why)
+    first, last = ports_of(way.target)
+    failed = {p: m for p, m in way.handshakes.items() if m is None or m.outcome is not Outcome.OK}
+    silent, listed = list(failed), " and ".join(map(str, failed or way.handshakes))
+    mend = for_handshakes(way)
+    whys = [_why(one, mend) for one in failed.values() if one and one.outcome not in SILENT]
+    message = f"no answer from port {listed}" if silent else f"ports {listed} answer"
+    message = whys[0] if whys else message
     values = {"first_port": first, "last_port": last, "silent_ports": silent}
-    message, mend = f"ports {listed} answer", ""
-    if silent:
-        message, mend = f"no answer from port {listed}", open_ports(source, target)
-    taken = [m for m in found.values() if m and m.outcome is Outcome.INTERCEPTED]
-    if taken:
-        message, mend = _why(taken[0]), without_proxy(source, target)
     return judged(Area.MESH, name, message, values, fail=bool(silent), mend=mend)
 
 
-def _test(source: Node, target: Node, found: Measurement | None) -> Check:
-    name = f"iperf3 {source.name} -> {target.name}"
+def _test(way: Way) -> Check:
+    name, found = f"iperf3 {way.source.name} -> {way.target.name}", way.test
     if found is None:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
-    if found.outcome in WHOSE:
-        return _other_host(name, found)
-    rate = found.throughput_mbps
-    message = _why(found)
-    if found.outcome is Outcome.OK and rate is not None:
-        message = f"{rate:.2f} of 1 Mbit/s"
-    # Who listened is who was connected to, which is not always the target.
-    listener = source if found.detail.get("connected_by") == target.name else target
-    if not target.accepts:
-        listener = source
-    near = target if listener is source else source
-    mend = NOT_THE_PATH.get(found.outcome, open_ports(near, listener))
-    largest = found.detail.get("path_mtu_bytes")
-    if isinstance(largest, int):
-        message, mend = message.partition("; ")[0], clamp(source, target, largest)
-    if found.outcome is Outcome.INTERCEPTED:
-        mend = without_proxy(near, listener)
-    if found.outcome is Outcome.TOOL_MISSING:
-        message, _, helps = message.partition("; ")
-        mend = f"on the node named: {helps or 'sudo apt-get install iperf3'}; its worker finds it"
+    rate, mend = found.throughput_mbps, for_test(way)
+    is_ok = found.outcome is Outcome.OK and rate is not None
     return judged(
         Area.MESH,
         name,
-        message,
+        f"{rate:.2f} of 1 Mbit/s" if is_ok else _why(found, mend),
         {**_values(found), "throughput_mbps": rate},
         fail=found.outcome is not Outcome.OK and found.outcome not in NOT_THE_PATH,
         warn=found.outcome in NOT_THE_PATH,
@@ -187,42 +161,12 @@ def _test(source: Node, target: Node, found: Measurement | None) -> Check:
     )
 
 
-def _other_host(name: str, found: Measurement) -> Check:
-    """Say that the target was not reached, where no firewall is at fault."""
-    message, _, mend = _why(found).partition("; ")
-    return judged(Area.MESH, name, message, _values(found), fail=True, mend=mend)
-
-
-def open_ports(source: Node, target: Node) -> str:
-    """Give the command that lets a node's tests through the other's firewall."""
-    first, last = _ports(target)
-    rule = f"sudo ufw allow proto tcp from {source.address} to any port {first}:{last}"
-    return f"on {target.name}: {rule}"
-
-
-def clamp(source: Node, target: Node, largest_bytes: int) -> str:
-    """
-    Give the commands that keep a source's packets small enough for a path that swallows large ones.
-
-    How large a sender's segments are is what the receiver says in its handshake (RFC 6691).
-    """
-    six = ":" in source.address
-    mss = largest_bytes - HEADER_BYTES[socket.AF_INET6 if six else socket.AF_INET]
-    rule = f"sudo ip{'6' * six}tables -t mangle -A POSTROUTING -d {source.address} -p tcp"
-    rule += f" --tcp-flags SYN,RST SYN -j TCPMSS --set-mss {mss}"
-    if six and largest_bytes < IPV6_LEAST_BYTES:
-        return f"on {target.name}: {rule}"
-    link = f"sudo ip link set dev INTERFACE mtu {largest_bytes}"
-    return f"on {target.name}: {rule}; or, on the VPN's interface there: {link}"
-
-
-def without_proxy(source: Node, target: Node) -> str:
-    """Say what keeps a proxy from a node's connections to another."""
-    return f"ptzmesh doctor on {source.name} names the rule; {mend_for(target.address)}"
-
-
-def _why(found: Measurement) -> str:
-    return f"{found.outcome.value}: {found.error}" if found.error else found.outcome.value
+def _why(found: Measurement, mend: str) -> str:
+    """Give outcome and error, without the remedy where the advice has it or a better one."""
+    cause, _, remedy = found.error.partition("; ")
+    is_told = remedy in mend or "path_mtu_bytes" in found.detail
+    error = cause if is_told else found.error
+    return f"{found.outcome.value}: {error}" if error else found.outcome.value
 
 
 def _values(found: Measurement) -> dict[str, object]:

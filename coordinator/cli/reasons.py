@@ -16,6 +16,7 @@ MAX_REASONS = 6
 PAIRS_NAMED = 2
 
 _LOOK_BETWEEN = "look from both ends: ptzmesh doctor --between {source} {target}"
+_LOOK_AT_REDIS = "look on {source}: ptzmesh doctor"
 #: What helps whatever led to the outcome; where the error itself says it, nothing.
 HELPS = {
     Outcome.NO_REPLY: _LOOK_BETWEEN,
@@ -23,8 +24,8 @@ HELPS = {
     Outcome.REFUSED: _LOOK_BETWEEN,
     Outcome.TIMEOUT: _LOOK_BETWEEN,
     Outcome.BAD_REPLY: _LOOK_BETWEEN,
-    Outcome.UNRESOLVED: "ask for it on {source}: getent hosts; or start {target}'s worker with "
-    "another --address",
+    Outcome.UNRESOLVED: "on {source}: getent hosts NAME must give an address; or start {target}'s "
+    "worker with an --address that is a number",
     Outcome.TARGET_BUSY: "run it again, when no other tests are under way: ptzmesh runs",
     Outcome.OVER_BUDGET: "ask for less (--bytes, --duration), or wait for the next day (UTC)",
     Outcome.SOURCE_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
@@ -47,9 +48,12 @@ def reasons(report: Report, run: str) -> Iterable[Text]:
     ordered = sorted(pairs.items(), key=lambda one: -len(one[1]))
     for (probe, outcome, error), found in ordered[:MAX_REASONS]:
         yield Text(f"{probe} {_named(found)}: {word(outcome)}: {error}")
-        if outcome in HELPS:
+        helps = HELPS.get(outcome, "")
+        if probe == "redis" and helps is _LOOK_BETWEEN:
+            helps = _LOOK_AT_REDIS  # which is no node
+        if helps:
             source, target = found[0]
-            yield Text(f"  {HELPS[outcome].format(source=source, target=target)}", style="dim")
+            yield Text(f"  {helps.format(source=source, target=target)}", style="dim")
     if more := sum(len(found) for _, found in ordered[MAX_REASONS:]):
         yield Text(f"and {more} pairs for other reasons: ptzmesh results --run {run}")
 

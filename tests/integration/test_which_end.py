@@ -24,7 +24,7 @@ from worker.probes.iperf3 import find_iperf3
 
 pytestmark = [
     pytest.mark.redis,
-    pytest.mark.skipif(find_iperf3() is None, reason="no iperf3"),
+    pytest.mark.skipif(bool(find_iperf3().fault), reason="no iperf3"),
 ]
 
 ADDRESSES = {"a": "127.0.0.1", "b": "127.0.0.2"}

@@ -14,9 +14,10 @@ from lab.node import Node
 pytestmark = pytest.mark.lab
 
 PORTS = "5201-5216"
+RULE = "on n1: sudo ufw allow proto tcp from 10.77.0.1 to any port 5201:5216; if that is so: "
 DROP = """table inet firewall {{
   chain in {{
-    type filter hook input priority 0
+    type filter hook {} priority 0
     {}
   }}
 }}
@@ -30,9 +31,9 @@ def three() -> Iterator[LabMesh]:
 
 
 @contextmanager
-def firewall(node: Node, rule: str) -> Iterator[None]:
+def firewall(node: Node, rule: str, hook: str = "input") -> Iterator[None]:
     """Have a node's own firewall follow a rule until the block ends."""
-    node.run(["nft", "-f", "-"], stdin=DROP.format(rule))
+    node.run(["nft", "-f", "-"], stdin=DROP.format(hook, rule))
     try:
         yield
     finally:
@@ -69,8 +70,8 @@ def test_a_dropped_range_of_ports_fails_one_way_with_the_rule_that_opens_it(
         said, status, mend = between(three)
     assert said.code == 4
     assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
-    rule = "on n1: sudo ufw allow proto tcp from 10.77.0.1 to any port 5201:5216"
-    assert mend["tcp n0 -> n1"] == mend["iperf3 n0 -> n1"] == rule
+    assert mend["tcp n0 -> n1"] == mend["iperf3 n0 -> n1"]
+    assert mend["tcp n0 -> n1"].startswith(RULE)
     assert time.monotonic() - begun < 100  # the kernel would try for two minutes
 
 
@@ -83,9 +84,10 @@ def test_a_range_that_is_half_open_is_found(three: LabMesh) -> None:
 def test_a_range_that_is_rejected_fails_by_iperf3(three: LabMesh) -> None:
     rule = f"tcp dport {PORTS} reject with tcp reset"
     with firewall(three.lab.nodes[1], rule):
-        _, status, _ = between(three)
+        _, status, mend = between(three)
     # A refused handshake is what a closed port answers, too: only the test tells.
     assert failed(status) == {"iperf3 n0 -> n1"}
+    assert mend["iperf3 n0 -> n1"].startswith(RULE)
 
 
 def test_dropped_echoes_fail_and_the_rest_is_tried(three: LabMesh) -> None:
@@ -93,3 +95,57 @@ def test_dropped_echoes_fail_and_the_rest_is_tried(three: LabMesh) -> None:
         _, status, mend = between(three)
     assert failed(status) == {"ping n1 -> n0"}
     assert "on n0" in mend["ping n1 -> n0"]
+
+
+def test_a_range_that_is_prohibited_is_no_matter_of_routes(three: LabMesh) -> None:
+    rule = f"tcp dport {PORTS} reject with icmp type admin-prohibited"
+    with firewall(three.lab.nodes[1], rule):
+        _, status, mend = between(three)
+    assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
+    assert all(mend[name].startswith(RULE) for name in failed(status))
+
+
+def test_a_firewall_of_the_source_is_named_beside_that_of_the_target(three: LabMesh) -> None:
+    rule = f"tcp dport {PORTS} reject"
+    with firewall(three.lab.nodes[0], rule, hook="output"):
+        _, status, mend = between(three)
+    assert "iperf3 n0 -> n1" in failed(status)
+    assert "if that is so: the firewall of n0, or one between" in mend["iperf3 n0 -> n1"]
+
+
+@pytest.mark.parametrize("route", [None, "unreachable"])
+def test_a_way_that_passes_nothing_is_a_matter_of_routes_and_addresses(
+    three: LabMesh, route: str | None
+) -> None:
+    source, target, _ = three.lab.nodes
+    if route is None:
+        three.lab.cut(source, target)
+    else:
+        source.run(["ip", "route", "add", route, f"{target.address}/32"])
+    try:
+        _, status, mend = between(three)
+    finally:
+        three.lab.clear()
+        if route is not None:
+            source.run(["ip", "route", "delete", route, f"{target.address}/32"])
+    assert {"ping n0 -> n1", "tcp n0 -> n1", "iperf3 n0 -> n1"} <= failed(status)
+    for name in ("ping n0 -> n1", "tcp n0 -> n1", "iperf3 n0 -> n1"):
+        assert mend[name].startswith("nothing passes: on n0: ip route get 10.77.0.2; on n1: is ")
+
+
+def test_what_nodes_lack_themselves_is_no_matter_of_the_way(three: LabMesh) -> None:
+    """One that may not ping, and two that both take no connections."""
+    _, one, other = three.lab.nodes
+    mute = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
+    three.start(other, "--no-accept", name="mute", prefix=mute)
+    three.start(one, "--no-accept", name="shy")
+    three.wait_until_alive("mute", "shy")
+    said = three.cli(other, "doctor", "--between", "mute", "shy", "--json")
+    status = {line["check"]: line["status"] for line in said.lines}
+    mend = {line["check"]: line["mend"] for line in said.lines}
+    assert status["ping shy -> mute"] == "ok"
+    assert mend["ping mute -> shy"].startswith("on mute: sudo sysctl -w net.ipv4.ping_group_range")
+    for name in ("iperf3 mute -> shy", "iperf3 shy -> mute"):
+        assert status[name] == "fail"
+        assert mend[name].startswith("start one of ")
+        assert "without --no-accept" in mend[name]
