@@ -20,8 +20,8 @@ from worker.probes import answer_packet
 IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 8, 10, 23, 3
 #: Interface and address, as the kernel gives and takes them.
 _IN6_PKTINFO, _IN_PKTINFO = struct.Struct("=16sI"), struct.Struct("=I4s4s")
-#: How soon a node that is told to stop closes the port.
-STOP_CHECK_S = 0.25
+#: A node that is told to stop closes the port so soon: before its own processes have ended.
+STOP_CHECK_S = 0.05
 #: Ports of the range that are tried, so many answer at a time: one a node and who asks for its own.
 MOST_AT_A_TIME = 8
 
