@@ -67,6 +67,8 @@ class Whose:
         verdicts = identify(
             self.context, self.connection, list(targets.values()), records, should_stop
         )
+        if should_stop():  # who was asked may have had no time to answer: the row is handed back
+            return Parted(ready={}, findings=(), unverified=frozenset())
         bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
         return Parted(
             ready={pair: node for pair, node in ready.items() if pair not in bad},
