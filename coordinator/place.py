@@ -26,7 +26,7 @@ from coordinator.groups import (
     note_pass,
     set_group,
 )
-from coordinator.results import FIRST_PAGE, START, Entry, last_id
+from coordinator.results import START, Entry, are_events, last_id
 from coordinator.rotated import identities, last_rows
 from coordinator.runs import stream_position
 from worker import keyspace
@@ -105,14 +105,8 @@ class Place:
 
     def _has_passed_rows(self) -> bool:
         """Tell whether what is behind us is more than a few events, of which a file has no row."""
-        behind = cast(
-            "list[Entry]",
-            self.connection.xrange(keyspace.RESULTS, "-", self.position, count=FIRST_PAGE),
-        )
         is_some = stream_position(self.position) > stream_position(START)
-        return is_some and not (
-            0 < len(behind) < FIRST_PAGE and all(is_event(f) for _, f in behind)
-        )
+        return is_some and not are_events(self.connection, self.position)
 
     def _note(self) -> None:
         note_pass(self.connection, self.group)

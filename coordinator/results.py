@@ -171,6 +171,12 @@ def pages_as_they_come(
         position = entries[-1][0].decode() if entries else position
 
 
+def are_events(connection: redis.Redis, until: str = "+") -> bool:
+    """Tell whether the stream holds a few events up to there, and nothing else."""
+    found = cast("list[Entry]", connection.xrange(keyspace.RESULTS, "-", until, count=FIRST_PAGE))
+    return 0 < len(found) < FIRST_PAGE and all(is_event(fields) for _, fields in found)
+
+
 def last_id(connection: redis.Redis) -> str:
     """Give the id of the newest entry, `START` when there is none."""
     newest = cast("list[Entry]", connection.xrevrange(keyspace.RESULTS, count=1))

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from worker import keyspace
+from worker.event import is_event
 from worker.measurement import Measurement, Outcome
 
 RUN = "20260102T030405000-abcd"
@@ -85,7 +86,8 @@ def fill(connection: redis.Redis, count: int, *, first: int = 0, run: str = RUN)
 def stream_rows(connection: redis.Redis) -> list[list[str]]:
     """Give the rows that the stream's present entries make, as text."""
     entries: Any = connection.xrange(keyspace.RESULTS)
-    rows = [Measurement.from_fields(f).to_row(i.decode()) for i, f in entries if b"v" in f]
+    ours = ((i, f) for i, f in entries if b"v" in f and not is_event(f))
+    rows = [Measurement.from_fields(f).to_row(i.decode()) for i, f in ours]
     return [["" if cell is None else str(cell) for cell in row] for row in rows]
 
 

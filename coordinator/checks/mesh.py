@@ -23,7 +23,7 @@ from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import Group, collectors, oldest_after
 from coordinator.nodes import Node, claims, commands_per_s, in_dispute
-from coordinator.results import START
+from coordinator.results import START, are_events
 from coordinator.runs import stream_position
 from worker import keyspace, wire
 from worker.clock_offset import beyond_doubt_ms
@@ -180,13 +180,14 @@ def groups(connection: redis.Redis, now: float) -> list[Check]:
     age_s = oldest_after(connection, START, now)
     count = connection.xlen(keyspace.RESULTS)
     values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
-    waiting = f"none; {count:,} results, the oldest {in_time(age_s)} old" if age_s else "none"
-    return [judged(Area.MESH, "collector", waiting, values, warn=bool(count), mend=_room(found))]
+    waiting = f"none; {count:,} entries, the oldest {in_time(age_s)} old" if age_s else "none"
+    warn = bool(count) and not are_events(connection)
+    return [judged(Area.MESH, "collector", waiting, values, warn=warn, mend=_room(found))]
 
 
 def _collector(one: Group) -> Check:
     age_s = one.unread_s
-    parts = [] if one.lag is None else [f"{one.lag:,} results to read"]
+    parts = [] if one.lag is None else [f"{one.lag:,} entries to read"]
     parts += [] if age_s is None else [f"the oldest {in_time(age_s)} old"]
     message = f"{one.name}: " + (", ".join(parts) if age_s is not None else "has all")
     if one.is_abandoned and one.idle_s is not None:

@@ -13,6 +13,7 @@ from samples import fields_of, measurement
 from coordinator.csvfile import HEADER
 from fuzz.targets import ANSWER_SECRET, BETWEEN, TARGETS, of_hash
 from worker import outbox, wire
+from worker.keyspace import WIRE_VERSION
 from worker.outbox import Letter
 from worker.plan import Plan, PlannedNode
 from worker.probes import answer_packet
@@ -103,6 +104,17 @@ def _asked(kind: Kind) -> bytes:
     return answer_packet.request(kind, "a", ANSWER_SECRET, answer_packet.LEAST_BYTES + 10)
 
 
+EVENT = {
+    b"v": str(WIRE_VERSION).encode(),
+    b"kind": b"event",
+    b"time": b"2026-01-02T03:04:05.678Z",
+    b"node": b"cam-1",
+    b"what": b"address",
+    b"old": b"10.0.0.1",
+    b"new": b"",
+}
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Give the seeds of every door."""
     letters = [Letter(n, measurement(n)) for n in (1, 3)]
@@ -115,6 +127,7 @@ def seeds() -> dict[str, list[bytes]]:
         "plan": [PLAN.packed()],
         "plan_json": [_as_json(PLAN.packed())],
         "measurement": [_stream(1), _stream(3)],
+        "event": [of_hash(EVENT)],
         "outbox_frames": [*frames, b"".join(frames)],
         "outbox_body": bodies,
         "outbox_json": [json.dumps([1, {"v": "1", "run": "r", "error": ""}]).encode()],

@@ -22,6 +22,7 @@ import msgpack
 
 from coordinator import badfile, csvfile, nodes
 from coordinator.cli.options import read_config
+from coordinator.results import measurements_in
 from worker import (
     answering,
     asking,
@@ -39,6 +40,7 @@ from worker import (
 )
 from worker.allowlist import Refused, allow_listed
 from worker.errors import ConfigError, WireError
+from worker.event import Event
 from worker.measurement import Measurement, csv_row
 from worker.monitor import locker_view, ptzjepa_config
 from worker.outbox import Letter
@@ -141,6 +143,24 @@ def measurement(data: bytes) -> None:
     csv.writer(text, lineterminator="\n").writerow(row)
     assert text.getvalue().count("\n") == 1
     json.dumps(found.to_json("1-0"), allow_nan=False)
+
+
+def event(data: bytes) -> None:
+    """An event is refused, or a row of one line; no reader takes it for a measurement."""
+    fields = as_hash(data)
+    try:
+        found = Event.from_fields(fields)
+    except WireError:
+        return
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(found.to_row("1-0"))
+    assert text.getvalue().count("\n") == 1
+    json.dumps(found.to_json("1-0"), allow_nan=False)
+    assert list(measurements_in([(b"1-0", fields)], None, _no_bad)) == []
+
+
+def _no_bad(*_: object) -> None:
+    raise AssertionError("an event is no bad entry")
 
 
 def _is_read(fields: dict[bytes, bytes]) -> bool:
@@ -395,6 +415,7 @@ TARGETS: dict[str, Target] = {
     "plan": plan_of,
     "plan_json": behind_msgpack(plan_of),
     "measurement": measurement,
+    "event": event,
     "outbox_frames": outbox_frames,
     "outbox_body": outbox_body,
     "outbox_json": behind_msgpack(outbox_body),

@@ -12,6 +12,7 @@ import pytest
 import redis
 from samples import RUN, file_rows, fill
 
+from coordinator.checks.mesh import groups
 from coordinator.collector import Collector
 from coordinator.csvfile import CsvFile, Holds
 from coordinator.eventfile import EventFile
@@ -212,6 +213,17 @@ def test_collector_passes_events_and_its_group_with_it(
     assert len(file_rows(path)) == 12
     assert [one.message for one in caplog.records] == []
     assert not path.with_name("mesh.csv.bad").exists()
+
+
+def test_doctor_asks_for_no_collector_where_there_are_only_events(connection: redis.Redis) -> None:
+    def warned() -> list[str]:
+        now = wire.redis_seconds(connection)
+        return [one.status.value for one in groups(connection, now)]
+
+    put_event(connection, 1)
+    assert warned() == ["ok"]
+    fill(connection, 1)
+    assert warned() == ["warn"]
 
 
 def event_rows(path: Path) -> list[dict[str, str]]:
