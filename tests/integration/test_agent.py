@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -82,6 +83,29 @@ def test_rows_carry_the_clocks_offset_and_how_far_it_may_be_wrong(redis_url: str
         cells = dict(zip(CSV_COLUMNS, one.to_row("1-0"), strict=True))
         long = {name: cell for name, cell in cells.items() if re.search(r"\.\d{10}", str(cell))}
         assert long == {}
+
+
+@pytest.mark.usefixtures("pair")
+def test_echo_ahead_of_the_series_is_in_the_csv_unless_it_is_left_out(
+    redis_url: str, tmp_path: Path
+) -> None:
+    def rows(*options: str) -> list[dict[str, str]]:
+        file = tmp_path / "mesh.csv"
+        file.unlink(missing_ok=True)
+        said = cli(redis_url, "run", "--count", "3", "--csv", str(file), *options)
+        assert said.returncode == 0, said.stderr
+        with file.open(newline="") as opened:
+            return list(csv.DictReader(opened))
+
+    cold = rows("--no-warm-up")
+    assert [row["wake_ms"] for row in cold] == ["", ""]
+    assert {(row["sent"], row["reply_ttl"]) for row in cold} == {("3", "64")}
+    # Of an echo whose send lost the CPU there is no time, so a busy machine may ask again.
+    eventually(lambda: any(row["wake_ms"] for row in rows()), "the echo ahead has a time")
+    assert {(row["sent"], row["reply_ttl"]) for row in rows()} == {("3", "64")}
+    cost = [json.loads(cli(redis_url, "run", "--dry-run", "--json", *options).stdout)
+            for options in ((), ("--no-warm-up",))]  # fmt: skip
+    assert [one["bytes_per_node"]["a"] for one in cost] == [2 * 2 * 84 * n for n in (11, 10)]
 
 
 @pytest.mark.usefixtures("pair")

@@ -124,6 +124,22 @@ def test_last_reply_of_a_round_is_not_waited_for_into_the_next(
     assert options.ping.seconds <= interval_s
 
 
+@pytest.mark.parametrize(
+    ("options", "warm_up"),
+    [
+        (SeriesOptions(interval_s=3.4), True),
+        (SeriesOptions(interval_s=3.3), False),
+        (SeriesOptions(interval_s=5, throughput=ThroughputOptions(duration_s=1)), False),
+        (SeriesOptions(interval_s=5, warm_up=False), False),
+    ],
+)
+def test_an_echo_goes_ahead_of_a_round_where_there_is_time_for_it(
+    options: SeriesOptions, warm_up: bool
+) -> None:
+    assert options.ping.warm_up is warm_up
+    assert options.round_seconds <= options.interval_s
+
+
 def test_rounds_are_those_that_begin_within_the_duration() -> None:
     assert SeriesOptions(duration_s=60, interval_s=5).rounds == 12
     assert SeriesOptions(duration_s=61, interval_s=5).rounds == 13
