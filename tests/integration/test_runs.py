@@ -101,8 +101,9 @@ def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
     keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
     times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, 1]
-    record = ["owner-of-it", *times, "address", "127.0.0.1"]
-    assert wire.script(connection, "heartbeat")(keys, [name, *record])[0]
+    who = [0, "beat", "instance-of-it", "", 1.0]
+    record = ["owner-of-it", *times, *who, "since", 1.0, "address", "127.0.0.1"]
+    assert wire.script(connection, "heartbeat")(keys, [name, *record])[0] == b"ok"
 
 
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:
