@@ -111,10 +111,12 @@ def from_here(
         for found in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
             test = None
             if options.throughput is not None and not should_stop():
+                if not looked.wait(should_stop):
+                    return
                 tests = _tested(
                     ends,
                     options.throughput,
-                    looked.sign(*beside),
+                    looked.sign(beside),
                     iperf3=iperf3,
                     idle_rtt_ms=found.detail.get("rtt_median_ms"),
                     should_stop=should_stop,

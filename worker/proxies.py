@@ -57,7 +57,7 @@ def settler(
 
 
 class BeforeTests:
-    """Looks for proxies before nodes that are tested, beside the first turns of a row."""
+    """Looks for proxies before nodes that are tested, all at once when a row begins."""
 
     def __init__(
         self,
@@ -81,11 +81,16 @@ class BeforeTests:
         self._ends = {name: (address, last[name]) for name, address in addresses.items()}
         names = {end: name for name, end in self._ends.items()}
         settle = settler(context, connection, names, should_stop)
+        self._should_stop = should_stop
         self._beside = Beside(list(names), settle=settle, after_s=0.0)
 
+    def wait(self) -> bool:
+        """Wait until it has looked; False when stopped before."""
+        return self._beside.wait(self._should_stop)
+
     def sign(self, name: str) -> Sign:
-        """Wait until it has looked; give what it saw before a node, of those it was told."""
-        return self._beside.sign(*self._ends[name]) if name in self._ends else Sign()
+        """Give what it saw before a node, of those it was told, once it has looked."""
+        return self._beside.sign(self._ends[name]) if name in self._ends else Sign()
 
 
 def _last_ports(connection: redis.Redis, names: Sequence[str]) -> dict[str, int]:

@@ -102,7 +102,8 @@ def _take_turns(
     looked = patiently(
         lambda: _look(context, connection, row, encounters, should_stop), should_stop
     )
-    if ends is None or idle is None or looked is None:
+    # Not while a lease is held, which would lapse meanwhile.
+    if ends is None or idle is None or looked is None or not looked.wait():
         return
     idle_ms = {name: median_ms for name, (median_ms, _) in idle.items()}
     tests = max((len(one.tests) for one in encounters.values()), default=1)

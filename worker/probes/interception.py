@@ -35,6 +35,8 @@ MORE_ECHOES, ECHO_GAP_S, ECHO_WAIT_S = 2, 0.3, 1.0
 #: What a router says of an echo that it did not take for its own.
 PASSED_ON = frozenset({"ttl_exceeded", "network_unreachable", "host_unreachable"})
 
+#: How often `should_stop` is asked.
+STOP_CHECK_S = 0.2
 #: Hint: a handshake of one hop was answered, and what that means could not be told.
 ONE_HOP = "ttl_1_answered"
 #: Hint: a port that nobody has reason to listen on accepted a handshake.
@@ -142,10 +144,17 @@ class Beside:
         self._thread = threading.Thread(target=self._run, name="interception", daemon=True)
         self._thread.start()
 
-    def sign(self, address: str, port: int) -> Sign:
-        """Wait until it has looked; give what it saw of an address and port."""
-        self._thread.join()
-        return self._signs.get((address, port), Sign())
+    def wait(self, should_stop: Callable[[], bool]) -> bool:
+        """Wait until it has looked; False when stopped before."""
+        while self._thread.is_alive():
+            self._thread.join(STOP_CHECK_S)
+            if should_stop():
+                return False
+        return True
+
+    def sign(self, end: End) -> Sign:
+        """Give what it saw of an address and port, once it has looked."""
+        return self._signs.get(end, Sign())
 
     def _run(self) -> None:
         time.sleep(self._after_s)

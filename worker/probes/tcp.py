@@ -91,7 +91,9 @@ def measure(
     ends = [(state.node.address, options.port) for state in states]
     beside = interception.Beside(ends, settle=settle)
     for state in _handshakes(states, options, should_stop):
-        sign = beside.sign(state.node.address, options.port)
+        if not beside.wait(should_stop):
+            return
+        sign = beside.sign((state.node.address, options.port))
         yield interception.judged(_measurement(run, source, state, options), sign)
 
 
