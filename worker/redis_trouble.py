@@ -102,6 +102,12 @@ CAUSES = (
         PASSES,
     ),
     (
+        r"connecting to \S+:\d+\. (Permission denied|Operation not permitted|Invalid argument)",
+        "does not answer: {text}; a route or a firewall forbids the way to it: ip route get "
+        "ADDRESS",
+        PASSES,
+    ),
+    (
         r"Permission denied",
         "does not let this user at its socket; join its group, see `unixsocketperm`",
         STAYS,
@@ -109,6 +115,12 @@ CAUSES = (
     (
         r"No route to host|Network is unreachable|Host is unreachable",
         "does not answer: {text}; check the network and the VPN between, then the host of --redis",
+        PASSES,
+    ),
+    (
+        r"Timeout connecting|Connection timed out",
+        "does not answer: {text}; check that it runs, that --redis names it, and that no firewall "
+        "or VPN between drops what is sent to it",
         PASSES,
     ),
     (

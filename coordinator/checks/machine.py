@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -129,8 +130,8 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
     folders = (folder.absolute(), *folder.absolute().parents)
     there = next(one for one in folders if os.access(one, os.F_OK))
     problem = _why_not_writable(there)
-    mend = f"mkdir -p {folder} && chown $(id -un) {folder}, or say another --state-dir"
     if problem:
+        mend = _mend_of_folder(folder, there, problem)
         message = f"{folder} cannot be written: {problem}"
         return judged(Area.MACHINE, name, message, {"path": str(folder)}, fail=True, mend=mend)
     free = shutil.disk_usage(there).free
@@ -143,6 +144,18 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
         warn=free < NEEDED_BYTES,
         mend=f"free {in_bytes(NEEDED_BYTES)}, what results may take while Redis is away",
     )
+
+
+def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
+    """Give what lets results wait in a folder, of which `there` is what exists of it."""
+    other = "or say another --state-dir"
+    if problem == os.strerror(errno.ENOSPC):
+        return f"make room: df -h {there}; {other}"
+    if problem == os.strerror(errno.EROFS):
+        return f"its file system is read-only: findmnt --target {there}; {other}"
+    if problem in (os.strerror(errno.EACCES), os.strerror(errno.EPERM)):
+        return f"sudo mkdir -p {folder} && sudo chown $(id -un) {folder}; {other}"
+    return f"say another --state-dir than {folder}"
 
 
 def _why_not_writable(there: Path) -> str:

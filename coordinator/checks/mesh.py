@@ -35,6 +35,11 @@ STALE_S = 6 * 3600.0
 NEAR = 0.8
 #: A heartbeat of any node takes an overdue run on; twice that, and none did.
 OVERDUE_S = 2.0 * wire.HEARTBEAT_S
+#: The stream is full, Redis short of memory, or it refuses what the node sends.
+OUTBOX_WAITS = (
+    "they go with the next heartbeats; if not: a limit below, a collector that is behind (ptzmesh "
+    "collect --list), or what the log of that worker says"
+)
 FORGET = "it is forgotten a week after its last heartbeat"
 
 
@@ -53,7 +58,7 @@ def own_node(node: Node | None, name: str, *, is_here: bool, asked: bool) -> Che
     if node.stopped:
         return judged(Area.MESH, what, f"{name} was stopped", values, warn=True, mend=start)
     message = f"{name}, {in_time(node.seen_s)} ago"
-    mend = f"see its log (journalctl -u ptzmesh), then: {start}"
+    mend = f"see its log (journalctl -u ptzmesh-worker); if it does not run: {start}"
     return judged(Area.MESH, what, message, values, fail=not node.alive, mend=mend)
 
 
@@ -73,6 +78,11 @@ def silent(nodes: Sequence[Node]) -> Check:
     if lost:
         listed = some(f"{one.name} ({in_time(one.seen_s)})" for one in lost)
         message += f", {len(lost)} silent: {listed}"
+    if lost:  # switched off, ended, or cut off from Redis: then a second worker is no help
+        name = lost[0].name
+        start = (
+            f"there: ptzmesh doctor --name {name}; if no worker runs: ptzmesh worker --name {name}"
+        )
     mend = f"{start}; {FORGET}" if lost else start
     return judged(Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
 
@@ -167,7 +177,7 @@ def outboxes(nodes: Sequence[Node]) -> Check:
     waiting = {one.name: one.outbox_bytes for one in nodes if one.outbox_bytes}
     listed = some(f"{name} {in_bytes(size)}" for name, size in waiting.items())
     message = f"results wait on disk: {listed}" if waiting else "no results wait on a node's disk"
-    mend = "they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list"
+    mend = OUTBOX_WAITS
     values = {"outbox_bytes": waiting}
     return judged(Area.MESH, "outboxes", message, values, warn=bool(waiting), mend=mend)
 

@@ -199,6 +199,10 @@ def test_a_silent_node_fails_and_one_that_said_goodbye_does_not(
     said = doctor(redis_url)
     assert (said.code, said.failed()) == (4, {"nodes"})
     assert said["nodes"]["values"]["silent"] == ["lost"]
+    # It may be cut off: a second worker is refused where one runs.
+    assert said["nodes"]["mend"].startswith(
+        "there: ptzmesh doctor --name lost; if no worker runs: "
+    )
     assert "ptzmesh worker --name lost" in said["nodes"]["mend"]
 
 
@@ -387,6 +391,30 @@ def test_a_state_folder_that_cannot_be_written_fails(redis_url: str, tmp_path: P
     assert (said.code, said["state folder"]["status"]) == (2, "fail")
     read_only = doctor(redis_url, "--name", "a", "--state-dir", "/proc/ptzmesh")
     assert read_only["state folder"]["status"] == "fail"
+    for found in (said, read_only):
+        # Nothing that a right or a disk would change.
+        assert found["state folder"]["mend"].startswith("say another --state-dir than ")
+
+
+@pytest.mark.parametrize(
+    ("mount", "advice"),
+    [("-t tmpfs -o ro none", "its file system is read-only"), ("-t tmpfs -o size=4k none", "make")],
+)
+def test_a_state_folder_on_a_disk_that_is_full_or_read_only_says_which(
+    redis_url: str, tmp_path: Path, mount: str, advice: str
+) -> None:
+    if os.geteuid():
+        pytest.skip("mounting needs root")
+    folder, script = tmp_path / "disk", Path(__file__).parent / "state_folder.py"
+    folder.mkdir()
+    fill = f"head -c 4096 /dev/zero > {folder}/full 2>/dev/null"
+    inside = f"mount {mount} {folder} && {{ {fill} || true; }} && exec {sys.executable} {script}"
+    argv = ["unshare", "--mount", "sh", "-c", f"{inside} {folder}/state"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    status, mend = json.loads(done.stdout)
+    assert status == "fail"
+    assert mend.startswith(advice)
+    assert "; or say another --state-dir" in mend
 
 
 def test_results_that_wait_on_this_disk_are_told(redis_url: str, tmp_path: Path) -> None:

@@ -149,3 +149,17 @@ def test_what_nodes_lack_themselves_is_no_matter_of_the_way(three: LabMesh) -> N
         assert status[name] == "fail"
         assert mend[name].startswith("start one of ")
         assert "without --no-accept" in mend[name]
+
+
+def test_a_way_to_redis_that_is_forbidden_or_silent_is_no_matter_of_redis(three: LabMesh) -> None:
+    asker, server = three.lab.nodes[2], three.lab.redis_node
+    route = ["prohibit", f"{server.address}/32"]
+    asker.run(["ip", "route", "add", *route])
+    forbidden = three.cli(asker, "doctor", "--json")
+    asker.run(["ip", "route", "delete", *route])
+    three.lab.cut(asker, server)
+    silent = three.cli(asker, "doctor", "--json")
+    three.lab.heal(asker, server)
+    assert (forbidden.code, silent.code) == (3, 3)
+    assert forbidden.lines[0]["mend"].startswith("a route or a firewall forbids the way to it")
+    assert "no firewall or VPN between drops what is sent" in silent.lines[0]["mend"]
