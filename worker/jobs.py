@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -26,22 +25,22 @@ from worker.proxies import settler
 from worker.publisher import Publisher
 from worker.registry import read_records
 from worker.resolve import LOOK_UP_S
+from worker.row_targets import (
+    Pairs,
+    denied,
+    other,
+    strangers_of,
+    targets_of,
+    with_addresses,
+    with_literals,
+)
 from worker.rows import Row, begin, hand_back, load_row, refuse
 from worker.source_clock import SourceClock
-from worker.targets import Looked, Targets
+from worker.targets import Targets
 from worker.transfers import IdleRtt, patiently, read_idle_rtts, transfers
 from worker.whose import Whose, names_to_look_up
 
 logger = logging.getLogger(__name__)
-
-Pair = tuple[int, int]
-Pairs = Sequence[Pair]
-#: What is measured of a row now: its pairs, and the judged address of each one's other node.
-Ready = Mapping[Pair, TargetNode]
-
-#: Names have so long to join the echoes that begin at once. The others come after these, together
-#: with those that are found within so much more.
-NAMES_JOIN_S, NAMES_GATHER_S = 0.2, 1.0
 
 
 def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
@@ -68,13 +67,13 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     if not left:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
-    others = {_other(row, pair) for pair in left} - {performer}
+    others = {other(row, pair) for pair in left} - {performer}
     records = read_records(connection, names_to_look_up(row, others))
     places = addresses_of(records)
     row = at_present(row, {**places, row.name: context.address})
     # Looked up while Redis is asked.
-    targets = _targets(context, row, others)
-    strangers = _strangers(context, row, others, places)
+    targets = targets_of(context, row, others)
+    strangers = strangers_of(context, row, others, places)
     own_clock = begin(connection, row)
     if own_clock is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
@@ -89,9 +88,9 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         seen_field=keyspace.seen_field(phase, performer),
         clock=clock,
     ) as publisher:
-        for one in _denied(row, left, strangers):
+        for one in denied(row, left, strangers):
             publisher.put(one)
-        pairs = [pair for pair in left if _other(row, pair) not in strangers]
+        pairs = [pair for pair in left if other(row, pair) not in strangers]
         moves = Moves(connection, places)
         whose = Whose(context=context, connection=connection, row=row, records=records)
         _measure(context, connection, row, pairs, targets, moves, whose, publisher)
@@ -171,38 +170,28 @@ def _tests(
     should_stop: Callable[[], bool],
 ) -> Iterator[Measurement]:
     """Test; a far node that has moved since is looked up and judged where it is, and comes last."""
-    ready, findings = _parted(row, pairs, targets.judged(LOOK_UP_S, should_stop))
+    ready, findings = with_addresses(row, pairs, targets.judged(LOOK_UP_S, should_stop))
     yield from findings
     parted = whose.part(ready, should_stop)
     yield from parted.findings
-    literal = _with_literals(row, parted.ready)
+    literal = with_literals(row, parted.ready)
     measured = transfers(context, connection, literal, list(parted.ready), moves, should_stop)
     yield from parted.marked(measured)
     if not moves.pairs or should_stop():
         return
-    others = {_other(row, pair) for pair in moves.pairs}
+    others = {other(row, pair) for pair in moves.pairs}
     names = names_to_look_up(row, others)
     records = patiently(lambda: read_records(connection, names), should_stop)
     if records is None:
         return
     places = addresses_of(records)
     row = at_present(row, {**places, row.name: context.address})
-    strangers = _strangers(context, row, others, places)
-    yield from _denied(row, moves.pairs, strangers)
-    left = [pair for pair in moves.pairs if _other(row, pair) not in strangers]
-    targets, moves = _targets(context, row, others), Moves(connection, places)
+    strangers = strangers_of(context, row, others, places)
+    yield from denied(row, moves.pairs, strangers)
+    left = [pair for pair in moves.pairs if other(row, pair) not in strangers]
+    targets, moves = targets_of(context, row, others), Moves(connection, places)
     whose = Whose(context=context, connection=connection, row=row, records=records)
     yield from _tests(context, connection, row, left, targets, moves, whose, should_stop)
-
-
-def _targets(context: NodeContext, row: Row, others: Collection[int]) -> Targets:
-    addresses = [row.plan.nodes[index].address for index in others]
-    return Targets(addresses, context.given, row.plan.family)
-
-
-def _denied(row: Row, pairs: Pairs, strangers: Mapping[int, str]) -> list[Measurement]:
-    reasons = ((pair, strangers.get(_other(row, pair))) for pair in pairs)
-    return [row.finding(pair, Outcome.DENIED, why) for pair, why in reasons if why is not None]
 
 
 def _echoes(
@@ -221,13 +210,9 @@ def _echoes(
     handshakes took is compared with the least of them.
     """
     idle = _idle_rtts(connection, row) if row.probe == "tcp" else {}
-    left, wait_s = list(pairs), NAMES_JOIN_S
-    while left and not should_stop():
-        looked = targets.judged(wait_s, should_stop)
-        now = [pair for pair in left if _address(row, pair) in looked]
-        left = [pair for pair in left if _address(row, pair) not in looked]
-        ready, findings = _parted(row, now, looked)
-        wait_s = NAMES_GATHER_S
+    for looked in targets.batches(should_stop):
+        now = [pair for pair in pairs if row.plan.nodes[other(row, pair)].address in looked]
+        ready, findings = with_addresses(row, now, looked)
         yield from findings
         parted = whose.part(ready, should_stop)
         yield from parted.findings
@@ -284,57 +269,3 @@ def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while not should_stop() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
-
-
-def _other(row: Row, pair: Pair) -> int:
-    """Give the node of a pair that the row's own node measures; itself where that is all."""
-    source, target = pair
-    return target if source == row.performer else source
-
-
-def _address(row: Row, pair: Pair) -> str:
-    return row.plan.nodes[_other(row, pair)].address
-
-
-def _parted(
-    row: Row, pairs: Pairs, looked: Mapping[str, Looked]
-) -> tuple[Ready, list[Measurement]]:
-    """Part the pairs that are measured from those whose record says why they are not."""
-    ready: dict[Pair, TargetNode] = {}
-    findings = []
-    for pair in pairs:
-        node = row.plan.nodes[_other(row, pair)]
-        found = looked.get(node.address)
-        if found is None:  # told to stop before it was known
-            continue
-        if found.literal is None:
-            error = f"{node.name}: {found.error}"
-            findings.append(row.finding(pair, found.outcome, error))
-        else:
-            ready[pair] = TargetNode(
-                name=node.name,
-                address=found.literal,
-                accepts=node.accepts,
-                claimed_by=node.claimed_by,
-            )
-    return ready, findings
-
-
-def _with_literals(row: Row, ready: Ready) -> Row:
-    judged = {_other(row, pair): node for pair, node in ready.items()}
-    nodes = tuple(judged.get(index, node) for index, node in enumerate(row.plan.nodes))
-    return replace(row, plan=replace(row.plan, nodes=nodes))
-
-
-def _strangers(
-    context: NodeContext, row: Row, others: Collection[int], places: Mapping[str, str]
-) -> Mapping[int, str]:
-    """Give the nodes that the registry does not have, with that reason."""
-    if context.policy.allow_unregistered_targets and row.probe not in TRANSFERS:
-        return {}
-    nodes = ((index, row.plan.nodes[index]) for index in others)
-    return {
-        index: f"{node.name} at {node.address} is not a registered node"
-        for index, node in nodes
-        if node.name not in places
-    }

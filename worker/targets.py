@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from worker.measurement import Outcome
@@ -60,6 +60,11 @@ class Targets:
         """Give the addresses that are known within so many seconds; all within `LOOK_UP_S`."""
         known = self._ups.wait(wait_s, should_stop)
         return {address: judge(found, self._at_home) for address, found in known.items()}
+
+    def batches(self, should_stop: Callable[[], bool]) -> Iterator[Mapping[str, Looked]]:
+        """Yield each address once, judged, as `LookUps.batches` does."""
+        for known in self._ups.batches(should_stop):
+            yield {address: judge(found, self._at_home) for address, found in known.items()}
 
 
 def look_up(addresses: Collection[str], given: str | None) -> Mapping[str, Looked]:
