@@ -23,8 +23,9 @@ from coordinator.csvfile import CsvFile
 from coordinator.eventfile import EventFile
 from coordinator.groups import default_group, valid_group
 from coordinator.place import Place
-from coordinator.results import AWAY, MAX_PAGE, Entry, Pages, Patience, wait_for_more
+from coordinator.results import MAX_PAGE, Entry, Pages, Patience, wait_for_more
 from coordinator.runs import stream_position
+from worker.away import AWAY
 from worker.errors import WireError
 from worker.event import Event, is_event
 from worker.fields import Cell

@@ -19,11 +19,12 @@ import redis
 from coordinator.follow import CARE_S, carry_on_if_overdue
 from coordinator.mesh import Mesh
 from coordinator.planning import ProbeOptions
-from coordinator.results import AWAY, REFUSED, Entry, Pages, last_id, log_bad, measurements_in
+from coordinator.results import Entry, Pages, last_id, log_bad, measurements_in
 from coordinator.rounds import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
 from worker import keyspace, wire
+from worker.away import AWAY, REFUSED
 from worker.errors import ConfigError
 from worker.measurement import Measurement
 from worker.options import ThroughputOptions

@@ -16,6 +16,7 @@ import redis
 
 from coordinator.runs import Run, read_run
 from worker import keyspace
+from worker.away import AWAY, REFUSED
 from worker.errors import WireError
 from worker.event import is_event
 from worker.measurement import Measurement
@@ -37,16 +38,6 @@ BLOCK_S = 1.0
 CLOCK_MARGIN_S = 60
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
-
-#: What passes by itself: away, loading its data, a replica for the moment, or full.
-AWAY = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-)
-#: Of these, what waiting does not mend.
-REFUSED = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 class Pages:

@@ -144,7 +144,7 @@ class Agent:
             raise self.refusal
 
     def _enter(self, connection: redis.Redis) -> None:
-        wire.check_server(connection, self.settings.redis_url)
+        wire.check_server(connection, self.settings.redis_url, scripts=True)
         self.record = self._describe(connection)
         self._register(connection)
         self.changes.begin(self.record)

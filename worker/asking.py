@@ -16,6 +16,7 @@ from typing import cast
 import redis
 
 from worker import keyspace, wire
+from worker.away import AWAY
 from worker.errors import WireError
 from worker.fields import exact_count
 from worker.measurement import Outcome
@@ -111,7 +112,7 @@ def last_word(connection: redis.Redis, request: Request) -> str:
             answer = unpack_answer(cast(bytes, said[1]))
             if answer.outcome is not Outcome.OK:  # the port of a request that was sent again
                 return answer.error
-    except wire.AWAY as exc:
+    except AWAY as exc:
         logger.debug("no last word of %s: %s", request.far, exc)
     return ""
 

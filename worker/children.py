@@ -30,6 +30,7 @@ from rq.timeouts import HorseMonitorTimeoutException
 from rq.utils import now
 
 from worker import keyspace, usage, wire
+from worker.away import AWAY
 from worker.errors import WireError
 from worker.jobqueue import guarded_queue, mend
 from worker.outage import LOST_REDIS, RqLines
@@ -70,7 +71,7 @@ class QuietWorker(Worker):
         """Tidy RQ's registries; what others have written there must not end the worker."""
         try:
             self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
-        except (*wire.AWAY, StopRequested):
+        except (*AWAY, StopRequested):
             raise
         except Exception as exc:
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
@@ -81,7 +82,7 @@ class QuietWorker(Worker):
         """Run one job; whatever is damaged in RQ's keys, the next one is run all the same."""
         try:
             super().execute_job(job, queue)
-        except (*wire.AWAY, StopRequested):
+        except (*AWAY, StopRequested):
             raise
         except Exception as exc:
             if self.horse_pid:
@@ -98,7 +99,7 @@ class QuietWorker(Worker):
         exc = exc_info[1]
         if isinstance(exc, WireError) or _is_wrong_type(exc):
             self.refusals.note(self.connection, job.id, str(exc), cause_of(exc))
-        elif isinstance(exc, redis.ResponseError) and not isinstance(exc, wire.AWAY):
+        elif isinstance(exc, redis.ResponseError) and not isinstance(exc, AWAY):
             # Redis' own state, or a right that is missing: nothing is wrong with the job.
             logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
         else:
@@ -242,7 +243,7 @@ class Child:
             )
             worker.refusals = refusals
             worker.work(logging_level="WARNING")
-        except wire.AWAY as exc:
+        except AWAY as exc:
             logger.debug("%s lost Redis: %s", self.role, exc)
             os._exit(LOST_REDIS)
         except redis.RedisError as exc:

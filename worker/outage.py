@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from worker import wire
+from worker.away import AWAY
 
 #: A line an hour says that an outage lasts.
 REMIND_S = 3600.0
@@ -37,7 +37,7 @@ class Outage:
         reason = str(exc) or type(exc).__name__
         if self.began is None:
             self.began = self._said = now
-            if not isinstance(exc, wire.AWAY):
+            if not isinstance(exc, AWAY):
                 return f"Redis refuses what this node sends, results wait on the disk: {reason}"
             return f"Redis is away, results wait on the disk until it is back: {reason}"
         if now - self._said < REMIND_S:
@@ -66,7 +66,7 @@ class RqLines(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Judge one line."""
         kind = record.exc_info[0] if record.exc_info else None
-        away = kind is not None and issubclass(kind, wire.AWAY)
+        away = kind is not None and issubclass(kind, AWAY)
         if away or any(words in str(record.msg) for words in _OF_REDIS):
             self.lost_redis = True
             return False

@@ -44,7 +44,7 @@ CAUSES = (
         PASSES,
     ),
     (
-        r"^BUSY|busy running a script",
+        r"^BUSY\b|busy running a script",
         "is busy with somebody's script; wait, or end that script",
         PASSES,
     ),
@@ -53,6 +53,13 @@ CAUSES = (
         "is a cluster, over which the mesh cannot spread its keys; name one without cluster mode",
         STAYS,
     ),
+    (
+        r"(?i)unknown command.{0,3}(evalsha|eval|script)\b|scripting engine|unsupported command",
+        "runs no Lua scripts, which the mesh needs; load its Lua module, or name the server itself "
+        "where a proxy stands before it ({text})",
+        STAYS,
+    ),
+    (r"^UNBLOCKED", "has just become a replica; try again in a moment", PASSES),
     (
         r"DB index is out of range|invalid DB index",
         "has no database of that number; take a smaller one in the URL (…:6379/0), or raise "

@@ -17,6 +17,7 @@ from typing import cast
 import redis
 
 from worker import keyspace, wire
+from worker.away import AWAY
 from worker.errors import ForeignWork
 from worker.fields import number_or_none
 from worker.measurement import Measurement, Outcome
@@ -223,7 +224,7 @@ def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
         wire.note_in_run(
             connection, row.run, keyspace.started_field(row.phase, row.performer), repr(now)
         )
-    except wire.AWAY as exc:
+    except AWAY as exc:
         # Redis may have it all the same, and then a row that is not measured would have crashed.
         logger.debug("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
     numbers = zip(CLOCK_FIELDS, map(number_or_none, clock), strict=True)

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import redis
 
-from worker import wire
 from worker.answering import ask_for_ports
+from worker.away import AWAY
 from worker.probes.answer_packet import Kind
 from worker.probes.mtu_datagram import datagram_mtu
 from worker.probes.mtu_echo import echo_mtu
@@ -65,7 +65,7 @@ def path_mtu(
         if there is not None and there.largest_bytes is not None:
             back = ask(Kind.BOTH_WAYS, there.largest_bytes)
             return _joined(there, back)
-    except wire.AWAY as exc:
+    except AWAY as exc:
         logger.info("sizes are asked by echoes: %s", exc)
     return None if should_stop() else echo_mtu(address, most_bytes, should_stop)
 

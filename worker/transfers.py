@@ -26,6 +26,7 @@ from worker.asking import (
     ask,
     last_word,
 )
+from worker.away import AWAY
 from worker.context import NodeContext
 from worker.errors import WireError
 from worker.leases import Lease, read_ends, spent_today
@@ -167,7 +168,7 @@ def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None
     while True:
         try:
             return call()
-        except wire.AWAY as exc:
+        except AWAY as exc:
             if not waits:
                 logger.info("tests wait for Redis: %s", exc)
             waits = True
@@ -182,7 +183,7 @@ def _give_up(turns: Turns, lease: Lease, done: Sequence[Measurement]) -> None:
     at_least = turns.reserve_bytes if cost.is_least else 0
     try:
         turns.finish(lease, spent_bytes=max(cost.bytes, at_least))
-    except wire.AWAY as exc:
+    except AWAY as exc:
         logger.log(
             wire.severity(exc), "lease of %s not given up, it will lapse: %s", lease.far, exc
         )
@@ -212,7 +213,7 @@ def _meet(
         request = Request(row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name))
         try:
             answer = ask(connection, request, keeper, should_stop)
-        except wire.AWAY as exc:
+        except AWAY as exc:
             answer = Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
         if answer is None:
             return found, []

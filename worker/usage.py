@@ -22,6 +22,8 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
+from worker.away import told_apart
+
 #: Role of a process → its slot. RQ has one work-horse a worker at a time.
 SLOTS = {"supervisor": 0, "prober": 1, "responder": 2}
 #: Slot of a worker → that of the work-horse it forks; any other fork counts elsewhere.
@@ -60,7 +62,11 @@ def is_kept_waiting() -> bool:
 
 
 class _Counting(AbstractConnection):
-    """Counts what was sent, and connects once a try; before one of redis-py's own classes."""
+    """
+    Counts what was sent, connects once a try, tells what passes from what does not.
+
+    To stand before one of redis-py's own classes.
+    """
 
     #: Commands that are packed and not yet sent.
     _packed = 0
@@ -82,6 +88,14 @@ class _Counting(AbstractConnection):
         super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
         # Between two threads nothing is lost: the interpreter changes threads at calls and loops.
         _counts[_slot] += 1
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except redis.ResponseError as exc:
+            if (told := told_apart(exc)) is exc:
+                raise
+            raise told from exc
 
     def pack_commands(self, commands: Iterable[Any]) -> Any:
         listed = list(commands)

@@ -21,6 +21,7 @@ from rq import Queue
 from rq.job import Job
 
 from worker import keyspace, redis_url, usage
+from worker.away import AWAY
 from worker.errors import ConfigError, RedisUnavailable, WireError
 from worker.redis_trouble import passes, sentence
 
@@ -41,8 +42,6 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 JOB_TTL_S = 24 * 3600
 #: An advance may have to publish a row for each pair of a large mesh, at the mesh's pace.
 ADVANCE_TIMEOUT_S = 1800
-#: Redis is not there, or full: what passes by itself.
-AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
 #: Longest job that a worker accepts.
 MAX_JOB_S = 24 * 3600
 #: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker
@@ -212,22 +211,34 @@ def without_secrets(text: str, url: str) -> str:
     return text
 
 
-def check_server(connection: redis.Redis, url: str) -> None:
+def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) -> None:
     """
     Ask the server whether the mesh can live on it.
 
+    Args:
+        connection: To it.
+        url: Its URL, for messages.
+        scripts: Try a script, too: who publishes needs them.
+
     Raises:
-        RedisUnavailable: No answer, wrong password, older than 6.2, or an allkeys-* policy,
-            which may evict results, queues and the lockers.
+        RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
+            with a policy that may evict results, queues and the lockers.
     """
     where = safe_url(url)
     try:
         info = connection.info()
+        if scripts:
+            try_script(connection)
     except redis.RedisError as exc:
         raise unavailable(exc, where) from exc
     reason = objection(info)
     if reason is not None:
         raise RedisUnavailable(f"Redis at {where} {reason}")
+
+
+def try_script(connection: redis.Redis) -> None:
+    """Run a script that does nothing; what Redis raises passes through."""
+    connection.register_script("return 1")()
 
 
 def objection(info: Mapping[str, Any]) -> str | None:
@@ -236,16 +247,21 @@ def objection(info: Mapping[str, Any]) -> str | None:
 
     >>> objection({"redis_version": "6.0.16"})
     'is version 6.0.16; ptzmesh needs 6.2 or newer'
-    >>> objection({"redis_version": "6.2.0", "maxmemory_policy": "volatile-lru"})
+    >>> objection({"redis_version": "6.2.0", "maxmemory_policy": "noeviction"})
     """
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < MIN_REDIS:
         return f"is version {version}; ptzmesh needs 6.2 or newer"
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy.startswith("allkeys-"):
+    if policy != "noeviction":
         return (
-            f"has maxmemory-policy {policy}, which may evict results and lockers; "
-            "set it to noeviction"
+            f"has maxmemory-policy {policy}, which may evict lockers that are held, nodes, runs or "
+            "results; set it to noeviction"
+        )
+    if int(info.get("cluster_enabled", 0)):
+        return (
+            "is a cluster, over which the mesh cannot spread its keys; name one without cluster "
+            "mode"
         )
     return None
 

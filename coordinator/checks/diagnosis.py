@@ -95,6 +95,7 @@ def _with_redis(
     yield server.version(info)
     yield server.memory(info, caps.get("redis_memory_pct", DEFAULTS["redis_memory_pct"]))
     yield server.eviction(info)
+    yield server.scripts(connection, subject.redis_url)
     yield server.persistence(info, server.read_saves(connection))
     roles = [NODE] if is_node else []
     yield from _look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))

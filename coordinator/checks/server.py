@@ -101,19 +101,35 @@ def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
 
 
 def eviction(info: Info) -> Check:
-    """Look at maxmemory-policy: allkeys-* evicts results and lockers."""
+    """
+    Look at maxmemory-policy: only `noeviction` is safe beside lockers.
+
+    Those of PTZJEPA have an expiry, so that `volatile-*` evicts them while they are held.
+    """
     policy = str(info.get("maxmemory_policy", "unknown"))
-    volatile = policy.startswith("volatile-") and bool(int(info.get("maxmemory", 0)))
-    what = {True: ": it may evict results, queues and lockers"}.get(policy.startswith("allkeys-"))
+    known = {"noeviction": "", "unknown": ""}
+    what = ": when memory is full, it evicts lockers that are held, nodes and runs"
     return judged(
         Area.REDIS,
         "eviction",
-        policy + (what or (": runs and nodes may be evicted" if volatile else "")),
+        policy + known.get(policy, what),
         {"maxmemory_policy": policy},
-        fail=what is not None,
-        warn=volatile,
+        fail=policy not in known,
         mend="redis-cli CONFIG SET maxmemory-policy noeviction",
     )
+
+
+def scripts(connection: redis.Redis, url: str) -> Check:
+    """Run a script that does nothing: without scripts nothing is published."""
+    name = "scripts"
+    try:
+        wire.try_script(connection)
+    except redis.exceptions.NoPermissionError as exc:
+        return not_allowed(Area.REDIS, name, exc)
+    except redis.ResponseError as exc:
+        said, _, mend = str(wire.unavailable(exc, wire.safe_url(url))).partition("; ")
+        return judged(Area.REDIS, name, said, {}, fail=True, mend=mend)
+    return judged(Area.REDIS, name, "Lua scripts run", {})
 
 
 def persistence(info: Info, saves: str | None) -> Check:

@@ -130,7 +130,7 @@ def test_settings_of_redis_that_lose_data_are_found(redis_server: EmbeddedServer
     connection = redis.Redis.from_url(redis_server.url)
     assert doctor(redis_server.url)["persistence"]["status"] == "ok"
     connection.config_set("appendonly", "no")
-    connection.config_set("maxmemory-policy", "allkeys-lru")
+    connection.config_set("maxmemory-policy", "volatile-lru")  # lockers have an expiry
     said = doctor(redis_server.url)
     assert (said.code, said.failed()) == (2, {"eviction"})
     assert said["persistence"]["status"] == "warn"

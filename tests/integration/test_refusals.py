@@ -21,7 +21,7 @@ def server(redis_server: EmbeddedServer) -> Iterator[tuple[str, redis.Redis]]:
     now = wire.redis_seconds(connection)
     connection.zadd(keyspace.NODES, {"a": now, "b": now})
     for name in ("a", "b"):
-        connection.hset(keyspace.node_key(name), mapping={"address": "127.0.0.1", "icmp": "raw"})
+        connection.hset(keyspace.node_key(name), mapping={"address": "127.0.0.1", "icmp": "raw", "wire": 2})
     yield redis_server.url, connection
     connection.close()
 
@@ -34,9 +34,12 @@ def refused(url: str, word: str) -> None:
     assert word in errors[0]
 
 
-def test_eviction_that_may_take_lockers_is_refused(server: tuple[str, redis.Redis]) -> None:
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "volatile-ttl"])
+def test_eviction_that_may_take_lockers_is_refused(
+    server: tuple[str, redis.Redis], policy: str
+) -> None:
     url, operator = server
-    operator.config_set("maxmemory-policy", "allkeys-lru")
+    operator.config_set("maxmemory-policy", policy)
     refused(url, "set it to noeviction")
     assert not operator.exists(keyspace.RUNS)
 
