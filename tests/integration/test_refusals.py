@@ -19,9 +19,12 @@ def server(redis_server: EmbeddedServer) -> Iterator[tuple[str, redis.Redis]]:
     """A server with one node that looks alive, and a connection of its operator."""
     connection = redis.Redis.from_url(redis_server.url)
     now = wire.redis_seconds(connection)
+    record = {"address": "127.0.0.1", "icmp": "raw", "wire": keyspace.WIRE_VERSION}
     connection.zadd(keyspace.NODES, {"a": now, "b": now})
     for name in ("a", "b"):
-        connection.hset(keyspace.node_key(name), mapping={"address": "127.0.0.1", "icmp": "raw", "wire": 2})
+        connection.hset(
+            keyspace.node_key(name), mapping=record
+        )
     yield redis_server.url, connection
     connection.close()
 
