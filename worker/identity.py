@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 ShouldStop = Callable[[], bool]
 
+#: A Redis that does not answer in this time is not asked for ports.
+SILENT_S = 2.0
 #: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
 SHARED_NETWORKS = tuple(
     map(
@@ -80,7 +82,6 @@ FINE = Verdict()
 
 def identify(
     context: NodeContext,
-    connection: redis.Redis,
     targets: Sequence[Target],
     records: Mapping[str, Record],
     should_stop: ShouldStop,
@@ -89,8 +90,7 @@ def identify(
     Say of each target, by name, whether what answers at its address is it.
 
     Args:
-        context: The node that measures.
-        connection: To the mesh's Redis; away, it is no failure, and nobody is asked.
+        context: The node that measures; should its Redis be away, nobody is asked.
         targets: Who is to be measured.
         records: What the registry has of them, of who claims their addresses, and of this node.
         should_stop: Asked a few times a second.
@@ -106,7 +106,7 @@ def identify(
             doubted.append(target)
         else:
             found[target.name] = FINE
-    return found | _asked(context, connection, doubted, records, should_stop)
+    return found | _asked(context, doubted, records, should_stop)
 
 
 def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict:
@@ -163,7 +163,6 @@ def share_a_network(one: Record | None, other: Record) -> bool:
 
 def _asked(
     context: NodeContext,
-    connection: redis.Redis,
     doubted: Sequence[Target],
     records: Mapping[str, Record],
     should_stop: ShouldStop,
@@ -173,7 +172,7 @@ def _asked(
     known = read_verified(path) if doubted else {}
     keys = {one.name: _key(context, one, records) for one in doubted}
     left = [one for one in doubted if keys[one.name] not in known]
-    answered = _ask(context.name, connection, left, records, should_stop)
+    answered = _ask(context, left, records, should_stop)
     if new := [keys[one.name] for one in left if one.name in answered.get(one.name, ())]:
         keep_verified(path, new)
     return dict.fromkeys(keys, FINE) | {
@@ -189,27 +188,34 @@ def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) ->
 
 
 def _ask(
-    source: str,
-    connection: redis.Redis,
+    context: NodeContext,
     targets: Sequence[Target],
     records: Mapping[str, Record],
     should_stop: ShouldStop,
 ) -> dict[str, set[str]]:
     """Give who answered at each target's address, by the target's name: itself, or who else."""
     may_answer = {one.name: (one.name, *one.claimed_by) for one in targets}
+    if not targets:
+        return {}
     live = {n for names in may_answer.values() for n in names if n in records and records[n].alive}
+    # Should Redis fall silent now, the echoes are not to wait for it.
+    connection = wire.connect(
+        context.redis_url, socket_timeout_s=SILENT_S, connect_timeout_s=SILENT_S, retries=0
+    )
     try:
         ports = ask_for_ports(connection, sorted(live), should_stop)
     except redis.RedisError as exc:
         logger.log(wire.severity(exc), "nobody is asked who answers: %s", exc)
         return {}
+    finally:
+        connection.close()
     pairs = [(one, name) for one in targets for name in may_answer[one.name] if name in ports]
     questions = [
         Question(address=one.address, port=ports[name].number or 0, secret=ports[name].secret)
         for one, name in pairs
     ]
     answered: dict[str, set[str]] = {}
-    for index, name in who_answers(questions, source, should_stop).items():
+    for index, name in who_answers(questions, context.name, should_stop).items():
         answered.setdefault(pairs[index][0].name, set()).add(name)
     return answered
 

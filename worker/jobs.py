@@ -92,7 +92,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
             publisher.put(one)
         pairs = [pair for pair in left if other(row, pair) not in strangers]
         moves = Moves(connection, places)
-        whose = Whose(context=context, connection=connection, row=row, records=records)
+        whose = Whose(context=context, row=row, records=records)
         _measure(context, connection, row, pairs, targets, moves, whose, publisher)
     if context.should_stop():
         _hand_back(connection, row)
@@ -190,7 +190,7 @@ def _tests(
     yield from denied(row, moves.pairs, strangers)
     left = [pair for pair in moves.pairs if other(row, pair) not in strangers]
     targets, moves = targets_of(context, row, others), Moves(connection, places)
-    whose = Whose(context=context, connection=connection, row=row, records=records)
+    whose = Whose(context=context, row=row, records=records)
     yield from _tests(context, connection, row, left, targets, moves, whose, should_stop)
 
 

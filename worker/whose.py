@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import redis
-
 from worker.context import NodeContext
 from worker.identity import ShouldStop, Target, Verdict, identify
 from worker.measurement import Measurement, Outcome
@@ -50,13 +48,11 @@ class Whose:
 
     Attributes:
         context: The node that measures.
-        connection: To the mesh's Redis.
         row: What is measured.
         records: What the registry has of `names_to_look_up`.
     """
 
     context: NodeContext
-    connection: redis.Redis
     row: Row
     records: Mapping[str, Record]
 
@@ -64,9 +60,7 @@ class Whose:
         """Part pairs, each given with its other node at the address that will be measured."""
         name, records = self.row.name, self.records
         targets = {node.name: _target(node, name, records) for node in ready.values()}
-        verdicts = identify(
-            self.context, self.connection, list(targets.values()), records, should_stop
-        )
+        verdicts = identify(self.context, list(targets.values()), records, should_stop)
         if should_stop():  # who was asked may have had no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
         bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
