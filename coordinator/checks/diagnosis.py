@@ -16,6 +16,7 @@ from coordinator.checks.health import unreachable
 from coordinator.checks.proxies import proxies
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import NAME, NODE, rights
+from coordinator.checks.swallowed import swallowed
 from coordinator.nodes import Node, read_nodes
 from worker import wire
 from worker.limits import DEFAULTS, read_limits
@@ -69,7 +70,7 @@ def diagnose(subject: Subject) -> Iterator[Check]:
         try:
             quickest, info = server.exchange(connection), connection.info()
         except redis.RedisError as exc:
-            yield unreachable(exc, subject.redis_url)
+            yield swallowed(connection, exc) or unreachable(exc, subject.redis_url)
             yield from _without_redis(subject)
             return
         yield server.reachable(subject.redis_url, quickest)

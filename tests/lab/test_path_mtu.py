@@ -182,3 +182,22 @@ def parts(mend: str) -> tuple[str, str, str]:
     where, _, commands = mend.partition(": sudo ")
     clamp, _, link = commands.partition("; or, on the VPN's interface there: sudo ")
     return where, clamp, link
+
+
+def test_way_to_redis_that_swallows_long_replies_is_no_matter_of_redis(
+    lab: Lab, three: LabMesh
+) -> None:
+    server, asker = lab.redis_node, lab.nodes[2]
+    lab.swallow(server, asker, 1300)
+    said = three.cli(asker, "doctor", "--json")
+    assert said.code == 3
+    check = said.lines[0]
+    assert check["message"].startswith(
+        "packets of up to 1300 bytes pass between here and Redis at "
+    )
+    assert check["mend"].startswith(f"here, on the interface that `ip route get {server.address}`")
+    advice = check["mend"].partition(": sudo ")[2].replace("INTERFACE", "eth0")
+    asker.run(advice.split())
+    mended = three.cli(asker, "doctor", "--json")
+    asker.run(["ip", "link", "set", "dev", "eth0", "mtu", "1500"])
+    assert next(one for one in mended.lines if one["check"] == "reachable")["status"] == "ok"
