@@ -73,8 +73,8 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
         mesh = LabMesh(made)
         stack.callback(mesh.close)
         # Who is on one site is not asked who it is, and several nodes may be on one machine, n1.
-        mesh.start(made.nodes[0], "--label", "site=lab")
-        mesh.start(made.nodes[1])
+        for node in made.nodes:
+            mesh.start(node, "--label", "site=lab")
         mesh.wait_until_alive("n0", "n1")
         listen = f"import socket; s = socket.create_server(('{LOOPBACK}', {SECRET_PORT}))"
         made.nodes[0].start(["python3", "-c", f"{listen}\nwhile True: s.accept()"])
@@ -123,10 +123,8 @@ def test_a_name_is_looked_up_once_judged_and_measured_by_address(
         assert row.address == {Outcome.OK: word, Outcome.WRONG_HOST: "10.77.0.1"}.get(outcome, name)
     assert server.asked()["A rebinds.lan"] == 1
     # Who has an address at once waits for no name server; the others come after.
-    begun = rows["n1"].started_at
-    assert (rows["silent.lan"].started_at - begun).total_seconds() > 3
-    assert (rows["good.lan"].started_at - begun).total_seconds() < 3
-    assert rows["n1"].detail["elapsed_s"] < 3
+    given_up_at = rows["silent.lan"].started_at
+    assert max(rows[name].started_at for name in ("n1", "good.lan", "no-aaaa.lan")) < given_up_at
     either = rows_of(mesh, "ping", ["good.lan", "home.lan"], family=6)
     assert either["good.lan"].address == GOOD6
     assert "home.lan does not resolve to an IPv6 address" in either["home.lan"].error
