@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -37,17 +37,19 @@ def print_list(columns: Sequence[Column]) -> None:
         console.print(table)
 
 
+def recording(nowhere: IO[str], width: int) -> Console:
+    """Give a console that keeps what is printed, for a picture."""
+    return _plain(file=nowhere, width=width, record=True, force_terminal=True)
+
+
 def _console(stream: IO[str], pipe_width: int = PIPE_WIDTH) -> Console:
     plain = not stream.isatty() or bool(os.environ.get("NO_COLOR"))
-    return Console(
-        file=stream,
-        width=_width(stream, pipe_width),
-        no_color=plain,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=False,
-    )
+    return _plain(file=stream, width=_width(stream, pipe_width), no_color=plain)
+
+
+def _plain(**options: Any) -> Console:
+    # What is printed comes from Redis, files and tools: nothing of it is markup, or an emoji.
+    return Console(**options, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def _width(stream: IO[str], pipe_width: int) -> int:

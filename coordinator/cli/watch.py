@@ -15,7 +15,7 @@ from coordinator.cli.matrix_view import matrix_view, matrix_width
 from coordinator.cli.output import print_json
 from coordinator.cli.progress import Progress, progress_line
 from coordinator.cli.reasons import reasons
-from coordinator.cli.screen import err, out
+from coordinator.cli.screen import err, out, recording
 from coordinator.mesh import MeshRun
 from coordinator.report import Report, make_report
 from coordinator.runs import Run
@@ -151,7 +151,7 @@ def save_svg(state: Run, report: Report, path: Path) -> None:
     # Nobody scrolls a picture: it is as wide as its widest matrix.
     width = max(SVG_WIDTH, *map(matrix_width, report.matrices.values()))
     with Path(os.devnull).open("w") as nowhere:
-        console = Console(file=nowhere, record=True, width=width, force_terminal=True)
+        console = recording(nowhere, width)
         show_report(state, report, console)
     try:
         drawn = console.export_svg(title="ptzmesh")

@@ -22,9 +22,7 @@ def server(redis_server: EmbeddedServer) -> Iterator[tuple[str, redis.Redis]]:
     record = {"address": "127.0.0.1", "icmp": "raw", "wire": keyspace.WIRE_VERSION}
     connection.zadd(keyspace.NODES, {"a": now, "b": now})
     for name in ("a", "b"):
-        connection.hset(
-            keyspace.node_key(name), mapping=record
-        )
+        connection.hset(keyspace.node_key(name), mapping=record)
     yield redis_server.url, connection
     connection.close()
 
