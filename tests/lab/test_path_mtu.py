@@ -127,7 +127,7 @@ def test_silence_is_no_hole(lab: Lab) -> None:
         (4, {"reverse": True}),
         (6, {}),
         (4, {"udp": True, "bitrate_mbps": 4}),
-        (4, {"bidir": True, "parallel": 8}),
+        pytest.param(4, {"bidir": True, "parallel": 8}, marks=pytest.mark.long),
     ],
 )
 def test_test_without_data_says_what_passes(lab: Lab, family: int, options: Any) -> None:
