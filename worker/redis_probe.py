@@ -20,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker import keyspace, usage
+from worker import keyspace, redis_url, usage
 from worker.measurement import Measurement, Outcome, made
 from worker.names import REDIS_TARGET
 from worker.options import RedisOptions
@@ -40,7 +40,7 @@ def measure(
     """Yield the one measurement, or nothing when stopped early."""
     started_at, begun = datetime.now(timezone.utc), time.monotonic()
     connection = redis.Redis.from_url(
-        url,
+        redis_url.plain(url),
         socket_timeout=options.wait_s,
         socket_connect_timeout=options.wait_s,
         retry=Retry(NoBackoff(), 0),

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from worker.errors import ConfigError
 from worker.readable import read_file
+from worker.redis_query import cleaned
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def with_credentials(url: str, given: Credentials) -> str:
     >>> with_credentials("redis://worker@hub:6379/0", Credentials(password="a/b"))
     'redis://worker:a%2Fb@hub:6379/0'
     """
-    parts = split(url)
+    parts = cleaned(split(url))
     password = _password(given)
     if password:
         if any(unquote(secret) != password for secret in secrets_of(parts, (PASSWORD,))):
@@ -109,6 +110,16 @@ def with_credentials(url: str, given: Credentials) -> str:
         parts = parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}")
     parts = _with_tls(parts, given)
     return _joined(parts)
+
+
+def plain(url: str) -> str:
+    """
+    Give a URL with no options but those that we take.
+
+    Raises:
+        ConfigError: It is no URL of Redis, or an option changes its meaning.
+    """
+    return _joined(cleaned(split(url)))
 
 
 def split(url: str) -> SplitResult:

@@ -153,6 +153,7 @@ def connect(
         "socket_timeout": socket_timeout_s,
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
     }
+    url = redis_url.plain(url)
     if redis_url.split(url).scheme != "unix":
         options |= _tcp_options(connect_timeout_s)
     try:

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from coordinator.embedded import EmbeddedServer, embedded_server
-from integration.nodes import eventually
+from integration.nodes import cli, eventually
 from worker import wire
 from worker.errors import RedisUnavailable
 
@@ -187,3 +187,15 @@ def test_a_silence_says_what_it_is_for_while_it_lasts(tmp_path: Path, scheme: st
         finally:
             process.kill()
             process.wait()
+
+
+def test_options_of_other_programs_in_the_url_are_told_once(redis_url: str) -> None:
+    url = f"{redis_url}?decode_responses=true&socket_timeout=3&surprise=1"
+    for command in (["nodes"], ["runs"], ["collect", "--list"]):
+        said = cli(url, *command)
+        assert said.returncode == 0, said.stderr
+        assert said.stderr.count("left out of the Redis URL") == 1
+    refused = cli(f"{redis_url}?virtual_host=3", "nodes")
+    assert refused.returncode == 2
+    (line,) = refused.stderr.strip().splitlines()
+    assert "virtual_host" in line

@@ -66,7 +66,7 @@ def test_url_without_user_gets_the_password_alone() -> None:
     assert found["host"] == "fd77::1"
 
 
-@pytest.mark.parametrize("url", ["unix:///run/redis.sock", "redis://h", "redis://u:p@h:1/2?db=3"])
+@pytest.mark.parametrize("url", ["unix:///run/redis.sock", "redis://h", "redis://u:p@h:1/2?db=2"])
 def test_url_to_which_nothing_is_added_stays_as_it_is(url: str) -> None:
     assert with_credentials(url, Credentials()) == url
 
