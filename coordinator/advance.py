@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import redis
 
-from coordinator.lost import Gone, Hope, Lost, judge, read_rows
+from coordinator.lost import CLOCK_SLACK_S, Gone, Hope, Lost, judge, read_rows
 from coordinator.nodes import read_nodes
-from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
+from coordinator.runs import Run, deadline_s, enqueue_phase, last_id, read_run
 from worker import keyspace, wire
 from worker.errors import ConfigError, OtherWire, WireError
 from worker.measurement import Outcome
@@ -112,7 +112,9 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     unfinished = sorted({run.plan.performer(probe, *pair) for pair in pairs})
     # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
     # had time to report.
-    if unfinished and not (patient and newest_heartbeat_s(connection) > wire.REDIS_AWAY_S):
+    # A heartbeat in the future: Redis' clock was set back, and no node has noticed yet.
+    is_heard = -CLOCK_SLACK_S <= newest_heartbeat_s(connection) <= wire.REDIS_AWAY_S
+    if unfinished and (is_heard or not patient):
         unfinished = _settle_lost(connection, run, unfinished)
     if unfinished:
         _look_again(connection, run)
@@ -222,8 +224,9 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
 
 def _close(connection: redis.Redis, run: Run, status: str) -> None:
     now = wire.redis_seconds(connection)
+    ended: dict[Any, Any] = {"status": status, "closed": repr(now), "ended": last_id(connection)}
     pipeline = connection.pipeline()
-    pipeline.hset(keyspace.run_key(run.id), mapping={"status": status, "closed": repr(now)})
+    pipeline.hset(keyspace.run_key(run.id), mapping=ended)
     pipeline.zrem(keyspace.RUNS_OPEN, run.id)
     pipeline.execute()
     # Only a run's phases need these, and there is one for each pair.

@@ -29,8 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from coordinator.results import START
-from coordinator.runs import stream_position
+from coordinator.runs import START, stream_position
 from worker.errors import ConfigError, PtzmeshError
 from worker.fields import Cell
 from worker.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS

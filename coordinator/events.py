@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import redis
 
-from coordinator.results import START, Entry, log_bad, pages_as_they_come, pages_until_end
+from coordinator.results import Entry, log_bad, pages_as_they_come, pages_until_end
+from coordinator.runs import START
 from worker.errors import WireError
 from worker.event import Event, is_event
 

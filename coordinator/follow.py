@@ -48,8 +48,8 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
     """
     run = read_run(connection, run_id)
     tail = Tail(connection, run)
-    begun = time.monotonic()
-    care_at = begun + CARE_S
+    silence = Silence()
+    care_at = time.monotonic() + CARE_S
     total = 0
     while True:
         was_open = run.is_open
@@ -63,7 +63,7 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
         yield Update(run, arrived, tail.after)
         if time.monotonic() >= care_at:
             care_at = time.monotonic() + CARE_S
-            carry_on_if_overdue(connection, run_id, time.monotonic() - begun)
+            carry_on_if_overdue(connection, run_id, silence.lasts_s(connection))
 
 
 class Tail:
@@ -86,16 +86,32 @@ class Tail:
         return [m for _, m in measurements_in(entries, self.run, log_bad)]
 
 
-def carry_on_if_overdue(connection: redis.Redis, run_id: str, watched_s: float = 0.0) -> None:
+class Silence:
+    """For how long no node has been heard, by our own clock: that of Redis may be set."""
+
+    def __init__(self) -> None:
+        """Begin to listen."""
+        self._newest: object = None
+        self._since = time.monotonic()
+
+    def lasts_s(self, connection: redis.Redis) -> float:
+        """Give the seconds since a look found a new heartbeat; look often."""
+        newest = connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+        if newest != self._newest:
+            self._newest, self._since = newest, time.monotonic()
+        return time.monotonic() - self._since
+
+
+def carry_on_if_overdue(connection: redis.Redis, run_id: str, silent_s: float) -> None:
     """
     Carry the run on if it is overdue and no node has done so.
 
-    Who has watched for less than nodes may be silent cannot tell a dead mesh from a Redis that
-    was away, and waits.
+    Who has listened for less than nodes may be silent cannot tell a dead mesh from a Redis that
+    was away, or whose clock was set, and waits.
     """
     due = connection.zscore(keyspace.RUNS_OPEN, run_id)
     if due is not None and due < wire.redis_seconds(connection):
         try:
-            advance(connection, run_id, patient=watched_s < wire.ALIVE_S)
+            advance(connection, run_id, patient=silent_s < wire.ALIVE_S)
         except StreamFull:
             return

@@ -20,8 +20,7 @@ from urllib.parse import quote
 import redis
 
 from coordinator.abandoned import forget_it, is_abandoned
-from coordinator.results import last_id
-from coordinator.runs import stream_position
+from coordinator.runs import last_id, stream_position
 from worker import keyspace, wire
 from worker.errors import ConfigError
 

@@ -26,6 +26,8 @@ from worker.rows import Row, end_lost, not_heard
 QUIET_S = 30.0
 #: For the way to Redis, beyond the time in which something comes.
 MARGIN_S = 2.0
+#: A mark may be so much newer than a look at the clock before it.
+CLOCK_SLACK_S = 1.0
 #: A row whose process dies each time must end, too; one that is handed back a few times goes on.
 MAX_ATTEMPTS = 10
 
@@ -175,20 +177,26 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
 
 def _state(row: Row, now: float, back: float, marks: Sequence[Any], job: Sequence[Any]) -> RowState:
     (_, started, sign, unserved, attempts, refused), seen, (since, outbox), _ = marks
+    signs = [_past(_number(mark), now) for mark in (started, sign)]
     status, place, workers = cast("tuple[bytes | None, int | None, int]", job)
     return RowState(
         name=row.name,
-        silent_s=None if seen is None else now - max(seen, back),
+        silent_s=None if seen is None else now - max(_past(seen, now), back),
         restarted=bool(started and since and _number(since) > _number(started)),
         outbox_bytes=int(_number(outbox)),
-        quiet_s=None if started is None else now - max(_number(started), _number(sign), back),
+        quiet_s=None if started is None else now - max(*signs, back),
         job=status.decode(errors="replace") if status else None,
         in_queue=place is not None,
         served=workers > 0,
         attempts=int(_number(attempts)),
-        unserved_s=None if unserved is None else now - _number(unserved),
+        unserved_s=None if unserved is None else now - max(_past(_number(unserved), now), back),
         refused=refused.decode(errors="replace") if refused else "",
     )
+
+
+def _past(mark: float, now: float) -> float:
+    """Give a mark; one in the future was made before Redis' clock was set back, who knows when."""
+    return mark if mark <= now + CLOCK_SLACK_S else 0.0
 
 
 def _number(raw: bytes | None) -> float:

@@ -16,11 +16,12 @@ from dataclasses import replace
 
 import redis
 
-from coordinator.follow import CARE_S, carry_on_if_overdue
+from coordinator.follow import CARE_S, Silence, carry_on_if_overdue
 from coordinator.mesh import Mesh
 from coordinator.planning import ProbeOptions
-from coordinator.results import Entry, Pages, last_id, log_bad, measurements_in
+from coordinator.results import Entry, Pages, log_bad, measurements_in
 from coordinator.rounds import STOP_CHECK_S, ShouldStop, Ticks
+from coordinator.runs import last_id
 from coordinator.series import Round
 from coordinator.series_options import SeriesOptions
 from worker import keyspace, wire
@@ -127,7 +128,7 @@ class _NodeRounds:
         #: Pings that wait for the throughput test of the same round.
         self.pings: dict[tuple[str, str], Measurement] = {}
         self.trouble: redis.RedisError | None = None
-        self.care_at = time.monotonic() + CARE_S
+        self.silence, self.care_at = Silence(), time.monotonic() + CARE_S
 
     def ended(self, ticks: Ticks) -> bool:
         """No round is left, and nothing is owed that is worth waiting for."""
@@ -201,8 +202,9 @@ class _NodeRounds:
         """Carry on what is overdue, should every node be dead: a run always ends."""
         if time.monotonic() >= self.care_at:
             self.care_at = time.monotonic() + CARE_S
+            silent_s = self.silence.lasts_s(self.connection)
             for run in {run for run, _ in self.owed.values()}:
-                carry_on_if_overdue(self.connection, run)
+                carry_on_if_overdue(self.connection, run, silent_s)
 
 
 def _pause(seconds: float, should_stop: ShouldStop) -> None:

@@ -20,8 +20,8 @@ import redis
 from coordinator.csvfile import CsvFile, Holds, rows_of
 from coordinator.follow import Update, follow_run
 from coordinator.holds import Hold
-from coordinator.results import beginning, last_id
-from coordinator.runs import Run, read_run
+from coordinator.results import beginning
+from coordinator.runs import Run, last_id, read_run
 from worker.errors import RunIncomplete
 from worker.measurement import Measurement
 

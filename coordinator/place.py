@@ -26,9 +26,9 @@ from coordinator.groups import (
     note_pass,
     set_group,
 )
-from coordinator.results import START, Entry, are_events, last_id
+from coordinator.results import Entry, are_events
 from coordinator.rotated import identities, last_rows
-from coordinator.runs import stream_position
+from coordinator.runs import START, last_id, stream_position
 from worker import keyspace
 from worker.event import is_event
 

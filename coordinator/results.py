@@ -14,7 +14,7 @@ from typing import cast
 
 import redis
 
-from coordinator.runs import Run, read_run
+from coordinator.runs import START, Run, last_id, read_run
 from worker import keyspace
 from worker.away import AWAY, REFUSED
 from worker.errors import WireError
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 OnBad = Callable[[str, Mapping[bytes, bytes], WireError], None]
 
-#: The position before the first entry.
-START = "0-0"
 #: 250 ping results of 10 echoes are 140 kB and hold Redis for 0.3 ms; XREADGROUP takes 0.5 ms.
 MAX_PAGE = 250
 FIRST_PAGE = 16
@@ -106,19 +104,21 @@ def of_run(
     """
     Yield one run's results, reading only the part of the stream that was written during the run.
 
-    Stream ids are the milliseconds of the clock that the run's `created` and `closed` are on.
+    By stream ids, as Redis' clock may be set: its times may be before or after those of the stream.
 
     Raises:
         ConfigError: There is no such run.
     """
     record = read_run(connection, run)
-    until = "+" if record.closed is None else str(int((record.closed + CLOCK_MARGIN_S) * 1000))
+    until = record.ended or "+"
+    if record.closed is not None and record.ended is None:
+        until = str(int((record.closed + CLOCK_MARGIN_S) * 1000))
     return read(connection, run=run, after=beginning(record), until=until, on_bad=on_bad)
 
 
 def beginning(run: Run) -> str:
-    """Give a stream id before all of a run's results; ids are Redis' milliseconds."""
-    return f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
+    """Give a stream id before all of a run's results; of an older run, by Redis' milliseconds."""
+    return run.begun or f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
 
 
 def follow(
@@ -166,12 +166,6 @@ def are_events(connection: redis.Redis, until: str = "+") -> bool:
     """Tell whether the stream holds a few events up to there, and nothing else."""
     found = cast("list[Entry]", connection.xrange(keyspace.RESULTS, "-", until, count=FIRST_PAGE))
     return 0 < len(found) < FIRST_PAGE and all(is_event(fields) for _, fields in found)
-
-
-def last_id(connection: redis.Redis) -> str:
-    """Give the id of the newest entry, `START` when there is none."""
-    newest = cast("list[Entry]", connection.xrevrange(keyspace.RESULTS, count=1))
-    return newest[0][0].decode() if newest else START
 
 
 def wait_for_more(connection: redis.Redis, position: str) -> None:

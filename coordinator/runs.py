@@ -28,13 +28,15 @@ from worker.text import one_line
 
 logger = logging.getLogger(__name__)
 
+#: The position before the first entry of the stream of results.
+START = "0-0"
 #: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis.
 GRACE_S = 5.0
 #: A phase that may take longer is looked at that often, as a source may die at once.
 LOOK_S = 30.0
 #: Of the run's hash, what `read_run` reads.
 RUN_FIELDS = (
-    *("plan", "status", "cancel", "phase", "created", "closed", "by"),
+    *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "ended"),
     *(f"{count}:{probe}" for count in ("done", "ok") for probe in PROBES),
 )
 
@@ -55,6 +57,8 @@ class Run:
         done: Pairs in the stream, by probe.
         ok: Of those, outcome `ok`, by probe.
         by: Who triggered it.
+        begun: Stream id before the first of its results; None of a run of wire version 1.
+        ended: Stream id of the last of them, or after it; None while it runs.
     """
 
     id: str
@@ -67,6 +71,8 @@ class Run:
     done: dict[str, int]
     ok: dict[str, int]
     by: str
+    begun: str | None = None
+    ended: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -138,6 +144,7 @@ def _write(
         "pairs": plan.pair_count,
         **{f"pairs:{probe}": plan.count(probe) for probe in plan.probes},
         "created": repr(now),
+        "begun": last_id(connection),
         "by": by,
     }
     deadline = now + deadline_s(plan, 0)
@@ -196,6 +203,12 @@ def _can_trim(connection: redis.Redis) -> bool:
         if group["pending"]:
             needed.append(connection.xpending(keyspace.RESULTS, group["name"])["min"])
     return min(map(stream_position, needed)) > stream_position(first[0][0])
+
+
+def last_id(connection: redis.Redis) -> str:
+    """Give the id of the newest result, `START` when there is none."""
+    newest = cast("list[tuple[bytes, Any]]", connection.xrevrange(keyspace.RESULTS, count=1))
+    return newest[0][0].decode() if newest else START
 
 
 def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
@@ -260,7 +273,16 @@ def _run_from(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
         done={probe: int(raw.get(f"done:{probe}", 0)) for probe in plan.probes},
         ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
         by=one_line(raw.get("by", b"").decode(errors="replace")),
+        begun=_stream_id(raw.get("begun")),
+        ended=_stream_id(raw.get("ended")),
     )
+
+
+def _stream_id(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    stream_position(raw)  # refuses what is none
+    return raw.decode()
 
 
 def finite(raw: bytes) -> float:

@@ -97,7 +97,6 @@ class Agent:
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
         self.owns_name = False
         self.refusal: ConfigError | None = None
-        self.beaten_at = float("-inf")
         self.is_unheard = False
         self.is_nowhere = False
         self.outage = Outage()
@@ -244,7 +243,6 @@ class Agent:
             answer = self._call_heartbeat(connection, "insist")
         if answer[0] != b"ok":
             return other_from(answer)
-        self.beaten_at = time.monotonic()
         if is_long:
             self.counted, self.counted_at = counted, counted_at
         self.clock_offset.add(sent_s, int(answer[1]) + int(answer[2]) / 1e6)
@@ -264,8 +262,7 @@ class Agent:
         if (estimate := self.clock_offset.estimate()) is not None:
             fields |= estimate.fields()
         keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
-        late = time.monotonic() - self.beaten_at > wire.REDIS_AWAY_S - 1
-        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, int(late), SETTLE_S]
+        times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, SETTLE_S]
         who = [intent, mine.id, mine.file, self.record["since"]]
         flat = [part for pair in fields.items() for part in pair]
         beat = wire.script(connection, "heartbeat")

@@ -23,8 +23,8 @@ from coordinator.checks.machine import OFFSET_MS
 from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import Group, collectors, oldest_after
 from coordinator.nodes import Node, claims, commands_per_s, in_dispute
-from coordinator.results import START, are_events
-from coordinator.runs import stream_position
+from coordinator.results import are_events
+from coordinator.runs import START, stream_position
 from worker import keyspace, wire
 from worker.clock_offset import beyond_doubt_ms
 from worker.text import some

@@ -13,7 +13,7 @@ from coordinator.cli.tables import Column
 from coordinator.cli.units import SECONDS
 from coordinator.events import follow_events, read_events
 from coordinator.mesh import Mesh
-from coordinator.results import START, last_id
+from coordinator.runs import START, last_id
 from worker import wire
 from worker.event import COLUMNS, Event
 

@@ -19,9 +19,9 @@ from coordinator.groups import collectors, not_run
 from coordinator.groups import forget as forget_group
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.oneshot import OneShot
-from coordinator.results import START, of_run, read
 from coordinator.results import follow as follow_results
-from coordinator.runs import resolve_run
+from coordinator.results import of_run, read
+from coordinator.runs import START, resolve_run
 from coordinator.verify import Pair
 from coordinator.verify import verify as verify_run
 from worker.errors import ConfigError, RunIncomplete

@@ -12,7 +12,8 @@ from typing import Any, cast
 from lab.mesh import wait_until
 
 from chaos.mesh import ChaosMesh
-from coordinator.results import START, last_id, read
+from coordinator.results import read
+from coordinator.runs import START, last_id
 from coordinator.verify import verify
 from worker import keyspace, wire
 from worker.keyspace import LEASE_PREFIX

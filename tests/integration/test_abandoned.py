@@ -11,7 +11,7 @@ from samples import fields_of, fill
 
 from coordinator.collector import Collector
 from coordinator.groups import collectors
-from coordinator.results import START
+from coordinator.runs import START
 from integration.nodes import cli
 from worker import keyspace, wire
 

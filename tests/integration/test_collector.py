@@ -24,8 +24,9 @@ from coordinator.csvfile import HEADER, CsvFile
 from coordinator.embedded import EmbeddedServer
 from coordinator.groups import collectors, default_group, forget, group_position
 from coordinator.place import Place
-from coordinator.results import START, Pages
-from coordinator.results import last_id as newest
+from coordinator.results import Pages
+from coordinator.runs import START
+from coordinator.runs import last_id as newest
 from integration.nodes import cli
 from worker import keyspace, wire
 from worker.errors import ConfigError, PtzmeshError

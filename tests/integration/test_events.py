@@ -19,7 +19,8 @@ from coordinator.eventfile import EventFile
 from coordinator.events import read_events
 from coordinator.groups import group_position
 from coordinator.place import Place
-from coordinator.results import last_id, read
+from coordinator.results import read
+from coordinator.runs import last_id
 from integration.nodes import cli
 from worker import keyspace, wire
 from worker.agent import Agent, AgentSettings

@@ -125,13 +125,26 @@ def test_late_release_leaves_the_next_holder_alone(connection: redis.Redis) -> N
 
 
 def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
-    lease = held(connection, A, B, ttl_s=600)
+    lease = held(connection, A, B)
     attempt = take(connection, C, B)
     assert attempt.lease is None
     assert attempt.lapses_s is not None
-    assert 500 < attempt.lapses_s <= 600
+    assert 0 < attempt.lapses_s <= leases.LEASE_TTL_S
     leases.renew(connection, lease, ttl_s=0.2)
     until(lambda: take(connection, C, B).lease is not None)
+
+
+def test_lease_from_before_redis_clock_was_set_back_lapses_in_time(connection: redis.Redis) -> None:
+    hour_ms = 3_600_000
+    connection.set(keyspace.lease_key("a"), "of-a-dead-node", px=hour_ms)
+    now_ms = 1000 * wire.redis_seconds(connection)
+    connection.zadd(f"{keyspace.lease_key('link')}:uplink", {"of-a-dead-node": now_ms + hour_ms})
+    uplink = End(name="c", links={"uplink": 1})
+    assert take(connection, End(name="b"), End(name="a")).lease is None
+    assert take(connection, uplink, End(name="d")).lease is None
+    assert connection.pttl(keyspace.lease_key("a")) <= 1000 * leases.LEASE_TTL_S
+    left_ms = connection.zscore(f"{keyspace.lease_key('link')}:uplink", "of-a-dead-node") - now_ms
+    assert left_ms <= 1000 * leases.LEASE_TTL_S + 1000 * LIMIT_S
 
 
 def test_renewed_lease_outlives_its_first_time(connection: redis.Redis) -> None:

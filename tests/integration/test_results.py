@@ -10,7 +10,7 @@ import pytest
 import redis
 from samples import BEGUN, RUN, fields_of, fill, measurement, wait_until
 
-from coordinator import results
+from coordinator import results, runs
 from coordinator.embedded import EmbeddedServer
 from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
@@ -48,7 +48,7 @@ def test_all_results_come_once_in_order(connection: redis.Redis) -> None:
 
 def test_no_stream_is_no_results(connection: redis.Redis) -> None:
     assert list(results.read(connection)) == []
-    assert results.last_id(connection) == results.START
+    assert runs.last_id(connection) == runs.START
 
 
 def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
@@ -56,7 +56,7 @@ def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
     for _ in range(40):
         connection.xadd(keyspace.RESULTS, big)
     pages = results.Pages(connection)
-    sizes, position = [], results.START
+    sizes, position = [], runs.START
     while not pages.at_end:
         entries = pages.after(position)
         sizes.append(len(entries))
@@ -108,7 +108,7 @@ def test_following_goes_on_across_a_restart_and_says_so_once(
 
     def follow() -> None:
         with wire.connect(redis_server.url) as mine:
-            found.extend(m for _, m in results.follow(mine, stop.is_set, after=results.START))
+            found.extend(m for _, m in results.follow(mine, stop.is_set, after=runs.START))
 
     with wire.connect(redis_server.url) as connection:
         fill(connection, 10)

@@ -100,7 +100,7 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
     keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
-    times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S, 1]
+    times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S]
     who = [0, "beat", "instance-of-it", "", 1.0]
     record = ["owner-of-it", *times, *who, "since", 1.0, "address", "127.0.0.1"]
     assert wire.script(connection, "heartbeat")(keys, [name, *record])[0] == b"ok"

@@ -18,7 +18,7 @@ import pytest
 import redis
 from samples import fields_of
 
-from coordinator import results
+from coordinator import results, runs
 from coordinator.collector import Collector
 from coordinator.csvfile import CsvFile
 from coordinator.runs import read_run
@@ -97,7 +97,7 @@ def test_a_file_that_it_began_goes_on_in_its_own_columns(
     assert after[:-1] == before
     assert tuple(after[0]) == WIRE_1_CSV_COLUMNS
     assert after[-1]["source"] == fields_of(1)["source"]
-    assert after[-1]["stream_id"] == results.last_id(connection)
+    assert after[-1]["stream_id"] == runs.last_id(connection)
     with CsvFile(collected) as file:
         assert file.cursor == after[-1]["stream_id"]
 

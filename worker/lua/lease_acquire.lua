@@ -29,6 +29,11 @@ end
 
 local function is_free(name)
   local left = redis.call('PTTL', lease .. name)
+  -- Longer than any lease: Redis' clock was set back since.
+  if left > ttl then
+    redis.call('PEXPIRE', lease .. name, ttl)
+    left = ttl
+  end
   may_lapse(left)
   return left == -2
 end
@@ -38,6 +43,9 @@ local function has_room(link, capacity)
   local key = lease .. 'link:' .. link
   if full[link] == nil then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    for _, other in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. now + ttl, '+inf')) do
+      redis.call('ZADD', key, now + ttl, other)
+    end
     full[link] = redis.call('ZCARD', key)
   end
   if full[link] < capacity then return true end
