@@ -153,10 +153,13 @@ def sentence(error: str, where: str) -> str:
     'does not answer: Timeout reading from socket; check that it runs and --redis names it'
     """
     text = error.rstrip(".")
+    of_tls = redis_url.tls_trouble(text, where)
+    # Of a way in TLS, silence has one cause more.
+    if of_tls and where.startswith("rediss:"):
+        return of_tls
     for pattern, said, _ in CAUSES:
         if re.search(pattern, error):
             return said.replace("{text}", text)
-    of_tls = redis_url.tls_trouble(text, where)
     return of_tls or f"does not answer: {text}; check that it runs and --redis names it"
 
 

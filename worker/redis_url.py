@@ -179,7 +179,10 @@ host in the URL is one that the certificate names'
             "authority that it trusts, and not expired: --redis-cert and --redis-key"
         )
     if "WRONG_VERSION" in error or "imeout" in error or "timed out" in error:
-        return f"does not answer in TLS ({error}); if it runs without TLS, it is redis://"
+        return (
+            f"does not answer in TLS ({error}); if it runs without TLS, it is redis://; else check "
+            "that it runs, and that no firewall or VPN between drops what is sent to it"
+        )
     return f"failed in TLS ({error})" if "SSL" in error else None
 
 

@@ -59,6 +59,7 @@ def check_command(arguments: Sequence[str], variables: Mapping[str, str], folder
             **{name: value for name, value in os.environ.items() if "REDIS" not in name},
             "PTZMESH_REDIS_URL": NOWHERE,
             "STATE_DIRECTORY": str(folder),
+            "PTZMESH_WORKER_NO_WAIT": "true",
             **variables,
             **changed,
         },
