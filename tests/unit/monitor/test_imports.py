@@ -13,7 +13,7 @@ import worker.monitor
 from worker.monitor import mount_probe
 
 FOLDER = Path(worker.monitor.__file__).parent
-ALLOWED = {"worker", "redis", "rq", "msgpack", "icmplib"}
+ALLOWED = {"worker", "redis", "rq", "msgpack"}
 
 
 def imported(path: Path) -> Iterator[str]:
