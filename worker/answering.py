@@ -147,14 +147,15 @@ def ask_for_ports(
         redis.RedisError: Redis is away.
     """
     tokens = {node: f"{node}/{purpose}" for node in nodes}
-    keys = [keyspace.answer_key(token) for token in tokens.values()]
-    if not keys:
+    if not tokens:
         return {}
     _ask(connection, tokens)
     found: dict[str, Port] = {}
     until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
     while True:
-        for node, packed in zip(tokens, _said(connection, keys), strict=True):
+        left = [node for node in tokens if node not in found]
+        keys = [keyspace.answer_key(tokens[node]) for node in left]
+        for node, packed in zip(left, _said(connection, keys), strict=True):
             port = _port(packed)
             if port is not None and port.number is not None:
                 found[node] = port
@@ -171,18 +172,13 @@ def _ask(connection: redis.Redis, tokens: dict[str, str]) -> None:
         key, secret = keyspace.answer_key(token), secrets.token_hex(SECRET_BYTES)
         pipeline.set(key, secret, nx=True, ex=WANTED_S)
     is_new = pipeline.execute()
-    jobs = connection.pipeline()
-    for (node, token), new in zip(tokens.items(), is_new, strict=True):
-        if new:
-            wire.enqueue(
-                connection,
-                jobs,
-                keyspace.serve_queue(node),
-                keyspace.ANSWER,
-                {"token": token},
-                at_front=True,
-            )
-    jobs.execute()
+    wanted = [one for one, new in zip(tokens.items(), is_new, strict=True) if new]
+    for start in range(0, len(wanted), wire.JOBS_AT_A_TIME):
+        jobs = connection.pipeline()
+        for node, token in wanted[start : start + wire.JOBS_AT_A_TIME]:
+            queue = keyspace.serve_queue(node)
+            wire.enqueue(connection, jobs, queue, keyspace.ANSWER, {"token": token}, at_front=True)
+        jobs.execute()
 
 
 def _said(connection: redis.Redis, keys: Sequence[str]) -> list[bytes | None]:

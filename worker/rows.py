@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
 #: What a record has of its node's clock, by the names that the node's own record has them.
 CLOCK_FIELDS = ("clock_offset_ms", "clock_offset_uncertainty_ms")
-#: Rows enqueued in one transaction: about 10 commands each, well within a millisecond together.
-ENQUEUE_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +150,9 @@ def load_plan(connection: redis.Redis, run: str) -> Plan | None:
 
 def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
     """Enqueue sweeps, a few in each transaction."""
-    for start in range(0, len(rows), ENQUEUE_BATCH):
+    for start in range(0, len(rows), wire.JOBS_AT_A_TIME):
         pipeline = connection.pipeline()
-        for row in rows[start : start + ENQUEUE_BATCH]:
+        for row in rows[start : start + wire.JOBS_AT_A_TIME]:
             enqueue_row(connection, pipeline, row)
         pipeline.execute()
 

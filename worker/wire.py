@@ -42,6 +42,8 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 JOB_TTL_S = 24 * 3600
 #: An advance may have to publish a row for each pair of a large mesh, at the mesh's pace.
 ADVANCE_TIMEOUT_S = 1800
+#: Jobs enqueued in one transaction: about 10 commands each, well within a millisecond together.
+JOBS_AT_A_TIME = 8
 #: Longest job that a worker accepts.
 MAX_JOB_S = 24 * 3600
 #: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker

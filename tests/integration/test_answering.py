@@ -90,6 +90,26 @@ def test_node_answers_for_itself_only_and_only_while_somebody_waits(
     assert not any(map(_is_open, range(46310, 46318)))
 
 
+def test_port_of_the_tests_stays_free_though_it_is_the_only_one(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a"], ["--ports", "46318-46318"]):
+        assert ask_for_ports(connection, ["a"], wait_s=60) == {}  # it has said that it has none
+        assert connection.get(keyspace.answer_key("a/")).endswith(b" 0")
+        assert not _is_open(46318)
+
+
+def test_nodes_are_asked_in_transactions_that_hold_up_nobody(connection: redis.Redis) -> None:
+    def transactions() -> int:
+        found = connection.info("commandstats")
+        return int(found.get("cmdstat_exec", {}).get("calls", 0))
+
+    before, nodes = transactions(), [f"nobody-{i}" for i in range(40)]
+    assert ask_for_ports(connection, nodes, wait_s=0.0) == {}
+    assert transactions() - before == len(nodes) / wire.JOBS_AT_A_TIME
+    assert connection.llen(keyspace.queue_key(keyspace.serve_queue("nobody-39"))) == 1
+
+
 def test_node_whose_responder_is_not_there_has_no_port(connection: redis.Redis) -> None:
     assert ask_for_ports(connection, ["nobody"], wait_s=0.1) == {}
     assert ask_for_ports(connection, []) == {}

@@ -32,9 +32,10 @@ def open_port(ports: Sequence[int]) -> socket.socket | None:
     """
     Bind the first free one of the last few ports, for both versions of IP; None when none is free.
 
-    The last: a test's server takes the first, and for UDP the port of the same number.
+    The last, and never the first: a test's server takes that, and for UDP the port of the same
+    number; it would find it taken for some seconds just when the tests begin.
     """
-    for port in list(reversed(ports))[:MOST_AT_A_TIME]:
+    for port in list(reversed(ports[1:]))[:MOST_AT_A_TIME]:
         for family in (socket.AF_INET6, socket.AF_INET):
             with suppress(OSError):
                 return _bound(family, port)
