@@ -59,6 +59,18 @@ CAUSES = (
         "where a proxy stands before it ({text})",
         STAYS,
     ),
+    (
+        r"WRONGTYPE",
+        "holds something of another program under a name of the mesh's; give the mesh a database "
+        "of its own in the URL (…:6379/1), or remove that key ({text})",
+        STAYS,
+    ),
+    (
+        r"(?i)unknown command",
+        "does not know a command that the mesh needs; it is renamed there, or a proxy stands "
+        "before it: name the server itself ({text})",
+        STAYS,
+    ),
     (r"^UNBLOCKED", "has just become a replica; try again in a moment", PASSES),
     (
         r"DB index is out of range|invalid DB index",

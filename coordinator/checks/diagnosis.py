@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from coordinator.checks import machine, mesh, server
-from coordinator.checks.check import Area, Check, skipped
+from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.health import unreachable
 from coordinator.checks.proxies import proxies
 from coordinator.checks.refusals import refused
@@ -19,6 +20,7 @@ from coordinator.checks.rights import NAME, NODE, rights
 from coordinator.checks.swallowed import swallowed
 from coordinator.nodes import Node, read_nodes
 from worker import wire
+from worker.errors import WireError
 from worker.limits import DEFAULTS, read_limits
 from worker.state_folder import owner_path
 
@@ -90,7 +92,10 @@ def _with_redis(
     try:
         nodes, caps = read_nodes(connection), read_limits(connection)
     except redis.ResponseError as exc:
-        yield server.not_allowed(Area.MESH, "nodes", exc)
+        yield server.not_looked(Area.MESH, "nodes", exc, subject.redis_url)
+    except WireError as exc:
+        what, _, mend = str(exc).partition("; ")
+        yield judged(Area.MESH, "limit", what, fail=True, mend=mend)
     own = next((one for one in nodes if one.name == subject.name), None)
     is_node = subject.is_here or subject.asked or own is not None
     yield server.version(info)
@@ -99,8 +104,9 @@ def _with_redis(
     yield server.scripts(connection, subject.redis_url)
     yield server.persistence(info, server.read_saves(connection))
     roles = [NODE] if is_node else []
-    yield from _look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))
-    yield from _of_machine(subject, own, quickest)
+    look = partial(_look, subject.redis_url)
+    yield from look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))
+    yield from _of_machine(subject, own, quickest, nodes)
     yield proxies(nodes, own, wanted=is_node)
     now = wire.redis_seconds(connection)
     yield mesh.own_node(own, subject.name, is_here=subject.is_here, asked=subject.asked)
@@ -109,17 +115,20 @@ def _with_redis(
     yield mesh.clocks(nodes)
     yield mesh.versions(nodes, subject.version)
     yield mesh.outboxes(nodes)
-    yield from _look(Area.MESH, "workers", lambda: mesh.workers(connection, nodes))
-    yield from _look(Area.MESH, "runs", lambda: mesh.overdue(connection, now))
-    yield from _look(Area.MESH, "refused jobs", lambda: refused(connection))
-    yield from _look(Area.MESH, "collector", lambda: mesh.groups(connection, now))
-    yield from _look(Area.MESH, "limit", lambda: mesh.limits(connection, caps, nodes, info))
-    yield from _look(Area.MESH, "our memory", lambda: mesh.memory(connection, info))
+    yield from look(Area.MESH, "workers", lambda: mesh.workers(connection, nodes))
+    yield from look(Area.MESH, "runs", lambda: mesh.overdue(connection, now))
+    yield from look(Area.MESH, "refused jobs", lambda: refused(connection))
+    yield from look(Area.MESH, "collector", lambda: mesh.groups(connection, now))
+    yield from look(Area.MESH, "limit", lambda: mesh.limits(connection, caps, nodes, info))
+    yield from look(Area.MESH, "our memory", lambda: mesh.memory(connection, info))
     yield mesh.load(nodes, info)
 
 
 def _of_machine(
-    subject: Subject, own: Node | None, quickest: server.Exchange | None
+    subject: Subject,
+    own: Node | None,
+    quickest: server.Exchange | None,
+    nodes: Sequence[Node] = (),
 ) -> Iterator[Check]:
     wanted = subject.is_here or subject.asked
     is_node = wanted or own is not None
@@ -127,16 +136,18 @@ def _of_machine(
     yield machine.iperf3(own, wanted=is_node)
     yield machine.iperf3_test(wanted=wanted)
     if quickest is not None:
-        yield machine.clock(quickest, wanted=is_node)
+        yield machine.clock(quickest, [one for one in nodes if one != own], wanted=is_node)
     yield machine.state_folder(subject.state_dir, wanted=wanted)
-    yield machine.outbox(subject.state_dir, subject.name, wanted=wanted)
+    yield machine.outbox(
+        subject.state_dir, subject.name, own, wanted=wanted, has_redis=quickest is not None
+    )
 
 
-def _look(area: Area, name: str, check: Callable[[], Found]) -> Iterator[Check]:
+def _look(url: str, area: Area, name: str, check: Callable[[], Found]) -> Iterator[Check]:
     """Do a check that this user of Redis may have no right to."""
     try:
         found: Any = check()
     except redis.ResponseError as exc:
-        yield server.not_allowed(area, name, exc)
+        yield server.not_looked(area, name, exc, url)
         return
     yield from found if isinstance(found, list) else [found]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.checks.check import Area, Check, in_bytes, in_offset, judged, skipped
@@ -33,6 +35,15 @@ LEAST_BYTES = 1024 * 1024
 #: From the first with threads (`THREADS_VERSION`) to this one, a server may hang once its client is
 #: lost (esnet/iperf issues 1735, 1986). Ours is ended at its deadline: the node is busy until then.
 LAST_HANGING = (3, 20)
+SET_CLOCK = (
+    "sudo timedatectl set-ntp true; where that is on: chronyc tracking, or timedatectl "
+    "timesync-status"
+)
+#: The stream is full, Redis short of memory, or it refuses what the node sends.
+OUTBOX_WAITS = (
+    "they go with the next heartbeats; if not: a limit below, a collector that is behind (ptzmesh "
+    "collect --list), or what the log of that worker says"
+)
 
 
 def icmp(node: Node | None, *, wanted: bool) -> Check:
@@ -107,7 +118,7 @@ def iperf3_test(*, wanted: bool) -> Check:
     )
 
 
-def clock(quickest: Exchange, *, wanted: bool) -> Check:
+def clock(quickest: Exchange, others: Sequence[Node], *, wanted: bool) -> Check:
     """Look at this clock beside Redis'; what may be half an exchange is no fault of it."""
     offset_ms, doubt_ms = quickest.clock.offset_ms, quickest.clock.uncertainty_ms
     what = f"{in_offset(offset_ms, doubt_ms)} from Redis"
@@ -118,8 +129,17 @@ def clock(quickest: Exchange, *, wanted: bool) -> Check:
         what,
         values,
         warn=wanted and beyond_doubt_ms(offset_ms, doubt_ms) > OFFSET_MS,
-        mend="sudo timedatectl set-ntp true",
+        mend=f"{_whose_clock(offset_ms, others)}: {SET_CLOCK}",
     )
+
+
+def _whose_clock(offset_ms: float, others: Sequence[Node]) -> str:
+    """Say where to mend it: where Redis is when other nodes differ from it alike."""
+    told_ms = [n.clock_offset_ms for n in others if n.alive and n.clock_offset_ms is not None]
+    if not told_ms:
+        return "here, or on the host of Redis"
+    alike = all(abs(other_ms - offset_ms) <= OFFSET_MS for other_ms in told_ms)
+    return "on the host of Redis" if alike else "here"
 
 
 def state_folder(folder: Path, *, wanted: bool) -> Check:
@@ -153,9 +173,24 @@ def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
         return f"make room: df -h {there}; {other}"
     if problem == os.strerror(errno.EROFS):
         return f"its file system is read-only: findmnt --target {there}; {other}"
+    user = _other_owner(folder)
+    if problem == os.strerror(errno.EACCES) and user:
+        return (
+            f"it is {user}'s: if the worker is {user}'s, too, look as it does: sudo -u {user} "
+            f"ptzmesh doctor; if it is to be yours: {other}"
+        )
     if problem in (os.strerror(errno.EACCES), os.strerror(errno.EPERM)):
         return f"sudo mkdir -p {folder} && sudo chown $(id -un) {folder}; {other}"
     return f"say another --state-dir than {folder}"
+
+
+def _other_owner(folder: Path) -> str:
+    """Give the user whose folder it is; empty when it is this one's, or not there."""
+    try:
+        owner = folder.stat().st_uid
+        return "" if owner == os.geteuid() else pwd.getpwuid(owner).pw_name
+    except (OSError, KeyError):
+        return ""
 
 
 def _why_not_writable(there: Path) -> str:
@@ -169,7 +204,7 @@ def _why_not_writable(there: Path) -> str:
     return ""
 
 
-def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
+def outbox(folder: Path, name: str, own: Node | None, *, wanted: bool, has_redis: bool) -> Check:
     """Look at what waits on this disk for Redis, under this name and under others."""
     what = "outbox"
     left = left_in(folder)
@@ -180,11 +215,15 @@ def outbox(folder: Path, name: str, *, wanted: bool) -> Check:
     parts = [f"{in_bytes(size)} wait for Redis"] if size else []
     listed = some(f"{other} {in_bytes(bytes_)}" for other, bytes_ in others.items())
     parts += [f"results of other names wait here: {listed}"] if others else []
-    mend = "they go with the next heartbeats; if not, see who is behind: ptzmesh collect --list"
-    if others and not size:
+    mend = OUTBOX_WAITS
+    if not has_redis:
+        mend = "they go when Redis is back"
+    elif others and not size:
         mend = (
             "any worker with this folder sends them with its heartbeats; if none does, see its log"
         )
+    elif own is None or not own.alive:
+        mend = f"a worker sends them; if none runs here: ptzmesh worker --name {name}"
     return judged(
         Area.MACHINE,
         what,

@@ -19,7 +19,8 @@ from coordinator.checks.check import (
     skipped,
 )
 from coordinator.checks.health import missing_workers
-from coordinator.checks.machine import OFFSET_MS
+from coordinator.checks.machine import OFFSET_MS, OUTBOX_WAITS, SET_CLOCK
+from coordinator.checks.server import more_memory
 from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import Group, collectors, oldest_after
 from coordinator.nodes import Node, claims, commands_per_s, in_dispute
@@ -35,11 +36,6 @@ STALE_S = 6 * 3600.0
 NEAR = 0.8
 #: A heartbeat of any node takes an overdue run on; twice that, and none did.
 OVERDUE_S = 2.0 * wire.HEARTBEAT_S
-#: The stream is full, Redis short of memory, or it refuses what the node sends.
-OUTBOX_WAITS = (
-    "they go with the next heartbeats; if not: a limit below, a collector that is behind (ptzmesh "
-    "collect --list), or what the log of that worker says"
-)
 FORGET = "it is forgotten a week after its last heartbeat"
 
 
@@ -51,8 +47,14 @@ def own_node(node: Node | None, name: str, *, is_here: bool, asked: bool) -> Che
     start = f"ptzmesh worker --name {name}"
     if node is None:
         # An operator may look before the first start: that is no fault.
+        runs_here = f"if it runs (see its log), it uses another Redis or database; if not: {start}"
         return judged(
-            Area.MESH, what, f"{name} was never heard", fail=is_here, warn=True, mend=start
+            Area.MESH,
+            what,
+            f"{name} was never heard",
+            fail=is_here,
+            warn=True,
+            mend=runs_here if is_here else start,
         )
     values = {"node": name, "seen_s": node.seen_s}
     if node.stopped:
@@ -71,7 +73,10 @@ def silent(nodes: Sequence[Node]) -> Check:
         "alive": len(alive), "stopped": len(stopped), "silent": [one.name for one in lost],
     }  # fmt: skip
     if not nodes:
-        start = "ptzmesh worker --name NAME"
+        start = (
+            "ptzmesh worker --name NAME; where workers run, they use another Redis or database: "
+            "ptzmesh nodes there"
+        )
         return judged(Area.MESH, "nodes", "none is registered", values, warn=True, mend=start)
     start = f"there: ptzmesh worker --name {(lost or nodes)[0].name}"
     message = f"{len(alive)} alive" + (f", {len(stopped)} stopped" if stopped else "")
@@ -127,14 +132,16 @@ def clocks(nodes: Sequence[Node]) -> Check:
             },
         },
         warn=bool(off),
-        mend=f"{_whose_clock(off, list(told.values()))}: sudo timedatectl set-ntp true",
+        mend=f"{_whose_clock(off, list(told.values()))}: {SET_CLOCK}",
     )
 
 
 def _whose_clock(off: Sequence[str], told: Sequence[Node]) -> str:
     """Say where to mend it: at Redis' host when it differs from all nodes alike."""
+    if len(told) == 1:
+        return "there, or on the host of Redis"
     offsets = [one.clock_offset_ms or 0.0 for one in told]
-    alike = len(told) > 1 and max(offsets) - min(offsets) <= OFFSET_MS
+    alike = max(offsets) - min(offsets) <= OFFSET_MS
     return "on the host of Redis" if alike and len(off) == len(told) else "there"
 
 
@@ -154,6 +161,7 @@ def versions(nodes: Sequence[Node], own: str) -> Check:
     message = f"{counts[usual]} of {counts.total()} nodes have {usual}"
     message += f"; {some(others)}" if others else f"; here it is {own}"
     message += f"; not understood: {some(foreign)}" if foreign else ""
+    mend = mend if others or foreign else f"install {usual} here, too (docs/upgrade.md)"
     return judged(Area.MESH, "versions", message, values, fail=bool(foreign), warn=True, mend=mend)
 
 
@@ -167,7 +175,10 @@ def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
     if missing:
         listed = some(f"{name} ({' and '.join(roles)})" for name, roles in missing.items())
         message = f"not registered: {listed}"
-    mend = "see the log there: a worker that ends is started again within seconds"
+    mend = (
+        "see the log there: a worker that ends is started again within seconds; one that hangs is "
+        "not: sudo systemctl restart ptzmesh-worker"
+    )
     values = {"missing": missing}
     return judged(Area.MESH, "workers", message, values, fail=bool(missing), mend=mend)
 
@@ -232,21 +243,26 @@ def limits(
     """Look at how much of each limit of the mesh is used; what is over one is held back."""
     used = used_of_limits(connection, nodes, info)
     room = _room(collectors(connection))
-    return [_limit(name, cap, used.get(name), room) for name, cap in caps.items()]
+    mends = {
+        "stream_entries": f"{room}; or: ptzmesh limits --stream-entries N",
+        "stream_bytes": f"{room}; or: ptzmesh limits --stream-bytes N",
+        "redis_memory_pct": more_memory(info, caps.get("redis_memory_pct", 0)),
+        "commands_per_s": "wait for the open runs (ptzmesh runs); or, where the nodes alone take "
+        "as much: ptzmesh limits --commands-per-s N",
+    }
+    return [_limit(name, cap, used.get(name), mends.get(name, "")) for name, cap in caps.items()]
 
 
-def _limit(name: str, cap: int, used: float | None, room: str) -> Check:
+def _limit(name: str, cap: int, used: float | None, mend: str) -> Check:
     values = {"limit": name, "cap": cap, "used": used}
     of_bytes = name.endswith("bytes")
     most = in_bytes(cap) if of_bytes else f"{cap:,}"
     if used is None:
         return judged(Area.MESH, "limit", f"{name} at most {most}", values)
     now = in_bytes(used) if of_bytes else f"{used:,.0f}"
-    option = name.replace("_", "-")
     held = "no run is started" if name == "commands_per_s" else "results wait"
     if name == "run_bytes":  # a cap that is reached in quiet times, too: old runs make room
         return judged(Area.MESH, "limit", f"{name} {now} of {most}", values)
-    first = f"{room}; or: " if name.startswith("stream") else ""
     return judged(
         Area.MESH,
         "limit",
@@ -254,7 +270,7 @@ def _limit(name: str, cap: int, used: float | None, room: str) -> Check:
         values,
         fail=used >= cap,
         warn=used >= NEAR * cap,
-        mend=f"{first}ptzmesh limits --{option} N",
+        mend=mend,
     )
 
 

@@ -7,6 +7,7 @@ no right to at once, and does nothing of the rest.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -137,7 +138,8 @@ def needed() -> dict[Command, list[str]]:
 def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
     """Look at what this user may do; it must be fit for all `wanted` roles, or else for one."""
     user = unquote(urlsplit(url).username or "default")
-    refused = refusals(connection, needed())
+    answers = _asked(connection, needed())
+    refused = {one: needed()[one] for one, said in answers.items() if _is_refusal(said)}
     missing = {
         role: sorted({_spelled(one) for one, roles in refused.items() if role in roles})
         for role in ROLES.values()
@@ -146,7 +148,9 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
     unable = [role for role in ROLES.values() if missing[role]]
     looked_at = list(wanted) or list(ROLES.values())
     lacking = sorted({name for role in looked_at for name in missing[role]})
-    grants = " ".join(f"+{name}" for name in lacking)
+    grants = shlex.join(
+        [*_patterns(answers), *(f"+{name}" for name in _commands(answers, lacking))]
+    )
     said = f"user {user} may be " + (", ".join(able) if able else "nothing")
     said += f"; not {', '.join(unable)}" if able and unable else ""
     fails = bool(set(wanted) & set(unable)) or not able
@@ -156,14 +160,45 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
         f"{said}; lacks {some(lacking)}" if fails else said,
         {"user": user, "missing": {role: missing[role] for role in unable}},
         fail=fails,
-        mend=f"redis-cli ACL SETUSER {shlex.quote(user)} '~ptzmesh:*' '~rq:*' {grants}",
+        mend=f"redis-cli ACL SETUSER {shlex.quote(user)} {grants}; "
+        "to keep it over a restart: redis-cli ACL SAVE, or CONFIG REWRITE",
     )
+
+
+def _patterns(answers: Mapping[Command, object]) -> list[str]:
+    """Give the patterns of keys that are refused: Redis takes none beside `~*`."""
+
+    def is_open(prefix: str) -> bool:
+        tried = [said for one, said in answers.items() if any(a.startswith(prefix) for a in one)]
+        return not any(map(_is_of_key, tried)) and not (tried and all(map(_is_refusal, tried)))
+
+    return [f"~{prefix}*" for prefix in ("ptzmesh:", "rq:") if not is_open(prefix)]
+
+
+def _commands(answers: Mapping[Command, object], lacking: Sequence[str]) -> list[str]:
+    """Give those commands that are refused whatever their keys."""
+    by_key = {_spelled(one) for one, said in answers.items() if _is_of_key(said)}
+    by_name = {
+        _spelled(one) for one, said in answers.items() if _is_refusal(said) and not _is_of_key(said)
+    }
+    return [name for name in lacking if name in by_name or name not in by_key]
+
+
+def _is_of_key(answer: object) -> bool:
+    """Tell a key that is refused from a command that is: Redis looks at the command first."""
+    return _is_refusal(answer) and re.search(r"to access .*\bkeys?\b", str(answer)) is not None
 
 
 def refusals(
     connection: redis.Redis, table: Mapping[Command, list[str]]
 ) -> dict[Command, list[str]]:
     """Give what Redis refuses to this user, and to whom that matters."""
+    answers = _asked(connection, table)
+    return {one: table[one] for one, said in answers.items() if _is_refusal(said)}
+
+
+def _asked(connection: redis.Redis, table: Iterable[Command]) -> dict[Command, object]:
+    """Give what Redis answers to each operation; all are discarded."""
     pool: Any = connection.connection_pool
     link = pool.get_connection()
     try:
@@ -175,8 +210,7 @@ def refusals(
     finally:
         link.disconnect()  # whatever is queued is discarded
         pool.release(link)
-    asked = zip([*TRANSACTION, *rest], answers, strict=True)
-    return {one: table[one] for one, said in asked if _is_refusal(said)}
+    return dict(zip([*TRANSACTION, *rest], answers, strict=True))
 
 
 def _answers(link: Any, commands: Iterable[Command]) -> list[object]:

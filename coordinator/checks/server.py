@@ -18,6 +18,8 @@ from worker.limits import DEFAULTS, memory_used_pct
 ROUNDS = 5
 #: The lockers take some four round trips a cycle: slower than this they are felt.
 SLOW_MS = 100.0
+#: `CONFIG SET` holds until the server is started again.
+KEEP = "; to keep it over a restart: redis-cli CONFIG REWRITE, or its configuration file"
 
 Info = Mapping[str, Any]
 
@@ -57,7 +59,8 @@ def reachable(url: str, quickest: Exchange) -> Check:
         f"{wire.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
         {"rtt_ms": quickest.rtt_ms, "tls": scheme == "rediss"},
         warn=quickest.rtt_ms > SLOW_MS,
-        mend="look at the path to it: ptzmesh run --probe redis shows which nodes are slow",
+        mend="ptzmesh run --probe redis shows which nodes are slow: some, their path to it; all, "
+        "Redis' own host (redis-cli SLOWLOG GET 10)",
     )
 
 
@@ -96,8 +99,25 @@ def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
         {**values, "used_memory_pct": pct},
         fail=pct > limit_pct,
         warn=pct > 0.9 * limit_pct,
-        mend=f"free memory, or: redis-cli CONFIG SET maxmemory {2 * most}",
+        mend=more_memory(info, limit_pct),
     )
+
+
+def more_memory(info: Info, limit_pct: int) -> str:
+    """
+    Give what lets results in again when Redis' memory is beyond the mesh's limit.
+
+    A `maxmemory` beyond what the machine has would have the kernel end Redis, with the lockers.
+    """
+    most, whole = int(info["maxmemory"]), int(info.get("total_system_memory", 0))
+    usual_pct = DEFAULTS["redis_memory_pct"]
+    if limit_pct < (memory_used_pct(info) or 0.0) <= 0.9 * usual_pct:
+        return f"the limit is low: ptzmesh limits --redis-memory-pct {usual_pct}"
+    free = "free memory: `our memory` says what is the mesh's (ptzmesh collect), the rest is not"
+    if whole < 4 * most:
+        has = f" (its machine has {in_bytes(whole)})" if whole else ""
+        return f"{free}; or raise its maxmemory, as far as its machine allows{has}"
+    return f"{free}; or: redis-cli CONFIG SET maxmemory {2 * most}{KEEP}"
 
 
 def eviction(info: Info) -> Check:
@@ -115,7 +135,7 @@ def eviction(info: Info) -> Check:
         policy + known.get(policy, what),
         {"maxmemory_policy": policy},
         fail=policy not in known,
-        mend="redis-cli CONFIG SET maxmemory-policy noeviction",
+        mend=f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}",
     )
 
 
@@ -124,11 +144,8 @@ def scripts(connection: redis.Redis, url: str) -> Check:
     name = "scripts"
     try:
         wire.try_script(connection)
-    except redis.exceptions.NoPermissionError as exc:
-        return not_allowed(Area.REDIS, name, exc)
     except redis.ResponseError as exc:
-        said, _, mend = str(wire.unavailable(exc, wire.safe_url(url))).partition("; ")
-        return judged(Area.REDIS, name, said, {}, fail=True, mend=mend)
+        return not_looked(Area.REDIS, name, exc, url)
     return judged(Area.REDIS, name, "Lua scripts run", {})
 
 
@@ -143,19 +160,28 @@ def persistence(info: Info, saves: str | None) -> Check:
         for field, what in (("aof_last_write_status", "AOF"), ("rdb_last_bgsave_status", "RDB"))
         if info.get(field, "ok") != "ok"
     ]
-    mend = "redis-cli CONFIG SET appendonly yes"
+    mend = f"redis-cli CONFIG SET appendonly yes{KEEP}"
     if broken:
-        message = f"the last write to disk failed ({', '.join(broken)}); Redis refuses writes"
-        free = f"free disk space on the server; see its log, then: {mend}"
-        return judged(Area.REDIS, "persistence", message, values, fail=True, mend=free)
+        message = f"the last write to disk failed ({', '.join(broken)}): Redis may refuse writes"
+        failed = _unwritten(is_snapshot=broken == ["RDB"])
+        return judged(Area.REDIS, "persistence", message, values, fail=True, mend=failed)
     if append:
         return judged(Area.REDIS, "persistence", "appendonly", values)
     age_s = max(0, int(time.time()) - int(info.get("rdb_last_save_time", 0)))
     if saves or saves is None:
-        message = f"snapshots only: a restart loses what is newer (last {in_time(age_s)} ago)"
+        only = "snapshots only" if saves else "snapshots at most"
+        message = f"{only}: a restart loses what is newer (last {in_time(age_s)} ago)"
     else:
         message = "none: a restart loses open runs, and results that are not collected"
     return judged(Area.REDIS, "persistence", message, values, warn=True, mend=mend)
+
+
+def _unwritten(*, is_snapshot: bool) -> str:
+    """Give what lets Redis write to its disk again; a snapshot takes memory, too."""
+    why = "on the server, its log says why: no room or no right in its folder"
+    if not is_snapshot:
+        return f"{why}; it takes writes again by itself"
+    return f"{why}, or no memory for a copy (sudo sysctl vm.overcommit_memory=1); then: BGSAVE"
 
 
 def read_saves(connection: redis.Redis) -> str | None:
@@ -166,6 +192,10 @@ def read_saves(connection: redis.Redis) -> str | None:
         return None
 
 
-def not_allowed(area: Area, name: str, exc: redis.RedisError) -> Check:
-    """Say that a check needs a right that this user has not."""
-    return skipped(area, name, f"this user of Redis may not look: {exc}")
+def not_looked(area: Area, name: str, exc: redis.RedisError, url: str) -> Check:
+    """Say that a check needs a right that this user has not, or what else Redis said to it."""
+    if isinstance(exc, redis.exceptions.NoPermissionError):
+        return skipped(area, name, f"this user of Redis may not look: {exc}")
+    said = wire.without_secrets(str(wire.unavailable(exc, wire.safe_url(url))), url)
+    what, _, mend = said.partition("; ")
+    return judged(area, name, what, fail=True, mend=mend)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 import redis
 
 from coordinator.checks.health import missing_workers
+from coordinator.checks.machine import SET_CLOCK
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
@@ -135,7 +137,9 @@ def test_settings_of_redis_that_lose_data_are_found(redis_server: EmbeddedServer
     assert (said.code, said.failed()) == (2, {"eviction"})
     assert said["persistence"]["status"] == "warn"
     for check in ("eviction", "persistence"):
-        mend = said[check]["mend"].split()
+        mend, _, kept = said[check]["mend"].partition("; ")
+        assert "CONFIG REWRITE" in kept  # else the next restart has it as it was
+        mend = mend.split()
         assert mend[:3] == ["redis-cli", "CONFIG", "SET"]
         connection.config_set(*mend[3:])  # it mends what it says
     assert doctor(redis_server.url).code == 0
@@ -150,6 +154,11 @@ def test_redis_that_is_nearly_full_fails_with_what_is_held_back(
     said = doctor(redis_server.url)
     assert said["memory"]["status"] == "fail"
     assert 75 < said["memory"]["values"]["used_memory_pct"] < 95
+    (limit,) = [one for one in said.lines if one["values"].get("limit") == "redis_memory_pct"]
+    assert limit["status"] == "fail"
+    for found in (said["memory"], limit):  # more of it for the mesh would be less for the lockers
+        assert found["mend"].startswith("free memory")
+        assert "--redis-memory-pct" not in found["mend"]
     assert said.code == 2
 
 
@@ -163,6 +172,31 @@ def test_a_full_stream_fails_with_the_command_that_makes_room(
     (full,) = [one for one in said.lines if one["status"] == "fail"]
     assert (said.code, full["check"], full["values"]["limit"]) == (4, "limit", "stream_entries")
     assert "ptzmesh limits --stream-entries" in full["mend"]
+
+
+def test_a_limit_of_commands_is_no_matter_of_the_stream(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    connection.hset(keyspace.LIMITS, "commands_per_s", 50)
+    beat(connection, "a", redis_commands_per_s="60")
+    limits = [one for one in doctor(redis_url).lines if one["check"] == "limit"]
+    (full,) = [one for one in limits if one["status"] == "fail"]
+    assert full["values"]["limit"] == "commands_per_s"
+    assert full["mend"].startswith("wait for the open runs (ptzmesh runs); or, where the nodes ")
+    assert "ptzmesh limits --commands-per-s N" in full["mend"]
+
+
+def test_what_others_left_under_our_names_is_no_matter_of_rights(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    connection.hset(keyspace.LIMITS, "stream_bytes", "much")
+    connection.set(keyspace.RUNS_OPEN, "of another program")
+    said = doctor(redis_url)
+    assert (said.code, said.failed()) == (4, {"limit", "runs"})
+    assert "under a name of the mesh's" in said["runs"]["message"]
+    assert "a database of its own" in said["runs"]["mend"]
+    wrong = next(one for one in said.lines if one["check"] == "limit" and one["mend"])
+    assert wrong["mend"] == "set it again: ptzmesh limits"
 
 
 def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
@@ -216,7 +250,8 @@ def test_nodes_of_other_versions_and_clocks_warn(redis_url: str, connection: red
     }  # fmt: skip
     assert "b 0.0.9" in said["versions"]["message"]
     assert said["clocks"]["message"].startswith("1 of 1 off: a; +2500.0 ± 1.0 ms from Redis")
-    assert said["clocks"]["mend"] == "there: sudo timedatectl set-ntp true"
+    # One node alone does not tell whose clock it is.
+    assert said["clocks"]["mend"] == f"there, or on the host of Redis: {SET_CLOCK}"
     assert said["clocks"]["values"]["clock_offset_uncertainty_ms"] == {"a": 1.0}
 
 
@@ -236,7 +271,7 @@ def test_clocks_that_all_differ_alike_are_mended_where_redis_is(
         beat(connection, name, **clock)
     clocks = doctor(redis_url)["clocks"]
     assert clocks["status"] == "warn"
-    assert clocks["mend"] == "on the host of Redis: sudo timedatectl set-ntp true"
+    assert clocks["mend"] == f"on the host of Redis: {SET_CLOCK}"
 
 
 def test_a_node_of_another_wire_version_fails(redis_url: str, connection: redis.Redis) -> None:
@@ -333,6 +368,34 @@ def test_keys_that_a_node_may_not_touch_are_found(
     with wire.connect(as_user(connection, redis_url, *left)) as user:
         assert rights(user, redis_url, ["node"]).status.value == "fail"
     connection.execute_command("ACL", "DELUSER", "cam")
+
+
+@pytest.mark.parametrize(
+    ("has", "grants"),
+    [
+        (["~*", "+@all", "-xadd"], "ACL SETUSER cam +xadd;"),  # to `~*` no pattern can be added
+        (["~ptzmesh:*", "+@all"], "ACL SETUSER cam '~rq:*';"),
+        (["~ptzmesh:*", "~rq:*", *rules("node")[2:-3]], "ACL SETUSER cam +"),
+        (["~ptzmesh:*"], "ACL SETUSER cam "),
+    ],
+)
+def test_the_mend_of_rights_is_taken_by_redis_and_mends(
+    redis_url: str, connection: redis.Redis, has: list[str], grants: str
+) -> None:
+    url = as_user(connection, redis_url, *has)
+    try:
+        for _ in range(3):  # without a transaction the rest cannot be looked at
+            with wire.connect(url) as user:
+                found = rights(user, url, ["node"])
+            if found.status.value == "ok":
+                break
+            command, _, kept = found.mend.partition("; ")
+            assert grants.rstrip(";") in command
+            assert "ACL SAVE" in kept
+            connection.execute_command(*shlex.split(command)[1:])
+        assert found.status.value == "ok", found
+    finally:
+        connection.execute_command("ACL", "DELUSER", "cam")
 
 
 def test_looking_at_the_rights_leaves_nothing(redis_url: str, connection: redis.Redis) -> None:
