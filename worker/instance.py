@@ -14,11 +14,11 @@ import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 from worker import wire
 from worker.errors import ConfigError
+from worker.machine import boot_id
 from worker.text import one_line
 
 #: Who lives is heard within a heartbeat and the exchange that it takes.
@@ -27,7 +27,6 @@ SETTLE_S = wire.HEARTBEAT_S + 2
 LOOK_S = 1.0
 #: Once may be what a process sent before it died, and the network kept.
 HEARD_ALIVE = 2
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +48,7 @@ class Instance:
 
 def instance_of(file: IO[str], token: str) -> Instance:
     """Draw an instance for a process that holds the node's file."""
-    found = os.fstat(file.fileno())
-    try:
-        boot = BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        boot = ""
+    found, boot = os.fstat(file.fileno()), boot_id()
     return Instance(token=token, file=boot and f"{boot}:{found.st_dev}:{found.st_ino}")
 
 

@@ -10,9 +10,11 @@ target that got our SYN is not asked again for a day, unless there is a new sign
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from secrets import SystemRandom
 
 import redis
 
@@ -34,6 +36,12 @@ ShouldStop = Callable[[], bool]
 
 #: Targets asked at a time; each takes a few round trips.
 AT_A_TIME = 16
+#: So many are asked in one look without a sign of anything, by lot; later looks ask the others. The
+#: rows of a mesh of a thousand nodes begin together, and all ask by the Redis that they share.
+MOST_UNSUSPECTED = 256
+#: Nobody is asked later than this: the ports close. Where a firewall drops what is asked, each one
+#: takes seconds.
+ASKING_S = 5.0
 #: Hint: a handshake with the target's answering port was answered, and the node saw none.
 UNSEEN = "handshake_unseen"
 
@@ -122,25 +130,54 @@ def _settled(
         for end, name in names.items()
         if name in records and records[name].alive
     }
-    asked = [end for end, key in keys.items() if end in signs or key not in known]
+    asked = to_ask(keys, signs, known)
     ports = ask_for_ports(connection, sorted({names[end] for end in asked}), should_stop)
     questions = [
         _Question(end, names[end], ports[names[end]], signs.get(end, Sign()))
         for end in asked
         if names[end] in ports
     ]
-    with ThreadPoolExecutor(AT_A_TIME) as threads:
-        words = list(threads.map(lambda one: _ask(context.name, one, should_stop), questions))
+    words = _answers(context.name, questions, should_stop)
     settled = dict(signs)
-    for one, (seen, sign) in zip(questions, words, strict=True):
+    for one, (seen, sign) in words:
         if seen is Seen.STRAIGHT:
             settled.pop(one.end, None)
         elif sign is not None and not one.sign.error:
             settled[one.end] = sign
-    sure = [one.end for one, (seen, _) in zip(questions, words, strict=True) if _holds(one, seen)]
+    sure = [one.end for one, (seen, _) in words if _holds(one, seen)]
     if sure:
         keep_verified(path, [keys[end] for end in sure])
     return settled
+
+
+def to_ask(keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str]) -> list[End]:
+    """
+    Give who is asked: all that there is a sign of, and then others that have not said it lately.
+
+    Args:
+        keys: Live nodes, each with the name of what was seen of it.
+        signs: What was seen just now.
+        known: Names of what was seen in the last day.
+    """
+    suspected = [end for end in keys if end in signs]
+    others = [end for end, key in keys.items() if end not in signs and key not in known]
+    count = min(len(others), MOST_UNSUSPECTED)
+    return [*suspected, *SystemRandom().sample(others, count)]
+
+
+def _answers(
+    source: str, questions: Sequence[_Question], should_stop: ShouldStop
+) -> list[tuple[_Question, tuple[Seen, Sign | None]]]:
+    """Ask, for some seconds; who was not asked until then is left out."""
+    until = time.monotonic() + ASKING_S
+
+    def ask(one: _Question) -> tuple[Seen, Sign | None] | None:
+        is_late = time.monotonic() >= until or should_stop()
+        return None if is_late else _ask(source, one, should_stop)
+
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        words = list(threads.map(ask, questions))
+    return [(one, word) for one, word in zip(questions, words, strict=True) if word is not None]
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ def look(ends: Sequence[End]) -> dict[End, Sign]:
     """
     Look for a proxy before each of these addresses and ports; give those with a sign of one.
 
-    Costs a handshake each, for a second at most: of one hop where the route has a gateway; to an
-    odd port where it has none. And one to three echoes where the first was answered.
+    Costs a handshake each: of one hop where the route has a gateway; to an odd port where it has
+    none. And one to three echoes where the first was answered. It takes a second for each
+    `knock.MOST_OPEN` of them, and three for the echoes, at most.
     """
     routes = {end: route_to(*end) for end in dict.fromkeys(ends)}
     tried = {end: _knock(end, route) for end, route in routes.items() if route}
