@@ -14,13 +14,15 @@ from lab.node import Node
 pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
 CODE = """
-import json, sys
+import json, sys, time
 from worker.options import TcpOptions
 from worker.plan import TargetNode
 from worker.probes.tcp import measure
 asked = json.loads(sys.argv[1])
 targets = [TargetNode(name=a, address=a) for a in asked.pop("addresses")]
-found = measure("r", "me", targets, TcpOptions(**asked), lambda: False)
+settle_s = asked.pop("settle_s", 0)
+settle = lambda signs: time.sleep(settle_s) or signs
+found = measure("r", "me", targets, TcpOptions(**asked), lambda: False, settle)
 print(json.dumps([m.to_json() for m in found]))
 """
 
@@ -50,6 +52,19 @@ def test_delay_is_read_within_1_ms_and_a_refusal_is_an_answer(made: Lab) -> None
     assert 20.0 <= far["rtt_median_ms"] <= 21.0
     assert near["rtt_median_ms"] < 1.0
     assert found[c.address6]["outcome"] == "ok"
+
+
+def test_look_for_proxies_that_takes_long_is_in_no_time(made: Lab) -> None:
+    a, b, c, _ = made.nodes
+    made.round_trip(a, b, 200)
+    try:
+        # The near one is complete while handshakes with the far one are under way.
+        asked = {"port": 9, "count": 5, "interval_s": 0.05, "settle_s": 1.5}
+        found = probe(a, [c.address, b.address], **asked)
+    finally:
+        made.clear()
+    assert found[b.address]["received"] == found[c.address]["received"] == 5
+    assert found[b.address]["rtt_max_ms"] < 300
 
 
 def test_handshake_with_a_listener_is_an_answer(made: Lab, tmp_path: Any) -> None:

@@ -123,7 +123,7 @@ def _knock(end: End, route: Route) -> Knock | None:
 
 
 class Beside:
-    """`look`, in a thread beside a measurement; it is bounded, and is not waited for at the end."""
+    """`look`, in a thread beside a measurement; it takes some seconds, and outlives no process."""
 
     def __init__(
         self,
@@ -145,9 +145,14 @@ class Beside:
         self._thread = threading.Thread(target=self._run, name="interception", daemon=True)
         self._thread.start()
 
+    @property
+    def has_looked(self) -> bool:
+        """It need not be waited for any more."""
+        return not self._thread.is_alive()
+
     def wait(self, should_stop: Callable[[], bool]) -> bool:
         """Wait until it has looked; False when stopped before."""
-        while self._thread.is_alive():
+        while not self.has_looked:
             self._thread.join(STOP_CHECK_S)
             if should_stop():
                 return False

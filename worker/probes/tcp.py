@@ -89,12 +89,22 @@ def measure(
     if options.warm_up and not _warm_up(states, options, should_stop):
         return
     ends = [(state.node.address, options.port) for state in states]
-    beside = interception.Beside(ends, settle=settle)
+    beside, complete = interception.Beside(ends, settle=settle), list[_Target]()
     for state in _handshakes(states, options, should_stop):
-        if not beside.wait(should_stop):
-            return
-        sign = beside.sign((state.node.address, options.port))
-        yield interception.judged(_measurement(run, source, state, options), sign)
+        complete.append(state)
+        # Not waited for: answers to handshakes that are under way would be read late.
+        while complete and beside.has_looked:
+            yield _judged(run, source, complete.pop(0), options, beside)
+    if beside.wait(should_stop):
+        for state in complete:
+            yield _judged(run, source, state, options, beside)
+
+
+def _judged(
+    run: str, source: str, target: _Target, options: TcpOptions, beside: interception.Beside
+) -> Measurement:
+    sign = beside.sign((target.node.address, options.port))
+    return interception.judged(_measurement(run, source, target, options), sign)
 
 
 def _warm_up(
