@@ -97,7 +97,8 @@ class OneShot:
         if missing > 0:
             raise RunIncomplete(
                 f"{missing} of {run.expected} results of run {run.id} are missing in {self.path}: "
-                "they are no longer in the stream; where a collector has them, see its file"
+                "they are no longer in the stream, or cannot be read here (a warning says so); "
+                "where a collector has them, see its file"
             )
 
 

@@ -58,6 +58,18 @@ class Verification:
         """Every pair has exactly one row, and there is no other."""
         return not (self.missing or self.doubled or self.unexpected)
 
+    @property
+    def mend(self) -> str:
+        """What helps when they do not agree: of a row too many, no collecting again."""
+        if self.doubled or self.unexpected:
+            return f"rows were edited or copied: ptzmesh results --run {self.run} --csv ANOTHER"
+        if self.status == "running":
+            return f"it is open: ptzmesh show --follow {self.run}, then collect and verify again"
+        return (
+            "collect again; what still waits on a node's disk, ptzmesh doctor tells, and what "
+            "cannot be read is in FILE.bad"
+        )
+
 
 def verify(connection: redis.Redis, run: str, csv_path: Path) -> Verification:
     """

@@ -101,8 +101,8 @@ CAUSES = (
     ),
     (
         r"WRONGPASS|invalid username-password|invalid password",
-        "refused the user or the password; check the user in the URL, and "
-        "PTZMESH_REDIS_PASSWORD_FILE or what else gives the password",
+        "refused the user or the password, or that user is off there; check the user in the URL, "
+        "and PTZMESH_REDIS_PASSWORD_FILE or what else gives the password",
         STAYS,
     ),
     (

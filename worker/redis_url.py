@@ -157,8 +157,8 @@ def tls_trouble(error: str, where: str) -> str | None:
 
     >>> tls_trouble("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has "
     ...     "expired (_ssl.c:1006).", "rediss://hub:6379")
-    'has a certificate that is refused (certificate has expired); check --redis-ca, and that the \
-host in the URL is one that the certificate names'
+    "has a certificate that is refused (certificate has expired); renew it there; if it is not \
+old, this machine's clock is wrong: date"
     """
     dropped = any(
         word in error for word in ("EOF", "ALERT", "alert", "reset by peer", "Connection closed")
@@ -169,10 +169,7 @@ host in the URL is one that the certificate names'
         )
         return hint if dropped and where.startswith("redis:") else None
     if refused := re.search(r"certificate verify failed: (.*?)\.? \(_ssl", error):
-        return (
-            f"has a certificate that is refused ({refused[1]}); check --redis-ca, and that the "
-            "host in the URL is one that the certificate names"
-        )
+        return f"has a certificate that is refused ({refused[1]}); {_certificate_mend(refused[1])}"
     if dropped:
         return (
             "ended the TLS connection: check that it runs; it may want a client certificate of an "
@@ -184,6 +181,17 @@ host in the URL is one that the certificate names'
             "that it runs, and that no firewall or VPN between drops what is sent to it"
         )
     return f"failed in TLS ({error})" if "SSL" in error else None
+
+
+def _certificate_mend(why: str) -> str:
+    """Give what to do about a certificate, by what OpenSSL finds wrong of it."""
+    if "expired" in why:
+        return "renew it there; if it is not old, this machine's clock is wrong: date"
+    if "not yet valid" in why:
+        return "this machine's clock is behind: date; or that of who made it was ahead"
+    if "mismatch" in why:
+        return "the host in the URL must be one that the certificate names"
+    return "check that --redis-ca names the file of the authority that signed it"
 
 
 def tls_passes(error: str, where: str) -> bool | None:

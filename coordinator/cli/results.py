@@ -249,9 +249,9 @@ def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
             _print_pairs(name, some)
     if not found.agrees:
         raise RunIncomplete(
-            f"run {found.run} ({found.status}): {found.rows} rows for {found.expected} pairs; "
+            f"run {found.run} ({found.status}): {found.rows} rows for {found.expected} pairs: "
             f"{len(found.missing)} missing, {len(found.doubled)} doubled, "
-            f"{len(found.unexpected)} unexpected"
+            f"{len(found.unexpected)} unexpected; {found.mend}"
         )
     if not as_json:
         click.echo(f"run {found.run}: {found.rows} rows, exactly one for each pair of its plan")

@@ -140,7 +140,7 @@ def test_options_and_a_host_name_that_the_certificate_names_are_enough(
         ("server", "other.pem", "client", ["self-signed", "--redis-ca"]),
         ("server", None, "client", ["self-signed", "--redis-ca"]),
         ("elsewhere", "ca.pem", "client", ["not valid for '127.0.0.1'", "host in the URL"]),
-        ("old", "ca.pem", "client", ["expired"]),
+        ("old", "ca.pem", "client", ["expired", "renew it there", "clock"]),
         ("server", "ca.pem", None, ["--redis-cert"]),
         ("server", "ca.pem", "stranger", ["--redis-cert"]),
         ("server", "ca.pem", "old-client", ["--redis-cert"]),

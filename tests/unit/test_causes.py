@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import redis
 
 from coordinator.checks import machine, mesh, server
 from coordinator.checks.check import Area, Check
+from coordinator.checks.health import unreachable
 from coordinator.nodes import Node
 from worker import keyspace
 from worker.clock_offset import ClockEstimate
@@ -176,6 +178,42 @@ CASES: dict[tuple[str, str], Callable[[], Check]] = {
         redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
         "redis://hub",
     ),
+}
+
+#: What redis-py says of a connection that fails, by its cause; tests/integration has them of Redis.
+CERTIFICATE = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {} (_ssl.c:1006)."
+SAID = {
+    "a wrong password, or a user that is off": (
+        "WRONGPASS invalid username-password pair or user is disabled."
+    ),
+    "no password": "Authentication required.",
+    "it answers its own machine only": "DENIED Redis is running in protected mode because …",
+    "too many clients": "max number of clients reached",
+    "it loads its data": "Redis is loading the dataset in memory",
+    "no database of that number": "DB index is out of range",
+    "a name that does not resolve": "Error -2 connecting to hub:6379. Name or service not known.",
+    "nothing listens, or a firewall refuses": (
+        "Error 111 connecting to hub:6379. Connection refused."
+    ),
+    "no route, or a VPN that is down": "Error 113 connecting to hub:6379. No route to host.",
+    "a firewall that drops": "Timeout connecting to server",
+    "a rule of this machine forbids it": (
+        "Error 1 connecting to hub:6379. Operation not permitted."
+    ),
+    "a certificate that has expired, or this clock": CERTIFICATE.format("certificate has expired"),
+    "a certificate that is too young for this clock": CERTIFICATE.format(
+        "certificate is not yet valid"
+    ),
+    "a certificate of another host": CERTIFICATE.format(
+        "IP address mismatch, certificate is not valid for '10.0.0.1'."
+    ),
+    "a certificate of an unknown authority": CERTIFICATE.format(
+        "unable to get local issuer certificate"
+    ),
+}
+CASES |= {
+    ("reachable", cause): partial(unreachable, redis.ConnectionError(said), "rediss://hub:6379")
+    for cause, said in SAID.items()
 }
 
 
