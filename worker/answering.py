@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -47,10 +47,18 @@ _WORD = re.compile(rb"([0-9a-f]{%d})(?: ([0-9]{1,5}))?" % (2 * SECRET_BYTES))
 
 @dataclass(frozen=True)
 class Port:
-    """An answering port and its secret; `number` is None until it is open, 0 when none can be."""
+    """
+    An answering port.
+
+    Attributes:
+        number: None until it is open, 0 when none can be.
+        secret: What its node knows, and who asks.
+        open_until: It is open until then at least, in monotonic seconds; 0 before it was found.
+    """
 
     number: int | None
     secret: bytes
+    open_until: float = field(default=0.0, compare=False)
 
 
 def answer(context: NodeContext, token: str) -> None:
@@ -158,7 +166,7 @@ def ask_for_ports(
         for node, packed in zip(left, _said(connection, keys), strict=True):
             port = _port(packed)
             if port is not None and port.number is not None:
-                found[node] = port
+                found[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
         if len(found) == len(tokens) or time.monotonic() >= until or should_stop():
             return {node: port for node, port in found.items() if port.number}
         time.sleep(look_s)

@@ -39,9 +39,6 @@ AT_A_TIME = 16
 #: So many are asked in one look without a sign of anything, by lot; later looks ask the others. The
 #: rows of a mesh of a thousand nodes begin together, and all ask by the Redis that they share.
 MOST_UNSUSPECTED = 256
-#: Nobody is asked later than this: the ports close. Where a firewall drops what is asked, each one
-#: takes seconds.
-ASKING_S = 5.0
 #: Hint: a handshake with the target's answering port was answered, and the node saw none.
 UNSEEN = "handshake_unseen"
 
@@ -168,11 +165,15 @@ def to_ask(keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection
 def _answers(
     source: str, questions: Sequence[_Question], should_stop: ShouldStop
 ) -> list[tuple[_Question, tuple[Seen, Sign | None]]]:
-    """Ask, for some seconds; who was not asked until then is left out."""
-    until = time.monotonic() + ASKING_S
+    """
+    Ask while the ports are open; whose turn comes later is left out.
+
+    Where a firewall drops what is asked, each one takes seconds; and a port that has closed says no
+    more than that, which is not to be kept.
+    """
 
     def ask(one: _Question) -> tuple[Seen, Sign | None] | None:
-        is_late = time.monotonic() >= until or should_stop()
+        is_late = time.monotonic() >= one.port.open_until or should_stop()
         return None if is_late else _ask(source, one, should_stop)
 
     with ThreadPoolExecutor(AT_A_TIME) as threads:
