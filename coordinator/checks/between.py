@@ -21,6 +21,7 @@ from coordinator.checks.advice import (
     ports_of,
 )
 from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks.mesh import revive
 from coordinator.follow import follow_run
 from coordinator.nodes import Node, read_nodes
 from coordinator.planning import ProbeOptions, Selection, make_plan, registered
@@ -52,8 +53,7 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     dead = [node for node in nodes if not node.alive]
     for node in dead:
         message = f"{node.name} is {node.state}: nothing can be tried"
-        start = f"there: ptzmesh worker --name {node.name}"
-        yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=start)
+        yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=revive(node))
     if dead:
         return
     found = _measure(connection, nodes, ("ping", "throughput"), OPTIONS, by)

@@ -37,7 +37,7 @@ def own_health(redis_url: str, name: str) -> Check:
             return unreachable(exc, redis_url)
     never = silent_s == math.inf
     heard = "was never heard" if never else f"heard {in_time(silent_s)} ago"
-    parts = [f"{name} {heard}"]
+    parts, start = [f"{name} {heard}"], f"ptzmesh worker --name {name}"
     parts += ["stopped"] if stopped else []
     parts += [f"{' and '.join(missing)} not registered"] if missing and not never else []
     return judged(
@@ -46,7 +46,7 @@ def own_health(redis_url: str, name: str) -> Check:
         ", ".join(parts),
         {"node": name, "seen_s": None if never else silent_s, "missing": missing},
         fail=silent_s > wire.ALIVE_S or bool(stopped) or bool(missing),
-        mend=f"ptzmesh worker --name {name}",
+        mend=start if never or stopped else f"see its log; if it does not run: {start}",
     )
 
 

@@ -78,18 +78,21 @@ def silent(nodes: Sequence[Node]) -> Check:
             "ptzmesh nodes there"
         )
         return judged(Area.MESH, "nodes", "none is registered", values, warn=True, mend=start)
-    start = f"there: ptzmesh worker --name {(lost or nodes)[0].name}"
+    start = f"there: ptzmesh worker --name {nodes[0].name}"
     message = f"{len(alive)} alive" + (f", {len(stopped)} stopped" if stopped else "")
     if lost:
         listed = some(f"{one.name} ({in_time(one.seen_s)})" for one in lost)
         message += f", {len(lost)} silent: {listed}"
-    if lost:  # switched off, ended, or cut off from Redis: then a second worker is no help
-        name = lost[0].name
-        start = (
-            f"there: ptzmesh doctor --name {name}; if no worker runs: ptzmesh worker --name {name}"
-        )
-    mend = f"{start}; {FORGET}" if lost else start
+    mend = f"{revive(lost[0])}; {FORGET}" if lost else start
     return judged(Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
+
+
+def revive(node: Node) -> str:
+    """Give what brings a node back; one that is cut off from Redis takes no second worker."""
+    start = f"ptzmesh worker --name {node.name}"
+    if node.stopped:
+        return f"there: {start}"
+    return f"there: ptzmesh doctor --name {node.name}; if no worker runs: {start}"
 
 
 def addresses(nodes: Sequence[Node]) -> Check:

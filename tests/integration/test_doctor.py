@@ -222,6 +222,7 @@ def test_uncollected_results_are_told_with_their_age(
     found = doctor(redis_url)["collector"]
     assert found["status"] == "warn"
     assert found["values"]["lag"] == 1
+    assert found["mend"] == "ptzmesh collect --csv FILE"
     assert found["values"]["oldest_uncollected_s"] == pytest.approx(600, abs=60)
 
 
@@ -287,6 +288,7 @@ def test_a_node_without_its_workers_fails(redis_url: str, connection: redis.Redi
     connection.hset(worker, "birth", "now")
     said = doctor(redis_url)
     assert said["workers"]["values"]["missing"] == {"a": ["responder"]}
+    assert "one that hangs is not: sudo systemctl restart" in said["workers"]["mend"]
     assert said.code == 4
 
 
@@ -295,6 +297,7 @@ def test_an_overdue_run_fails(redis_url: str, connection: redis.Redis) -> None:
     connection.zadd(keyspace.RUNS_OPEN, {"early": now + 60, "late": now - 60})
     said = doctor(redis_url)
     assert said["runs"]["values"] == {"open": 2, "overdue": ["late"]}
+    assert said["runs"]["mend"].startswith("ptzmesh show --follow late")
     assert said.code == 4
 
 
@@ -617,6 +620,22 @@ def test_between_needs_two_registered_nodes(redis_url: str, connection: redis.Re
         done = cli(redis_url, "doctor", "--between", *nodes)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_between_a_node_that_is_gone_says_what_brings_it_back(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    beat(connection, "a", silent_s=99)
+    beat(connection, "b", stopped="1", silent_s=99)
+    said = doctor(redis_url, "--between", "a", "b")
+    silent, stopped = (one["mend"] for one in said.lines)
+    # It may be cut off: a second worker is refused where one runs.
+    assert silent == "there: ptzmesh doctor --name a; if no worker runs: ptzmesh worker --name a"
+    assert stopped == "there: ptzmesh worker --name b"
+    alone = doctor(redis_url, "--quick", "--name", "a")
+    assert alone["own heartbeat"]["mend"] == (
+        "see its log; if it does not run: ptzmesh worker --name a"
+    )
 
 
 @pytest.mark.parametrize(

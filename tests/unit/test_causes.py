@@ -49,6 +49,37 @@ ELSEWHERE = {
     ("limit", "Redis' memory is short"): (
         "integration/test_doctor.py", "test_redis_that_is_nearly_full_fails_with_what_is_held_back"
     ),
+    ("iperf3", "none on the worker's PATH"): (
+        "integration/test_doctor.py",
+        "test_a_worker_that_does_not_know_the_iperf3_on_this_path_has_another_path",
+    ),
+    ("iperf3", "it does not start"): (
+        "integration/test_iperf3_found.py", "test_doctor_and_the_node_say_why"
+    ),
+    ("iperf3", "too old, or a version whose server may hang"): (
+        "integration/test_doctor.py", "test_the_version_of_iperf3_on_path_is_judged"
+    ),
+    ("workers", "a process ended, or hangs"): (
+        "integration/test_doctor.py", "test_a_node_without_its_workers_fails"
+    ),
+    ("runs", "nobody carries it on"): ("integration/test_doctor.py", "test_an_overdue_run_fails"),
+    ("refused jobs", "a stranger, another version, or data that Redis lost"): (
+        "integration/test_doctor.py",
+        "test_refused_jobs_are_sorted_by_what_can_have_brought_them_about",
+    ),
+    ("collector", "none"): (
+        "integration/test_doctor.py", "test_uncollected_results_are_told_with_their_age"
+    ),
+    ("collector", "behind, or gone for good"): (
+        "integration/test_doctor.py",
+        "test_a_dead_collector_fails_and_is_dropped_by_what_it_says",
+    ),
+    ("node", "of the two with `--between`, one is stopped"): (
+        "integration/test_doctor.py", "test_between_a_node_that_is_gone_says_what_brings_it_back"
+    ),
+    ("node", "of the two with `--between`, one is silent"): (
+        "integration/test_doctor.py", "test_between_a_node_that_is_gone_says_what_brings_it_back"
+    ),
     ("limit", "many runs at once, or many nodes"): (
         "integration/test_doctor.py", "test_a_limit_of_commands_is_no_matter_of_the_stream"
     ),
@@ -172,6 +203,18 @@ CASES: dict[tuple[str, str], Callable[[], Check]] = {
         [node("a"), node("b", version="0.9.0")], "1.0.0"
     ),
     ("versions", "only here it is another"): lambda: mesh.versions([node("a")], "0.9.0"),
+    ("addresses", "two nodes say that they have the same"): lambda: mesh.addresses(
+        [node("a"), node("b")]
+    ),
+    ("outboxes", "no room in Redis, or a right is lacking"): lambda: mesh.outboxes(
+        [node("a", outbox_bytes=5000)]
+    ),
+    ("icmp", "no right to ping"): lambda: machine.icmp(
+        replace(node("a"), icmp="none"), wanted=True
+    ),
+    ("scripts", "no Lua module, or a proxy before Redis"): lambda: server.not_looked(
+        Area.REDIS, "scripts", redis.ResponseError("unknown command 'EVALSHA'"), "redis://hub"
+    ),
     ("any", "something of another program under our names"): lambda: server.not_looked(
         Area.MESH,
         "runs",
