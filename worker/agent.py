@@ -24,7 +24,7 @@ import redis
 from worker import keyspace, machine, usage, wire
 from worker.allowlist import AllowList, allow_listed
 from worker.changes import Changes
-from worker.children import Child
+from worker.children import Child, open_many_files
 from worker.clock_offset import ClockOffset, steady_s
 from worker.context import NodeContext
 from worker.errors import ConfigError
@@ -119,6 +119,7 @@ class Agent:
             ConfigError: Another live process has this name.
             RedisUnavailable: Redis cannot be used at the start.
         """
+        open_many_files()
         lock = hold(self.settings.state_dir, self.settings.name)
         with usable(self.settings.state_dir):
             self.instance = instance_of(lock, owner_token(lock))

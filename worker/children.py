@@ -10,6 +10,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -45,8 +46,8 @@ RQ_WORKER_TTL_S = 60
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
-
-
+#: Ten handshakes of each of a thousand targets, and the rest.
+MOST_FILES = 16_384
 #: Tells a worker that its connections lead nowhere.
 RECONNECT = signal.SIGUSR1
 
@@ -251,6 +252,19 @@ class Child:
             os._exit(1)
         if lines.lost_redis:
             os._exit(LOST_REDIS)
+
+
+def open_many_files() -> None:
+    """
+    Let this process and its children have as many files open as they may, up to `MOST_FILES`.
+
+    systemd and shells start with 1024 for programs that use select(2); a hundred targets that do
+    not answer have as many handshakes under way.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _hang_up(connection: redis.Redis) -> None:

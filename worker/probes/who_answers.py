@@ -92,7 +92,11 @@ def _send(
 
 
 def _received(sockets: dict[int, socket.socket], until: float) -> Iterator[bytes]:
-    left_s = max(0.0, until - time.monotonic())
-    for ready in select.select(list(sockets.values()), [], [], min(left_s, 0.1))[0]:
+    left_s, poller = max(0.0, until - time.monotonic()), select.poll()
+    by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
+    for descriptor in by_descriptor:
+        poller.register(descriptor, select.POLLIN)
+    # Not select(2): beside a measurement of very many targets descriptors may be beyond its 1024.
+    for descriptor, _ in poller.poll(1000 * min(left_s, 0.1)):
         with suppress(OSError):
-            yield ready.recv(answer_packet.MOST_BYTES)
+            yield by_descriptor[descriptor].recv(answer_packet.MOST_BYTES)
