@@ -49,9 +49,18 @@ class Leftovers:
         for name in self.waiting():
             outbox = Outbox(outbox_path(self.folder, name))
             with _without_worker(self.folder, name) as is_left:
-                if is_left and self._is_of_this_mesh(connection, name, outbox):
+                if is_left and self._may_be_sent(connection, name, outbox):
                     return outbox.resend(connection)
         return []
+
+    def _may_be_sent(self, connection: redis.Redis, name: str, outbox: Outbox) -> bool:
+        try:
+            return self._is_of_this_mesh(connection, name, outbox)
+        except OSError as exc:  # another user's: no reason for this node to end
+            self._strange.add(name)
+            said = "results that node %s left are not sent, as its files cannot be used: %s"
+            logger.warning(said, name, exc)
+            return False
 
     def _is_of_this_mesh(self, connection: redis.Redis, name: str, outbox: Outbox) -> bool:
         if name in self._ours:

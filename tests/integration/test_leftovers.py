@@ -62,6 +62,19 @@ def test_a_worker_that_was_renamed_sends_what_it_left_under_the_name_that_measur
     assert "node old left" in (tmp_path / "new.log").read_text()
 
 
+def test_what_cannot_be_read_ends_no_worker_and_holds_up_nobody(
+    connection: redis.Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = start(connection, PLAN)
+    outbox_path(tmp_path, "far").mkdir()  # root may read whatever else is another user's
+    leave(tmp_path, run)
+    left = Leftovers(tmp_path, "new")
+    left.resend(connection)
+    assert sources(connection, run) == [("old", "left")]
+    left.resend(connection)
+    assert caplog.text.count("results that node far left are not sent") == 1
+
+
 def test_what_a_live_worker_has_is_left_to_it(connection: redis.Redis, tmp_path: Path) -> None:
     run, _ = start(connection, PLAN)
     argv = [sys.executable, "-c", HOLD, str(tmp_path)]
