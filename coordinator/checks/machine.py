@@ -23,6 +23,7 @@ from worker.probes.iperf3 import (
     THREADS_VERSION,
     Iperf3,
     find_iperf3,
+    parse_version,
 )
 from worker.probes.iperf3_trial import try_here
 from worker.text import some
@@ -82,7 +83,12 @@ def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
     """Tell that a running worker has another iperf3 than this shell, or none, and why."""
     cause, _, mend = node.iperf3_fault.partition("; ")
     has = node.iperf3 or (f"none: {cause}" if cause else "none")
-    if node.iperf3:
+    is_old = bool(node.iperf3) and parse_version(node.iperf3) < MIN_VERSION
+    if is_old:
+        has += ", which is too old"
+        own = here.path or f"{_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
+        mend = f"the worker's own PATH must lead to another ({own})"
+    elif node.iperf3:
         mend = "the worker looks on its own PATH with each heartbeat; what it says counts"
     elif not cause or cause in NOT_THERE.fault:
         own = here.path or "sudo apt-get install iperf3"
@@ -92,7 +98,7 @@ def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
         "iperf3",
         f"the worker has {has}; here it is {here.text or 'none'}",
         {"iperf3": node.iperf3 or None, "on_path": here.text or None},
-        fail=not node.iperf3,
+        fail=is_old or not node.iperf3,
         warn=True,
         mend=mend,
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -28,11 +28,14 @@ from worker.probes.icmp import icmp_capability
 from worker.probes.icmp_socket import PERMIT
 from worker.probes.iperf3 import find_iperf3
 from worker.redis_url import VARIABLES
+from worker.text import one_line
 
 NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 10.0
+
+Worker = subprocess.Popen[bytes]
 
 
 @click.command(
@@ -61,10 +64,10 @@ def demo(csv_path: Path, count: int) -> None:
         tempfile.TemporaryDirectory(prefix="ptzmesh-demo-") as folder,
         embedded_server(Path(folder)) as server,
         OneShot(Mesh(server.url).connection, csv_path) as file,
-        _workers(server.url, Path(folder)),
+        _workers(server.url, Path(folder)) as workers,
     ):
         mesh = Mesh(server.url)
-        _wait_until_ready(mesh)
+        wait_until_ready(mesh, workers, Path(folder))
         fault = find_iperf3().fault
         probes = ("ping",) if fault else ("ping", "throughput")
         if fault:
@@ -85,32 +88,41 @@ def demo(csv_path: Path, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _workers(redis_url: str, folder: Path) -> Iterator[None]:
+def _workers(redis_url: str, folder: Path) -> Iterator[dict[str, Worker]]:
     """Run one worker a node until the block ends; each has its own log in the folder."""
     ours = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment = {**ours, "PTZMESH_REDIS_URL": redis_url}
-    started = []
+    started: dict[str, Worker] = {}
     try:
         for name, address in NODES.items():
             command = [sys.executable, "-m", "coordinator.cli", "worker", "--name", name]
             command += ["--address", address, "--state-dir", str(folder / "state")]
             with (folder / f"{name}.log").open("wb") as log:
-                started.append(subprocess.Popen(command, env=environment, stderr=log))
-        yield
+                started[name] = subprocess.Popen(command, env=environment, stderr=log)
+        yield started
     finally:
-        for process in started:
+        for process in started.values():
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_DEADLINE_S
-        for process in started:
+        for process in started.values():
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
 
 
-def _wait_until_ready(mesh: Mesh) -> None:
+def wait_until_ready(mesh: Mesh, workers: Mapping[str, Worker], folder: Path) -> None:
+    """
+    Wait until all nodes are alive.
+
+    Raises:
+        PtzmeshError: A worker ended, which no waiting mends, or they take too long.
+    """
     deadline = time.monotonic() + READY_DEADLINE_S
     while sum(node.alive for node in mesh.nodes()) < len(NODES):
+        for name in (name for name, process in workers.items() if process.poll() is not None):
+            said = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            raise PtzmeshError(f"the demo's worker {name} ended: {one_line(''.join(said[-1:]))}")
         if time.monotonic() > deadline:
             raise PtzmeshError(f"the workers did not register within {READY_DEADLINE_S:.0f} s")
         time.sleep(0.05)

@@ -21,6 +21,7 @@ from coordinator.checks.health import unreachable
 from coordinator.nodes import Node
 from worker import keyspace
 from worker.clock_offset import ClockEstimate
+from worker.probes.iperf3 import Iperf3
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "doctor.md").read_text()
@@ -208,6 +209,11 @@ CASES: dict[tuple[str, str], Callable[[], Check]] = {
     ),
     ("outboxes", "no room in Redis, or a right is lacking"): lambda: mesh.outboxes(
         [node("a", outbox_bytes=5000)]
+    ),
+    ("iperf3", "the worker's PATH has an old one, this shell's a newer"): lambda: (
+        machine._iperf3_of_worker(
+            replace(node("a"), iperf3="3.1"), Iperf3("/opt/bin/iperf3", "3.12", (3, 12))
+        )
     ),
     ("icmp", "no right to ping"): lambda: machine.icmp(
         replace(node("a"), icmp="none"), wanted=True
