@@ -105,4 +105,6 @@ def _share_a_namespace(one: Record, other: Record) -> bool:
 
 
 def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:
-    return replace(row.finding(pair, verdict.outcome, verdict.error), address=node.address)
+    found = row.finding(pair, verdict.outcome, verdict.error)
+    # Where the row's own node is the target, its address is not the one that was judged.
+    return replace(found, address=node.address) if found.target == node.name else found

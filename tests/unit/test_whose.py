@@ -1,0 +1,43 @@
+"""What a row's records say of pairs whose other node is another machine. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker.context import NodeContext
+from worker.measurement import Outcome
+from worker.names import IpLiteral
+from worker.options import ThroughputOptions
+from worker.plan import Plan, PlannedNode, TargetNode
+from worker.policy import Policy
+from worker.probes.iperf3 import NOT_THERE
+from worker.registry import Record
+from worker.rows import Row
+from worker.whose import Whose
+
+A, B = PlannedNode(name="a", address="192.0.2.1"), PlannedNode(name="b", address="b.example")
+#: B's name leads to this very machine, which B is not.
+HERE = TargetNode(name="b", address=IpLiteral("127.0.0.1"))
+
+
+def test_address_of_a_wrong_host_is_that_of_the_target_whichever_end_performs() -> None:
+    plan = Plan(
+        nodes=(A, B),
+        sources=(0, 1),
+        targets=(0, 1),
+        probes=("throughput",),
+        throughput=ThroughputOptions(reverse=True),
+    )
+    context = NodeContext(
+        name="a", address=A.address, redis_url="redis://nowhere", outbox_path=Path("a.outbox"),
+        policy=Policy(), iperf3=NOT_THERE, should_stop=lambda: False,
+    )  # fmt: skip
+    records = {"b": Record(address=b"b.example", boot="another", netns="1", alive=True)}
+    whose = Whose(
+        context=context, row=Row(run="r", plan=plan, phase=0, performer=0), records=records
+    )
+    found = whose.part({(0, 1): HERE, (1, 0): HERE}, lambda: False).findings
+    assert [(one.outcome, one.source, one.target, one.address) for one in found] == [
+        (Outcome.WRONG_HOST, "a", "b", "127.0.0.1"),
+        (Outcome.WRONG_HOST, "b", "a", "192.0.2.1"),
+    ]
