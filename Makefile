@@ -69,7 +69,8 @@ test-redis: install
 
 # What Redis does for us, on the oldest version that is supported, and on Debian's.
 SERVER_TESTS := $(addprefix tests/integration/test_, publish.py leases.py runs.py results.py \
-  collector.py verify.py redis_probe.py refusals.py monitor_stream.py)
+  collector.py verify.py redis_probe.py refusals.py monitor_stream.py rotation.py events.py \
+  passing.py redis_clock.py twins.py)
 
 test-servers: install redis62
 	for each in redis62 redis7; do \

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import redis
 
 from coordinator.lost import CLOCK_SLACK_S, Gone, Hope, Lost, judge, read_rows
 from coordinator.nodes import read_nodes
-from coordinator.runs import Run, deadline_s, enqueue_phase, last_id, read_run
+from coordinator.runs import Run, deadline_s, enqueue_phase, read_run
 from worker import keyspace, wire
 from worker.errors import ConfigError, OtherWire, WireError
 from worker.measurement import Outcome
@@ -224,9 +224,8 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
 
 def _close(connection: redis.Redis, run: Run, status: str) -> None:
     now = wire.redis_seconds(connection)
-    ended: dict[Any, Any] = {"status": status, "closed": repr(now), "ended": last_id(connection)}
     pipeline = connection.pipeline()
-    pipeline.hset(keyspace.run_key(run.id), mapping=ended)
+    pipeline.hset(keyspace.run_key(run.id), mapping={"status": status, "closed": repr(now)})
     pipeline.zrem(keyspace.RUNS_OPEN, run.id)
     pipeline.execute()
     # Only a run's phases need these, and there is one for each pair.

@@ -110,9 +110,9 @@ def of_run(
         ConfigError: There is no such run.
     """
     record = read_run(connection, run)
-    until = record.ended or "+"
-    if record.closed is not None and record.ended is None:
-        until = str(int((record.closed + CLOCK_MARGIN_S) * 1000))
+    until = "+"
+    if record.closed is not None:
+        until = record.newest or str(int((record.closed + CLOCK_MARGIN_S) * 1000))
     return read(connection, run=run, after=beginning(record), until=until, on_bad=on_bad)
 
 

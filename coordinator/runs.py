@@ -36,7 +36,7 @@ GRACE_S = 5.0
 LOOK_S = 30.0
 #: Of the run's hash, what `read_run` reads.
 RUN_FIELDS = (
-    *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "ended"),
+    *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "newest"),
     *(f"{count}:{probe}" for count in ("done", "ok") for probe in PROBES),
 )
 
@@ -58,7 +58,7 @@ class Run:
         ok: Of those, outcome `ok`, by probe.
         by: Who triggered it.
         begun: Stream id before the first of its results; None of a run of wire version 1.
-        ended: Stream id of the last of them, or after it; None while it runs.
+        newest: Stream id of the newest of them; None when there is none.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Run:
     ok: dict[str, int]
     by: str
     begun: str | None = None
-    ended: str | None = None
+    newest: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -274,7 +274,7 @@ def _run_from(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
         ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
         by=one_line(raw.get("by", b"").decode(errors="replace")),
         begun=_stream_id(raw.get("begun")),
-        ended=_stream_id(raw.get("ended")),
+        newest=_stream_id(raw.get("newest")),
     )
 
 

@@ -14,11 +14,11 @@ if room ~= 'ok' then
   return {room, wait_ms, 0}
 end
 
-local added, ok, at = 0, 0, 10
+local added, ok, at, newest = 0, 0, 10, nil
 while at <= #ARGV do
   local bit, good, size = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   if redis.call('SETBIT', KEYS[6], bit, 1) == 0 then
-    redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 3, at + 2 + size))
+    newest = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 3, at + 2 + size))
     added, ok = added + 1, ok + good
   end
   at = at + 3 + size
@@ -26,6 +26,8 @@ end
 redis.call('EXPIRE', KEYS[6], ARGV[9])
 local complete = 0
 if added > 0 then
+  -- Whoever reads the run goes so far: times are of a clock that may be set.
+  redis.call('HSET', KEYS[5], 'newest', newest)
   redis.call('HINCRBY', KEYS[5], 'ok:' .. ARGV[8], ok)
   local done = redis.call('HINCRBY', KEYS[5], 'done:' .. ARGV[8], added)
   local pairs_ = redis.call('HMGET', KEYS[5], 'pairs:' .. ARGV[8], 'pairs')
