@@ -19,9 +19,8 @@ from lab.mesh import LabMesh, wait_until
 from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
 from lab.together import begin_chosen, together
-from lab.transfer_runs import ENDS_S, TCP, ended_ok, iperf3_on
+from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on
 from worker import keyspace
-from worker.leases import End, acquire, new_token, release
 from worker.measurement import Measurement, Outcome
 
 pytestmark = pytest.mark.lab
@@ -77,14 +76,11 @@ def test_node_that_gets_another_address_at_rest_or_before_its_test_is_measured_t
     wait_until(lambda: moves(mesh) == [("10.77.0.2", "10.77.0.102")], "it is an event")
 
     # While a test waits for its turn.
-    ends = End(name="n1"), [End(name="n2")]
-    lease = acquire(mesh.connection, new_token(), *ends, ttl_s=ENDS_S).lease
-    assert lease is not None
-    run = mesh.detach(n0, *ONE_WAY, "--duration", "1", "--bitrate", "8", *TCP)
-    wait_until(lambda: bool(mesh.connection.hlen(keyspace.WAITING)), "the test waits")
-    readdress(n1, "10.77.0.102/24", "10.77.0.103/24")
-    wait_until_at(mesh, "n1", "10.77.0.103")
-    release(mesh.connection, lease)
+    with held(mesh, "n1", "n2"):
+        run = mesh.detach(n0, *ONE_WAY, "--duration", "1", "--bitrate", "8", *TCP)
+        wait_until(lambda: bool(mesh.connection.hlen(keyspace.WAITING)), "the test waits")
+        readdress(n1, "10.77.0.102/24", "10.77.0.103/24")
+        wait_until_at(mesh, "n1", "10.77.0.103")
     assert ended_ok(mesh, run)["n0", "n1"].address == "10.77.0.103"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from lab.node import Node
 from lab.redis_server import PORT as REDIS_PORT
 from worker import keyspace, wire
 from worker.keyspace import LEASE_PREFIX, lease_key
-from worker.leases import LEASE_TTL_S
+from worker.leases import LEASE_TTL_S, End, acquire, new_token, release, renew
 from worker.measurement import Measurement, Outcome
 
 TCP = ("--probe", "throughput")
@@ -354,3 +355,24 @@ def held_by(mesh: LabMesh, token: bytes) -> bool:
     """Tell whether a token still holds some node."""
     names = [lease_key(node.name) for node in mesh.lab.nodes]
     return token in mesh.connection.mget(names)
+
+
+@contextmanager
+def held(mesh: LabMesh, near: str, far: str) -> Iterator[None]:
+    """Hold both ends of a pair, as a test would, until the block ends."""
+    lease = acquire(mesh.connection, new_token(), End(name=near), [End(name=far)]).lease
+    assert lease is not None
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(LEASE_TTL_S / 6):
+            renew(mesh.connection, lease)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        release(mesh.connection, lease)
