@@ -114,7 +114,7 @@ def more_memory(info: Info, limit_pct: int) -> str:
     if limit_pct < (memory_used_pct(info) or 0.0) <= 0.9 * usual_pct:
         return f"the limit is low: ptzmesh limits --redis-memory-pct {usual_pct}"
     free = "free memory: `our memory` says what is the mesh's (ptzmesh collect), the rest is not"
-    if whole < 4 * most:
+    if whole < 4 * most:  # twice that, and as much again while a snapshot is written
         has = f" (its machine has {in_bytes(whole)})" if whole else ""
         return f"{free}; or raise its maxmemory, as far as its machine allows{has}"
     return f"{free}; or: redis-cli CONFIG SET maxmemory {2 * most}{KEEP}"
