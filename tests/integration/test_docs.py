@@ -86,16 +86,18 @@ def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
     assert (tmp_path / "mesh.svg").read_text().count("<path") > 20
 
 
-@pytest.mark.parametrize("name", ["NA", "null", "nan", "None", "7", "1e3", "true"])
-def test_example_takes_a_name_for_a_name(name: str, tmp_path: Path) -> None:
+def test_example_takes_a_name_for_a_name(tmp_path: Path) -> None:
     made = docs_script("make_output")
-    renamed = tmp_path / "mesh.csv"
-    renamed.write_text((made.FOLDER / "mesh.csv").read_text().replace(",yard-1,", f",{name},"))
+    odd = {"yard-1": "NA", "yard-2": "7", "roof-1": "nan", "roof-2": "1e3", "hub": "null"}
+    text = (made.FOLDER / "mesh.csv").read_text()
+    for name, other in odd.items():
+        text = text.replace(f",{name},", f",{other},")
+    (tmp_path / "mesh.csv").write_text(text)
+    said = made.said(tmp_path / "mesh.csv", tmp_path / "named.svg", "null")
     usual = made.said(made.FOLDER / "mesh.csv", tmp_path / "usual.svg", "hub")
-    said = made.said(renamed, tmp_path / "named.svg", "hub")
     numbers = [sorted(re.findall(r"\d+\.\d+", text)) for text in (usual, said)]
     assert numbers[0] == numbers[1]
-    assert re.search(rf"(?m)^{name} ", said)
+    assert all(re.search(rf"(?m)^{re.escape(name)} ", said) for name in odd.values())
 
 
 @pytest.mark.redis

@@ -36,22 +36,19 @@ def node(connection: redis.Redis, name: str, text: str) -> None:
     connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection)})
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_every_list_prints_it_as_it_is(
-    connection: redis.Redis, redis_url: str, text: str, tmp_path: Path
-) -> None:
-    node(connection, "a", text)
+def say(connection: redis.Redis, number: int, text: str) -> str:
+    """Put a text wherever one of another program or machine is read; give the run that has it."""
+    node(connection, f"n{number}", text)
     Refusals("a").note(connection, text, text, Cause.FOREIGN)
-    planned, now = plan(), wire.redis_seconds(connection)
+    planned, now, run = plan(), wire.redis_seconds(connection), f"{RUN[:-4]}{number:04x}"
     record = {
         "plan": planned.packed(), "status": "done", "phase": 0, "by": text,
         "created": repr(now), "closed": repr(now),
     }  # fmt: skip
-    connection.hset(keyspace.run_key(RUN), mapping=dict(record))
-    connection.zadd(keyspace.RUNS, {RUN: now})
-    names = [one.name for one in planned.nodes[:2]]
+    connection.hset(keyspace.run_key(run), mapping=dict(record))
+    connection.zadd(keyspace.RUNS, {run: now})
     failed = replace(
-        measurement(1), source=names[0], target=names[1], outcome=Outcome.BAD_REPLY, error=text,
+        measurement(1, run), source="n0", target="n1", outcome=Outcome.BAD_REPLY, error=text,
         latency_ms=None, address=text,
     )  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(failed.to_fields()))
@@ -60,14 +57,20 @@ def test_every_list_prints_it_as_it_is(
         "node": "a", "what": "address", "old": text, "new": text,
     }  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(event))
-    create_group(connection, keyspace.RESULTS + text, "0")
+    create_group(connection, f"{keyspace.RESULTS}{text}", "0")
+    return run
+
+
+def test_every_list_prints_it_as_it_is(
+    connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    last = [say(connection, *one) for one in enumerate(TEXTS)][-1]
     for command in (
-        ["nodes"], ["runs"], ["show", RUN], ["show", RUN, "--svg", str(tmp_path / "a.svg")],
-        ["collect", "--list"], ["lockers"], ["events"], ["doctor"], ["limits"],
-        ["results", "--run", RUN],
+        ["nodes"], ["runs"], ["show", last], ["show", last, "--svg", str(tmp_path / "a.svg")],
+        ["collect", "--list"], ["lockers"], ["events"], ["doctor"], ["limits"], ["results"],
     ):  # fmt: skip
         said = cli(redis_url, *command)
         assert "bug in ptzmesh" not in said.stderr, (command, said.stderr)
         assert said.returncode in (0, 2, 4), (command, said.stderr)
         if command[0] in ("nodes", "runs", "results", "collect", "events"):
-            assert text in said.stdout, (command, said.stdout)
+            assert [text for text in TEXTS if text not in said.stdout] == [], command
