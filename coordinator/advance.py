@@ -209,9 +209,8 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
     key = keyspace.run_key(run.id)
     with connection.pipeline() as pipeline:
         try:
-            pipeline.watch(key)  # type: ignore[no-untyped-call]  # untyped in redis-py
-            if cast("bytes | None", pipeline.hget(key, "phase")) != str(run.phase).encode():
-                return  # another advance was first
+            if not _has_ended(pipeline, run):
+                return
             pipeline.multi()
             pipeline.hset(key, "phase", phase)
             pipeline.zadd(keyspace.RUNS_OPEN, {run.id: deadline}, xx=True)
@@ -222,12 +221,33 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
     logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
 
 
+def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
+    """
+    Watch a run, and tell whether its present phase is still so and has all its results.
+
+    Another advance may have been first; or Redis came back with an older copy since the results
+    were looked at, and then they are asked for again.
+    """
+    key, probe = keyspace.run_key(run.id), run.plan.probes[run.phase]
+    pipeline.watch(key, keyspace.done_key(run.id, probe))  # type: ignore[no-untyped-call]  # untyped in redis-py
+    phase = cast("bytes | None", pipeline.hget(key, "phase"))
+    lacks_one = next(missing(pipeline, run, run.phase), None) is not None
+    return phase == str(run.phase).encode() and not lacks_one
+
+
 def _close(connection: redis.Redis, run: Run, status: str) -> None:
-    now = wire.redis_seconds(connection)
-    pipeline = connection.pipeline()
-    pipeline.hset(keyspace.run_key(run.id), mapping={"status": status, "closed": repr(now)})
-    pipeline.zrem(keyspace.RUNS_OPEN, run.id)
-    pipeline.execute()
+    now, key = wire.redis_seconds(connection), keyspace.run_key(run.id)
+    with connection.pipeline() as pipeline:
+        try:
+            if status == "done" and not _has_ended(pipeline, run):
+                return
+            pipeline.multi()
+            pipeline.hset(key, mapping={"status": status, "closed": repr(now)})
+            pipeline.zrem(keyspace.RUNS_OPEN, run.id)
+            pipeline.execute()
+        except redis.WatchError:
+            # Whatever has changed is looked at when the run is due again.
+            return
     # Only a run's phases need these, and there is one for each pair.
     rtts = [keyspace.rtt_field(source) for source in run.plan.sources]
     for start in range(0, len(rtts), FIELDS_AT_A_TIME):

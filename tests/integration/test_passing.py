@@ -73,6 +73,8 @@ def mesh(server_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             collector = subprocess.Popen(
                 [*command, "--redis", server.url, "--csv", str(folder / "mesh.csv")], cwd=ROOT
             )
+            # One that starts while Redis is away is told so at once.
+            wait_until((folder / "mesh.csv").exists)
             yield Running(server, folder, operator, nodes, collector)
             collector.terminate()
             assert collector.wait(30) == 0

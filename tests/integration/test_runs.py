@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from coordinator import advance as advance_module
 from coordinator.advance import advance, cancel, missing
 from coordinator.embedded import EmbeddedServer
 from coordinator.follow import follow_run
@@ -188,6 +189,26 @@ def test_advance_may_be_called_any_number_of_times(connection: redis.Redis) -> N
         advance(connection, run)
     advance(connection, "20260101T000000000-0000")
     assert len(outcomes(connection, run)) == 6
+
+
+@pytest.mark.parametrize("probes", [("ping",), ("ping", "tcp")])
+def test_phase_whose_results_an_older_copy_has_not_is_not_left(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, probes: tuple[str, ...]
+) -> None:
+    run, _ = start(connection, plan(probes=probes))
+    # Who looked at the results before Redis went away acts on the copy that came back.
+    monkeypatch.setattr(advance_module, "missing", once(iter([]), missing))
+    beat(connection, "n0", "n1", "n2")
+    advance(connection, run)
+    state = read_run(connection, run)
+    assert (state.phase, state.is_open) == (0, True)
+    assert connection.zscore(keyspace.RUNS_OPEN, run) is not None
+
+
+def once(first: Any, then: Any) -> Any:
+    """Give one value at the first call, and what a function gives from the second on."""
+    values = iter([first])
+    return lambda *arguments: next(values, then(*arguments))
 
 
 def test_advance_from_many_sides_at_once_does_no_harm(
