@@ -68,7 +68,9 @@ def stepped(server_binary: Path, tmp_path: Path) -> Iterator[Stepped]:
         operator.close()
 
 
-@pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S])
+@pytest.mark.parametrize(
+    "ahead_s", [pytest.param(HOUR_S, marks=pytest.mark.long), pytest.param(-HOUR_S)]
+)
 def test_a_step_in_the_middle_of_a_run_loses_nobody(
     stepped: Stepped, tmp_path: Path, ahead_s: float
 ) -> None:

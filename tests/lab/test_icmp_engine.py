@@ -403,6 +403,7 @@ def test_sixteen_processes_at_once_lose_nothing_and_hear_only_themselves(pair: P
         assert sum(one["duplicates"] + one["receive_drops"] for one in found) == 0
 
 
+@pytest.mark.long
 def test_more_than_65536_echoes_wrap_the_sequence_and_confuse_nothing(pair: Pair) -> None:
     found = pair.echo([FAR, FAR_TOO] * 350, count=100, interval_s=0.001, wait_s=20)
     assert sum(one["received"] for one in found) == 70_000

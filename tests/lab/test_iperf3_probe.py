@@ -147,6 +147,7 @@ def test_link_of_50_mbps_reads_44_to_50(pair: tuple[Lab, Node, Node]) -> None:
 
 
 @pytest.mark.quiet
+@pytest.mark.long
 def test_asymmetric_link_reads_as_such_both_ways(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     made.shape(a, up_mbps=20, down_mbps=100)

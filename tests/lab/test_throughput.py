@@ -134,7 +134,9 @@ def test_link_of_50_mbps_reads_44_to_50_in_both_directions(three: LabMesh) -> No
 @pytest.mark.parametrize(
     ("option", "up", "down"),
     [
-        pytest.param((), (17, 20), (88, 100), id="one way and then the other"),
+        pytest.param(
+            *((), (17, 20), (88, 100)), id="one way and then the other", marks=pytest.mark.long
+        ),
         pytest.param(("--reverse",), (17, 20), (88, 100), id="reverse"),
         # Each direction carries the other's acknowledgements too.
         pytest.param(("--bidir",), (14, 20), (60, 100), id="both at once"),
