@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -23,7 +24,7 @@ from worker.probes import ping, tcp
 from worker.probes.interception import LEAST_TIMES, with_echoes
 from worker.proxies import settler
 from worker.publisher import Publisher
-from worker.registry import read_records
+from worker.registry import Record, read_records
 from worker.resolve import LOOK_UP_S
 from worker.row_targets import (
     Pairs,
@@ -41,6 +42,19 @@ from worker.transfers import IdleRtt, patiently, read_idle_rtts, transfers
 from worker.whose import Whose, names_to_look_up
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is left of a row, and where the registry says that its nodes are now."""
+
+    context: NodeContext
+    connection: redis.Redis
+    row: Row
+    pairs: Pairs
+    targets: Targets
+    moves: Moves
+    whose: Whose
 
 
 def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
@@ -69,11 +83,9 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         return
     others = {other(row, pair) for pair in left} - {performer}
     records = read_records(connection, names_to_look_up(row, others))
-    places = addresses_of(records)
-    row = at_present(row, {**places, row.name: context.address})
-    # Looked up while Redis is asked.
-    targets = targets_of(context, row, others)
-    strangers = strangers_of(context, row, others, places)
+    # Addresses are looked up while Redis is asked.
+    work, strangers = _work_on(context, connection, row, left, others, records)
+    row = work.row
     own_clock = begin(connection, row)
     if own_clock is None:
         logger.info("row %d of run %s is no longer wanted", performer, run)
@@ -90,12 +102,34 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     ) as publisher:
         for one in denied(row, left, strangers):
             publisher.put(one)
-        pairs = [pair for pair in left if other(row, pair) not in strangers]
-        moves = Moves(connection, places)
-        whose = Whose(context=context, row=row, records=records)
-        _measure(context, connection, row, pairs, targets, moves, whose, publisher)
+        _measure(work, publisher)
     if context.should_stop():
         _hand_back(connection, row)
+
+
+def _work_on(
+    context: NodeContext,
+    connection: redis.Redis,
+    row: Row,
+    pairs: Pairs,
+    others: Collection[int],
+    records: Mapping[str, Record],
+) -> tuple[_Work, Mapping[int, str]]:
+    """Give what may be measured, where its nodes are now; and the strangers, each with a reason."""
+    places = addresses_of(records)
+    row = at_present(row, {**places, row.name: context.address})
+    targets = targets_of(context, row, others)
+    strangers = strangers_of(context, row, others, places)
+    work = _Work(
+        context=context,
+        connection=connection,
+        row=row,
+        pairs=[pair for pair in pairs if other(row, pair) not in strangers],
+        targets=targets,
+        moves=Moves(connection, places),
+        whose=Whose(context=context, row=row, records=records),
+    )
+    return work, strangers
 
 
 def _hand_back(connection: redis.Redis, row: Row) -> None:
@@ -106,25 +140,15 @@ def _hand_back(connection: redis.Redis, row: Row) -> None:
         logger.log(wire.severity(exc), said, row.performer, row.run, exc)
 
 
-def _measure(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    pairs: Pairs,
-    targets: Targets,
-    moves: Moves,
-    whose: Whose,
-    publisher: Publisher,
-) -> None:
+def _measure(work: _Work, publisher: Publisher) -> None:
+    row, pairs = work.row, work.pairs
     started, waiting = time.monotonic(), {row.plan.bit(*pair): pair for pair in pairs}
 
     def should_stop() -> bool:
-        return publisher.stopped.is_set() or context.should_stop()
+        return publisher.stopped.is_set() or work.context.should_stop()
 
     try:
-        for measurement in _probe(
-            context, connection, row, pairs, targets, moves, whose, should_stop
-        ):
+        for measurement in _probe(work, should_stop):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:
@@ -139,40 +163,27 @@ def _measure(
     )  # fmt: skip
 
 
-def _probe(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    pairs: Pairs,
-    targets: Targets,
-    moves: Moves,
-    whose: Whose,
-    should_stop: Callable[[], bool],
-) -> Iterator[Measurement]:
+def _probe(work: _Work, should_stop: Callable[[], bool]) -> Iterator[Measurement]:
+    row = work.row
     if row.probe == "redis":
         options = row.plan.redis
-        yield from redis_probe.measure(row.run, row.name, context.redis_url, options, should_stop)
+        yield from redis_probe.measure(
+            row.run, row.name, work.context.redis_url, options, should_stop
+        )
     elif row.probe in TRANSFERS:
-        yield from _tests(context, connection, row, pairs, targets, moves, whose, should_stop)
+        yield from _tests(work, should_stop)
     else:
         _sleep(row.plan.start_offset_s(row.performer), should_stop)
-        yield from _echoes(context, connection, row, pairs, targets, whose, should_stop)
+        yield from _echoes(work, should_stop)
 
 
-def _tests(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    pairs: Pairs,
-    targets: Targets,
-    moves: Moves,
-    whose: Whose,
-    should_stop: Callable[[], bool],
-) -> Iterator[Measurement]:
+def _tests(work: _Work, should_stop: Callable[[], bool]) -> Iterator[Measurement]:
     """Test; a far node that has moved since is looked up and judged where it is, and comes last."""
-    ready, findings = with_addresses(row, pairs, targets.judged(LOOK_UP_S, should_stop))
+    context, connection, row, moves = work.context, work.connection, work.row, work.moves
+    looked = work.targets.judged(LOOK_UP_S, should_stop)
+    ready, findings = with_addresses(row, work.pairs, looked)
     yield from findings
-    parted = whose.part(ready, should_stop)
+    parted = work.whose.part(ready, should_stop)
     yield from parted.findings
     literal = with_literals(row, parted.ready)
     measured = transfers(context, connection, literal, list(parted.ready), moves, should_stop)
@@ -184,40 +195,28 @@ def _tests(
     records = patiently(lambda: read_records(connection, names), should_stop)
     if records is None:
         return
-    places = addresses_of(records)
-    row = at_present(row, {**places, row.name: context.address})
-    strangers = strangers_of(context, row, others, places)
-    yield from denied(row, moves.pairs, strangers)
-    left = [pair for pair in moves.pairs if other(row, pair) not in strangers]
-    targets, moves = targets_of(context, row, others), Moves(connection, places)
-    whose = Whose(context=context, row=row, records=records)
-    yield from _tests(context, connection, row, left, targets, moves, whose, should_stop)
+    again, strangers = _work_on(context, connection, row, moves.pairs, others, records)
+    yield from denied(again.row, moves.pairs, strangers)
+    yield from _tests(again, should_stop)
 
 
-def _echoes(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    pairs: Pairs,
-    targets: Targets,
-    whose: Whose,
-    should_stop: Callable[[], bool],
-) -> Iterator[Measurement]:
+def _echoes(work: _Work, should_stop: Callable[[], bool]) -> Iterator[Measurement]:
     """
     Measure first who has an address at once, and after these who has got one meanwhile.
 
     Pings leave the round-trip times for the run's later phases: time-outs need them, and what
     handshakes took is compared with the least of them.
     """
+    connection, row = work.connection, work.row
     idle = _idle_rtts(connection, row) if row.probe == "tcp" else {}
-    for looked in targets.batches(should_stop):
-        now = [pair for pair in pairs if row.plan.nodes[other(row, pair)].address in looked]
+    for looked in work.targets.batches(should_stop):
+        now = [pair for pair in work.pairs if row.plan.nodes[other(row, pair)].address in looked]
         ready, findings = with_addresses(row, now, looked)
         yield from findings
-        parted = whose.part(ready, should_stop)
+        parted = work.whose.part(ready, should_stop)
         yield from parted.findings
         nodes = list(parted.ready.values())
-        for measurement in parted.marked(_echo(context, connection, row, nodes, should_stop)):
+        for measurement in parted.marked(_echo(work, nodes, should_stop)):
             if row.probe == "ping" and measurement.detail.get("rtt_median_ms") is not None:
                 idle[measurement.target] = _idle_rtt(measurement.detail)
             if row.probe == "tcp":
@@ -234,17 +233,14 @@ def _idle_rtt(detail: Mapping[str, Any]) -> IdleRtt:
 
 
 def _echo(
-    context: NodeContext,
-    connection: redis.Redis,
-    row: Row,
-    nodes: Sequence[TargetNode],
-    should_stop: Callable[[], bool],
+    work: _Work, nodes: Sequence[TargetNode], should_stop: Callable[[], bool]
 ) -> Iterator[Measurement]:
+    row = work.row
     if not nodes:
         return iter(())
     if row.probe == "tcp":
         names = {(str(node.address), row.plan.tcp.port): node.name for node in nodes}
-        settle = settler(context, connection, names, should_stop)
+        settle = settler(work.context, work.connection, names, should_stop)
         return tcp.measure(row.run, row.name, nodes, row.plan.tcp, should_stop, settle)
     return ping.measure(row.run, row.name, nodes, row.plan.ping, should_stop)
 
