@@ -4,14 +4,15 @@ Whose an address is: before anything is measured there, and only where it can be
 Two networks may have the same addresses. An address of this very network namespace is no other
 machine's. One that is private, of a carrier's NAT or link-local may be another machine's, unless
 source and target say that they are on one network; so may one that two live nodes claim. There the
-target's responder is asked who answers (`answering`); a name that came back holds for a day.
+target's responder is asked who answers (`answering`); a name that came back holds for a day. Where
+several answer at one address, its ports are forwarded: of an echo nobody knows to whom.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -53,12 +54,16 @@ class Target:
     Attributes:
         name: The node's.
         address: Literal, as it will be measured.
+        is_there: Its address is one of its own machine, and not of a router before it.
         claimed_by: Other live nodes, of other namespaces, that claim the same address.
+        also_there: Those of them whose own machine has it, too.
     """
 
     name: str
     address: str
+    is_there: bool = False
     claimed_by: Sequence[str] = ()
+    also_there: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,18 +178,21 @@ def _asked(
     keys = {one.name: _key(context, one, records) for one in doubted}
     left = [one for one in doubted if keys[one.name] not in known]
     answered = _ask(context, left, records, should_stop)
-    if new := [keys[one.name] for one in left if one.name in answered.get(one.name, ())]:
+    judged = {one.name: judge(one, answered.get(one.name, ())) for one in left}
+    # Who is not there itself may share the address with one that had no time to answer.
+    lasting = [one for one in left if one.is_there or not one.claimed_by]
+    if new := [keys[one.name] for one in lasting if judged[one.name] == FINE]:
         keep_verified(path, new)
-    return dict.fromkeys(keys, FINE) | {
-        one.name: judge(one, answered.get(one.name, ())) for one in left
-    }
+    return dict.fromkeys(keys, FINE) | judged
 
 
 def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
     """Name what was verified: from where, which address, which start of which node."""
     own, record = records.get(context.name), records[target.name]
     here = (context.name, context.address, own.gateway if own else "")
-    return "|".join((*here, target.address, target.name, record.since))
+    # With another one that claims the address its ports may be forwarded, each to somebody else.
+    claims = (f"{name} {records[name].since}" for name in sorted(target.claimed_by))
+    return "|".join((*here, target.address, target.name, record.since, *claims))
 
 
 def _ask(
@@ -220,10 +228,13 @@ def _ask(
     return answered
 
 
-def judge(target: Target, answered: set[str] | Sequence[str]) -> Verdict:
+def judge(target: Target, answered: Collection[str]) -> Verdict:
     """Judge a target by the names that answered at its address."""
+    others = {name for name in answered if name != target.name}
     if target.name in answered:
-        return FINE
+        # What is not forwarded, as echoes, goes to the machine that has the address.
+        has_it = target.is_there and others.isdisjoint(target.also_there)
+        return FINE if has_it or not others else _forwarded(target, answered)
     if answered:
         return Verdict(
             outcome=Outcome.WRONG_HOST,
@@ -237,4 +248,13 @@ def judge(target: Target, answered: set[str] | Sequence[str]) -> Verdict:
         error=f"{some(sorted((target.name, *target.claimed_by)))} say that they have "
         f"{target.address}, and {target.name} did not say that it answers there; "
         "give each an --address of its own, or let UDP through to its --ports",
+    )
+
+
+def _forwarded(target: Target, answered: Collection[str]) -> Verdict:
+    return Verdict(
+        outcome=Outcome.UNVERIFIED,
+        error=f"{some(sorted(answered))} answer at {target.address}: its ports are forwarded, and "
+        f"what else is sent there may not reach {target.name}; "
+        f"start {target.name} with an --address of its own",
     )

@@ -15,7 +15,7 @@ from worker.fields import number_or_none
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
 RECORDS_AT_A_TIME = 32
-FIELDS = ("address", "boot", "netns", "gateway", "labels", "since", "stopped")
+FIELDS = ("address", "boot", "netns", "gateway", "labels", "since", "stopped", "accepts")
 #: Nodes with this label in common say that they are on one network.
 SITE = "site"
 
@@ -31,6 +31,7 @@ class Record:
         netns: Its network namespace there.
         gateway: MAC address of its default router, if that tells networks apart.
         site: Its label of that name.
+        is_there: Its address is one of its own machine, and it accepts connections there.
         since: When it was started, in Redis' seconds; another one with each start.
         alive: Its last heartbeat is recent, and it has not said goodbye.
     """
@@ -41,6 +42,7 @@ class Record:
     gateway: str = ""
     site: str = ""
     since: str = ""
+    is_there: bool = False
     alive: bool = False
 
 
@@ -61,7 +63,7 @@ def read_records(connection: redis.Redis, names: Sequence[str]) -> dict[str, Rec
 def record_of(values: Sequence[bytes | None]) -> Record:
     """Read the values of `FIELDS`, and the seconds since the last heartbeat."""
     address, *texts, seen = values
-    boot, netns, gateway, labels, since, stopped = (
+    boot, netns, gateway, labels, since, stopped, accepts = (
         (text or b"").decode(errors="replace") for text in texts
     )
     seen_s = number_or_none(seen)
@@ -72,6 +74,7 @@ def record_of(values: Sequence[bytes | None]) -> Record:
         gateway=gateway,
         site=_site(labels),
         since=since,
+        is_there=accepts == "1",
         alive=(math.inf if seen_s is None else seen_s) <= wire.ALIVE_S and not stopped,
     )
 

@@ -58,8 +58,8 @@ class Whose:
 
     def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
         """Part pairs, each given with its other node at the address that will be measured."""
-        name, records = self.row.name, self.records
-        targets = {node.name: _target(node, name, records) for node in ready.values()}
+        records = self.records
+        targets = {node.name: _target(node, records) for node in ready.values()}
         verdicts = identify(self.context, list(targets.values()), records, should_stop)
         if should_stop():  # who was asked may have had no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
@@ -83,16 +83,26 @@ def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
     return list(wanted)
 
 
-def _target(node: PlannedNode, source: str, records: Mapping[str, Record]) -> Target:
-    """Say who else claims a node's address now, of those whose records were looked up."""
+def _target(node: PlannedNode, records: Mapping[str, Record]) -> Target:
+    """
+    Say who else claims a node's address now, of those whose records were looked up.
+
+    Who measures may be among them: behind the same router, to whom others say that address.
+    """
     own, ip = records.get(node.name), plain_ip(node.address)
     claimed_by = [
         name
         for name, record in records.items()
-        if name not in (node.name, source) and record.alive and _claims(record, ip)
+        if name != node.name and record.alive and _claims(record, ip)
     ]
     rivals = [n for n in claimed_by if not (own and _share_a_namespace(own, records[n]))]
-    return Target(name=node.name, address=node.address, claimed_by=rivals)
+    return Target(
+        name=node.name,
+        address=node.address,
+        is_there=own is not None and own.is_there,
+        claimed_by=rivals,
+        also_there=[name for name in rivals if records[name].is_there],
+    )
 
 
 def _claims(record: Record, ip: object) -> bool:

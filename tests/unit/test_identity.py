@@ -42,10 +42,19 @@ DISPUTED = replace(B, claimed_by=("a", "c"))
 def test_name_that_comes_back_decides() -> None:
     assert judge(B, {"b"}).outcome is Outcome.OK
     assert not judge(B, {"b"}).unverified
-    assert judge(DISPUTED, {"a", "b"}).outcome is Outcome.OK
     wrong = judge(DISPUTED, {"a"})
     assert wrong.outcome is Outcome.WRONG_HOST
     assert wrong.error.startswith("a answers at 192.168.1.100, not b; ")
+
+
+def test_of_several_that_answer_the_one_whose_own_machine_has_the_address_is_measured() -> None:
+    forwarded = judge(DISPUTED, {"a", "b"})
+    assert forwarded.outcome is Outcome.UNVERIFIED
+    assert forwarded.error.startswith("a, b answer at 192.168.1.100: its ports are forwarded, and ")
+    own = replace(DISPUTED, is_there=True)
+    assert judge(own, {"a", "b"}).outcome is Outcome.OK
+    assert judge(replace(own, also_there=("c",)), {"a", "b"}).outcome is Outcome.OK
+    assert judge(replace(own, also_there=("a",)), {"a", "b"}).outcome is Outcome.UNVERIFIED
 
 
 def test_silence_is_a_mark_and_where_two_claim_the_address_no_number() -> None:
