@@ -39,12 +39,14 @@ class Cell:
         loss_pct: Packet loss in percent, where the probe has one.
         outcome: What became of the pair.
         error: One line, empty when `ok`.
+        is_untimed: It was answered, but of no answer the time is certain.
     """
 
     value: float | None
     loss_pct: float | None
     outcome: Outcome
     error: str
+    is_untimed: bool = False
 
 
 @dataclass
@@ -78,6 +80,7 @@ class Matrix:
             None if self.unit == "%" else measurement.packet_loss_pct,
             measurement.outcome,
             measurement.error,
+            measurement.is_untimed,
         )
 
     @property

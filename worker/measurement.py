@@ -141,6 +141,12 @@ class Measurement:
         if self.error:
             object.__setattr__(self, "error", one_line(self.error))
 
+    @property
+    def is_untimed(self) -> bool:
+        """Answered, at no certain time: the source was busy as it sent, or its clock was set."""
+        refused = self.detail.get("times_refused")
+        return self.outcome is Outcome.OK and self.latency_ms is None and bool(refused)
+
     def to_fields(self) -> dict[str, bytes | str]:
         """Give the flat fields of a stream entry; a number that is absent is left out."""
         numbers = {

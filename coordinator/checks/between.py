@@ -116,6 +116,8 @@ def _ping(way: Way) -> Check:
         return skipped(Area.MESH, name, "the run was ended before it was measured")
     mend, lossy = for_ping(way), bool(found.packet_loss_pct) and found.outcome is Outcome.OK
     said = "" if found.latency_ms is None else f"{found.latency_ms:.2f} ms"
+    if found.is_untimed:
+        said = f"answered, at no certain time ({way.source.name} was busy, or its clock set)"
     said += f", {found.packet_loss_pct:.0f} % lost" if lossy else ""
     return judged(
         Area.MESH,

@@ -48,6 +48,9 @@ MEANING = {
 }
 #: The pair was measured, but has no such figure.
 NO_FIGURE = "n/a"
+#: It was answered, but its source lost the CPU while it sent, or its clock was set.
+UNTIMED = "untimed"
+WHY_UNTIMED = "answered, at no certain time (the source was busy, or its clock set)"
 #: Loss from which a cell is red.
 BAD_LOSS_PCT = 5
 
@@ -96,7 +99,7 @@ def cell_text(matrix: Matrix, cell: Cell, limit: float | None) -> Text:
     """Write one cell: the number, `*` when it is beyond the limit, the loss when there is one."""
     if cell.value is None:
         if cell.outcome is Outcome.OK:
-            return Text(NO_FIGURE, style="dim")
+            return Text(UNTIMED if cell.is_untimed else NO_FIGURE, style="dim")
         return Text(word(cell.outcome), style="bold red")
     far = matrix.is_beyond(cell, limit)
     text = figure(matrix, cell.value) + ("*" if far else "")

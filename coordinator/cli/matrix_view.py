@@ -12,6 +12,8 @@ from coordinator.cli.cells import (
     MEANING,
     NO_FIGURE,
     SHORT,
+    UNTIMED,
+    WHY_UNTIMED,
     cell_text,
     figure,
     number,
@@ -135,7 +137,11 @@ def _legend(matrix: Matrix, limit: float | None) -> Iterable[Text]:
 def _legend_parts(matrix: Matrix, limit: float | None) -> Iterable[str]:
     outcomes = matrix.outcomes()
     yield from (f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in outcomes.items() if o in SHORT)
-    if any(c.value is None and c.outcome is Outcome.OK for c in matrix.cells.values()):
+    cells = matrix.cells.values()
+    bare = [cell.is_untimed for cell in cells if cell.value is None and cell.outcome is Outcome.OK]
+    if untimed := sum(bare):
+        yield f"{UNTIMED} = {WHY_UNTIMED} ({untimed})"
+    if untimed < len(bare):
         yield f"{NO_FIGURE} = measured, without this figure (it needs {matrix.figure.needs})"
     if any(matrix.is_beyond(cell, limit) for cell in matrix.cells.values()):
         yield f"* = {_stands_out(matrix, limit)} ({number(matrix.median)} {matrix.unit})"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import redis
 
-from coordinator.cli.cells import number, percent, word
+from coordinator.cli.cells import UNTIMED, WHY_UNTIMED, number, percent, word
 from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import no_dash, print_csv, print_json
@@ -105,6 +105,8 @@ def _json_line(stream_id: str, measurement: Measurement) -> None:
 
 def _text_line(_stream_id: str, m: Measurement) -> None:
     value = number(m.latency_ms) + " ms" if m.latency_ms is not None else ""
+    if m.is_untimed:
+        value = f"{UNTIMED}: {WHY_UNTIMED}"
     if m.throughput_mbps is not None:
         value += f" {number(m.throughput_mbps)} Mbit/s"
     # That nothing was answered is said once.

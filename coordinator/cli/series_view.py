@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.cells import number, percent, word
+from coordinator.cli.cells import UNTIMED, WHY_UNTIMED, number, percent, word
 from coordinator.cli.tables import GAP_CHARS, new_table, shortened
 from coordinator.series import Round, Series, Summary
 from worker.measurement import Outcome
@@ -19,7 +19,7 @@ from worker.text import iso_utc
 
 LEVELS = "▁▂▃▄▅▆▇█"
 NO_ANSWER = "×"
-#: Not measured at all: the source was busy or dead.
+#: Not measured at all: the source was busy or dead; or of no certain time.
 NO_ROUND = "·"
 MIN_SPARK_CHARS = 8
 #: A longer name is shortened, so that 80 columns hold all numbers and some of the sparkline.
@@ -146,6 +146,8 @@ def rtt_text(one: Round | None) -> Text:
         return Text("-")
     if one.latency_ms is not None:
         return Text(number(one.latency_ms), style="green")
+    if one.ping.is_untimed:
+        return Text(UNTIMED, style="dim")
     outcome = one.ping.outcome
     return Text(word(outcome), style="bold red")
 
@@ -170,7 +172,8 @@ def sparkline(rounds: Sequence[Round], width: int) -> str:
 
 
 def _mark(one: Round) -> str:
-    return NO_ROUND if one.packet_loss_pct is None else NO_ANSWER
+    has_no_time = one.packet_loss_pct is None or one.ping.is_untimed
+    return NO_ROUND if has_no_time else NO_ANSWER
 
 
 def _level(value: float, low: float, high: float) -> str:
@@ -191,6 +194,8 @@ def round_line(one: Round) -> str:
     ping, test = one.ping, one.throughput
     low, high = (ping.detail.get(name) for name in ("rtt_min_ms", "rtt_max_ms"))
     rtt = "" if one.latency_ms is None else f"{number(one.latency_ms)} ms"
+    if ping.is_untimed:
+        rtt = f"{UNTIMED}: {WHY_UNTIMED}"
     spread = "" if one.latency_ms is None else f"min {number(low)} max {number(high)}"
     # That nothing was answered is said once.
     has_loss = one.packet_loss_pct is not None and ping.outcome is not Outcome.NO_REPLY

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import redis
 
+from coordinator import Mesh
 from coordinator.nodes import read_nodes
+from worker.measurement import Outcome
 
 #: Generous, as waiting costs nothing where the condition comes true: a heartbeat alone takes 10 s.
 DEADLINE_S = 120.0
+#: An echo to this machine itself may take so long where that stalls.
+PATIENCE_S = 10.0
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -82,6 +86,19 @@ def workers(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def assert_mesh_measures(url: str) -> None:
+    """
+    See that every pair of the live nodes is measured, and answers.
+
+    One echo is enough to tell that, but not for a figure: where the machine took the CPU away while
+    the echo was sent, its time is refused.
+    """
+    found = list(Mesh(url).run(count=1, wait_s=PATIENCE_S, join=False).wait().measurements())
+    assert found
+    assert {one.outcome for one in found} == {Outcome.OK}, found
+    assert {one.detail["received"] for one in found} == {1}, found
 
 
 def _read(log: Path) -> bytes:

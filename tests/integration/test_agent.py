@@ -23,7 +23,14 @@ from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.nodes import read_nodes
 from coordinator.results import of_run
-from integration.nodes import alive, cli, eventually, start_worker, workers
+from integration.nodes import (
+    alive,
+    assert_mesh_measures,
+    cli,
+    eventually,
+    start_worker,
+    workers,
+)
 from worker import keyspace, wire
 from worker.allowlist import allow_listed
 from worker.children import QuietWorker
@@ -56,7 +63,8 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.usefixtures("pair")
 def test_mesh_is_measured_in_three_lines(redis_url: str) -> None:
-    matrix = Mesh(redis_url).run(count=3, interval_s=0.05).wait().matrix()
+    # A time may be refused where the machine is busy; not those of all echoes.
+    matrix = Mesh(redis_url).run(count=20, interval_s=0.01).wait().matrix()
     assert matrix.value("a", "b") is not None
     assert matrix.value("a", "a") is None
 
@@ -136,7 +144,7 @@ def test_killed_supervisor_takes_its_workers_along_and_may_come_back_at_once(
     eventually(lambda: not any(map(_exists, children)), "its workers are gone")
     pair["a"] = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
     eventually(lambda: log_of(tmp_path, "a").count("is ready") == 2, "it is back")
-    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert_mesh_measures(redis_url)
     assert sorted(alive(connection)) == ["a", "b"]
 
 
@@ -154,7 +162,7 @@ def test_killed_prober_is_restarted(pair: dict[str, Any], redis_url: str) -> Non
     for child in before:
         os.kill(child, signal.SIGKILL)
     eventually(lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers")
-    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert_mesh_measures(redis_url)
 
 
 def test_sigterm_ends_a_node_within_ten_seconds_and_says_goodbye(
@@ -282,7 +290,7 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
     bomb.save()
     connection.hset(bomb.key, "data", pickle.dumps(os.abort))
     ours.push_job_id(bomb.id)
-    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert_mesh_measures(redis_url)
     assert not trap.exists()
     assert "not on the allow-list" in log_of(tmp_path, "a")
     assert "restart" not in log_of(tmp_path, "a")
@@ -304,8 +312,7 @@ def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_pat
         )
         eventually(lambda: back in log_of(tmp_path, "a"), "a is heard")
         eventually(lambda: back in log_of(tmp_path, "b"), "b is heard")
-        matrix = Mesh(redis_server.url).run(count=1).wait().matrix()
-        assert matrix.value("a", "b") is not None
+        assert_mesh_measures(redis_server.url)
         assert all(process.poll() is None for process in started.values())
     lines = [json.loads(line) for line in log_of(tmp_path, "a").splitlines()]
     said = {level: [one["message"] for one in lines if one["level"] == level] for level in LEVELS}
@@ -321,7 +328,7 @@ def test_nodes_register_anew_when_redis_has_lost_its_data(
     assert pair
     connection.flushall()
     eventually(lambda: sorted(alive(connection)) == ["a", "b"], "both are registered again")
-    assert Mesh(redis_url).run(count=1).wait().matrix().value("a", "b") is not None
+    assert_mesh_measures(redis_url)
 
 
 def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: EmbeddedServer) -> None:

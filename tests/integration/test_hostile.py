@@ -18,7 +18,7 @@ from rq import Queue
 from rq.job import Job
 
 from coordinator import Mesh
-from integration.nodes import eventually, workers
+from integration.nodes import assert_mesh_measures, eventually, workers
 from worker import keyspace, wire
 from worker.probes.icmp import icmp_capability
 from worker.refused import MOST_A_SECOND, MOST_KEPT
@@ -68,16 +68,11 @@ def push(connection: redis.Redis, job_id: str, /, **fields: Any) -> None:
     connection.rpush(keyspace.queue_key(QUEUE), job_id)
 
 
-def still_works(redis_url: str) -> None:
-    run = Mesh(redis_url).run(count=1, interval_s=0.01, join=False).wait()
-    assert run.matrix().value("a", "b") is not None
-
-
 def test_job_of_these_tests_is_executed_when_nothing_is_wrong_with_it(
     connection: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     push(connection, "good")
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     assert refused(connection) == []
     assert "nothing to measure" in log_of(tmp_path)  # it was run: there is no such run
 
@@ -173,7 +168,7 @@ def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
     assert log_of(tmp_path).count("Traceback") == 0
     assert "nothing to measure" not in log_of(tmp_path)  # none was executed
     assert "starts again" not in log_of(tmp_path)
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     taken = keyspace.queue_key(QUEUE) + ":intermediate"
     eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
 
@@ -192,7 +187,7 @@ def test_odd_job_id_is_refused_and_does_not_come_back(
     assert {entry["reason"] for entry in refused(connection)} == {"the job's id is none"}
     taken = keyspace.queue_key(QUEUE) + ":intermediate"
     eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     assert "starts again" not in log_of(tmp_path)
 
 
@@ -207,7 +202,7 @@ def test_record_of_another_type_is_refused(
         "the record is a list, not a hash",
         "the record is a string, not a hash",
     }
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     assert "starts again" not in log_of(tmp_path)
 
 
@@ -241,7 +236,7 @@ def test_key_of_rq_of_another_type_is_put_out_of_the_way(
         return connection.type(key) != b"string"
 
     eventually(mended, "it is mended")
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     assert any(key in entry["job"] for entry in refused(connection))
     assert "Traceback" not in log_of(tmp_path), log_of(tmp_path)
 
@@ -261,7 +256,7 @@ def test_flood_is_noted_in_a_bounded_list_a_few_a_second(
     lines = log_of(tmp_path).count(" refused: ")
     assert 0 < lines <= elapsed_s * MOST_A_SECOND
     assert len(refused(connection)) <= MOST_KEPT
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
 
 
 def test_list_of_refusals_is_capped_and_newest_first(connection: redis.Redis) -> None:
@@ -277,7 +272,7 @@ def test_refusals_key_of_another_type_is_replaced(connection: redis.Redis, redis
     eventually(lambda: not connection.exists(keyspace.REFUSED), "it is put out of the way")
     push(connection, "odd", more="1")
     eventually(lambda: len(refused(connection)) == 1, "the next is noted")
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
 
 
 def test_scheduled_and_deferred_jobs_are_nobodys(connection: redis.Redis, redis_url: str) -> None:
@@ -287,7 +282,7 @@ def test_scheduled_and_deferred_jobs_are_nobodys(connection: redis.Redis, redis_
         connection.zadd(f"rq:{registry}:{QUEUE}", {"later": 1, "not an id": 1, b"\xff": 1})
     connection.sadd("rq:groups", b"\xff", "rq:group:x")
     connection.set("rq:suspended", 1)
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
     assert len(refused(connection)) == 1
 
 
@@ -323,7 +318,7 @@ def test_row_of_a_damaged_run_is_refused_in_one_line(
         assert refused(connection)[0]["cause"] == "damaged", what
         connection.delete(key)
     assert log_of(tmp_path).count("Traceback") == 0
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)
 
 
 def test_row_of_another_node_is_refused(connection: redis.Redis, redis_url: str) -> None:
@@ -340,4 +335,4 @@ def test_row_of_another_node_is_refused(connection: redis.Redis, redis_url: str)
     assert "belongs to b" in reasons["row"]
     assert "no phase 0 with node 7" in reasons["far"]
     assert "no phase 7 with node 0" in reasons["late"]
-    still_works(redis_url)
+    assert_mesh_measures(redis_url)

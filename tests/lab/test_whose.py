@@ -156,7 +156,9 @@ def test_without_an_answer_numbers_stay_and_are_marked_where_one_node_claims_the
         forget(mesh, "c")
         said = run(mesh, *chosen)
         assert words(said) == {"c>a": "unverified", "c>d": "ok?"}
-        assert said.rows["c", "d"]["latency_ms"] is not None
+        # Of three echoes, as the time of one is refused where the machine is busy.
+        assert said.rows["c", "d"]["packet_loss_pct"] == 0
+        assert any(said.rows["c", "d"]["rtts_ms"])
     assert words(run(mesh, *chosen)) == {"c>a": "ok", "c>d": "ok"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -12,6 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from coordinator.cli.matrix_view import matrix_view
+from coordinator.cli.reasons import reasons
+from coordinator.cli.results import _text_line
 from coordinator.cli.tables import Column, shortened, tables_that_fit
 from coordinator.report import Matrix, make_report
 from worker.errors import ConfigError
@@ -168,6 +171,34 @@ def test_a_figure_that_was_not_measured_is_no_ok() -> None:
     text = text_of(report.matrices["udp: RTT loaded - idle"], 80)
     assert "ok" not in text.split()
     assert "n/a = measured, without this figure (it needs --probe ping" in " ".join(text.split())
+
+
+def untimed(source: str, target: str) -> Measurement:
+    answered = measured(source, target, 1.0, received=1.0, times_refused=1.0)
+    return replace(answered, latency_ms=None)
+
+
+def test_an_answer_of_no_certain_time_says_so_and_looks_like_no_failure() -> None:
+    nodes = names(3, SHORT)
+    found = [untimed("n0", "n1"), measured("n1", "n0", 0.2), measured("n2", "n0", None)]
+    report = make_report(plan(nodes), found)
+    text = " ".join(text_of(report.matrices["ping"], 80).split())
+    assert (
+        "untimed = answered, at no certain time (the source was busy, or its clock set) (1)" in text
+    )
+    assert "n/a" not in text
+    assert next(str(line) for line in reasons(report, "r")).startswith("ping n2 -> n0: lost")
+    # One that has other figures, and not this one, is told apart.
+    more = [untimed("n0", "n1"), measured("n1", "n0", 0.2, rtt_p95_ms=0.3)]
+    more.append(measured("n2", "n0", 0.2))
+    text = text_of(make_report(plan(nodes), more, figures=("p95",)).matrices["ping: p95"], 80)
+    assert "untimed = " in text
+    assert "n/a = " in text
+
+
+def test_a_result_of_no_certain_time_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _text_line("1-0", untimed("n0", "n1"))
+    assert "n0 -> n1  untimed: answered, at no certain time" in capsys.readouterr().out
 
 
 def test_a_figure_is_shown_or_refused_with_what_it_needs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,14 @@ import pytest
 from rich.console import Console
 
 from coordinator import plot
-from coordinator.cli.series_view import LEVELS, progress, results, round_line, sparkline
+from coordinator.cli.series_view import (
+    LEVELS,
+    progress,
+    results,
+    round_line,
+    rtt_text,
+    sparkline,
+)
 from coordinator.extras import how_to_install
 from coordinator.rounds import Ticks, from_here
 from coordinator.series import Round, Series
@@ -337,6 +345,15 @@ def test_sparkline_marks_what_nothing_answered_and_what_was_not_measured() -> No
     rounds = [a_round(0, [1.0]), a_round(1, LOST), a_round(4, [9.0])]
     assert sparkline(rounds, 20) == f"{LEVELS[0]}×··{LEVELS[-1]}"
     assert sparkline(rounds, 2) == f"·{LEVELS[0]}"
+
+
+def test_an_answer_of_no_certain_time_is_no_failure_and_says_so() -> None:
+    one = a_round(1, [1.0])
+    ping = replace(one.ping, latency_ms=None, detail={**one.ping.detail, "times_refused": 1})
+    untimed = replace(one, ping=ping)
+    assert sparkline([a_round(0, [1.0]), untimed], 20) == f"{LEVELS[0]}·"
+    assert rtt_text(untimed).plain == "untimed"
+    assert "untimed: answered, at no certain time" in round_line(untimed)
 
 
 def test_noise_is_not_drawn_as_a_swing() -> None:
