@@ -22,12 +22,19 @@ from worker.text import some
 IF_INET6 = Path("/proc/net/if_inet6")
 LINK_SCOPE = "20"
 LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
-#: A neighbour that is there answers within milliseconds; a radio that sleeps may need the second
-#: solicitation, which follows after 1 s (RFC 4861, RETRANS_TIMER).
-SOLICIT_S = 2.0
-#: Another interface may have a neighbour of the same address: it gets so long after the first.
-OTHERS_S = 1.0
+#: How often the kernel's table is read. All that follows is counted in such looks and not by a
+#: clock, so that a process that was held up has asked and looked as often as any other.
 LOOK_S = 0.02
+#: 2.5 s. A neighbour that is there answers within milliseconds; a radio that sleeps may need the
+#: second solicitation, which follows after 1 s (RFC 4861, RETRANS_TIMER).
+MOST_LOOKS = 125
+#: 1.5 s. Another interface may have a neighbour of the same address: it gets so long after the
+#: first, which is longer than the kernel waits for an answer to what it asked before our time.
+OTHERS_LOOKS = 75
+#: 0.2 s. The kernel asks nothing anew where it still waits for an answer, and then forgets.
+AGAIN_LOOKS = 10
+#: The kernel's answer about its own table is not on the network.
+TABLE_S = 2.0
 #: The discard port: what is sent there only makes the kernel ask for the neighbour.
 ANY_PORT = 9
 
@@ -106,14 +113,14 @@ def _where_a_neighbour_is(bare: str, interfaces: Sequence[str]) -> list[str]:
     """Give the interfaces on which somebody answers for an address; asks if nobody is known."""
     with suppress(OSError):
         indices = {socket.if_nametoindex(name): name for name in interfaces}
-        give_up_at = time.monotonic() + SOLICIT_S
-        _solicit(bare, indices)
-        found: set[int] = set()
-        while time.monotonic() < give_up_at:
+        look, end, found = 0, MOST_LOOKS, set[int]()
+        while look < end and len(found) < len(indices):
+            if look % AGAIN_LOOKS == 0:
+                _solicit(bare, indices.keys() - found)
             now_known = neighbours(bare) & indices.keys()
             if now_known and not found:
-                give_up_at = min(give_up_at, time.monotonic() + OTHERS_S)
-            found = now_known
+                end = min(end, look + OTHERS_LOOKS)
+            found, look = now_known, look + 1
             time.sleep(LOOK_S)
         return [indices[index] for index in sorted(found)]
     return []
@@ -144,7 +151,7 @@ def _neighbour_table() -> Iterator[tuple[int, int, int, bytes]]:
     body = NDMSG.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)
     head = NLMSG.pack(NLMSG.size + len(body), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as opened:
-        opened.settimeout(SOLICIT_S)
+        opened.settimeout(TABLE_S)
         opened.send(head + body)
         while True:
             data, at = opened.recv(65536), 0

@@ -6,15 +6,18 @@ Whoever answers for a name here is hostile or silent; the nodes are real, and so
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from coordinator import Mesh
 from lab.commands import ip_batch
-from lab.mesh import CLI, LabMesh
+from lab.mesh import CLI, LabMesh, wait_until
 from lab.name_server import NXDOMAIN, SERVFAIL, SILENT, NameServer, asking, etc
 from lab.net import Lab
 from lab.node import Node
@@ -24,6 +27,8 @@ from worker.options import PingOptions, TcpOptions, ThroughputOptions
 from worker.plan import Plan, PlannedNode
 
 pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
 
 LOOPBACK = "127.0.0.1"
 GOOD, GOOD6 = "10.77.0.2", "fd77::2"
@@ -213,8 +218,25 @@ def linked(named: tuple[LabMesh, NameServer]) -> Iterator[LabMesh]:
     )
     n0.wait_for_links()
     n1.wait_for_links()
+    wait_until_heard(n1, "lan0")
     yield mesh
     ip_batch(["link del wan7"], namespace=n0.namespace)
+    ip_batch(["address del fe80::77/64 dev eth0"], namespace=n0.namespace)
+    # Of the twin, which not every test has.
+    ip_batch([f"address del {FE80[1]}/64 dev eth0"], namespace=n1.namespace, force=True)
+    ip_batch(["neighbour flush dev eth0"], namespace=n0.namespace)
+
+
+def give_twin(node: Node) -> None:
+    """Give n1 its address a second time, on n0's other link."""
+    ip_batch([f"address add {FE80[1]}/64 dev eth0 nodad"], namespace=node.namespace)
+    wait_until_heard(node, "eth0")
+
+
+def wait_until_heard(node: Node, link: str) -> None:
+    """Wait until a link hears who asks for fe80::b: the kernel joins that group in its own time."""
+    shown = ["ip", "-6", "maddress", "show", "dev", link]
+    wait_until(lambda: "ff02::1:ff00:b" in node.run(shown).stdout, f"{link} hears of fe80::b")
 
 
 def test_link_local_address_gets_the_interface_of_each_source(
@@ -235,11 +257,39 @@ def test_link_local_address_gets_the_interface_of_each_source(
     options = ("--probe", "throughput", "-t", "1", "-b", "1M")
     assert measured(linked, *options) == {"fe80::b%wan7", "fe80::a%lan0"}
     # Another machine of that address, on n0's other link: nobody knows which of them is meant.
-    ip_batch(["address add fe80::b/64 dev eth0 nodad"], namespace=n1.namespace)
+    give_twin(n1)
     (row,) = ended_rows(linked, "--from", "left", "--to", "right")
     assert row.outcome is Outcome.UNRESOLVED
     assert row.error.startswith("right: fe80::b is a link-local address, and may be behind any of ")
     assert "eth0, wan7" in row.error
+
+
+#: Asks for fe80::b on eth0, and says so; told to go on, it looks where that is.
+LOOKS = """
+from worker.link_local import _solicit, zoned
+import socket, sys
+eth0 = socket.if_nametoindex("eth0")
+_solicit("fe80::b", [eth0])
+print("asked", flush=True)
+sys.stdin.readline()
+print(zoned("fe80::b", own_zone=False))
+"""
+
+
+def test_neighbour_that_was_asked_for_in_vain_just_before_is_asked_for_anew(
+    linked: LabMesh,
+) -> None:
+    n0, n1 = linked.lab.nodes
+    # One question only, which nobody hears: for a second the kernel waits for its answer.
+    n0.run(["sysctl", "-qw", "net.ipv6.neigh.eth0.mcast_solicit=1"])
+    argv = n0.inside([sys.executable, "-c", LOOKS])
+    with subprocess.Popen(argv, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) as looking:
+        assert looking.stdout is not None
+        assert looking.stdout.readline() == "asked\n"
+        give_twin(n1)
+        said, _ = looking.communicate("go on\n", timeout=60)
+    n0.run(["sysctl", "-qw", "net.ipv6.neigh.eth0.mcast_solicit=3"])
+    assert "may be behind any of eth0, wan7" in said
 
 
 def measured(mesh: LabMesh, *options: str) -> set[str]:
