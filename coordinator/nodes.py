@@ -37,6 +37,7 @@ class Node:
         links: Shared links on its way → tests that each carries at once.
         ports: First and last port on which it listens for tests; None when its record lacks them.
         bytes_per_day: Its budget for tests; None is no limit.
+        settings_fault: Why what its settings file says now is not followed; empty when it is.
         outbox_bytes: Results that wait on its disk, as of its last heartbeat.
         redis_commands_per_s: Commands that its processes sent to Redis between its last two
             heartbeats, a second; None before the second.
@@ -62,6 +63,7 @@ class Node:
     links: Mapping[str, int]
     ports: tuple[int, int] | None = None
     bytes_per_day: int | None
+    settings_fault: str = ""
     outbox_bytes: int = 0
     redis_commands_per_s: float | None = None
     clock_offset_ms: float | None
@@ -184,6 +186,7 @@ def _node(name: str, record: Mapping[bytes, bytes], seen_s: float) -> Node:
         links={link: n for link, n in links.items() if n is not None},
         ports=_ports(text.get("ports", "")),
         bytes_per_day=_count(text.get("bytes_per_day", "")),
+        settings_fault=one_line(text.get("settings_fault", "")),
         outbox_bytes=_count(text.get("outbox", "")) or 0,
         redis_commands_per_s=number_or_none(text.get("redis_commands_per_s", "")),
         clock_offset_ms=number_or_none(text.get("clock_offset_ms", "")),

@@ -28,7 +28,7 @@ from worker.children import Child, open_many_files
 from worker.clock_offset import ClockOffset, steady_s
 from worker.context import NodeContext
 from worker.errors import ConfigError
-from worker.facts import Facts, Reread, Said
+from worker.facts import Facts, NoFile, Reread, Said
 from worker.instance import (
     LOOK_S,
     SETTLE_S,
@@ -82,7 +82,7 @@ class AgentSettings:
     state_dir: Path
     version: str
     policy: Policy
-    reread: Reread = lambda: None
+    reread: Reread = field(default_factory=NoFile)
     waits_for_redis: bool = True
 
 
@@ -157,7 +157,8 @@ class Agent:
             address = towards_redis
         else:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
-        self._look_again()
+        self.facts.look()
+        self._share(address)
         return {
             **self.facts.fields(address, looks_up=True),
             "version": self.settings.version,
@@ -168,11 +169,23 @@ class Agent:
             "stopped": "",
         }
 
-    def _look_again(self) -> None:
-        """Find out anew what may have changed, but for the address."""
-        complaint = self.facts.look()
-        if complaint is not None:
-            logger.warning("labels and limits stay as they were: %s", complaint)
+    def _share(self, address: str) -> None:
+        """Let the jobs know where we are, and all else that was found out."""
+        self.facts.address = address
+        self.facts.share()
+
+    def _look_at_settings(self) -> bool:
+        """Look whether the operator says something new; it is told with a heartbeat at once."""
+        if not self.facts.look_at_settings():
+            return False
+        self.facts.share()
+        if self.facts.complaint:
+            logger.warning("labels and limits stay as they were: %s", self.facts.complaint)
+            return True
+        logger.info("settings were read again")
+        if later := self.facts.said.later:
+            logger.warning("settings that take another start: %s", ", ".join(later))
+        return True
 
     def _has_moved(self, connection: redis.Redis) -> bool:
         """Look whether we are at another address than the record says, and write that into it."""
@@ -181,6 +194,7 @@ class Agent:
             self.record["address"] = present_address(connection, before)
         if self.record["address"] == before:
             return False
+        self._share(self.record["address"])
         self.record |= self.facts.fields(self.record["address"])
         for child in self.children:
             child.reconnect()
@@ -314,6 +328,8 @@ class Agent:
                 return
             for child in self.children:
                 child.keep_alive()
+            if self._look_at_settings():
+                next_beat = time.monotonic()
             reap({child.process.pid or 0 for child in self.children if child.process})
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + wire.HEARTBEAT_S
@@ -333,7 +349,8 @@ class Agent:
             finished = self.outbox.resend(connection)
             if not self.outbox.is_behind:
                 finished += self.leftovers.resend(connection)
-            self._look_again()
+            self.facts.look()
+            self.facts.share()
             self.record |= self.facts.fields(self.record["address"])
             overdue = self._beat(connection)
             if not isinstance(overdue, Other) and self._has_moved(connection):

@@ -1,27 +1,33 @@
 """
 What a node says of itself, found anew as long as it runs.
 
-The supervisor looks with each heartbeat, a job when it begins. A look costs microseconds; a process
-is started only when the iperf3 on PATH is another one than before.
+The supervisor looks with each heartbeat, and each second at the settings file. A job, which is
+forked from a process as old as the worker, begins with what the supervisor holds by then (`held`),
+and looks again by itself. A look costs microseconds; a process is started only when the iperf3 on
+PATH is another one than before.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import redis
 
 from worker.context import NodeContext
 from worker.errors import ConfigError
+from worker.held import Held
 from worker.names import plain_ip
 from worker.own_address import is_local, present_address
 from worker.policy import Policy
 from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import NOT_THERE, Iperf3, Mark, find_iperf3, mark_of_iperf3
+from worker.probes.iperf3 import NOT_THERE, Iperf3, find_iperf3, mark_of_iperf3
+from worker.probes.iperf3 import Mark as Iperf3Mark
+from worker.text import one_line
 
 #: An iperf3 that is there and does not answer is asked again so often: a machine may be busy.
 ASK_AGAIN_S = 15.0
@@ -29,17 +35,66 @@ ASK_AGAIN_S = 15.0
 ANSWER_S = 8.0
 
 
+#: A job waits so long for a settings file that is being written; see `Reread`.
+WRITTEN_S, LOOK_S = 5.0, 0.05
+
+#: Tells one state of the settings file from another; None is no file.
+Mark = object | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What a node's operator says of it: labels, and its own limits."""
+    """
+    What a node's operator says of it: labels, and its own limits.
+
+    `later` names what else differs from what the node was started with: it takes another start.
+    """
 
     labels: Mapping[str, str]
     policy: Policy
+    later: tuple[str, ...] = ()
 
 
-#: Gives what the operator says now where that has changed since it was last asked, else None; a
-#: ConfigError when what is said now is wrong.
-Reread = Callable[[], Said | None]
+class Reread(Protocol):
+    """
+    Gives what the operator says now where that has changed since it was last judged, else None.
+
+    A ConfigError says that what is said now is wrong. Attributes: `judged`, the settings file that
+    was.
+    """
+
+    judged: Mark
+
+    def mark(self) -> Mark:
+        """Look at the settings file, without reading it."""
+
+    def __call__(self) -> Said | None:
+        """Read it where it was not judged yet, and is written to its end."""
+
+
+class NoFile:
+    """What never changes."""
+
+    judged: Mark = None
+
+    def mark(self) -> Mark:
+        """Tell that there is no file."""
+        return None
+
+    def __call__(self) -> Said | None:
+        """Say nothing new."""
+        return None
+
+
+class _Present(NamedTuple):
+    """What the supervisor holds, for the jobs: see `Facts`, which has the same."""
+
+    said: Said
+    judged: Mark
+    address: str
+    iperf3: Iperf3
+    mark: Iperf3Mark | None
+    ask_at: float
 
 
 @dataclass(kw_only=True)
@@ -48,30 +103,54 @@ class Facts:
     What is true of a node now, as of the last `look`.
 
     Attributes:
-        said: By its operator.
+        said: By its operator, when that was last valid.
         reread: Asks the operator's settings again.
+        complaint: Why what is said now is not followed, as one line; empty when it is.
         icmp: `raw`, `datagram` or `none`: how it may ping.
         iperf3: The one on PATH; its `fault` says why it cannot be used.
         is_here: The node's address is one of this machine, not a router's that forwards to it.
+        address: Where others reach the node; empty before it is known.
     """
 
     said: Said
     reread: Reread
+    complaint: str = ""
     icmp: str = "none"
     iperf3: Iperf3 = NOT_THERE
     is_here: bool = False
-    _mark: Mark | None = field(default=None, repr=False)
+    address: str = ""
+    _mark: Iperf3Mark | None = field(default=None, repr=False)
     _ask_at: float = field(default=float("inf"), repr=False)
 
-    def look(self) -> str | None:
-        """Look again; give why changed settings are not followed, when they have just become so."""
+    def __post_init__(self) -> None:
+        """Let what is forked from here know what is held."""
+        self._held = Held(self._present())
+
+    def _present(self) -> _Present:
+        return _Present(
+            self.said, self.reread.judged, self.address, self.iperf3, self._mark, self._ask_at
+        )
+
+    def share(self) -> None:
+        """Let the jobs that begin from now on go by what is held; by the supervisor only."""
+        self._held.put(self._present())
+
+    def look(self) -> None:
+        """Look again at what this machine has."""
         self.icmp = icmp_capability()
         self._look_for_iperf3()
+
+    def look_at_settings(self) -> bool:
+        """Look again at what the operator says; True when there is something new."""
         try:
-            self.said = self.reread() or self.said
+            said = self.reread()
         except ConfigError as exc:
-            return str(exc)
-        return None
+            self.complaint = one_line(str(exc))
+            return True
+        if said is None:
+            return False
+        self.said, self.complaint = said, ""
+        return True
 
     def _look_for_iperf3(self) -> None:
         mark = mark_of_iperf3()
@@ -104,6 +183,7 @@ class Facts:
             "links": json.dumps(dict(policy.links), sort_keys=True),
             "ports": "-".join(map(str, policy.ports)),
             "bytes_per_day": "" if budget is None else str(budget),
+            "settings_fault": self.complaint,
         }
 
     def renewed(self, context: NodeContext, connection: redis.Redis) -> NodeContext:
@@ -114,9 +194,34 @@ class Facts:
             context: As it was when the job's process was started.
             connection: To Redis; a job's first.
         """
-        self.look()
-        address = context.address  # as it was checked at the start, where it was given
+        time.tzset()  # hours are of the zone that the machine has now
+        held: _Present = self._held.get()
+        self.iperf3, self._mark, self._ask_at = held.iperf3, held.mark, held.ask_at
+        self._look_for_iperf3()
+        address = held.address or context.address  # as it was checked at the start, if given
         if context.given is None:
             with suppress(redis.RedisError):  # a job goes on without Redis
                 address = present_address(connection, address)
-        return replace(context, address=address, policy=self.said.policy, iperf3=self.iperf3)
+        policy = self._said_now().policy
+        return replace(context, address=address, policy=policy, iperf3=self.iperf3)
+
+    def _said_now(self) -> Said:
+        """
+        Give what was last validly said.
+
+        As the supervisor holds it, but for a file that it has not judged yet: a job goes by no
+        limits that are older than the file.
+        """
+        until = time.monotonic() + WRITTEN_S
+        while True:
+            held: _Present = self._held.get()
+            self.reread.judged = held.judged
+            try:
+                said = self.reread()
+            except ConfigError:
+                return held.said
+            if said is not None:
+                return said
+            if self.reread.mark() == held.judged or time.monotonic() >= until:
+                return held.said
+            time.sleep(LOOK_S)

@@ -29,11 +29,11 @@ from worker.asking import (
 from worker.away import AWAY
 from worker.context import NodeContext
 from worker.errors import WireError
-from worker.leases import Lease, read_ends, spent_today
+from worker.leases import End, Lease, read_ends, spent_today
 from worker.measurement import Measurement, Outcome
 from worker.places import Moves
 from worker.plan import Encounter, TargetNode
-from worker.policy import Policy, TestRequest, judge
+from worker.policy import TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.interception import Sign, marked
 from worker.probes.iperf3 import why_unable
@@ -98,7 +98,7 @@ def _take_turns(
     moves: Moves,
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
-    ends = patiently(lambda: read_ends(connection, [row.name, *encounters]), should_stop)
+    ends = patiently(lambda: read_ends(connection, list(encounters)), should_stop)
     idle = patiently(lambda: read_idle_rtts(connection, row), should_stop)
     looked = patiently(
         lambda: _look(context, connection, row, encounters, should_stop), should_stop
@@ -111,7 +111,7 @@ def _take_turns(
     cost = row.plan.transfer(row.probe).worst_case_bytes or 0
     turns = Turns(
         connection=connection,
-        near=ends[row.name],
+        near=_own_end(context),
         remaining=[ends[name] for name in encounters],
         reserve_bytes=tests * cost,
         should_stop=should_stop,
@@ -129,8 +129,9 @@ def _take_turns(
                 continue
             # What has changed since the row began, which may be hours; its cost is reserved.
             context = context.now(connection)
-            refused = _refused_by(context, row, replace(context.policy, max_bytes_per_day=None))
-            if refused is not None:
+            turns.near = _own_end(context)
+            own = partial(_own_refusal, context, connection, row, reserved=cost)
+            if (refused := patiently(own, should_stop)) is not None:
                 found = list(_findings(row, one, *refused))
                 _give_up(turns, lease, found)
                 yield from found
@@ -143,6 +144,12 @@ def _take_turns(
             )
             _give_up(turns, lease, [*found, *broken_off])
             yield from (marked(measurement, sign) for measurement in found)
+
+
+def _own_end(context: NodeContext) -> End:
+    """Give this node's own end by its own settings: the registry's are others' to read."""
+    policy = context.policy
+    return End(name=context.name, links=policy.links, bytes_per_day=policy.max_bytes_per_day)
 
 
 def _intercepted(row: Row, encounter: Encounter, sign: Sign) -> list[Measurement]:
@@ -267,21 +274,17 @@ def _with_last_word(
 
 
 def _own_refusal(
-    context: NodeContext, connection: redis.Redis, row: Row
+    context: NodeContext, connection: redis.Redis, row: Row, *, reserved: int = 0
 ) -> tuple[Outcome, str] | None:
-    """Say why this node itself does not do such tests; None when it does."""
-    spent = spent_today(connection, [context.name])[context.name]
-    return _refused_by(context, row, context.policy, spent)
-
-
-def _refused_by(
-    context: NodeContext, row: Row, policy: Policy, spent: int = 0
-) -> tuple[Outcome, str] | None:
+    """Say why this node itself does not do such a test, for which so much is reserved, or None."""
     options = row.plan.transfer(row.probe)
     obstacle = why_unable(context.iperf3, options)
     if obstacle is not None:
         return Outcome.TOOL_MISSING, obstacle
-    own = replace(policy, sources=frozenset())
+    spent = 0
+    if context.policy.max_bytes_per_day is not None:
+        spent = spent_today(connection, [context.name])[context.name] - reserved
+    own = replace(context.policy, sources=frozenset())
     request = TestRequest(source=context.name, options=options)
     verdict = judge(own, request, datetime.now().astimezone(), spent)
     return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")

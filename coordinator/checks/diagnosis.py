@@ -112,6 +112,7 @@ def _with_redis(
     yield mesh.own_node(own, subject.name, is_here=subject.is_here, asked=subject.asked)
     yield mesh.silent(nodes)
     yield mesh.addresses(nodes)
+    yield mesh.settings(nodes)
     yield mesh.clocks(nodes)
     yield mesh.versions(nodes, subject.version)
     yield mesh.outboxes(nodes)

@@ -109,6 +109,20 @@ def addresses(nodes: Sequence[Node]) -> Check:
     )
 
 
+def settings(nodes: Sequence[Node]) -> Check:
+    """Look for nodes whose settings file was changed and is wrong: they go by what it said."""
+    wrong = {one.name: one.settings_fault for one in nodes if one.alive and one.settings_fault}
+    listed = some((f"{name} ({fault})" for name, fault in wrong.items()), 3)
+    return judged(
+        Area.MESH,
+        "settings",
+        f"labels and limits stay as they were: {listed}" if wrong else "all nodes follow theirs",
+        {"faults": wrong},
+        warn=bool(wrong),
+        mend="mend the settings file there: it is read again by itself",
+    )
+
+
 def clocks(nodes: Sequence[Node]) -> Check:
     """Look at the clocks of nodes beside Redis', as far as these are known."""
     told = {n.name: n for n in nodes if n.alive and n.clock_offset_ms is not None}

@@ -17,7 +17,7 @@ import click
 
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
 from coordinator.cli.faults import explain
-from coordinator.cli.options import ARGUMENTS, FOR_ALL, read_config
+from coordinator.cli.options import ARGUMENTS, CONFIG_MARK, FOR_ALL, mark_of_config, read_config
 from coordinator.cli.streams import finish, prepare
 from coordinator.cli.surroundings import trouble
 from worker import __version__
@@ -183,6 +183,7 @@ Examples:
 def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
     """Measure the network between nodes that share a Redis."""
     ctx.obj = {"debug": debug}
+    ctx.meta[CONFIG_MARK] = mark_of_config(config)  # before, so that no change is missed
     ctx.default_map = read_config(config, {name: partial(parameters, name) for name in COMMANDS})
 
 

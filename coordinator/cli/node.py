@@ -157,6 +157,10 @@ def nodes(redis_url: str, as_json: bool) -> None:
     print_list(_columns(found))
     for address, those in claims(found).items():
         click.echo(f"{in_dispute(address, those)}: only one of them answers there", err=True)
+    for node in found:
+        if node.settings_fault and node.alive:
+            said = f"{node.name}: labels and limits stay as they were: {node.settings_fault}"
+            click.echo(said, err=True)
 
 
 def _links(node: Node) -> list[tuple[str, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -31,8 +32,8 @@ FOR_ALL = {
     "redis_key": "redis_key",
 }
 
-#: Where a context's `meta` has the arguments of the command.
-ARGUMENTS = "ptzmesh.arguments"
+#: Where a context's `meta` has the arguments of the command, and which settings file was read.
+ARGUMENTS, CONFIG_MARK = "ptzmesh.arguments", "ptzmesh.config_mark"
 DEFAULT_CONFIG = Path("/etc/ptzmesh.toml")
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 
@@ -145,6 +146,33 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
         if not sign or not NAME.fullmatch(key) or len(content) > 128:
             raise ConfigError(f"label ({key[:80]!r}) must be written as key=value")
     return {key: content for key, _, content in pairs}
+
+
+class ConfigMark(NamedTuple):
+    """
+    What tells one state of a settings file from another.
+
+    `changed_ns` also changes with its rights, and where a copy keeps the time of its original.
+    """
+
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+    changed_ns: int
+
+
+def mark_of_config(path: str | None) -> ConfigMark | None:
+    """Look at the settings file; None where there is none."""
+    try:
+        found = (Path(path) if path else DEFAULT_CONFIG).stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None  # a pipe, which can be read once
+    return ConfigMark(
+        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )
 
 
 def read_config(

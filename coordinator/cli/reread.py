@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from coordinator.cli.options import DEFAULT_CONFIG, read_config
+from coordinator.cli.options import (
+    CONFIG_MARK,
+    DEFAULT_CONFIG,
+    ConfigMark,
+    mark_of_config,
+    read_config,
+)
 from coordinator.cli.policy import NAMES, policy_of
 from worker.errors import ConfigError
-from worker.facts import Said
+from worker.facts import Mark, Said
 
-#: Place, size and time of change; None where there is no file.
-Mark = tuple[int, int, int, int] | None
+#: A file that has lain so long as it is, is written to its end: half of one may be valid, and allow
+#: what the other half forbids.
+SETTLED_S = 1.0
 
 
 class Reread:
@@ -25,26 +32,58 @@ class Reread:
         """Begin with a context that was just made from these arguments and the file."""
         self._context, self._arguments = context, tuple(arguments)
         self._config: str | None = context.find_root().params.get("config")
-        self._path = Path(self._config) if self._config else DEFAULT_CONFIG
-        self._mark = _mark_of(self._path)
+        first: ConfigMark | None = context.meta.get(CONFIG_MARK, mark_of_config(self._config))
+        self.judged: Mark = first
+        self._seen, self._seen_at = first, float("-inf")
+
+    def mark(self) -> ConfigMark | None:
+        """Give what tells the file as it is now from what it was before."""
+        return mark_of_config(self._config)
 
     def __call__(self) -> Said | None:
         """
-        Give what is said now; None where the file is as it was.
+        Give what is said now; None where the file is as it was, or was written only just now.
 
         Raises:
             ConfigError: The file has changed, and is wrong.
         """
-        mark = _mark_of(self._path)
-        if mark == self._mark:
+        mark = self.mark()
+        if mark != self._seen:
+            self._seen, self._seen_at = mark, time.monotonic()
+        if mark == self.judged or time.monotonic() < self._seen_at + SETTLED_S:
             return None
-        self._mark = mark
+        wrong, said = None, None
         try:
-            values = self._values()
+            said = self._said(mark)
         except click.ClickException as exc:
-            raise ConfigError(f"settings file ({self._path}): {exc.format_message()}") from exc
-        policy = policy_of(**{name: values[name] for name in NAMES})
-        return Said(labels=values["labels_"], policy=policy)
+            wrong = ConfigError(f"settings file ({self._path}): {exc.format_message()}")
+        except ConfigError as exc:
+            wrong = exc
+        if self.mark() != mark:  # written again meanwhile
+            return None
+        self.judged = mark
+        if wrong is not None:
+            raise wrong
+        return said
+
+    @property
+    def _path(self) -> str:
+        return self._config or str(DEFAULT_CONFIG)
+
+    def _said(self, mark: ConfigMark | None) -> Said:
+        # No limit is taken away by a file that went missing, or that a full disk left empty.
+        if mark is None:
+            raise ConfigError(f"settings file ({self._path}) is gone")
+        if mark.size == 0:
+            raise ConfigError(f"settings file ({self._path}) is empty; for no limits say [worker]")
+        values = self._values()
+        own, before = {*NAMES, "labels_"}, self._context.params
+        others = (name for name in values if name not in own and values[name] != before.get(name))
+        return Said(
+            labels=values["labels_"],
+            policy=policy_of(**{name: values[name] for name in NAMES}),
+            later=tuple(sorted(others)),
+        )
 
     def _values(self) -> Mapping[str, Any]:
         """Give the command's parameters; what its command line says wins over the file, as ever."""
@@ -56,11 +95,3 @@ class Reread:
         return old.command.make_context(
             old.info_name, arguments, old.parent, default_map=own
         ).params
-
-
-def _mark_of(path: Path) -> Mark:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

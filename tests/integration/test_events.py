@@ -27,7 +27,7 @@ from worker.agent import Agent, AgentSettings
 from worker.changes import LEAST_S, WATCHED, Changes
 from worker.errors import ConfigError
 from worker.event import Event
-from worker.facts import Said
+from worker.facts import NoFile, Said
 from worker.instance import Instance
 from worker.policy import Policy
 
@@ -144,7 +144,15 @@ def test_event_waits_for_room_and_goes_by_the_way_of_results(known: redis.Redis)
 def test_heartbeat_tells_what_the_settings_file_changed(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
-    said: list[Said] = []
+    class Changed(NoFile):
+        """A settings file that says what the test wants."""
+
+        said: Said | None = None
+
+        def __call__(self) -> Said | None:
+            return self.said
+
+    changed = Changed()
     settings = AgentSettings(
         name="a",
         redis_url=redis_url,
@@ -153,13 +161,14 @@ def test_heartbeat_tells_what_the_settings_file_changed(
         state_dir=tmp_path,
         version="0",
         policy=Policy(),
-        reread=lambda: said.pop() if said else None,
+        reread=changed,
     )
     agent = Agent(settings, lambda _: {})
     agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
     agent._heartbeat(connection)
-    said.append(Said(labels={"site": "roof"}, policy=Policy(ports=(6000, 6001))))
+    changed.said = Said(labels={"site": "roof"}, policy=Policy(ports=(6000, 6001)))
+    agent._look_at_settings()
     agent._heartbeat(connection)
     agent._heartbeat(connection)
     assert told(connection) == [

@@ -18,8 +18,8 @@ from coordinator.embedded import embedded_server
 from coordinator.nodes import Node, read_nodes
 from coordinator.planning import ProbeOptions
 from coordinator.results import of_run
-from integration.nodes import alive, eventually, workers
-from worker import wire
+from integration.nodes import alive, cli, eventually, workers
+from worker import leases, wire
 from worker.measurement import Measurement, Outcome
 from worker.options import ThroughputOptions
 from worker.own_address import present_address
@@ -71,10 +71,10 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
     path.mkdir()
     config.write_text('[worker]\nlabel = ["site=roof"]\nmax_bytes_per_day = 1000\n')
     with (
-        workers(redis_url, connection, tmp_path, ["b"]),
+        workers(redis_url, connection, tmp_path, ["b", "c"]),
         worker_of(redis_url, tmp_path, config, path),
     ):
-        eventually(lambda: alive(connection) == ["a", "b"], "both are there")
+        eventually(lambda: alive(connection) == ["a", "b", "c"], "all are there")
         first = node_a(connection)
         assert (first.iperf3, first.labels, first.bytes_per_day) == ("", {"site": "roof"}, 1000)
 
@@ -95,16 +95,53 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
         row = throughput_of(redis_url, 1)
         assert row.outcome is Outcome.OK, row.error
 
+        # Of a row that has begun, the tests that follow go by what is said by then.
+        busy = leases.acquire(
+            connection, "test", leases.End(name="x"), [leases.End(name="c")], ttl_s=600
+        ).lease
+        assert busy is not None
+        options = ProbeOptions(throughput=ThroughputOptions(duration_s=1, bitrate_mbps=1))
+        run = Mesh(redis_url).run(
+            sources=["a"], targets=["b", "c"], probes=["throughput"], options=options
+        )
+        eventually(lambda: len(list(of_run(connection, run.id))) == 1, "b is tested, c is busy")
+        limits = config.read_text()
+        config.write_text(limits + "max_bytes_per_day = 1\n")
+        leases.release(connection, busy)
+        run.wait()
+        found = {one.target: one for _, one in of_run(connection, run.id)}
+        assert found["b"].outcome is Outcome.OK, found["b"].error
+        assert found["c"].outcome is Outcome.OVER_BUDGET, found["c"].error
+        assert found["c"].error.startswith("a: the test may cost")
+        config.write_text(limits)
+        eventually(lambda: node_a(connection).bytes_per_day is None, "the budget is lifted")
+
         # A job looks by itself: it does not wait for a heartbeat.
         (path / "iperf3").unlink()
         row = throughput_of(redis_url, 1)
         assert row.outcome is Outcome.TOOL_MISSING
         assert "a: iperf3 is not on PATH" in row.error
 
-        config.write_text("[worker]\nlabel = 5\n")
-        log = tmp_path / "a.log"
-        eventually(lambda: "labels and limits stay as they were" in log.read_text(), "it is told")
+        # Nor do they of the worker's start hold again when the file is wrong, or goes missing.
+        (path / "iperf3").symlink_to(str(shutil.which("iperf3")))
+        for wrong in ("[worker]\nlabel = 5\n", "", None):
+            if wrong is None:
+                config.unlink()
+            else:
+                config.write_text(wrong)
+            row = throughput_of(redis_url, 3)
+            assert row.outcome is Outcome.DENIED, row.error
+            assert "over this node's limit of 2 s" in row.error
+        eventually(lambda: "is gone" in node_a(connection).settings_fault, "it is told")
         assert node_a(connection).labels == {"site": "yard"}
+        told = f"labels and limits stay as they were: settings file ({config}) is gone"
+        assert f"a: {told}\n" in cli(redis_url, "nodes").stderr
+        assert f"{told.partition(':')[0]}: a (" in cli(redis_url, "doctor").stdout
+        assert (tmp_path / "a.log").read_text().count(told) == 1
+        config.write_text('[worker]\nlabel = ["site=yard"]\nmax_duration = "1s"\n')
+        eventually(lambda: node_a(connection).settings_fault == "", "it is right again", TOLD_S)
+        row = throughput_of(redis_url, 2)
+        assert "over this node's limit of 1 s" in row.error, row
 
 
 def test_loopback_end_of_a_tunnel_is_no_address_of_a_node(

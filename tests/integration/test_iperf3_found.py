@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.checks import machine
 from coordinator.checks.check import Status
-from worker.facts import Facts, Said
+from worker.facts import Facts, NoFile, Said
 from worker.options import ThroughputOptions
 from worker.policy import Policy
 from worker.probes.iperf3 import find_iperf3, why_unable
@@ -67,7 +67,7 @@ def test_doctor_and_the_node_say_why(library: Path) -> None:
     assert check.status is Status.FAIL
     assert "libipeXf.so.0" in check.message
     assert check.mend.startswith("sudo ldconfig")
-    facts = Facts(said=Said(labels={}, policy=Policy()), reread=lambda: None)
+    facts = Facts(said=Said(labels={}, policy=Policy()), reread=NoFile())
     facts.look()
     fields = facts.fields("127.0.0.1")
     assert fields["iperf3"] == ""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from coordinator.cli import load
+from coordinator.cli import load, options
+from coordinator.cli import reread as module
 from coordinator.cli.options import read_config
 from coordinator.cli.reread import Reread
-from worker import facts
+from worker import facts, wire
+from worker.context import NodeContext
 from worker.errors import ConfigError
-from worker.facts import Facts, Said
+from worker.facts import Facts, NoFile, Said
 from worker.policy import Policy
 
 
@@ -41,7 +46,7 @@ def asked(folder: Path) -> int:
 
 
 def new_facts() -> Facts:
-    return Facts(said=Said(labels={}, policy=Policy()), reread=lambda: None)
+    return Facts(said=Said(labels={}, policy=Policy()), reread=NoFile())
 
 
 def version_of(found: Facts) -> str:
@@ -79,11 +84,11 @@ def test_iperf3_that_cannot_be_started_is_none_and_one_that_hangs_is_asked_again
     assert version_of(found) == "3.12"
 
 
-def reread_of(path: Path, arguments: Sequence[str] = ()) -> Reread:
+def reread_of(path: Path, arguments: Sequence[str] = (), *, is_given: bool = True) -> Reread:
     """Give what a worker that was started with this file and these arguments asks again."""
     command = load("worker")
     root = click.Context(click.Group("ptzmesh"), info_name="ptzmesh")
-    root.params["config"] = str(path)
+    root.params["config"] = str(path) if is_given else None
     own = read_config(str(path), {"worker": _entries}).get("worker", {})
     context = command.make_context("worker", list(arguments), root, default_map=own)
     return Reread(context, arguments)
@@ -102,6 +107,13 @@ def rewrite(path: Path, text: str) -> None:
     new.rename(path)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is in the middle of being written."""
+    monkeypatch.setattr(module, "SETTLED_S", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_settings_file_is_read_again_when_it_changes_and_the_command_line_still_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +122,11 @@ def test_settings_file_is_read_again_when_it_changes_and_the_command_line_still_
     path.write_text('[worker]\nlabel = ["site=roof"]\nmax_bitrate = 20\n')
     reread = reread_of(path, ["--ports", "5301-5302"])
     assert reread() is None
-    rewrite(path, '[worker]\nlabel = ["site=yard"]\nports = "6000-6001"\nhours = ["00:00-06:00"]\n')
+    rewrite(
+        path,
+        'redis = "redis://h2"\n[worker]\nlabel = ["site=yard"]\nports = "6000-6001"\n'
+        'hours = ["00:00-06:00"]\naddress = "10.0.0.9"\n',
+    )
     said = reread()
     assert said is not None
     assert said.labels == {"site": "yard"}
@@ -118,49 +134,179 @@ def test_settings_file_is_read_again_when_it_changes_and_the_command_line_still_
     assert said.policy.max_duration_s == 7
     assert said.policy.ports == (5301, 5302)
     assert [str(hours) for hours in said.policy.hours] == ["00:00-06:00"]
+    assert said.later == ("address", "redis_url")
     assert reread() is None
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "[worker\n",
-        "[worker]\nno_such = 1\n",
-        '[worker]\nmax_bitrate = "fast"\n',
-        '[worker]\nports = "80"\n',
-        '[worker]\nlabel = ["roof"]\n',
-        None,
-    ],
-)
-def test_wrong_settings_are_told_once_and_what_was_said_before_holds_on(
-    tmp_path: Path, wrong: str | None
+def test_half_of_a_file_that_is_being_written_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ptzmesh.toml"
+    path.write_text("[worker]\nmax_bitrate = 20\n")
+    reread, now = reread_of(path), [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with path.open("w") as file:
+        file.write("[worker]\n")
+        file.flush()
+        assert reread() is None
+        now[0] += module.SETTLED_S - 0.1
+        assert reread() is None
+        file.write("max_bitrate = 5\n")
+    assert reread() is None
+    now[0] += module.SETTLED_S
+    said = reread()
+    assert said is not None
+    assert said.policy.max_bitrate_mbps == 5
+
+
+def test_file_that_is_written_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
+) -> None:
+    path = tmp_path / "ptzmesh.toml"
+    path.write_text("[worker]\nmax_bitrate = 20\n")
+    reread, read = reread_of(path), read_config
+    rewrite(path, "[worker]\n")
+
+    def meanwhile(*arguments: Any) -> dict[str, Any]:
+        found = read(*arguments)
+        rewrite(path, "[worker]\nmax_bitrate = 5\n")
+        monkeypatch.setattr(module, "read_config", read)
+        return found
+
+    monkeypatch.setattr(module, "read_config", meanwhile)
+    assert reread() is None
+    said = reread()
+    assert said is not None
+    assert said.policy.max_bitrate_mbps == 5
+
+
+WRONG = [
+    "[worker\n",
+    "[worker]\nno_such = 1\n",
+    '[worker]\nmax_bitrate = "fast"\n',
+    '[worker]\nports = "80"\n',
+    '[worker]\nlabel = ["roof"]\n',
+    "",
+    None,
+]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("is_given", [True, False])
+def test_wrong_settings_are_told_once_and_what_was_said_before_holds_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str | None, is_given: bool
+) -> None:
+    path = tmp_path / "ptzmesh.toml"
+    for one in (module, options):
+        monkeypatch.setattr(one, "DEFAULT_CONFIG", path)
     path.write_text('[worker]\nlabel = ["site=roof"]\n')
     before = Said(labels={"site": "roof"}, policy=Policy())
-    found = Facts(said=before, reread=reread_of(path))
-    assert found.look() is None
+    found = Facts(said=before, reread=reread_of(path, is_given=is_given))
+    assert not found.look_at_settings()
     if wrong is None:
         path.unlink()
     else:
         rewrite(path, wrong)
-    told = found.look()
-    assert told is not None
-    assert "\n" not in told
-    assert found.look() is None
+    assert found.look_at_settings()
+    assert str(path) in found.complaint or "must" in found.complaint
+    assert "\n" not in found.complaint
+    assert found.fields("127.0.0.1")["settings_fault"] == found.complaint
+    assert not found.look_at_settings()
     assert found.said == before
     rewrite(path, '[worker]\nlabel = ["site=yard"]\n')
-    assert found.look() is None
-    assert found.said.labels == {"site": "yard"}
+    assert found.look_at_settings()
+    assert (found.said.labels, found.complaint) == ({"site": "yard"}, "")
 
 
+@pytest.mark.usefixtures("at_once")
+def test_file_that_keeps_its_size_and_the_time_of_its_original_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ptzmesh.toml"
+    path.write_text("[worker]\nmax_bitrate = 20\n")
+    reread, before = reread_of(path), path.stat()
+    path.write_text("[worker]\nmax_bitrate = 10\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = reread()
+    assert said is not None
+    assert said.policy.max_bitrate_mbps == 10
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_is_wrong_is_a_fault_of_settings(tmp_path: Path) -> None:
     path = tmp_path / "ptzmesh.toml"
-    path.write_text("")
+    path.write_text("[worker]\n")
     reread = reread_of(path)
     rewrite(path, '[worker]\nlink = ["cell"]\n')
     with pytest.raises(ConfigError, match="cell-7=1"):
         reread()
+
+
+def job_of(found: Facts, tmp_path: Path) -> Callable[[], NodeContext]:
+    """Give what looks as a job does, which is forked from a process as old as the worker."""
+    worker = copy.copy(found)
+    worker.reread = copy.copy(found.reread)
+    context = NodeContext(
+        name="a",
+        address="10.0.0.1",
+        redis_url="",
+        outbox_path=tmp_path,
+        policy=found.said.policy,
+        iperf3=found.iperf3,
+        should_stop=lambda: False,
+    )
+
+    def begin() -> NodeContext:
+        horse = copy.copy(worker)
+        horse.reread = copy.copy(worker.reread)
+        nowhere = wire.connect("unix:///nowhere", retries=0)
+        return horse.renewed(context, nowhere)
+
+    return begin
+
+
+@pytest.mark.usefixtures("at_once", "folder")
+def test_job_goes_by_the_last_valid_settings_whoever_has_read_them(tmp_path: Path) -> None:
+    path = tmp_path / "ptzmesh.toml"
+    path.write_text("[worker]\nmax_bitrate = 20\n")
+    first = Said(labels={}, policy=Policy(max_bitrate_mbps=20))
+    found = Facts(said=first, reread=reread_of(path), address="10.0.0.1")
+    begin = job_of(found, tmp_path)
+    assert begin().policy.max_bitrate_mbps == 20
+
+    rewrite(path, "[worker]\nmax_bitrate = 10\n")  # which the supervisor has not seen
+    assert begin().policy.max_bitrate_mbps == 10
+    found.look_at_settings()
+    found.address = "10.0.0.2"
+    found.share()
+    assert (begin().policy.max_bitrate_mbps, begin().address) == (10, "10.0.0.2")
+
+    rewrite(path, "[worker]\nmax_bitrate = \n")
+    assert begin().policy.max_bitrate_mbps == 10
+    found.look_at_settings()
+    found.share()
+    assert begin().policy.max_bitrate_mbps == 10
+
+
+@pytest.mark.usefixtures("folder")
+def test_job_waits_for_a_file_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ptzmesh.toml"
+    path.write_text("[worker]\nmax_bitrate = 20\n")
+    first = Said(labels={}, policy=Policy(max_bitrate_mbps=20))
+    begin = job_of(Facts(said=first, reread=reread_of(path)), tmp_path)
+    rest, sleep = ["max_bitrate = 5\n"], time.sleep
+
+    def meanwhile(seconds: float) -> None:
+        with path.open("a") as file:
+            file.write("".join(rest))
+        rest.clear()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", meanwhile)
+    monkeypatch.setattr(module, "SETTLED_S", 0.2)
+    path.write_text("[worker]\n")
+    assert begin().policy.max_bitrate_mbps == 5
 
 
 def test_a_look_starts_no_process(folder: Path) -> None:
