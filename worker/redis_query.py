@@ -37,6 +37,10 @@ REFUSED: Mapping[str, str] = {
     "path": "a socket is unix:///path/of/the/socket",
     "cluster": "name one server without cluster mode",
 }
+#: Of no effect where they say what the scheme does.
+TLS_SWITCHES = frozenset({"ssl", "tls"})
+#: Redis refuses any other (CLIENT SETNAME).
+_CLIENT_NAME = re.compile(r"[!-~]*")
 #: As Celery writes it as well.
 _CERT_REQS = re.compile(r"(?i)(?:CERT_)?(none|optional|required)")
 _BOOLEAN = re.compile(r"(?i)true|false|yes|no|1|0")
@@ -50,14 +54,21 @@ def cleaned(parts: SplitResult) -> SplitResult:
         ConfigError: One changes which Redis is meant, or has a value that makes no sense.
     """
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(name, _checked(name, value, parts)) for name, value in pairs if _is_taken(name, parts)]
-    if len(kept) == len(pairs):
+    kept = [
+        (name, _checked(name, value, parts))
+        for name, value in pairs
+        if _is_taken(name, value, parts)
+    ]
+    if kept == pairs:
         return parts
-    _say_once(tuple(sorted({name for name, _ in pairs} - {name for name, _ in kept})))
+    if left := {name for name, _ in pairs} - {name for name, _ in kept}:
+        _say_once(tuple(sorted(left)))
     return parts._replace(query="&".join(f"{name}={quote(v, safe='/')}" for name, v in kept))
 
 
-def _is_taken(name: str, parts: SplitResult) -> bool:
+def _is_taken(name: str, value: str, parts: SplitResult) -> bool:
+    if name in TLS_SWITCHES and _switches(value, on=parts.scheme == "rediss"):
+        return False  # it says what the scheme does
     if name in REFUSED:
         raise ConfigError(f"the Redis URL's option {name} cannot be followed: {REFUSED[name]}")
     if name in TLS_FILES and parts.scheme != "rediss":
@@ -66,6 +77,10 @@ def _is_taken(name: str, parts: SplitResult) -> bool:
             "a Redis with TLS is rediss://"
         )
     return name in TAKEN or (name in TLS_TAKEN and parts.scheme == "rediss")
+
+
+def _switches(value: str, *, on: bool) -> bool:
+    return _BOOLEAN.fullmatch(value) is not None and on is (value.lower() in ("true", "yes", "1"))
 
 
 def _checked(name: str, value: str, parts: SplitResult) -> str:
@@ -84,6 +99,8 @@ def _checked(name: str, value: str, parts: SplitResult) -> str:
         return known[1].lower()
     if name == "ssl_check_hostname" and not _BOOLEAN.fullmatch(value):
         raise ConfigError("the Redis URL's option ssl_check_hostname must be true or false")
+    if name == "client_name" and not _CLIENT_NAME.fullmatch(value):
+        raise ConfigError("the Redis URL's option client_name must be printable ASCII, no spaces")
     return value
 
 

@@ -188,8 +188,9 @@ def passes(error: str, where: str, *, is_of_connection: bool) -> bool:
     ...     is_of_connection=True)
     True
     """
+    if (of_tls := redis_url.tls_passes(error, where)) is not None:
+        return of_tls
     for pattern, _, verdict in CAUSES:
         if re.search(pattern, error):
             return verdict
-    of_tls = redis_url.tls_passes(error, where)
-    return is_of_connection if of_tls is None else of_tls
+    return is_of_connection

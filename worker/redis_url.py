@@ -11,10 +11,10 @@ import logging
 import re
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, unquote, urlsplit
 
 from worker.errors import ConfigError
 from worker.readable import read_file
@@ -119,7 +119,9 @@ def plain(url: str) -> str:
     Raises:
         ConfigError: It is no URL of Redis, or an option changes its meaning.
     """
-    return _joined(cleaned(split(url)))
+    parts = cleaned(split(url))
+    _check_pair({name for name, _ in parse_qsl(parts.query)}, "ssl_keyfile of the Redis URL")
+    return _joined(parts)
 
 
 def split(url: str) -> SplitResult:
@@ -133,6 +135,7 @@ def split(url: str) -> SplitResult:
         url.encode()  # a variable may hold bytes that are no text
         parts = urlsplit(url)
         parts.port  # noqa: B018 - it is read when it is asked for
+        unquote(parts.hostname or "").encode("idna")  # as it is looked up: no label empty or long
     except ValueError:
         raise ConfigError(FORM) from None
     if parts.scheme not in ("redis", "rediss", "unix"):
@@ -180,7 +183,12 @@ old, this machine's clock is wrong: date"
             f"does not answer in TLS ({error}); if it runs without TLS, it is redis://; else check "
             "that it runs, and that no firewall or VPN between drops what is sent to it"
         )
-    return f"failed in TLS ({error})" if "SSL" in error else None
+    if "SSL" in error or "X509" in error or "No such file" in error:
+        return (
+            f"failed in TLS ({error}); check the files that the Redis URL names, and that they "
+            "belong together"
+        )
+    return None
 
 
 def _certificate_mend(why: str) -> str:
@@ -200,7 +208,7 @@ def tls_passes(error: str, where: str) -> bool | None:
 
     A machine without a clock of its own finds certificates too young until it is told the time.
     """
-    if not where.startswith("rediss:") or "SSL" not in error:
+    if not where.startswith("rediss:") or not re.search("SSL|X509|No such file", error):
         return None
     return "not yet valid" in error or "EOF" in error or "timed out" in error
 
@@ -241,24 +249,28 @@ def _password(given: Credentials) -> str | None:
 def _with_tls(parts: SplitResult, given: Credentials) -> SplitResult:
     files = {CA: given.ca, CERT: given.cert, KEY: given.key}
     named = {name: str(Path(file).absolute()) for name, file in files.items() if file}
-    if not named:
-        return parts
-    if parts.scheme != "rediss":
+    if named and parts.scheme != "rediss":
         raise ConfigError(
             f"TLS file ({next(iter(named.values()))}) is of no use with {parts.scheme}://; "
             "a Redis with TLS is rediss://"
         )
-    query = parse_qs(parts.query, keep_blank_values=True)
+    query = parse_qs(parts.query)
     for name, file in named.items():
         if query.get(name, [file]) != [file]:
             raise ConfigError(
                 f"two files ({query[name][0]} and {file}) are given as {name} of Redis; keep one"
             )
-    if KEY in named and CERT not in named:
-        raise ConfigError(f"TLS key ({named[KEY]}) needs its certificate: --redis-cert FILE")
-    _check_tls(named, query.get(KEY_PASSWORD, [None])[0])
+    # Those that the URL itself names, too: redis-py would tell them only once it is connected.
+    used = {name: query[name][0] for name in files if name in query} | named
+    _check_pair(used, used.get(KEY, ""))
+    _check_tls(used, query.get(KEY_PASSWORD, [None])[0])
     more = [f"{name}={quote(file, safe='/')}" for name, file in named.items() if name not in query]
     return parts._replace(query="&".join([parts.query, *more]).strip("&"))
+
+
+def _check_pair(used: Collection[str], key: str) -> None:
+    if KEY in used and CERT not in used:
+        raise ConfigError(f"TLS key ({key}) needs its certificate: --redis-cert FILE")
 
 
 def _check_tls(named: Mapping[str, str], key_password: str | None) -> None:

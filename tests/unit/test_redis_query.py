@@ -27,6 +27,8 @@ def _nothing_said_yet() -> None:
         ("redis://hub?health_check_interval=&x=1", "redis://hub"),
         ("rediss://hub?ssl_cert_reqs=CERT_NONE&a=1", "rediss://hub?ssl_cert_reqs=none"),
         ("unix:///run/redis.sock?db=3&protocol=3", "unix:///run/redis.sock?db=3"),
+        ("rediss://hub?ssl=true", "rediss://hub"),
+        ("redis://hub?ssl=False", "redis://hub"),
     ],
 )
 def test_what_is_another_programs_is_left_out_with_one_word(
@@ -45,17 +47,26 @@ def test_what_is_another_programs_is_left_out_with_one_word(
         "redis://hub?virtual_host=3",
         "redis://hub?master_name=mymaster",
         "redis://hub?ssl=true",
+        "rediss://hub?ssl=false",
         "redis://hub?ssl_ca_certs=/etc/ca.pem",
         "redis://hub/1?db=2",
         "redis://hub?db=x",
         "rediss://hub?ssl_cert_reqs=maybe",
         "rediss://hub?ssl_check_hostname=perhaps",
+        "redis://hub?client_name=two%20words",
     ],
 )
 def test_what_changes_the_meaning_is_refused(url: str) -> None:
     for use in (plain, wire.connect):
         with pytest.raises(ConfigError, match="the Redis URL's option"):
             use(url)
+
+
+def test_what_celery_calls_differently_arrives_as_redis_py_calls_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert plain("rediss://h?ssl_cert_reqs=CERT_REQUIRED") == "rediss://h?ssl_cert_reqs=required"
+    assert caplog.text == ""
 
 
 @given(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pytest
+import redis
 from redis.connection import parse_url
 
 from coordinator.cli import COMMANDS, load, parameters
@@ -139,7 +140,7 @@ def test_two_passwords_are_refused_and_one_said_twice_is_not(tmp_path: Path) -> 
     "url",
     ["redis://:hun/ter2@h", "redis://:12#ter2@h:6379", "redis://:12?ter2@h", "redis://[::1",
      "http://:hunter2@h", "redis://:hunter2@h:port", "redis://:hunter2@h/0x", "redis://:hunter2@h/mesh",
-     ":hunter2@h", ""],
+     ":hunter2@h", "", "redis://:hunter2@a..b", "redis://:hunter2@" + 64 * "a"],
 )  # fmt: skip
 def test_url_that_is_none_is_refused_and_nothing_of_it_is_told(url: str) -> None:
     for refuses in (lambda: with_credentials(url, Credentials()), lambda: wire.connect(url)):
@@ -179,6 +180,9 @@ def test_tls_files_arrive_as_redis_py_reads_them(pem: Path) -> None:
         ("rediss://h", {"cert": "one.crt", "key": "two.key"}, ["two.key", "belong together"]),
         ("rediss://h", {"cert": "one.crt", "key": "locked.key"}, ["locked.key", "passphrase"]),
         ("rediss://h?ssl_ca_certs=/other", {"ca": "one.crt"}, ["two files", "/other"]),
+        ("rediss://h?ssl_ca_certs=/other", {}, ["CA file", "/other", "No such file"]),
+        ("rediss://h?ssl_keyfile=/other", {}, ["/other", "--redis-cert"]),
+        ("rediss://h?ssl_certfile=/etc/passwd", {}, ["/etc/passwd", "not PEM"]),
     ],
 )
 def test_tls_files_that_cannot_work_are_refused_by_their_names(
@@ -211,6 +215,8 @@ def test_credentials_do_not_show_their_password() -> None:
         ("Connection closed by server.", "rediss://h", "--redis-cert"),
         ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert", "rediss://h", "--redis-cert"),
         ("Connection reset by peer", "redis://h", "rediss://"),
+        ("Error 2 connecting to h:1. No such file or directory.", "rediss://h", "files"),
+        ("[X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate", "rediss://h", "files"),
         ("Error 111 connecting. Connection refused.", "rediss://h", None),
         ("Timeout connecting to server", "redis://h", None),
         ("Connection closed by server.", "unix:///h", None),
@@ -221,6 +227,21 @@ def test_an_error_of_tls_is_told_apart_from_others(
 ) -> None:
     said = tls_trouble(error, where)
     assert said is None if word is None else word in str(said)
+
+
+def test_a_missing_file_of_tls_is_no_missing_socket_and_is_not_waited_for() -> None:
+    error = redis.ConnectionError("Error 2 connecting to h:1. No such file or directory.")
+    told = {url: wire.unavailable(error, url) for url in ("rediss://h:1", "unix:///h")}
+    assert {url: one.passes for url, one in told.items()} == {
+        "rediss://h:1": False,
+        "unix:///h": True,
+    }
+    assert "socket" not in str(told["rediss://h:1"])
+
+
+def test_a_key_without_its_certificate_is_refused_wherever_it_is_used() -> None:
+    with pytest.raises(ConfigError, match="needs its certificate"):
+        wire.connect("rediss://h?ssl_keyfile=/k.pem")
 
 
 @pytest.fixture
