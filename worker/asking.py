@@ -77,7 +77,7 @@ def ask(
 ) -> Answer | None:
     """Ask the far node's responder for a server; None when told to stop."""
     far = request.far
-    silent_s = wire.silent_s(connection, far)
+    silent_s = wire.missing_s(connection, far)
     if silent_s > wire.ALIVE_S:
         return Answer(outcome=Outcome.TARGET_LOST, gone=not_heard(silent_s))
     job_id = _enqueue_serve(connection, request)

@@ -23,6 +23,7 @@ from rq.job import Job
 from worker import keyspace, redis_url, usage
 from worker.away import AWAY
 from worker.errors import ConfigError, RedisUnavailable, WireError
+from worker.fields import number_or_none
 from worker.redis_trouble import passes, sentence
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
@@ -322,3 +323,24 @@ def silent_s(connection: redis.Redis, node: str) -> float:
     """Give the seconds since a node's last heartbeat; infinite when there was none."""
     seen = connection.zscore(keyspace.NODES, node)
     return float("inf") if seen is None else redis_seconds(connection) - seen
+
+
+def missing_s(connection: redis.Redis, node: str) -> float:
+    """
+    Give for how long a node could have been heard and was not; infinite when it never was.
+
+    That is since its last heartbeat, or since Redis was back from being away. Where no node at all
+    was heard for long, Redis is back just now, and nobody is missing yet.
+    """
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.zscore(keyspace.NODES, node)
+    pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+    pipeline.get(keyspace.BACK)
+    pipeline.time()
+    seen, newest, back, (seconds, micros) = pipeline.execute()
+    if seen is None:
+        return float("inf")
+    now = seconds + micros / 1e6
+    if now - newest[0][1] > REDIS_AWAY_S:
+        return 0.0
+    return float(now - max(seen, number_or_none(back) or 0.0))
