@@ -3,9 +3,13 @@ Whose an address is: before anything is measured there, and only where it can be
 
 Two networks may have the same addresses. An address of this very network namespace is no other
 machine's. One that is private, of a carrier's NAT or link-local may be another machine's, unless
-source and target say that they are on one network; so may one that two live nodes claim. There the
-target's responder is asked who answers (`answering`); a name that came back holds for a day. Where
-several answer at one address, its ports are forwarded: of an echo nobody knows to whom.
+source and target say that they are on one network; so may one that two live nodes claim, or whose
+node is not heard any more. There the target's responder is asked who answers (`answering`); a name
+that came back holds for a day, as long as the same nodes claim the address. Where several answer at
+one address, its ports are forwarded: of an echo nobody knows to whom.
+
+A responder may be busy. So another's answer is proof only where the target had opened its port,
+too, and the other one's own machine has the address.
 """
 
 from __future__ import annotations
@@ -13,14 +17,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
 from worker import wire
 from worker.answering import ask_for_ports
 from worker.context import NodeContext
-from worker.machine import boot_id, is_own, network_namespace
+from worker.machine import boot_id, gateway_mac, is_own, network_namespace
 from worker.measurement import Outcome
 from worker.names import plain_ip
 from worker.probes.who_answers import Question, who_answers
@@ -85,6 +89,17 @@ class Verdict:
 FINE = Verdict()
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Who answered at a target's address, and whether the target had opened its port."""
+
+    names: frozenset[str] = frozenset()
+    was_asked: bool = False
+
+
+NOBODY = Answers()
+
+
 def identify(
     context: NodeContext,
     targets: Sequence[Target],
@@ -100,13 +115,21 @@ def identify(
         records: What the registry has of them, of who claims their addresses, and of this node.
         should_stop: Asked a few times a second.
     """
+    # Its last heartbeat may be older than the network that it is in now.
     own = records.get(context.name)
+    own = None if own is None else replace(own, gateway=gateway_mac())
     found: dict[str, Verdict] = {}
     doubted = []
     for target in targets:
         record = records.get(target.name)
         if is_own(target.address):
-            found[target.name] = _of_own_address(context.name, target, record)
+            verdict = _of_own_address(context.name, target, record)
+            if verdict is None:
+                # This very node may be what is there.
+                rivals = dict.fromkeys((*target.claimed_by, context.name))
+                doubted.append(replace(target, claimed_by=list(rivals), also_there=()))
+            else:
+                found[target.name] = verdict
         elif _is_doubtful(target, own, record):
             doubted.append(target)
         else:
@@ -114,10 +137,17 @@ def identify(
     return found | _asked(context, doubted, records, should_stop)
 
 
-def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict:
-    """Judge an address of this namespace: several nodes of one machine may share it."""
-    if record is not None and is_here(record):
-        return FINE
+def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict | None:
+    """
+    Judge an address of this namespace: several nodes of one machine may share it.
+
+    None where it is not known in which namespace one of the two is: some sandboxes hide it.
+    """
+    if record is not None:
+        if is_here(record):
+            return FINE
+        if not (record.boot and record.netns and boot_id() and network_namespace()):
+            return None
     ip = plain_ip(target.address)
     if record is None and ip is not None and ip.is_loopback:
         return (
@@ -141,9 +171,9 @@ def is_here(record: Record) -> bool:
 def _is_doubtful(target: Target, source: Record | None, record: Record | None) -> bool:
     if record is None:
         return False  # no node of the mesh: nobody to ask
-    return bool(target.claimed_by) or (
-        is_of_shared_network(target.address) and not share_a_network(source, record)
-    )
+    is_shared = is_of_shared_network(target.address)
+    may_be_elsewhere = is_shared and not share_a_network(source, record)
+    return bool(target.claimed_by) or not record.alive or may_be_elsewhere
 
 
 def is_of_shared_network(address: str) -> bool:
@@ -176,9 +206,10 @@ def _asked(
     path = verified_path(context.outbox_path)
     known = read_verified(path) if doubted else {}
     keys = {one.name: _key(context, one, records) for one in doubted}
-    left = [one for one in doubted if keys[one.name] not in known]
+    # One that is silent may have left its address to another machine since it was asked.
+    left = [one for one in doubted if keys[one.name] not in known or not records[one.name].alive]
     answered = _ask(context, left, records, should_stop)
-    judged = {one.name: judge(one, answered.get(one.name, ())) for one in left}
+    judged = {one.name: judge(one, answered[one.name]) for one in left}
     # Who is not there itself may share the address with one that had no time to answer.
     lasting = [one for one in left if one.is_there or not one.claimed_by]
     if new := [keys[one.name] for one in lasting if judged[one.name] == FINE]:
@@ -188,11 +219,11 @@ def _asked(
 
 def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
     """Name what was verified: from where, which address, which start of which node."""
-    own, record = records.get(context.name), records[target.name]
-    here = (context.name, context.address, own.gateway if own else "")
+    here = (context.name, context.address, gateway_mac())
+    since = {name: record.since for name, record in records.items()}
     # With another one that claims the address its ports may be forwarded, each to somebody else.
-    claims = (f"{name} {records[name].since}" for name in sorted(target.claimed_by))
-    return "|".join((*here, target.address, target.name, record.since, *claims))
+    claims = (f"{name} {since.get(name, '')}" for name in sorted(target.claimed_by))
+    return "|".join((*here, target.address, target.name, since[target.name], *claims))
 
 
 def _ask(
@@ -200,7 +231,7 @@ def _ask(
     targets: Sequence[Target],
     records: Mapping[str, Record],
     should_stop: ShouldStop,
-) -> dict[str, set[str]]:
+) -> dict[str, Answers]:
     """Give who answered at each target's address, by the target's name: itself, or who else."""
     may_answer = {one.name: (one.name, *one.claimed_by) for one in targets}
     if not targets:
@@ -214,7 +245,7 @@ def _ask(
         ports = ask_for_ports(connection, sorted(live), should_stop)
     except redis.RedisError as exc:
         logger.log(wire.severity(exc), "nobody is asked who answers: %s", exc)
-        return {}
+        return dict.fromkeys(may_answer, NOBODY)
     finally:
         connection.close()
     pairs = [(one, name) for one in targets for name in may_answer[one.name] if name in ports]
@@ -222,23 +253,23 @@ def _ask(
         Question(address=one.address, port=ports[name].number or 0, secret=ports[name].secret)
         for one, name in pairs
     ]
-    answered: dict[str, set[str]] = {}
+    answered: dict[str, set[str]] = {one.name: set() for one in targets}
     for index, name in who_answers(questions, context.name, should_stop).items():
-        answered.setdefault(pairs[index][0].name, set()).add(name)
-    return answered
+        answered[pairs[index][0].name].add(name)
+    return {name: Answers(frozenset(who), name in ports) for name, who in answered.items()}
 
 
-def judge(target: Target, answered: Collection[str]) -> Verdict:
-    """Judge a target by the names that answered at its address."""
-    others = {name for name in answered if name != target.name}
+def judge(target: Target, answers: Answers) -> Verdict:
+    """Judge a target by who answered at its address."""
+    answered, others = answers.names, answers.names - {target.name}
     if target.name in answered:
         # What is not forwarded, as echoes, goes to the machine that has the address.
         has_it = target.is_there and others.isdisjoint(target.also_there)
         return FINE if has_it or not others else _forwarded(target, answered)
-    if answered:
+    if answers.was_asked and (instead := others & {*target.also_there}):
         return Verdict(
             outcome=Outcome.WRONG_HOST,
-            error=f"{some(sorted(answered))} answers at {target.address}, not {target.name}; "
+            error=f"{some(sorted(instead))} answers at {target.address}, not {target.name}; "
             f"start {target.name} with an --address that leads to it from here",
         )
     if not target.claimed_by:

@@ -22,6 +22,7 @@ from worker import keyspace, wire
 from worker.answering import Port, ask_for_ports
 from worker.context import NodeContext
 from worker.errors import ConfigError
+from worker.machine import gateway_mac
 from worker.policy import DEFAULT_PORTS, parse_ports
 from worker.probes import syn_nonce
 from worker.probes.interception import Beside, End, Settle, Sign, is_near
@@ -119,7 +120,7 @@ def _settled(
     signs: Mapping[End, Sign],
     should_stop: ShouldStop,
 ) -> dict[End, Sign]:
-    records = read_records(connection, sorted({context.name, *names.values()}))
+    records = read_records(connection, sorted({*names.values()}))
     path = verified_path(context.outbox_path)
     known = read_verified(path)
     keys = {
@@ -242,6 +243,5 @@ def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None
 
 def _key(context: NodeContext, records: Mapping[str, Record], end: End, name: str) -> str:
     """Name what was seen: from where, at which address, of which start of which node."""
-    own = records.get(context.name)
-    here = ("tcp", context.name, context.address, own.gateway if own else "")
+    here = ("tcp", context.name, context.address, gateway_mac())
     return "|".join((*here, end[0], name, records[name].since))

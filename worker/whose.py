@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from worker.context import NodeContext
 from worker.identity import ShouldStop, Target, Verdict, identify
 from worker.measurement import Measurement, Outcome
-from worker.names import plain_ip
+from worker.names import IP, plain_ip
 from worker.plan import PlannedNode, TargetNode
 from worker.registry import Record
 from worker.rows import Row
@@ -50,16 +50,19 @@ class Whose:
         context: The node that measures.
         row: What is measured.
         records: What the registry has of `names_to_look_up`.
+        at: Node → the address that a name of it led to, as far as that is known by now.
     """
 
     context: NodeContext
     row: Row
     records: Mapping[str, Record]
+    at: dict[str, IP | None] = field(default_factory=dict)
 
     def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
         """Part pairs, each given with its other node at the address that will be measured."""
         records = self.records
-        targets = {node.name: _target(node, records) for node in ready.values()}
+        self.at.update((node.name, plain_ip(node.address)) for node in ready.values())
+        targets = {node.name: self._target(node) for node in ready.values()}
         verdicts = identify(self.context, list(targets.values()), records, should_stop)
         if should_stop():  # who was asked may have had no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
@@ -74,6 +77,30 @@ class Whose:
             unverified=frozenset(name for name, one in verdicts.items() if one.unverified),
         )
 
+    def _target(self, node: PlannedNode) -> Target:
+        """
+        Say who else has a node's address now, of those whose records were looked up.
+
+        Who measures may be among them: behind the same router, to whom others say that address.
+        """
+        records, ip = self.records, plain_ip(node.address)
+        own = records.get(node.name)
+        claimed_by = [
+            name
+            for name, record in records.items()
+            if name != node.name
+            and record.alive
+            and ip == (self.at[name] if name in self.at else _claimed(record))
+        ]
+        rivals = [n for n in claimed_by if not (own and _share_a_namespace(own, records[n]))]
+        return Target(
+            name=node.name,
+            address=node.address,
+            is_there=own is not None and own.is_there,
+            claimed_by=rivals,
+            also_there=[name for name in rivals if records[name].is_there],
+        )
+
 
 def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
     """Give the nodes whose records tell who may answer: the row's own, these others, rivals."""
@@ -83,30 +110,8 @@ def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
     return list(wanted)
 
 
-def _target(node: PlannedNode, records: Mapping[str, Record]) -> Target:
-    """
-    Say who else claims a node's address now, of those whose records were looked up.
-
-    Who measures may be among them: behind the same router, to whom others say that address.
-    """
-    own, ip = records.get(node.name), plain_ip(node.address)
-    claimed_by = [
-        name
-        for name, record in records.items()
-        if name != node.name and record.alive and _claims(record, ip)
-    ]
-    rivals = [n for n in claimed_by if not (own and _share_a_namespace(own, records[n]))]
-    return Target(
-        name=node.name,
-        address=node.address,
-        is_there=own is not None and own.is_there,
-        claimed_by=rivals,
-        also_there=[name for name in rivals if records[name].is_there],
-    )
-
-
-def _claims(record: Record, ip: object) -> bool:
-    return plain_ip(record.address.decode(errors="replace")) == ip
+def _claimed(record: Record) -> IP | None:
+    return plain_ip(record.address.decode(errors="replace"))
 
 
 def _share_a_namespace(one: Record, other: Record) -> bool:

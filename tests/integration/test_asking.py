@@ -24,7 +24,8 @@ def asked(connection: redis.Redis) -> Answer | None:
     connection.delete(keyspace.ready_key("t.0"))
     connection.rpush(keyspace.ready_key("t.0"), READY)
     (encounter,) = ROW.plan.encounters("throughput", 0)
-    keeper = Keeper(connection, Lease(token="t", near="n0", far="n1"))
+    lease = Lease(token="t", near="n0", far="n1")  # noqa: S106 - names a test
+    keeper = Keeper(connection, lease)
     return ask(connection, Request(ROW, encounter, 0, "t.0", None), keeper, lambda: False)
 
 

@@ -7,9 +7,11 @@ nodes on n2.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +20,7 @@ from lab.behind import network_behind
 from lab.mesh import LabMesh, Said, wait_until
 from lab.net import Lab
 from lab.node import Node
+from worker import keyspace
 
 pytestmark = pytest.mark.lab
 
@@ -160,6 +163,46 @@ def test_without_an_answer_numbers_stay_and_are_marked_where_one_node_claims_the
         assert said.rows["c", "d"]["packet_loss_pct"] == 0
         assert any(said.rows["c", "d"]["rtts_ms"])
     assert words(run(mesh, *chosen)) == {"c>a": "ok", "c>d": "ok"}
+
+
+def test_twin_that_answers_is_no_proof_against_one_that_is_busy(
+    homes: tuple[LabMesh, dict[str, Node]],
+) -> None:
+    mesh, _ = homes
+    queue, found = keyspace.queue_workers_key(keyspace.serve_queue("b")), list[int]()
+
+    def is_there() -> bool:
+        workers = cast("set[bytes]", mesh.connection.smembers(queue))
+        found[:] = [int(name.decode().split("-")[-2]) for name in workers]
+        return len(found) == 1
+
+    wait_until(is_there, "b has a responder")
+    (responder,) = found
+    mesh.connection.delete(keyspace.answer_key("b/"))
+    os.kill(responder, signal.SIGSTOP)
+    try:
+        said = run(mesh, "--from", "c", "--to", "b")
+    finally:
+        os.kill(responder, signal.SIGCONT)
+    assert words(said) == {"c>b": "unverified"}
+    assert said.rows["c", "b"]["error"].startswith("a, b say that they have 192.168.1.100")
+
+
+def test_nodes_of_one_machine_that_do_not_know_which_one_it_is_ask_each_other(
+    homes: tuple[LabMesh, dict[str, Node]],
+) -> None:
+    mesh, nodes = homes
+    hide = 'mount --bind /dev/null /proc/sys/kernel/random/boot_id && exec "$@"'
+    for name, ports in (("g", "5301-5308"), ("h", "5309-5316")):
+        prefix = ("unshare", "--mount", "sh", "-c", hide, "-")
+        mesh.start(nodes["c"], "--ports", ports, name=name, prefix=prefix)
+    mesh.wait_until_alive("g", "h")
+    try:
+        assert words(run(mesh, "--nodes", "g,h")) == {"g>h": "ok", "h>g": "ok"}
+    finally:
+        for name in ("g", "h"):
+            mesh.workers[name].terminate()
+    wait_until(lambda: not mesh.alive() & {"g", "h"}, "they have stopped")
 
 
 def test_nodes_of_one_site_are_believed(homes: tuple[LabMesh, dict[str, Node]]) -> None:

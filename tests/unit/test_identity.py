@@ -10,8 +10,23 @@ from pathlib import Path
 import pytest
 
 from coordinator.nodes import Node, also_claimed_by, claims
-from worker.identity import Target, is_of_shared_network, judge, share_a_network
+from worker import machine
+from worker.context import NodeContext
+from worker.identity import (
+    FINE,
+    NOBODY,
+    Answers,
+    Target,
+    Verdict,
+    _key,
+    identify,
+    is_of_shared_network,
+    judge,
+    share_a_network,
+)
 from worker.measurement import Outcome
+from worker.policy import Policy
+from worker.probes.iperf3 import NOT_THERE
 from worker.registry import FIELDS, Record, record_of
 from worker.verified import DAY_S, keep_verified, read_verified, verified_path
 
@@ -36,33 +51,91 @@ def node(name: str, address: str, boot: str = "", *, alive: bool = True) -> Node
 
 
 B = Target(name="b", address="192.168.1.100")
-DISPUTED = replace(B, claimed_by=("a", "c"))
+DISPUTED = replace(B, claimed_by=("a", "c"), also_there=("a",))
+
+
+def answers(*names: str, was_asked: bool = True) -> Answers:
+    return Answers(frozenset(names), was_asked)
 
 
 def test_name_that_comes_back_decides() -> None:
-    assert judge(B, {"b"}).outcome is Outcome.OK
-    assert not judge(B, {"b"}).unverified
-    wrong = judge(DISPUTED, {"a"})
+    assert judge(B, answers("b")) == FINE
+    wrong = judge(DISPUTED, answers("a"))
     assert wrong.outcome is Outcome.WRONG_HOST
     assert wrong.error.startswith("a answers at 192.168.1.100, not b; ")
 
 
+def test_another_name_is_no_proof_against_a_target_that_was_busy_or_shares_an_address() -> None:
+    for found in (answers("a", was_asked=False), answers("c")):
+        unsure = judge(DISPUTED, found)
+        assert unsure.outcome is Outcome.UNVERIFIED
+        assert unsure.error.startswith("a, b, c say that they have 192.168.1.100, and b did not")
+
+
 def test_of_several_that_answer_the_one_whose_own_machine_has_the_address_is_measured() -> None:
-    forwarded = judge(DISPUTED, {"a", "b"})
+    forwarded = judge(DISPUTED, answers("a", "b"))
     assert forwarded.outcome is Outcome.UNVERIFIED
     assert forwarded.error.startswith("a, b answer at 192.168.1.100: its ports are forwarded, and ")
-    own = replace(DISPUTED, is_there=True)
-    assert judge(own, {"a", "b"}).outcome is Outcome.OK
-    assert judge(replace(own, also_there=("c",)), {"a", "b"}).outcome is Outcome.OK
-    assert judge(replace(own, also_there=("a",)), {"a", "b"}).outcome is Outcome.UNVERIFIED
+    own = replace(DISPUTED, is_there=True, also_there=())
+    assert judge(own, answers("a", "b")) == FINE
+    assert judge(replace(own, also_there=("c",)), answers("a", "b")) == FINE
+    both = judge(replace(own, also_there=("a",)), answers("a", "b"))
+    assert both.outcome is Outcome.UNVERIFIED
 
 
 def test_silence_is_a_mark_and_where_two_claim_the_address_no_number() -> None:
-    assert judge(B, set()).outcome is Outcome.OK
-    assert judge(B, set()).unverified
-    silent = judge(DISPUTED, set())
+    assert judge(B, NOBODY).outcome is Outcome.OK
+    assert judge(B, NOBODY).unverified
+    silent = judge(DISPUTED, NOBODY)
     assert silent.outcome is Outcome.UNVERIFIED
     assert silent.error.startswith("a, b, c say that they have 192.168.1.100, and b did not say")
+
+
+def context(folder: Path) -> NodeContext:
+    return NodeContext(
+        name="a", address="10.0.0.1", redis_url="redis://127.0.0.1:1",
+        outbox_path=folder / "a.outbox", policy=Policy(), iperf3=NOT_THERE,
+        should_stop=lambda: False,
+    )  # fmt: skip
+
+
+def test_word_of_a_target_holds_as_long_as_it_is_heard_and_nobody_else_claims_its_address(
+    tmp_path: Path,
+) -> None:
+    here, there = context(tmp_path), Record(address=b"10.0.0.2", since="1", alive=True)
+    records = {"b": there, "c": replace(there, since="2")}
+    b = Target(name="b", address="10.0.0.2")
+
+    def verdict(target: Target, **record: object) -> Verdict:
+        found = {**records, "b": replace(there, **record)}  # type: ignore[arg-type]  # by name
+        return identify(here, [target], found, lambda: False)["b"]
+
+    assert verdict(b).unverified
+    keep_verified(verified_path(here.outbox_path), [_key(here, b, records)])
+    assert verdict(b) == FINE
+    assert verdict(b, since="3").unverified
+    # Its address may be another's by now, also one that is of no private network.
+    assert verdict(b, alive=False).unverified
+    public = replace(b, address="192.0.2.9")
+    assert verdict(public) == FINE
+    assert verdict(public, alive=False).unverified
+    # Somebody else has come since, who says that it is his.
+    assert verdict(replace(b, claimed_by=["c"])).outcome is Outcome.UNVERIFIED
+
+
+def test_own_address_is_no_wrong_host_where_nobody_knows_which_namespace_this_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b, record = Target(name="b", address="127.0.0.1"), Record(address=b"127.0.0.1", alive=True)
+    elsewhere = replace(record, boot="another", netns="1")
+
+    def outcome(of: Record) -> Outcome:
+        return identify(context(tmp_path), [b], {"b": of}, lambda: False)["b"].outcome
+
+    assert outcome(elsewhere) is Outcome.WRONG_HOST
+    assert outcome(record) is Outcome.UNVERIFIED
+    monkeypatch.setattr(machine, "BOOT_ID", tmp_path / "hidden")
+    assert outcome(elsewhere) is Outcome.UNVERIFIED
 
 
 @pytest.mark.parametrize(

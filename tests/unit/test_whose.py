@@ -41,3 +41,32 @@ def test_address_of_a_wrong_host_is_that_of_the_target_whichever_end_performs() 
         (Outcome.WRONG_HOST, "a", "b", "127.0.0.1"),
         (Outcome.WRONG_HOST, "b", "a", "192.0.2.1"),
     ]
+
+
+def test_two_names_that_lead_to_one_address_are_asked_whose_it_is() -> None:
+    """As of a name whose owner has another address by now, and which DNS does not know yet."""
+    nodes = tuple(PlannedNode(name=name, address=f"{name}.example") for name in "abc")
+    plan = Plan(nodes=nodes, sources=(0,), targets=(1, 2))
+    context = NodeContext(
+        name="a", address=A.address, redis_url="redis://127.0.0.1:1",
+        outbox_path=Path("missing/a.outbox"), policy=Policy(), iperf3=NOT_THERE,
+        should_stop=lambda: False,
+    )  # fmt: skip
+    records = {
+        node.name: Record(address=node.address.encode(), boot=node.name, netns="1", alive=True)
+        for node in nodes
+    }
+    row = Row(run="r", plan=plan, phase=0, performer=0)
+    b, c = (TargetNode(name=name, address=IpLiteral("192.0.2.7")) for name in "bc")
+    parted = Whose(context=context, row=row, records=records).part(
+        {(0, 1): b, (0, 2): c}, lambda: False
+    )
+    assert not parted.ready
+    assert {one.target: one.outcome for one in parted.findings} == {
+        "b": Outcome.UNVERIFIED,
+        "c": Outcome.UNVERIFIED,
+    }
+    # The one that was looked up first is known when the other is.
+    whose = Whose(context=context, row=row, records=records)
+    assert whose.part({(0, 1): b}, lambda: False).ready
+    assert not whose.part({(0, 2): c}, lambda: False).ready
