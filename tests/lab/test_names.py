@@ -167,7 +167,8 @@ def test_node_that_reaches_redis_by_loopback_is_not_for_that_at_home_there(
     assert rows["127.0.0.5"].outcome is Outcome.DENIED
     assert rows["n1"].outcome is Outcome.OK
     # Nor does a test from elsewhere take its own loopback for that of the hub.
-    said = mesh.cli(mesh.lab.nodes[1], "test", "hub", "-d", "1", "-i", "1", "--no-plot")
+    folder = ("--no-plot", "--out", str(mesh.lab.directory))
+    said = mesh.cli(mesh.lab.nodes[1], "test", "hub", "-d", "1", "-i", "1", *folder)
     assert said.code == 2
     assert (
         "target (hub) is registered at 127.0.0.1, which from here is this machine itself"
