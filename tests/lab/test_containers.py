@@ -106,6 +106,15 @@ def test_node_behind_published_ports_is_measured_by_what_reaches_it_and_nothing_
         assert not meets or row["connected_by"] == by
 
 
+def test_container_without_a_published_port_is_unreachable_from_elsewhere(host: LabMesh) -> None:
+    for ends in (("--from", "n1", "--to", "c1"), ("--from", "c1", "--to", "n1", "--reverse")):
+        options = (*ends, *SMALL, "--probe", "throughput")
+        said = host.cli(host.lab.nodes[1], "run", "--json", *options)
+        (row,) = said.rows.values()
+        assert (row["outcome"], row["connected_by"]) == ("unreachable", "n1"), row["error"]
+        assert row["error"] == "unable to connect to server: Network is unreachable"
+
+
 def test_one_node_behind_a_published_port_and_no_other_there_is_ok(host: LabMesh) -> None:
     for name in ("n0", "p2"):
         host.workers[name].terminate()

@@ -275,6 +275,17 @@ def test_rtt_rises_under_load_on_a_buffered_link(pair: tuple[Lab, Node, Node]) -
     assert loaded["rtt_idle_median_ms"] == IDLE_RTT_MS
 
 
+def test_echoes_after_the_last_byte_are_no_rtt_under_load(pair: tuple[Lab, Node, Node]) -> None:
+    _, a, b = pair
+    # Through in a moment, of the 10 s that it may take.
+    found = one(a, b, duration_s=10, bytes_limit=2_000_000)
+    assert (found["rtt_loaded_sent"], found["rtt_loaded_median_ms"]) == (None, None)
+    assert found["test_s"] < 2 + found["deadline_s"] / 4
+    # How long it takes is known: its echoes are sent within that time.
+    found = one(a, b, duration_s=10, bytes_limit=1_000_000, bitrate_mbps=8)
+    assert 0 < found["rtt_loaded_sent"] < 30
+
+
 @pytest.mark.quiet
 def test_far_target_is_measured_within_its_deadline(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair

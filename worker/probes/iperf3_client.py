@@ -21,6 +21,7 @@ from worker.probes.iperf3 import Iperf3, Tool, why_unable
 from worker.probes.iperf3_fault import explained
 from worker.probes.iperf3_json import parse_report
 from worker.probes.iperf3_record import (
+    WHOLE,
     Ends,
     Options,
     findings,
@@ -103,6 +104,7 @@ def measure(
         **host_limits(ends, options, report, iperf3, throttled_by(before, read_throttle())),
         "deadline_s": ran.limit_s,
         "test_s": ran.test_s,
+        **({"streams_connected": True} if report.connected and outcome not in WHOLE else {}),
         **({"path_mtu_bytes": hole.largest_bytes} if hole else {}),
     }
     return records(ends, options, report, iperf3, outcome, error, started_at, common)
@@ -173,7 +175,8 @@ def _run(
     report = parse_report(
         client.stdout, client.stderr, udp=options.udp, reverse=options.reverse, bidir=options.bidir
     )
-    if report.outcome not in (Outcome.OK, Outcome.NO_REPLY):
+    # Of bytes that were through sooner, echoes after them would be idle ones.
+    if test_s < pings.end_s or report.outcome not in WHOLE:
         pings.stop()
     stopped = not ended and not late
     return _Ran(report, pings.series(), late, stopped, limit_s, test_s)
@@ -217,11 +220,19 @@ def _start_pings(address: str, options: Options, idle_rtt_ms: float | None) -> L
     """
     # An RTT that is not known is taken for small here: pings before the data would be idle ones.
     to_data_s = ROUND_TRIPS_TO_DATA * (idle_rtt_ms or 0.0) / 1000
-    begin_s = min(options.duration_s * SLOW_START_SHARE, SLOW_START_MAX_S)
-    wait_s = min(max(options.duration_s * WAIT_SHARE, MIN_WAIT_S), MAX_WAIT_S)
-    end_s = max(options.duration_s - wait_s, options.duration_s * MIN_END_SHARE)
+    loaded_s = _loaded_s(options)
+    begin_s = min(loaded_s * SLOW_START_SHARE, SLOW_START_MAX_S)
+    wait_s = min(max(loaded_s * WAIT_SHARE, MIN_WAIT_S), MAX_WAIT_S)
+    end_s = max(loaded_s - wait_s, loaded_s * MIN_END_SHARE)
     data_s = to_data_s + options.omit_s
     return LoadedRtt(address, begin_s=data_s + begin_s, end_s=data_s + end_s, wait_s=wait_s)
+
+
+def _loaded_s(options: Options) -> float:
+    """Give how long data flow, where that is known: bytes without a rate may be through soon."""
+    if options.bytes_limit is None or options.bitrate_mbps is None:
+        return options.duration_s
+    return min(options.duration_s, options.bytes_limit * 8 / 1e6 / options.bitrate_mbps)
 
 
 def _rtts(series: EchoSeries | None, idle_rtt_ms: float | None) -> dict[str, Any]:

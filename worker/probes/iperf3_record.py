@@ -119,7 +119,10 @@ def spent(found: Iterable[Measurement]) -> Spent:
     data, is_least = 0.0, False
     for measurement in found:
         intervals = measurement.detail.get("intervals") or []
-        broke = "test_s" in measurement.detail and measurement.outcome in BROKEN
+        # Whatever broke off connections that were there did so after some of their data.
+        broke = bool(measurement.detail.get("streams_connected")) or (
+            "test_s" in measurement.detail and measurement.outcome in BROKEN
+        )
         is_least |= broke or bool(intervals and measurement.outcome not in WHOLE)
         data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
     return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE), is_least=is_least)

@@ -17,7 +17,12 @@ MAX_ECHOES = 200
 
 
 class LoadedRtt:
-    """Pings one address over part of a test; start it once the test was started."""
+    """
+    Pings one address over part of a test; start it once the test was started.
+
+    Attributes:
+        end_s: When the last echo is sent, in seconds from then.
+    """
 
     def __init__(self, address: str, *, begin_s: float, end_s: float, wait_s: float) -> None:
         """
@@ -29,7 +34,7 @@ class LoadedRtt:
             end_s: When the last echo is sent.
             wait_s: Tmax of RFC 6673: a later reply is a loss.
         """
-        self._address, self._begin_s = address, begin_s
+        self._address, self._begin_s, self.end_s = address, begin_s, end_s
         window_s = max(end_s - begin_s, MIN_INTERVAL_S)
         interval_s = max(MIN_INTERVAL_S, window_s / MAX_ECHOES)
         self._options = EchoOptions(

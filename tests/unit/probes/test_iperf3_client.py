@@ -143,6 +143,11 @@ def test_bytes_of_a_test_that_broke_in_the_middle_are_those_of_its_intervals_at_
     assert spent(recorded(options, whole)) == Spent(bytes=2_300_000, is_least=False)
     assert spent(recorded(options, broken)) == Spent(bytes=2_300_000, is_least=True)
     assert spent(recorded(options, refused)) == Spent(bytes=0, is_least=False)
+    # Of what had connections, and was broken off before its first interval ended, nobody knows.
+    in_data = records(
+        *(ENDS, options, refused, IPERF3, refused.outcome, "x", AT, {"streams_connected": True})
+    )
+    assert spent(in_data) == Spent(bytes=0, is_least=True)
 
 
 def test_old_version_says_which_is_needed() -> None:
