@@ -91,10 +91,13 @@ class Collector:
             ConfigError: The file is not ours, or another process writes it.
             PtzmeshError: The file cannot be written.
         """
-        with CsvFile(self.path) as file:
-            batch = self._begin(file)
-            while not batch.at_end:
-                batch.commit()
+        while True:
+            with CsvFile(self.path) as file:
+                batch = self._begin(file)
+                while batch.commit():
+                    if batch.at_end:
+                        return
+            self._say_moved()
 
     def follow(self, should_stop: Callable[[], bool]) -> None:
         """
@@ -114,15 +117,13 @@ class Collector:
                     except AWAY as exc:
                         patience.wait(exc)
             if not should_stop():
-                logger.warning("%s was moved or changed; it is opened again", self.path)
-                time.sleep(REOPEN_S)
+                self._say_moved()
 
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
     ) -> None:
         batch = self._begin(file)
-        while not should_stop() and file.is_in_place():
-            batch.commit()
+        while not should_stop() and batch.commit():
             patience.over()
             if batch.at_end:
                 wait_for_more(self.connection, batch.place.position)
@@ -134,6 +135,10 @@ class Collector:
         batch.place.begin(from_start=self.from_start)
         self.from_start = False  # this file has them then, and the next one goes on
         return batch
+
+    def _say_moved(self) -> None:
+        logger.warning("%s was moved or changed; it is opened again", self.path)
+        time.sleep(REOPEN_S)
 
     def _count(self, rows: int, bad: int) -> None:
         self.rows += rows
@@ -163,8 +168,13 @@ class _Batch:
         """The last commit reached the end of the stream."""
         return self.pages.at_end
 
-    def commit(self) -> None:
-        """Collect one batch: read, write, fsync, and tell Redis."""
+    def commit(self) -> bool:
+        """
+        Collect one batch: read, write, fsync, and tell Redis.
+
+        False when the file was moved, removed or changed meanwhile; then Redis is told nothing, and
+        what was written is found in the file beside, or else written again.
+        """
         found = _Parsed()
         position, last, count = self.place.position, None, 0
         for _ in range(COMMIT_ROWS // MAX_PAGE):
@@ -177,15 +187,21 @@ class _Batch:
                 count += len(entries)
             if self.at_end:
                 break
+        # Redis may have taken its time, and what goes into a file that is removed is lost.
+        if not self.file.is_in_place():
+            return False
         # The rows last: they say how far the file is, and what is behind is not read again.
         self.bad_file.append(found.bad)
         if self.event_file is not None:
             new = [one for one in found.events if stream_position(one[0]) > self.place.passed_until]
             self.event_file.append(new)
         self.file.append(found.rows)
+        if not self.file.is_kept():
+            return False
         self.on_written(len(found.rows), len(found.bad))
         if last is not None:
             self.place.passed(last, count)
+        return True
 
 
 @dataclass

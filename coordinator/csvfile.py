@@ -24,6 +24,7 @@ import os
 import re
 import shlex
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,8 @@ COLUMNS = {_header(columns): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COL
 HEAD_BYTES = 4096
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
+#: Rows that a compressor did not read came after its end, and it removes the file just then.
+COMPRESS_S = 0.5
 STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 #: What `coordinator.runs` names a run; what records itself has other names.
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{9}-[0-9a-f]{4}")
@@ -151,6 +154,12 @@ class CsvFile:
             return False
         held = os.fstat(self._fd)
         return os.path.samestat(named, held) and held.st_size == self._size
+
+    def is_kept(self) -> bool:
+        """Tell whether what was just written stays: what logrotate compresses, it removes."""
+        if not self.is_in_place():
+            time.sleep(COMPRESS_S)
+        return os.fstat(self._fd).st_nlink > 0
 
     def identities(self) -> Iterator[Identity]:
         """

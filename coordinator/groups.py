@@ -149,7 +149,7 @@ def entries_read(connection: redis.Redis, group: str) -> int | None:
             raise
         return None
     for raw in groups:
-        if raw["name"].decode() == group and raw.get("lag") is not None:
+        if raw["name"] == group.encode() and raw.get("lag") is not None:
             return max(0, int(stream["entries-added"]) - int(raw["lag"]))
     return None
 
@@ -212,7 +212,7 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
 
 
 def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
-    found = (raw for raw in _raw_groups(connection) if raw["name"].decode() == group)
+    found = (raw for raw in _raw_groups(connection) if raw["name"] == group.encode())
     return next(found, None)
 
 

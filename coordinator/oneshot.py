@@ -22,7 +22,7 @@ from coordinator.follow import Update, follow_run
 from coordinator.holds import Hold
 from coordinator.results import beginning
 from coordinator.runs import Run, last_id, read_run
-from worker.errors import RunIncomplete
+from worker.errors import PtzmeshError, RunIncomplete
 from worker.measurement import Measurement
 
 
@@ -75,14 +75,27 @@ class OneShot:
         self._have = {hash((row["probe"], row["source"], row["target"])) for row in rows}
 
     def add(self, update: Update) -> None:
-        """Write what has arrived and is not there yet; it is on the disk when this returns."""
+        """
+        Write what has arrived and is not there yet; it is on the disk when this returns.
+
+        Raises:
+            PtzmeshError: The file cannot be written, or was moved, removed or changed meanwhile.
+        """
         new: list[Measurement] = []
         for one in update.arrived:
             pair = hash((one.probe, one.source, one.target))
             if pair not in self._have:
                 self._have.add(pair)
                 new.append(one)
-        self._file.append([one.to_row("") for one in new])
+        # What goes into a file that is removed is lost.
+        is_there = self._file.is_in_place()
+        if is_there:
+            self._file.append([one.to_row("") for one in new])
+        if not is_there or not self._file.is_kept():
+            raise PtzmeshError(
+                f"the file ({self.path}) was moved or changed while it was written; all rows of "
+                f"the run in one: {repeat_command(self._run, self.path)}"
+            )
         self.rows += len(new)
         self._hold.keep(update.position)
 

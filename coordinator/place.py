@@ -18,6 +18,7 @@ import redis
 
 from coordinator.csvfile import CsvFile, Identity
 from coordinator.groups import (
+    collectors,
     create_group,
     drop_pending,
     entries_read,
@@ -93,7 +94,7 @@ class Place:
             self._doubt(START)
             return
         self.position = group_position(self.connection, self.group) or START
-        earlier = list(last_rows(self.file.path))
+        earlier = list(last_rows(self.file.path, self._groups()))
         for stream_id, identity in earlier:
             ahead = stream_position(stream_id) > stream_position(self.position)
             if ahead and self._has(stream_id, identity):
@@ -172,7 +173,10 @@ class Place:
     def _written(self) -> Iterator[Identity]:
         yield from self.file.identities()
         if not self._from_start:
-            yield from identities(self.file.path)
+            yield from identities(self.file.path, self._groups())
+
+    def _groups(self) -> list[str]:
+        return [one.name for one in collectors(self.connection)]
 
     def _has(self, stream_id: str, identity: Identity | None) -> bool:
         """Tell whether the stream has this very entry."""

@@ -27,7 +27,7 @@ from coordinator.verify import verify
 from integration.nodes import cli, workers
 from integration.rows import plan
 from worker import keyspace, wire
-from worker.errors import ConfigError, RunIncomplete
+from worker.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.limits import StreamFull
 from worker.measurement import Measurement
 from worker.outbox import Letter, publish
@@ -113,6 +113,19 @@ def test_a_file_has_the_rows_of_its_runs_and_no_others_and_nothing_stays_in_redi
         assert verify(connection, run, csv_path).agrees
     assert collectors(connection) == []
     assert not connection.exists(keyspace.HOLDS)
+
+
+def test_moved_while_it_is_written_is_told_with_what_gets_all_rows(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    ended(connection, RUN)
+    with OneShot(connection, csv_path) as file:
+        csv_path.unlink()
+        with pytest.raises(PtzmeshError) as caught:
+            list(written(connection, RUN, file))
+    assert f"ptzmesh results --run {RUN} --csv {csv_path}" in str(caught.value)
+    write(connection, RUN, csv_path)
+    assert len(file_rows(csv_path)) == 6
 
 
 def test_killed_again_and_again_and_repeated_each_pair_is_there_once(

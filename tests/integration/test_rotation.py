@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from samples import file_rows as rows_of
 from coordinator.collector import Collector
 from coordinator.csvfile import HEADER, CsvFile
 from coordinator.groups import default_group, forget, set_group
+from coordinator.rotated import _readable
 from integration.nodes import cli
 from integration.test_collector import following
 from worker import keyspace, wire
@@ -53,6 +55,11 @@ def compress(path: Path, to: Path) -> None:
 Rotate = Callable[[Path, Path], None]
 WAYS = [move, create, copy_and_truncate, compress]
 NAMES = ["network_metrics.csv.1", "network_metrics.csv-20261129", "network_metrics-20261129.csv"]
+#: `dateformat` -%Y-%m-%d, -%d-%m-%Y and -%Y%m%d-%s, and `extension .csv`.
+MORE_NAMES = [
+    "network_metrics.csv-2026-11-29", "network_metrics.csv-29-11-2026",
+    "network_metrics.csv-20261129-1796000000", "network_metrics.1.csv",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("rotate", WAYS)
@@ -79,7 +86,67 @@ def test_rotated_while_it_is_followed(redis_url: str, csv_path: Path, rotate: Ro
         assert rows_of(csv_path) == stream_rows(connection)[20:]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def packed_rows(path: Path) -> list[list[str]]:
+    text = gzip.decompress(path.with_name(f"{NAMES[0]}.gz").read_bytes()).decode()
+    return list(csv.reader(text.splitlines()))[1:]
+
+
+def test_compressed_and_removed_while_much_is_collected(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    fill(connection, 600)
+    turns = iter([lambda _: compress(csv_path, csv_path.with_name(NAMES[0]))])
+    Collector(
+        connection, csv_path, on_commit=lambda rows: next(turns, lambda _: None)(rows)
+    ).drain()
+    assert packed_rows(csv_path) + rows_of(csv_path) == stream_rows(connection)
+    assert rows_of(csv_path)
+
+
+@pytest.mark.parametrize(("rotate", "kept"), [(move, True), (compress, False)])
+def test_what_goes_into_a_file_that_is_being_removed_is_not_kept(
+    csv_path: Path, rotate: Rotate, kept: bool
+) -> None:
+    with CsvFile(csv_path) as file:
+        assert file.is_kept()
+        rotate(csv_path, csv_path.with_name(NAMES[0]))
+        assert not file.is_in_place()
+        assert file.is_kept() is kept
+
+
+def test_the_file_of_another_collector_is_no_earlier_one(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    fill(connection, 20)
+    for name in ("network_metrics-1.csv", "network_metrics-20261129.csv", csv_path.name):
+        Collector(connection, csv_path.with_name(name)).drain()
+    assert rows_of(csv_path) == stream_rows(connection)
+
+
+def test_compressed_by_another_program_is_told(
+    connection: redis.Redis, csv_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(connection, 5)
+    csv_path.with_name(f"{NAMES[0]}.xz").write_bytes(b"what xz has made of it")
+    Collector(connection, csv_path).drain()
+    assert "cannot be read, rows of it may come again" in caplog.text
+
+
+def test_earlier_file_that_is_removed_just_now_is_passed_over(csv_path: Path) -> None:
+    with _readable(csv_path.with_name(NAMES[0])) as file:
+        assert file.read() == b""
+
+
+def test_collectors_whose_names_are_no_text_stop_no_other(
+    connection: redis.Redis, csv_path: Path
+) -> None:
+    fill(connection, 5)
+    connection.xgroup_create(keyspace.RESULTS, b"\xff\xfe", "0")
+    Collector(connection, csv_path).drain()
+    assert rows_of(csv_path) == stream_rows(connection)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MORE_NAMES])
 @pytest.mark.parametrize("rotate", [move, compress])
 def test_rotated_after_a_crash_between_the_disk_and_redis(
     connection: redis.Redis, csv_path: Path, name: str, rotate: Rotate
