@@ -19,6 +19,7 @@ from samples import RUN, file_rows, fill, measurement, wait_until
 
 from coordinator.collector import Collector
 from coordinator.csvfile import HEADER
+from coordinator.follow import follow_run
 from coordinator.groups import collectors
 from coordinator.holds import HOLD_S, Hold
 from coordinator.oneshot import OneShot, written
@@ -120,9 +121,10 @@ def test_moved_while_it_is_written_is_told_with_what_gets_all_rows(
 ) -> None:
     ended(connection, RUN)
     with OneShot(connection, csv_path) as file:
+        file.take_up(read_run(connection, RUN))
         csv_path.unlink()
         with pytest.raises(PtzmeshError) as caught:
-            list(written(connection, RUN, file))
+            list(map(file.add, follow_run(connection, RUN)))
     assert f"ptzmesh results --run {RUN} --csv {csv_path}" in str(caught.value)
     write(connection, RUN, csv_path)
     assert len(file_rows(csv_path)) == 6
