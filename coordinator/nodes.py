@@ -13,6 +13,7 @@ from worker import keyspace, wire
 from worker.errors import ConfigError, RedisUnavailable
 from worker.fields import number_or_none
 from worker.names import NAME, plain_ip, valid_address
+from worker.registry import SITE
 from worker.text import one_line, some
 
 #: Longest number that a record has; what Redis counts in fits.
@@ -82,6 +83,11 @@ class Node:
             return "stopped"
         return "alive" if self.alive else "silent"
 
+    @property
+    def site(self) -> str:
+        """Its label of that name: nodes that have it in common say that they are on one network."""
+        return self.labels.get(SITE, "")
+
     def to_json(self) -> dict[str, Any]:
         """Give one JSON-ready object with the attributes' names, and `state`."""
         texts = {"labels": dict(self.labels), "links": dict(self.links)}
@@ -140,6 +146,11 @@ def also_claimed_by(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
 def in_dispute(address: str, those: Iterable[Node]) -> str:
     """Say who claims an address, in one line."""
     return f"{address} is claimed by {some(node.name for node in those)}"
+
+
+def share_a_namespace(one: Node, other: Node) -> bool:
+    """Tell whether two nodes are known to be in one network namespace of one machine."""
+    return bool(one.boot and one.netns) and _namespace(one) == _namespace(other)
 
 
 def _namespace(node: Node) -> tuple[str, ...]:

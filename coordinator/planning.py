@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
 
-from coordinator.nodes import Node, also_claimed_by
+from coordinator.nodes import Node, also_claimed_by, share_a_namespace
 from worker import __version__
 from worker.errors import ConfigError
+from worker.identity import is_of_shared_network, share_a_network
 from worker.keyspace import WIRE_VERSION
 from worker.leases import spent_today
 from worker.names import plain_ip
@@ -203,6 +204,25 @@ def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
     """Give the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
     members = {node.name for node in plan.nodes}
     return [node.name for node in nodes if node.state == "silent" and node.name not in members]
+
+
+def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
+    """Give what tells of two nodes of a plan whether the first asks the other one who it is."""
+    known = {node.name: node for node in nodes}
+    members = [known.get(node.name) for node in plan.nodes]
+    claimed = [bool(node.claimed_by) for node in plan.nodes]
+    # A name may lead anywhere.
+    shared = [
+        plain_ip(node.address) is None or is_of_shared_network(node.address) for node in plan.nodes
+    ]
+
+    def is_asked(performer: int, other: int) -> bool:
+        own, record = members[performer], members[other]
+        if record is None or (own is not None and share_a_namespace(own, record)):
+            return False
+        return claimed[other] or (shared[other] and not share_a_network(own, record))
+
+    return is_asked
 
 
 def budgets_left(

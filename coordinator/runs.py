@@ -23,6 +23,7 @@ from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
 from worker.limits import REASONS, StreamFull, memory_used_pct, no_room, read_limits
 from worker.plan import PROBES, Plan, unpack_plan
+from worker.plan_cost import phase_seconds
 from worker.rows import Row, enqueue_rows
 from worker.text import one_line
 
@@ -161,7 +162,7 @@ def _write(
 
 def deadline_s(plan: Plan, phase: int) -> float:
     """Give the seconds after which a phase that has not ended is looked at."""
-    return min(plan.phase_seconds(plan.probes[phase]), LOOK_S) + GRACE_S
+    return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + GRACE_S
 
 
 def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> None:

@@ -18,6 +18,8 @@ import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from secrets import SystemRandom
+from typing import Protocol
 
 import redis
 
@@ -100,10 +102,25 @@ class Answers:
 NOBODY = Answers()
 
 
+@dataclass
+class Allowance:
+    """How many targets a node may still ask in this phase of its run."""
+
+    left: int
+
+    def chosen(self, targets: Sequence[Target]) -> list[Target]:
+        """Take who is asked: those whose address others claim, and then by lot."""
+        by_lot = SystemRandom().sample(targets, len(targets))
+        found = sorted(by_lot, key=lambda one: not one.claimed_by)[: self.left]
+        self.left -= len(found)
+        return found
+
+
 def identify(
     context: NodeContext,
     targets: Sequence[Target],
     records: Mapping[str, Record],
+    allowed: Allowance,
     should_stop: ShouldStop,
 ) -> dict[str, Verdict]:
     """
@@ -113,6 +130,8 @@ def identify(
         context: The node that measures; should its Redis be away, nobody is asked.
         targets: Who is to be measured.
         records: What the registry has of them, of who claims their addresses, and of this node.
+        allowed: How many may be asked; the others are measured unverified, or not at all where
+            others claim the address.
         should_stop: Asked a few times a second.
     """
     # Its last heartbeat may be older than the network that it is in now.
@@ -134,7 +153,7 @@ def identify(
             doubted.append(target)
         else:
             found[target.name] = FINE
-    return found | _asked(context, doubted, records, should_stop)
+    return found | _asked(context, doubted, records, allowed, should_stop)
 
 
 def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict | None:
@@ -187,7 +206,19 @@ def is_of_shared_network(address: str) -> bool:
     return ip is not None and any(ip in network for network in SHARED_NETWORKS)
 
 
-def share_a_network(one: Record | None, other: Record) -> bool:
+class Placed(Protocol):
+    """What says on which network a node is."""
+
+    @property
+    def site(self) -> str:
+        """Its label of that name."""
+
+    @property
+    def gateway(self) -> str:
+        """MAC address of its default router, if that tells networks apart."""
+
+
+def share_a_network(one: Placed | None, other: Placed) -> bool:
     """Tell whether two nodes have a `site` label or a default router in common."""
     if one is None:
         return False
@@ -200,6 +231,7 @@ def _asked(
     context: NodeContext,
     doubted: Sequence[Target],
     records: Mapping[str, Record],
+    allowed: Allowance,
     should_stop: ShouldStop,
 ) -> dict[str, Verdict]:
     """Ask who answers, but for those that have said so in the last day."""
@@ -208,8 +240,8 @@ def _asked(
     keys = {one.name: _key(context, one, records) for one in doubted}
     # One that is silent may have left its address to another machine since it was asked.
     left = [one for one in doubted if keys[one.name] not in known or not records[one.name].alive]
-    answered = _ask(context, left, records, should_stop)
-    judged = {one.name: judge(one, answered[one.name]) for one in left}
+    answered = _ask(context, allowed.chosen(left), records, should_stop)
+    judged = {one.name: judge(one, answered.get(one.name, NOBODY)) for one in left}
     # Who is not there itself may share the address with one that had no time to answer.
     lasting = [one for one in left if one.is_there or not one.claimed_by]
     if new := [keys[one.name] for one in lasting if judged[one.name] == FINE]:

@@ -16,10 +16,12 @@ import redis
 from worker import keyspace, redis_probe, wire
 from worker.context import NodeContext
 from worker.errors import ForeignWork, OtherWire
+from worker.identity import Allowance
 from worker.measurement import Measurement, Outcome
 from worker.outbox import Outbox
 from worker.places import Moves, addresses_of, at_present
 from worker.plan import TRANSFERS, TargetNode
+from worker.plan_cost import questions_a_node
 from worker.probes import ping, tcp
 from worker.probes.interception import LEAST_TIMES, with_echoes
 from worker.proxies import settler
@@ -127,7 +129,9 @@ def _work_on(
         pairs=[pair for pair in pairs if other(row, pair) not in strangers],
         targets=targets,
         moves=Moves(connection, places),
-        whose=Whose(context=context, row=row, records=records),
+        whose=Whose(
+            context=context, row=row, records=records, allowed=Allowance(questions_a_node(row.plan))
+        ),
     )
     return work, strangers
 
@@ -240,7 +244,8 @@ def _echo(
         return iter(())
     if row.probe == "tcp":
         names = {(str(node.address), row.plan.tcp.port): node.name for node in nodes}
-        settle = settler(work.context, work.connection, names, should_stop)
+        most = questions_a_node(row.plan)
+        settle = settler(work.context, work.connection, names, most, should_stop)
         return tcp.measure(row.run, row.name, nodes, row.plan.tcp, should_stop, settle)
     return ping.measure(row.run, row.name, nodes, row.plan.ping, should_stop)
 

@@ -3,7 +3,8 @@ The frozen plan of a run: which sources measure which targets, with which probes
 
 Pure. A plan is written once, when the run starts, and never changes: a node that joins later is
 not part of it, and one that leaves gets `source_lost` rows. Pairs are numbered
-`source_index * N + target_index`, which is their bit in the run's done bitmap.
+`source_index * N + target_index`, which is their bit in the run's done bitmap. What it costs is in
+`plan_cost`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ import msgpack
 
 from worker.errors import ConfigError, OtherWire, WireError
 from worker.keyspace import WIRE_VERSION
-from worker.names import IpLiteral, ip_literal, plain_ip, valid_address, valid_name
+from worker.names import IpLiteral, ip_literal, valid_address, valid_name
 from worker.options import (
     PingOptions,
     RedisOptions,
     TcpOptions,
     ThroughputOptions,
     UdpOptions,
-    deadline_s,
     whole,
     within,
 )
@@ -35,15 +35,8 @@ from worker.schedule import least_rounds, plays_first, preferred
 PROBES = ("ping", "tcp", "redis", "throughput", "udp")
 #: Those that saturate a link, and so hold both ends of a pair under a lease.
 TRANSFERS = ("throughput", "udp")
-#: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
-TEST_OVERHEAD_S, SLACK = 1.0, 1.5
-
-#: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
-HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
-#: Versions of IP, with the bytes of a header.
-IP_HEADER_BYTES = {4: 20, 6: 40}
-#: PING, SET and DEL with their answers and the packets that acknowledge them.
-REDIS_OPERATION_BYTES = 700
+#: Versions of IP.
+FAMILIES = (4, 6)
 
 #: A plan for 1,000 nodes packs to about 40 kB.
 MAX_PLAN_BYTES = 4 * 1024 * 1024
@@ -158,7 +151,7 @@ class Plan:
                 raise ConfigError("a sample is of a full mesh: every source must be a target")
             whole("sample", self.sample, 1, max(1, len(self.sources) - 1))
         if self.family is not None and (
-            type(self.family) is not int or self.family not in IP_HEADER_BYTES
+            type(self.family) is not int or self.family not in FAMILIES
         ):
             raise ConfigError(f"family ({self.family!r}) must be 4 or 6")
         if self.pair_count == 0:
@@ -298,26 +291,8 @@ class Plan:
         """Give the source's own share of the start spread, in seconds."""
         return self.start_spread_s * self.sources.index(source) / len(self.sources)
 
-    def phase_seconds(self, probe: str) -> float:
-        """
-        Time that a phase takes on a mesh that has nothing else to do, in seconds.
-
-        The longest, but for tests with two ends: these take so long on a LAN, one at a time on each
-        node, and on a shared link as many as it carries, with gaps of half as much.
-        """
-        if probe in TRANSFERS:
-            return SLACK * (self.transfer(probe).seconds + TEST_OVERHEAD_S) * self._rounds_of(probe)
-        seconds = {"ping": self.ping.seconds, "tcp": self.tcp.seconds, "redis": self.redis.seconds}
-        return seconds[probe] + self.start_spread_s
-
-    def longest_seconds(self, probe: str) -> float:
-        """Longest time that a phase takes, in seconds: with each test ended at its deadline."""
-        if probe not in TRANSFERS:
-            return self.phase_seconds(probe)
-        longest_s = deadline_s(self.transfer(probe), None) + TEST_OVERHEAD_S
-        return SLACK * longest_s * self._rounds_of(probe)
-
-    def _rounds_of(self, probe: str) -> int:
+    def rounds(self, probe: str) -> int:
+        """Give how many tests of a phase follow one another at least."""
         return self._rounds[self.transfer(probe).bidir]
 
     @cached_property
@@ -333,44 +308,6 @@ class Plan:
             is_other_half = bidir and s > t and self.has_pair(t, s)
             if not is_other_half and (self.nodes[s].accepts or self.nodes[t].accepts):
                 yield s, t
-
-    def bytes_per_node(self) -> dict[str, int | None]:
-        """
-        Give the bytes that each node sends and receives in the run, at the IP layer, at most.
-
-        An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size); a handshake is
-        four packets, its reset included, one may go before, and there is one more of one hop, and
-        an echo (see `worker.probes.interception`). None where a test without a rate or a number of
-        bytes has no bound.
-        """
-        names = [node.name for node in self.nodes]
-        spent: dict[str, int | None] = dict.fromkeys(names, 0)
-        for probe in self.probes:
-            for source, target in self.pairs(probe):
-                cost = self._pair_bytes(probe, target)
-                for name in {names[source], names[target]}:
-                    before = spent[name]
-                    spent[name] = None if cost is None or before is None else before + cost
-        return spent
-
-    def _pair_bytes(self, probe: str, target: int) -> int | None:
-        if probe in TRANSFERS:
-            options = self.transfer(probe)
-            cost = options.worst_case_bytes
-            return cost if cost is None or not options.bidir else cost // 2
-        if probe == "redis":
-            return REDIS_OPERATION_BYTES * self.redis.count
-        ip = IP_HEADER_BYTES[self._version(target)]
-        if probe == "tcp":
-            count = self.tcp.count + self.tcp.warm_up + 1
-            handshakes = count * HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
-            return handshakes + 2 * (ip + 8 + PingOptions.size_bytes)
-        return 2 * (self.ping.count + self.ping.warm_up) * (ip + 8 + self.ping.size_bytes)
-
-    def _version(self, target: int) -> int:
-        """Give the version of IP by which a target is measured; of a name, what costs most."""
-        ip = plain_ip(self.nodes[target].address)
-        return self.family or 6 if ip is None else ip.version
 
     def packed(self) -> bytes:
         """Give the msgpack form, with the wire version."""

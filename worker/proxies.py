@@ -37,9 +37,6 @@ ShouldStop = Callable[[], bool]
 
 #: Targets asked at a time; each takes a few round trips.
 AT_A_TIME = 16
-#: So many are asked in one look without a sign of anything, by lot; later looks ask the others. The
-#: rows of a mesh of a thousand nodes begin together, and all ask by the Redis that they share.
-MOST_UNSUSPECTED = 256
 #: Hint: a handshake with the target's answering port was answered, and the node saw none.
 UNSEEN = "handshake_unseen"
 
@@ -48,13 +45,18 @@ def settler(
     context: NodeContext,
     connection: redis.Redis,
     names: Mapping[End, str],
+    most: int,
     should_stop: ShouldStop,
 ) -> Settle:
-    """Give what settles signs of these ends by asking the nodes there; no failure stops it."""
+    """
+    Give what settles signs of these ends by asking the nodes there; no failure stops it.
+
+    So many at most are asked without a sign of anything: see `plan_cost.MOST_QUESTIONS`.
+    """
 
     def settle(signs: Mapping[End, Sign]) -> Mapping[End, Sign]:
         try:
-            return _settled(context, connection, names, signs, should_stop)
+            return _settled(context, connection, names, signs, most, should_stop)
         except redis.RedisError as exc:
             logger.log(wire.severity(exc), "nobody is asked which handshake came: %s", exc)
             return signs
@@ -70,6 +72,7 @@ class BeforeTests:
         context: NodeContext,
         connection: redis.Redis,
         addresses: Mapping[str, str],
+        most: int,
         should_stop: ShouldStop,
     ) -> None:
         """
@@ -81,12 +84,13 @@ class BeforeTests:
             context: The node that connects.
             connection: To the mesh's Redis.
             addresses: Names of nodes → literal addresses.
+            most: Nodes that may be asked without a sign of anything.
             should_stop: Asked a few times a second.
         """
         last = _last_ports(connection, list(addresses))
         self._ends = {name: (address, last[name]) for name, address in addresses.items()}
         names = {end: name for name, end in self._ends.items()}
-        settle = settler(context, connection, names, should_stop)
+        settle = settler(context, connection, names, most, should_stop)
         self._should_stop = should_stop
         self._beside = Beside(list(names), settle=settle, after_s=0.0)
 
@@ -118,6 +122,7 @@ def _settled(
     connection: redis.Redis,
     names: Mapping[End, str],
     signs: Mapping[End, Sign],
+    most: int,
     should_stop: ShouldStop,
 ) -> dict[End, Sign]:
     records = read_records(connection, sorted({*names.values()}))
@@ -128,7 +133,7 @@ def _settled(
         for end, name in names.items()
         if name in records and records[name].alive
     }
-    asked = to_ask(keys, signs, known)
+    asked = to_ask(keys, signs, known, most)
     ports = ask_for_ports(connection, sorted({names[end] for end in asked}), should_stop)
     questions = [
         _Question(end, names[end], ports[names[end]], signs.get(end, Sign()))
@@ -148,7 +153,9 @@ def _settled(
     return settled
 
 
-def to_ask(keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str]) -> list[End]:
+def to_ask(
+    keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str], most: int
+) -> list[End]:
     """
     Give who is asked: all that there is a sign of, and then others that have not said it lately.
 
@@ -156,10 +163,11 @@ def to_ask(keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection
         keys: Live nodes, each with the name of what was seen of it.
         signs: What was seen just now.
         known: Names of what was seen in the last day.
+        most: Of those without a sign so many are chosen, by lot; later looks ask the others.
     """
     suspected = [end for end in keys if end in signs]
     others = [end for end, key in keys.items() if end not in signs and key not in known]
-    count = min(len(others), MOST_UNSUSPECTED)
+    count = min(len(others), most)
     return [*suspected, *SystemRandom().sample(others, count)]
 
 

@@ -24,6 +24,7 @@ from worker.measurement import Measurement, Outcome
 from worker.measurement import finding as make_finding
 from worker.names import REDIS_TARGET
 from worker.plan import TRANSFERS, Plan, unpack_plan
+from worker.plan_cost import phase_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Row:
     @property
     def timeout_s(self) -> int:
         """RQ's time-out of the row's job."""
-        seconds = self.plan.phase_seconds(self.probe)
+        seconds = phase_seconds(self.plan, self.probe)
         factor = TIMEOUT_FACTOR if self.probe in TRANSFERS else 1
         return min(wire.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
 

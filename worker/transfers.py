@@ -33,6 +33,7 @@ from worker.leases import End, Lease, read_ends, spent_today
 from worker.measurement import Measurement, Outcome
 from worker.places import Moves
 from worker.plan import Encounter, TargetNode
+from worker.plan_cost import questions_a_node
 from worker.policy import TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.interception import Sign, marked
@@ -166,7 +167,8 @@ def _look(
     """Begin to look for proxies before those that a row tests over TCP."""
     tested = encounters if row.probe == "throughput" else {}
     addresses = {name: row.plan.nodes[one.far].address for name, one in tested.items()}
-    return BeforeTests(context, connection, addresses, should_stop)
+    most = questions_a_node(row.plan)
+    return BeforeTests(context, connection, addresses, most, should_stop)
 
 
 def patiently(call: Callable[[], T | None], should_stop: ShouldStop) -> T | None:

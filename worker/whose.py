@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from worker.context import NodeContext
-from worker.identity import ShouldStop, Target, Verdict, identify
+from worker.identity import Allowance, ShouldStop, Target, Verdict, identify
 from worker.measurement import Measurement, Outcome
 from worker.names import IP, plain_ip
 from worker.plan import PlannedNode, TargetNode
@@ -50,12 +50,14 @@ class Whose:
         context: The node that measures.
         row: What is measured.
         records: What the registry has of `names_to_look_up`.
+        allowed: How many others it may still ask who they are.
         at: Node → the address that a name of it led to, as far as that is known by now.
     """
 
     context: NodeContext
     row: Row
     records: Mapping[str, Record]
+    allowed: Allowance
     at: dict[str, IP | None] = field(default_factory=dict)
 
     def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
@@ -63,7 +65,9 @@ class Whose:
         records = self.records
         self.at.update((node.name, plain_ip(node.address)) for node in ready.values())
         targets = {node.name: self._target(node) for node in ready.values()}
-        verdicts = identify(self.context, list(targets.values()), records, should_stop)
+        verdicts = identify(
+            self.context, list(targets.values()), records, self.allowed, should_stop
+        )
         if should_stop():  # who was asked may have had no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
         bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}

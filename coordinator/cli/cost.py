@@ -9,13 +9,14 @@ from coordinator.cli.output import print_json
 from coordinator.cli.screen import out
 from coordinator.cli.watch import size
 from coordinator.mesh import Mesh
-from coordinator.planning import budgets_left
+from coordinator.planning import asked, budgets_left
 from coordinator.report import make_report
 from coordinator.results import of_run
 from coordinator.runs import read_run, recent
 from worker.errors import ConfigError, WireError
 from worker.limits import read_limits
 from worker.plan import TRANSFERS, Plan
+from worker.plan_cost import again_bytes, bytes_per_node, longest_seconds, phase_seconds
 
 #: Runs that are looked through for one that says what such tests cost.
 RUNS_LOOKED_AT = 20
@@ -25,10 +26,12 @@ def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
     """Print what a plan costs at most; what has no bound is told once, with what it cost before."""
     pace = read_limits(mesh.connection)["results_per_s"]
     paced = {probe: plan.count(probe) / pace for probe in plan.probes}
-    seconds = {probe: max(plan.phase_seconds(probe), paced[probe]) for probe in plan.probes}
-    longest = {probe: max(plan.longest_seconds(probe), paced[probe]) for probe in plan.probes}
-    cost = plan.bytes_per_node()
-    left = budgets_left(mesh.connection, mesh.nodes(), list(cost))
+    seconds = {probe: max(phase_seconds(plan, probe), paced[probe]) for probe in plan.probes}
+    longest = {probe: max(longest_seconds(plan, probe), paced[probe]) for probe in plan.probes}
+    nodes = mesh.nodes()
+    is_asked = asked(plan, nodes)
+    cost, again = bytes_per_node(plan, is_asked), again_bytes(plan, is_asked)
+    left = budgets_left(mesh.connection, nodes, list(cost))
     if as_json:
         print_json(
             "cost",
@@ -37,6 +40,7 @@ def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
                 "seconds": seconds,
                 "longest_seconds": longest,
                 "bytes_per_node": cost,
+                "bytes_if_unanswered": again,
                 "bytes_left_today": left,
             },
         )
@@ -51,6 +55,9 @@ def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
         said = _at_most(cost[name], left[name])
         if said:
             console.print(f"  {name}: {said}")
+    if again:
+        said = f"who answers at private addresses is asked: {again:,} bytes a node more at most"
+        console.print(f"{said}, where nobody answers")
     console.print("nothing was started")
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from coordinator.report import Matrix
 from coordinator.runs import Run, why_no_room
 from worker.plan import TRANSFERS
+from worker.plan_cost import phase_seconds
 
 BAR_WIDTH = 24
 #: A run of which nothing was heard for this long is asked whether its results have room.
@@ -59,8 +60,8 @@ class Progress:
     def left_s(self, state: Run, now: float) -> float:
         """Give the time that a run still takes, were every node free and all paths quick."""
         probes = state.plan.probes
-        present = state.plan.phase_seconds(probes[self.phase]) - (now - self.phase_began)
-        later = sum(state.plan.phase_seconds(probe) for probe in probes[self.phase + 1 :])
+        present = phase_seconds(state.plan, probes[self.phase]) - (now - self.phase_began)
+        later = sum(phase_seconds(state.plan, probe) for probe in probes[self.phase + 1 :])
         return max(0.0, present) + later
 
     def outlook(self, state: Run, matrix: Matrix, now: float) -> str:

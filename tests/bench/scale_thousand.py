@@ -34,6 +34,7 @@ from coordinator.nodes import commands_per_s, read_nodes
 from coordinator.runs import read_run
 from worker import keyspace, wire
 from worker.limits import read_limits
+from worker.plan_cost import bytes_per_node
 
 #: The run's results all fit, so that `show` has the whole matrix.
 WHOLE_RUN_BYTES = 2 * 2**30
@@ -76,7 +77,7 @@ def plan(made: Bench, nodes: int) -> None:
     frozen = _timed("make the plan", mesh.plan)
     assert len(registered) == nodes
     packed = _timed("pack it", frozen.packed)
-    cost = _timed("count its bytes per node", frozen.bytes_per_node)
+    cost = _timed("count its bytes per node", lambda: bytes_per_node(frozen))
     print(
         f"  plan: {frozen.pair_count} pairs, {len(packed)} B ({len(packed) / nodes:.0f} B a node); "
         f"a node sends and receives at most {max(v or 0 for v in cost.values()):,} B"

@@ -32,6 +32,7 @@ from worker import (
     names,
     outbox,
     plan,
+    plan_cost,
     policy,
     registry,
     transfers,
@@ -122,10 +123,10 @@ def plan_of(data: bytes) -> None:
     for probe in found.probes:
         pairs = list(found.pairs(probe))
         assert len({found.bit(*pair) for pair in pairs}) == len(pairs) == found.count(probe)
-        assert found.phase_seconds(probe) >= 0
+        assert plan_cost.phase_seconds(found, probe) >= 0
         performed = [p for one in found.performers(probe) for p in found.pairs_of(probe, one)]
         assert sorted(performed) == sorted(pairs)
-    found.bytes_per_node()
+    plan_cost.bytes_per_node(found, lambda *_: True)
     assert plan.unpack_plan(found.packed()) == found
 
 

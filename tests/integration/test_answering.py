@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_port_names_its_node_to_who_knows_the_secret_and_lets_the_responder_go_o
     assert time.monotonic() - opened_at > FOUND_S
     assert connection.keys("ptzmesh:answer:*") == []
     assert connection.llen(keyspace.REFUSED) == 0
+
+
+def test_no_more_than_256_are_asked_in_a_second() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((ADDRESS, 0))
+        silent.setblocking(False)
+        port, secret, seen = silent.getsockname()[1], b"x" * 16, list[float]()
+        questions = [Question(address=ADDRESS, port=port, secret=secret)] * 100
+
+        def should_stop() -> bool:
+            with suppress(BlockingIOError):
+                while silent.recv(1000):
+                    seen.append(time.monotonic())
+            return len(seen) >= 100
+
+        assert who_answers(questions, "somebody", should_stop) == {}
+    assert len(seen) == 100
+    # In bursts of 32, an eighth of a second apart; a machine that stands still makes it longer.
+    assert seen[-1] - seen[0] > 0.3
 
 
 def _check_sizes(port: int, secret: bytes) -> None:

@@ -15,6 +15,7 @@ from worker.context import NodeContext
 from worker.identity import (
     FINE,
     NOBODY,
+    Allowance,
     Answers,
     Target,
     Verdict,
@@ -108,7 +109,7 @@ def test_word_of_a_target_holds_as_long_as_it_is_heard_and_nobody_else_claims_it
 
     def verdict(target: Target, **record: object) -> Verdict:
         found = {**records, "b": replace(there, **record)}  # type: ignore[arg-type]  # by name
-        return identify(here, [target], found, lambda: False)["b"]
+        return identify(here, [target], found, Allowance(9), lambda: False)["b"]
 
     assert verdict(b).unverified
     keep_verified(verified_path(here.outbox_path), [_key(here, b, records)])
@@ -130,7 +131,7 @@ def test_own_address_is_no_wrong_host_where_nobody_knows_which_namespace_this_is
     elsewhere = replace(record, boot="another", netns="1")
 
     def outcome(of: Record) -> Outcome:
-        return identify(context(tmp_path), [b], {"b": of}, lambda: False)["b"].outcome
+        return identify(context(tmp_path), [b], {"b": of}, Allowance(9), lambda: False)["b"].outcome
 
     assert outcome(elsewhere) is Outcome.WRONG_HOST
     assert outcome(record) is Outcome.UNVERIFIED

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import ConfigError, PtzmeshError, WireError
-from worker.options import PingOptions, TcpOptions, ThroughputOptions
-from worker.plan import MAX_NODES, MAX_PLAN_BYTES, SLACK, Plan, PlannedNode, unpack_plan
+from worker.options import PingOptions, ThroughputOptions
+from worker.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
+from worker.plan_cost import SLACK, longest_seconds, phase_seconds
 
 
 def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) -> Plan:
@@ -63,10 +64,10 @@ def test_tests_take_at_most_what_ends_and_shared_links_let_follow_each_other(
     plan: Plan, tests_in_a_row: int
 ) -> None:
     whole = replace(plan, probes=("throughput",), throughput=replace(plan.throughput, duration_s=1))
-    assert whole.phase_seconds("throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
+    assert phase_seconds(whole, "throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
     # With a round trip of 600 ms each way, and full buffers to be emptied.
     longest_s = SLACK * 22.5 * tests_in_a_row
-    assert whole.longest_seconds("throughput") == pytest.approx(longest_s)
+    assert longest_seconds(whole, "throughput") == pytest.approx(longest_s)
     assert unpack_plan(whole.packed()) == whole
 
 
@@ -156,21 +157,6 @@ def test_plan_that_cannot_be_run_is_refused(fields: dict[str, Any]) -> None:
 def test_mesh_beyond_the_bound_is_refused() -> None:
     with pytest.raises(ConfigError):
         mesh(MAX_NODES + 1)
-
-
-@pytest.mark.parametrize(("warm_up", "echoes"), [(True, 11), (False, 10)])
-def test_cost_is_what_echoes_and_replies_weigh_on_both_ends(warm_up: bool, echoes: int) -> None:
-    plan = mesh(2, ping=PingOptions(count=10, size_bytes=56, warm_up=warm_up))
-    assert plan.bytes_per_node() == {"n0": 2 * echoes * 2 * 84, "n1": 2 * echoes * 2 * 84}
-
-
-@pytest.mark.parametrize(("warm_up", "handshakes"), [(True, 12), (False, 11)])
-def test_cost_of_handshakes_has_those_that_warm_up_and_that_look_for_a_proxy(
-    warm_up: bool, handshakes: int
-) -> None:
-    plan = mesh(2, probes=("tcp",), tcp=TcpOptions(count=10, warm_up=warm_up))
-    cost = 2 * (handshakes * 4 * 60 + 2 * 84)
-    assert plan.bytes_per_node() == {"n0": cost, "n1": cost}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from coordinator.nodes import Node
 from coordinator.planning import (
     ProbeOptions,
     Selection,
+    asked,
     left_out,
     make_plan,
     of_other_family,
@@ -187,3 +188,22 @@ def test_family_chooses_those_with_an_address_of_it_and_names_that_may_have_one(
 def test_named_node_of_another_family_is_refused_with_what_gives_it_an_address() -> None:
     with pytest.raises(ConfigError, match=r"no IPv4 address; .* worker --name six --address"):
         plan_names(Selection(nodes=["four", "six"], family=4), FAMILIES)
+
+
+def test_who_is_asked_before_it_is_measured_is_whose_address_may_be_anothers() -> None:
+    here = {"boot": "1", "netns": "1"}
+    nodes = [
+        node("a", address="10.0.0.1", labels={"site": "roof"}, **here),
+        node("b", address="10.0.0.2", labels={"site": "roof"}),
+        node("c", address="10.0.0.3", gateway="3c:37:12:00:00:01"),
+        node("d", address="198.51.100.4", gateway="3c:37:12:00:00:01"),
+        node("e", address="10.0.0.5", **here),
+        node("f", address="f.example"),
+    ]
+    plan = make_plan(nodes, Selection(), ["ping"], ProbeOptions())
+    is_asked, names = asked(plan, nodes), [one.name for one in plan.nodes]
+    of = {
+        source: "".join(t for j, t in enumerate(names) if i != j and is_asked(i, j))
+        for i, source in enumerate(names)
+    }
+    assert of == {"a": "cf", "b": "cef", "c": "abef", "d": "abef", "e": "bcf", "f": "abce"}

@@ -14,6 +14,7 @@ from coordinator.runs import Run
 from worker.measurement import Outcome, finding
 from worker.options import PingOptions
 from worker.plan import Plan, PlannedNode
+from worker.plan_cost import phase_seconds
 
 NODES = tuple(PlannedNode(name=name, address="10.0.0.1") for name in ("a", "b", "c"))
 EVERYONE = (0, 1, 2)
@@ -41,7 +42,7 @@ def test_a_run_whose_pairs_are_all_in_has_no_time_left() -> None:
 
 
 def test_a_phase_that_was_short_takes_its_rest_off_the_time_left() -> None:
-    ping_s, tcp_s = PLAN.phase_seconds("ping"), PLAN.phase_seconds("tcp")
+    ping_s, tcp_s = phase_seconds(PLAN, "ping"), phase_seconds(PLAN, "tcp")
     progress = Progress(began=0.0)
     progress.update(run(0), 1.0, NOBODY)
     assert progress.left_s(run(0), 1.0) == pytest.approx(ping_s - 1.0 + tcp_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.context import NodeContext
+from worker.identity import Allowance
 from worker.measurement import Outcome
 from worker.names import IpLiteral
 from worker.options import ThroughputOptions
@@ -34,7 +35,10 @@ def test_address_of_a_wrong_host_is_that_of_the_target_whichever_end_performs() 
     )  # fmt: skip
     records = {"b": Record(address=b"b.example", boot="another", netns="1", alive=True)}
     whose = Whose(
-        context=context, row=Row(run="r", plan=plan, phase=0, performer=0), records=records
+        context=context,
+        row=Row(run="r", plan=plan, phase=0, performer=0),
+        records=records,
+        allowed=Allowance(9),
     )
     found = whose.part({(0, 1): HERE, (1, 0): HERE}, lambda: False).findings
     assert [(one.outcome, one.source, one.target, one.address) for one in found] == [
@@ -58,7 +62,7 @@ def test_two_names_that_lead_to_one_address_are_asked_whose_it_is() -> None:
     }
     row = Row(run="r", plan=plan, phase=0, performer=0)
     b, c = (TargetNode(name=name, address=IpLiteral("192.0.2.7")) for name in "bc")
-    parted = Whose(context=context, row=row, records=records).part(
+    parted = Whose(context=context, row=row, records=records, allowed=Allowance(9)).part(
         {(0, 1): b, (0, 2): c}, lambda: False
     )
     assert not parted.ready
@@ -67,6 +71,6 @@ def test_two_names_that_lead_to_one_address_are_asked_whose_it_is() -> None:
         "c": Outcome.UNVERIFIED,
     }
     # The one that was looked up first is known when the other is.
-    whose = Whose(context=context, row=row, records=records)
+    whose = Whose(context=context, row=row, records=records, allowed=Allowance(9))
     assert whose.part({(0, 1): b}, lambda: False).ready
     assert not whose.part({(0, 2): c}, lambda: False).ready

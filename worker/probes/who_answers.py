@@ -18,9 +18,10 @@ from worker.probes.answer_packet import Kind
 
 #: A request is sent so often, each this long after the one before: as long as a reply may take.
 TRIES, TRY_S = 3, 0.5
-#: Sent without a pause; a switch port's buffer holds them.
+#: Sent without a pause, as a switch port's buffer holds them; so that no more than 256 are sent, or
+#: have to be answered, in a second.
 AT_A_TIME = 32
-PAUSE_S = 0.005
+PAUSE_S = 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,9 @@ def who_answers(
             family: stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             for family in {_family(one.address) for one in questions}
         }
-        for _ in range(TRIES):
-            _send(sockets, questions, asked, names)
-            until = time.monotonic() + TRY_S
+
+        def listen(seconds: float) -> None:
+            until = time.monotonic() + seconds
             while len(names) < len(questions) and time.monotonic() < until and not should_stop():
                 for data in _received(sockets, until):
                     index = index_of.get(answer_packet.challenge_of(data))
@@ -64,6 +65,14 @@ def who_answers(
                     said = answer_packet.read_reply(data, asked[index], questions[index].secret)
                     if said is not None:
                         names[index] = said.name
+
+        for _ in range(TRIES):
+            left = [index for index in range(len(questions)) if index not in names]
+            for start in range(0, len(left), AT_A_TIME):
+                if start:
+                    listen(PAUSE_S)
+                _send(sockets, questions, asked, left[start : start + AT_A_TIME])
+            listen(TRY_S)
             if len(names) == len(questions) or should_stop():
                 break
     return names
@@ -77,18 +86,15 @@ def _send(
     sockets: dict[int, socket.socket],
     questions: Sequence[Question],
     asked: Sequence[bytes],
-    names: dict[int, str],
+    indices: Sequence[int],
 ) -> None:
-    left = [index for index in range(len(questions)) if index not in names]
-    for count, index in enumerate(left, 1):
+    for index in indices:
         one = questions[index]
         family = _family(one.address)
         with suppress(OSError):  # no route, or a firewall of our own: no answer, then
             flags = socket.AI_NUMERICHOST
             found = socket.getaddrinfo(one.address, one.port, family, socket.SOCK_DGRAM, 0, flags)
             sockets[family].sendto(asked[index], found[0][4])
-        if count % AT_A_TIME == 0:
-            time.sleep(PAUSE_S)
 
 
 def _received(sockets: dict[int, socket.socket], until: float) -> Iterator[bytes]:

@@ -1,0 +1,186 @@
+"""
+What a plan costs: how long its phases take, and which bytes move, those of questions included.
+
+Pure. A question is asked before a number: who answers at an address (`identity`), and which
+handshake came (`proxies`). Their number is bounded by the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import ceil
+
+from worker.names import plain_ip
+from worker.options import PingOptions, deadline_s
+from worker.plan import TRANSFERS, Plan
+from worker.probes.answer_packet import LEAST_BYTES
+from worker.probes.syn_nonce import QUESTION_BYTES, REPLY_BYTES
+from worker.probes.who_answers import TRIES
+
+#: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
+TEST_OVERHEAD_S, SLACK = 1.0, 1.5
+
+#: Bytes of a header, by version of IP.
+IP_HEADER_BYTES = {4: 20, 6: 40}
+UDP_HEADER_BYTES = 8
+#: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
+HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
+#: Those, a question, its answer, an acknowledgement of each, and the end of the answering side.
+NONCE_PACKETS = 9
+#: PING, SET and DEL with their answers and the packets that acknowledge them.
+REDIS_OPERATION_BYTES = 700
+
+#: Asked by all nodes in one phase, at most: all of a mesh of a hundred. Each costs the shared Redis
+#: some commands within the first second.
+MOST_QUESTIONS = 10_000
+
+#: Tells of a node that measures and another one, by their indices, whether it is asked who it is.
+IsAsked = Callable[[int, int], bool]
+
+
+def phase_seconds(plan: Plan, probe: str) -> float:
+    """
+    Time that a phase takes on a mesh that has nothing else to do, in seconds.
+
+    The longest, but for tests with two ends: these take so long on a LAN, one at a time on each
+    node, and on a shared link as many as it carries, with gaps of half as much.
+    """
+    if probe in TRANSFERS:
+        return SLACK * (plan.transfer(probe).seconds + TEST_OVERHEAD_S) * plan.rounds(probe)
+    seconds = {"ping": plan.ping.seconds, "tcp": plan.tcp.seconds, "redis": plan.redis.seconds}
+    return seconds[probe] + plan.start_spread_s
+
+
+def longest_seconds(plan: Plan, probe: str) -> float:
+    """Longest time that a phase takes, in seconds: with each test ended at its deadline."""
+    if probe not in TRANSFERS:
+        return phase_seconds(plan, probe)
+    longest_s = deadline_s(plan.transfer(probe), None) + TEST_OVERHEAD_S
+    return SLACK * longest_s * plan.rounds(probe)
+
+
+def questions_a_node(plan: Plan) -> int:
+    """Give how many others a node may ask of each kind in one phase."""
+    return max(1, MOST_QUESTIONS // len(plan.nodes))
+
+
+def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str, int | None]:
+    """
+    Give the bytes that each node sends and receives in the run, at the IP layer, at most.
+
+    An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size); a handshake is four
+    packets, its reset included, one may go before, and there is one more of one hop, and an echo
+    (see `worker.probes.interception`). Each question has one answer at once: see `again_bytes`.
+    None where a test without a rate or a number of bytes has no bound.
+
+    Args:
+        plan: What is run.
+        is_asked: Of those of whom it says so it is asked who they are, unless that was said within
+            the day. Which handshake came, all others are asked.
+    """
+    names = [node.name for node in plan.nodes]
+    spent: dict[str, int | None] = dict.fromkeys(names, 0)
+
+    def add(one: int, other: int, cost: int | None) -> None:
+        for name in {names[one], names[other]}:
+            before = spent[name]
+            spent[name] = None if cost is None or before is None else before + cost
+
+    for probe in plan.probes:
+        for source, target in plan.pairs(probe):
+            add(source, target, _pair_bytes(plan, probe, target))
+    for performer, other, cost in _questions(plan, is_asked):
+        add(performer, other, cost)
+    return spent
+
+
+def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
+    """Give what a node sends at most beyond the bytes of `bytes_per_node` where nobody answers."""
+    sent: dict[int, int] = {}
+    for performer, other, names in _who(plan, is_asked):
+        again = (TRIES - 1) * names * _who_bytes(plan, other) // 2
+        sent[performer] = sent.get(performer, 0) + again
+    return max(sent.values(), default=0)
+
+
+def _pair_bytes(plan: Plan, probe: str, target: int) -> int | None:
+    if probe in TRANSFERS:
+        options = plan.transfer(probe)
+        cost = options.worst_case_bytes
+        return cost if cost is None or not options.bidir else cost // 2
+    if probe == "redis":
+        return REDIS_OPERATION_BYTES * plan.redis.count
+    ip = IP_HEADER_BYTES[_version(plan, target)]
+    if probe == "tcp":
+        return (plan.tcp.count + plan.tcp.warm_up) * _handshake(ip) + _look(ip)
+    return 2 * (plan.ping.count + plan.ping.warm_up) * (ip + 8 + plan.ping.size_bytes)
+
+
+def _handshake(ip: int) -> int:
+    return HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
+
+
+def _look(ip: int) -> int:
+    """Give the bytes of a look for a proxy: a handshake of one hop, and an echo."""
+    return _handshake(ip) + 2 * (ip + 8 + PingOptions.size_bytes)
+
+
+def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
+    """Yield who asks, whom, and the bytes both ways; a look before tests is one, too."""
+    for performer, other, names in _who(plan, is_asked):
+        yield performer, other, names * _who_bytes(plan, other)
+    seen = bytearray(len(plan.nodes) ** 2)
+    for probe in plan.probes:
+        if probe not in ("tcp", "throughput"):
+            continue
+        for performer, others in _rows(plan, probe):
+            new = [other for other in others if not seen[plan.bit(performer, other)]]
+            share = min(1.0, questions_a_node(plan) / max(1, len(new)))
+            for other in others:
+                ip = IP_HEADER_BYTES[_version(plan, other)]
+                cost = _look(ip) if probe == "throughput" else 0
+                if not seen[plan.bit(performer, other)]:
+                    seen[plan.bit(performer, other)] = 1
+                    packets = NONCE_PACKETS * (ip + TCP_HEADER_BYTES)
+                    cost += ceil(share * (packets + QUESTION_BYTES + REPLY_BYTES))
+                yield performer, other, cost
+
+
+def _who(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
+    """
+    Yield who asks whom who it is, and how many may answer there; of too many, some by lot.
+
+    Once a run, but where several claim an address: then in each phase.
+    """
+    seen = bytearray(len(plan.nodes) ** 2)
+    for probe in plan.probes:
+        if probe == "redis":
+            continue
+        for performer, others in _rows(plan, probe):
+            left = [
+                other
+                for other in others
+                if is_asked(performer, other)
+                and (plan.nodes[other].claimed_by or not seen[plan.bit(performer, other)])
+            ]
+            left.sort(key=lambda other: not plan.nodes[other].claimed_by)
+            for other in left[: questions_a_node(plan)]:
+                seen[plan.bit(performer, other)] = 1
+                yield performer, other, 1 + len(plan.nodes[other].claimed_by)
+
+
+def _rows(plan: Plan, probe: str) -> Iterator[tuple[int, Mapping[int, None]]]:
+    """Yield each node that measures in a phase with the other nodes of its row, each once."""
+    for performer in plan.performers(probe):
+        pairs = plan.pairs_of(probe, performer)
+        yield performer, dict.fromkeys(t if s == performer else s for s, t in pairs)
+
+
+def _who_bytes(plan: Plan, other: int) -> int:
+    return 2 * (IP_HEADER_BYTES[_version(plan, other)] + UDP_HEADER_BYTES + LEAST_BYTES)
+
+
+def _version(plan: Plan, target: int) -> int:
+    """Give the version of IP by which a target is measured; of a name, what costs most."""
+    ip = plain_ip(plan.nodes[target].address)
+    return plan.family or 6 if ip is None else ip.version
