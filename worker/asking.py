@@ -77,9 +77,8 @@ def ask(
 ) -> Answer | None:
     """Ask the far node's responder for a server; None when told to stop."""
     far = request.far
-    silent_s = wire.missing_s(connection, far)
-    if silent_s > wire.ALIVE_S:
-        return Answer(outcome=Outcome.TARGET_LOST, gone=not_heard(silent_s))
+    if gone := no_longer_heard(connection, far):
+        return Answer(outcome=Outcome.TARGET_LOST, gone=gone)
     job_id = _enqueue_serve(connection, request)
     asked_at = time.monotonic()
     until = asked_at + READY_S
@@ -97,8 +96,16 @@ def ask(
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     if connection.hget(keyspace.node_key(far), "stopped"):
         return Answer(outcome=Outcome.TARGET_LOST, gone="was stopped")
+    if gone := no_longer_heard(connection, far):
+        return Answer(outcome=Outcome.TARGET_LOST, gone=gone)
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
     return Answer(outcome=Outcome.TIMEOUT, error=error)
+
+
+def no_longer_heard(connection: redis.Redis, far: str) -> str:
+    """Say for how long a node was not heard, where it counts as lost; else nothing."""
+    silent_s = wire.missing_s(connection, far)
+    return not_heard(silent_s) if silent_s > wire.ALIVE_S else ""
 
 
 def last_word(connection: redis.Redis, request: Request) -> str:

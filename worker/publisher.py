@@ -17,6 +17,7 @@ from types import TracebackType
 import redis
 
 from worker import wire
+from worker.last_heard import with_last_heard
 from worker.measurement import Measurement
 from worker.outbox import BATCH, Letter, Outbox
 from worker.source_clock import SourceClock
@@ -127,6 +128,7 @@ class Publisher:
     def _send(self, batch: list[Measurement]) -> None:
         if not self.hurried:
             self.clock.look(one.source for one in batch)
+            batch = with_last_heard(self.connection, batch, self.clock.performer)
         letters = [Letter(self.bit_of(one), self.clock.stamp(one)) for one in batch]
         if self.hurried:
             self.outbox.keep(letters)

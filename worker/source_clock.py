@@ -63,26 +63,31 @@ def moved(one: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
 
 
 class SourceClock:
-    """Gives each measurement of one row the clock of its source."""
+    """
+    Gives each measurement of one row the clock of its source.
+
+    Attributes:
+        performer: The row's own node.
+    """
 
     def __init__(self, connection: redis.Redis, performer: str, own: Clock) -> None:
         """Take who performs the row, and what is known of its clock."""
-        self._connection, self._performer = connection, performer
+        self._connection, self.performer = connection, performer
         self._clocks: dict[str, Clock] = {performer: own}
 
     def look(self, sources: Iterable[str]) -> None:
         """Read the clocks anew, where others are sources; a Redis that is away leaves them."""
-        others = {*sources} - {self._performer}
+        others = {*sources} - {self.performer}
         if not others:
             return
         try:
-            self._clocks |= read_clocks(self._connection, [self._performer, *sorted(others)])
+            self._clocks |= read_clocks(self._connection, [self.performer, *sorted(others)])
         except redis.RedisError as exc:
             logger.log(wire.severity(exc), "clocks of sources not read: %s", exc)
 
     def stamp(self, one: Measurement) -> Measurement:
         """Give a measurement with its source's clock."""
-        own = self._clocks[self._performer]
-        if one.source == self._performer:
+        own = self._clocks[self.performer]
+        if one.source == self.performer:
             return replace(one, detail={**one.detail, **own})
         return moved(one, own, self._clocks.get(one.source, {}))

@@ -25,6 +25,7 @@ from worker.asking import (
     Request,
     ask,
     last_word,
+    no_longer_heard,
 )
 from worker.away import AWAY
 from worker.context import NodeContext
@@ -51,6 +52,8 @@ ShouldStop = Callable[[], bool]
 #: Median of a target's round-trip times when idle, and the least of three or more; None of fewer.
 IdleRtt = tuple[float, "float | None"]
 
+#: What a test ends with whose far end died in it.
+ENDS_AS_LOST = (Outcome.TIMEOUT, Outcome.BAD_REPLY, Outcome.NO_REPLY)
 #: How often what passes by itself is tried again.
 AWAY_S = 1.0
 #: An idle round trip takes no longer; beyond this it is no measurement of ours.
@@ -251,7 +254,8 @@ def _meet(
             measured = [
                 replace(one, outcome=Outcome.TARGET_BUSY, error=LEASE_LOST) for one in measured
             ]
-        found += _with_last_word(connection, request, measured)
+        measured = _with_last_word(connection, request, measured)
+        found += _unless_lost(connection, far.name, measured)
     return found, []
 
 
@@ -273,6 +277,26 @@ def _with_last_word(
     ):
         return measured
     return [replace(one, error=f"{said} (here: {one.error})") for one in measured]
+
+
+def _unless_lost(
+    connection: redis.Redis, far: str, measured: list[Measurement]
+) -> list[Measurement]:
+    """Say of a test that failed whether its far end is gone by now."""
+    if measured[0].outcome not in ENDS_AS_LOST:
+        return measured
+    try:
+        gone = no_longer_heard(connection, far)
+    except AWAY as exc:
+        logger.debug("it is not known whether %s is gone: %s", far, exc)
+        return measured
+    if not gone:
+        return measured
+    return [
+        replace(one, outcome=outcome, error=f"{error} (here: {one.error})")
+        for one in measured
+        for outcome, error in [end_lost(one.source, far, gone)]
+    ]
 
 
 def _own_refusal(

@@ -112,7 +112,7 @@ def for_test(way: Way) -> str:
     if "test_s" not in found.detail:
         # iperf3 was never started: the listener's responder, or Redis, did not answer.
         return f"try again; then, on {listener.name}: ptzmesh doctor, and the log of its worker"
-    if found.detail.get("intervals"):
+    if found.detail.get("intervals") or found.detail.get("streams_connected"):
         return "it connected and broke off: try again; a link that comes and goes, or a full one"
     return open_ports(near, listener) if way.passes else no_way(way)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from rich.text import Text
@@ -12,6 +13,8 @@ from worker.measurement import Outcome
 
 #: More reasons than this are a list for a program.
 MAX_REASONS = 6
+#: How long each of several waited, or that a node was silent, makes no other reason.
+SECONDS = re.compile(r"\b[0-9.]+ s\b")
 #: Pairs that are named of each.
 PAIRS_NAMED = 2
 
@@ -37,6 +40,7 @@ HELPS = {
 def reasons(report: Report, run: str) -> Iterable[Text]:
     """Give a line for each reason, with the pairs that it holds for, the most frequent first."""
     pairs: dict[tuple[str, Outcome, str], list[tuple[str, str]]] = {}
+    errors: dict[tuple[str, Outcome, str], str] = {}
     probes: set[str] = set()
     for matrix in report.matrices.values():
         if matrix.probe in probes:
@@ -44,10 +48,13 @@ def reasons(report: Report, run: str) -> Iterable[Text]:
         probes.add(matrix.probe)
         for pair, cell in matrix.cells.items():
             if cell.outcome is not Outcome.OK:
-                pairs.setdefault((matrix.probe, cell.outcome, cell.error), []).append(pair)
+                alike = (matrix.probe, cell.outcome, SECONDS.sub("", cell.error))
+                pairs.setdefault(alike, []).append(pair)
+                errors.setdefault(alike, cell.error)
     ordered = sorted(pairs.items(), key=lambda one: -len(one[1]))
-    for (probe, outcome, error), found in ordered[:MAX_REASONS]:
-        yield Text(f"{probe} {_named(found)}: {word(outcome)}: {error}")
+    for reason, found in ordered[:MAX_REASONS]:
+        probe, outcome, _ = reason
+        yield Text(f"{probe} {_named(found)}: {word(outcome)}: {errors[reason]}")
         helps = HELPS.get(outcome, "")
         if probe == "redis" and helps is _LOOK_BETWEEN:
             helps = _LOOK_AT_REDIS  # which is no node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -79,13 +80,13 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
     return {one.source: one for _, one in of_run(connection, run)}
 
 
-def register_dead(connection: redis.Redis, name: str) -> None:
-    """Make a node look as if it had died a minute ago."""
+def register_dead(connection: redis.Redis, name: str, ago_s: float = 60) -> None:
+    """Make a node look as if it had died a minute ago, or sooner."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
     record |= machine.facts()  # as those of a, with which it shares the addresses of loopback
     record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
-    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - 60})
+    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - ago_s})
 
 
 def test_end_that_died_is_named_whoever_performs_the_test(
@@ -105,6 +106,27 @@ def test_end_that_died_is_named_whoever_performs_the_test(
         connection.zadd(keyspace.NODES, {"b": wire.redis_seconds(connection)})
         row = measured(connection, Way(bidir=True))["a"]
         assert (row.outcome, row.error) == (Outcome.TARGET_LOST, "target b was stopped")
+
+
+def test_end_that_dies_while_it_is_asked_is_lost_and_before_that_was_last_heard_so_long_ago(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a"]):
+        # The responder of b is waited for 8 s, in which it comes to count as lost.
+        register_dead(connection, "b", ago_s=wire.ALIVE_S - 4)
+        found = measured(connection, Way(bidir=True))
+        assert {name: row.outcome for name, row in found.items()} == {
+            "a": Outcome.TARGET_LOST,
+            "b": Outcome.SOURCE_LOST,
+        }
+        register_dead(connection, "b", ago_s=8)
+        error = measured(connection, Way(bidir=True))["a"].error
+        # A machine that is busy takes longer.
+        assert re.fullmatch(
+            "the responder of b did not answer within 8 s, and b was last heard [12][0-9] s ago"
+            "|target b was not heard for [3-9][0-9] s",
+            error,
+        ), error
 
 
 @pytest.mark.skipif(why_unusable() is not None, reason=why_unusable() or "")

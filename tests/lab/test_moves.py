@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -20,7 +21,8 @@ from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
 from lab.together import begin_chosen, together
 from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on
-from worker import keyspace
+from worker import keyspace, wire
+from worker.last_heard import OVERDUE_S
 from worker.measurement import Measurement, Outcome
 
 pytestmark = pytest.mark.lab
@@ -115,6 +117,18 @@ def test_node_that_moves_in_a_test_or_loses_its_link_comes_back_where_it_is(mesh
     wait_until_at(mesh, "n1", "10.77.0.103")
     found = row(mesh, mesh.detach(n0, *ONE_WAY, "--count", "3"), "ping")
     assert (found.outcome, found.address) == (Outcome.OK, "10.77.0.103"), found.error
+
+
+@together(2)
+def test_node_that_vanished_a_moment_ago_was_last_heard_so_long_ago(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    mesh.lab.unplug(n1)
+    wait_until(lambda: wire.silent_s(mesh.connection, "n1") > OVERDUE_S, "it is missed")
+    run = mesh.detach(n0, *ONE_WAY, "--count", "3", "--probe", "ping", "--probe", "tcp")
+    for probe in ("ping", "tcp"):
+        found = row(mesh, run, probe)
+        assert found.outcome in (Outcome.NO_REPLY, Outcome.UNREACHABLE), found.error
+        assert re.search(r", and n1 was last heard [0-9]+ s ago", found.error), found.error
 
 
 @contextmanager
