@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from forked import START, run, start
 
 from coordinator import Mesh
 from coordinator.nodes import read_nodes
@@ -34,11 +34,11 @@ def start_worker(
     url: str, name: str, address: str, folder: Path, more: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     """Start a worker; its log is `<name>.log` in the folder."""
-    command = [sys.executable, "-m", "coordinator.cli", "worker", "--name", name, *more]
+    command = [*START, "worker", "--name", name, *more]
     command += ["--address", address, "--state-dir", str(folder / "state")]
     environment = {**os.environ, "PTZMESH_REDIS_URL": url}
     with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stderr=log)
+        return start(command, env=environment, stderr=log)
 
 
 def alive(connection: redis.Redis) -> list[str]:
@@ -107,11 +107,5 @@ def _read(log: Path) -> bytes:
 
 def cli(url: str, *arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run a command of ours as a person would."""
-    return subprocess.run(
-        [sys.executable, "-m", "coordinator.cli", *arguments],
-        env={**os.environ, "PTZMESH_REDIS_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    environment = {**os.environ, "PTZMESH_REDIS_URL": url}
+    return run([*START, *arguments], env=environment, timeout=timeout_s)

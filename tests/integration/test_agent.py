@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis
+from forked import START
 from rq import Queue
 from rq.exceptions import StopRequested
 
@@ -335,46 +336,51 @@ def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: Embedd
     connection = wire.connect(redis_server.url)
     connection.config_set("requirepass", "hunter2")
     url = redis_server.url.replace("unix://", "unix://:hunter2@")
-    process = start_worker(url, "a", "127.0.0.1", tmp_path)
+    with (tmp_path / "a.log").open("ab") as log:  # by itself: it has its command line
+        command = [*START, "worker", "--name", "a", "--address", "127.0.0.1"]
+        process = subprocess.Popen(
+            [*command, "--state-dir", str(tmp_path)],
+            env={**os.environ, "PTZMESH_REDIS_URL": url},
+            stderr=log,
+        )
     eventually(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     redis_server.kill()
     eventually(lambda: "Redis is away" in log_of(tmp_path, "a"), "it noticed")
     process.terminate()
     process.wait(60)
+    assert b"worker" in argv
     assert b"hunter2" not in argv
     assert "hunter2" not in log_of(tmp_path, "a")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "word"),
-    [
-        (["run", "--nodes", "zz"], 2, "not registered"),
-        (["run", "--nodes=-x"], 2, "node name"),
-        (["run", "--count", "0"], 2, "count (0)"),
-        (["run", "--csv", "/proc/no/such.csv"], 2, "csv"),
-        (["show", "nope"], 2, "there is none yet"),
-        (["cancel", "nope"], 2, "there is none yet"),
-        (["worker", "--name", "-x"], 2, "node name"),
-        (["worker", "--address", "224.0.0.1"], 2, "224.0.0.1"),
-        (["verify", "last", "--csv", "/nowhere.csv"], 2, "there is none yet"),
-        (["bogus"], 2, "there is no command"),
-        (["run", "--bogus"], 2, "--bogus"),
-        (["nodes", "--redis", "redis://127.0.0.1:1"], 3, "does not answer"),
-        (["nodes", "--redis", "nonsense"], 2, "Redis URL"),
-        (["--config", "/nowhere.toml", "nodes"], 2, "/nowhere.toml"),
-    ],
-)
+WRONG_USE: list[tuple[list[str], int, str]] = [
+    (["run", "--nodes", "zz"], 2, "not registered"),
+    (["run", "--nodes=-x"], 2, "node name"),
+    (["run", "--count", "0"], 2, "count (0)"),
+    (["run", "--csv", "/proc/no/such.csv"], 2, "csv"),
+    (["show", "nope"], 2, "there is none yet"),
+    (["cancel", "nope"], 2, "there is none yet"),
+    (["worker", "--name", "-x"], 2, "node name"),
+    (["worker", "--address", "224.0.0.1"], 2, "224.0.0.1"),
+    (["verify", "last", "--csv", "/nowhere.csv"], 2, "there is none yet"),
+    (["bogus"], 2, "there is no command"),
+    (["run", "--bogus"], 2, "--bogus"),
+    (["nodes", "--redis", "redis://127.0.0.1:1"], 3, "does not answer"),
+    (["nodes", "--redis", "nonsense"], 2, "Redis URL"),
+    (["--config", "/nowhere.toml", "nodes"], 2, "/nowhere.toml"),
+]
+
+
 @pytest.mark.usefixtures("pair")
-def test_wrong_use_is_one_line_and_an_exit_code(
-    redis_url: str, arguments: list[str], code: int, word: str
-) -> None:
-    done = cli(redis_url, *arguments)
-    assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert word in errors[0]
-    assert "Traceback" not in done.stderr
+def test_wrong_use_is_one_line_and_an_exit_code(redis_url: str) -> None:
+    for arguments, code, word in WRONG_USE:
+        done = cli(redis_url, *arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, (arguments, done.stderr)
+        assert word in errors[0], arguments
+        assert "Traceback" not in done.stderr, arguments
 
 
 def test_a_worker_whose_own_address_does_not_resolve_says_so_and_is_not_just_ready(

@@ -17,6 +17,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+import forked
 import pytest
 import redis
 
@@ -59,10 +60,7 @@ class Said:
 
 def doctor(url: str, *arguments: str, **environ: str) -> Said:
     environment = {**os.environ, "PTZMESH_REDIS_URL": url, **environ}
-    argv = [sys.executable, "-m", "coordinator.cli", "doctor", "--json", *arguments]
-    done = subprocess.run(
-        argv, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = forked.run([*forked.START, "doctor", "--json", *arguments], env=environment, timeout=300)
     said = Said(done)
     assert said.lines, said.text
     for one in said.lines:
@@ -591,7 +589,8 @@ def test_a_health_check_costs_less_than_twice_what_its_libraries_do(redis_url: s
 
     argv = [sys.executable, "-c", "import click, redis, rq"]
     least = least_cpu_s(lambda: subprocess.run(argv, check=True))
-    assert least_cpu_s(lambda: quick(redis_url, "nobody")) < 2 * least
+    argv = [*forked.START, "doctor", "--quick", "--name", "nobody", "--redis", redis_url]
+    assert least_cpu_s(lambda: subprocess.run(argv, capture_output=True, check=False)) < 2 * least
 
 
 def test_a_health_check_ends_in_time_when_redis_does_not_answer(
