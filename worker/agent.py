@@ -39,10 +39,17 @@ from worker.instance import (
     refusal,
 )
 from worker.leftovers import Leftovers
+from worker.names import plain_ip
 from worker.orphans import reap
 from worker.outage import Outage
 from worker.outbox import Outbox, outbox_path
-from worker.own_address import checked_address, local_address, present_address, resolves
+from worker.own_address import (
+    checked_address,
+    is_local,
+    led_to,
+    local_address,
+    present_address,
+)
 from worker.policy import Policy
 from worker.startup import when_redis_is_there
 from worker.state_folder import hold, owner_token, usable
@@ -204,18 +211,20 @@ class Agent:
     def _has_address(self) -> bool:
         """Look whether our address is one, and say once when a name does not resolve here."""
         address = self.record["address"]
-        found = resolves(address)
-        if not found and not self.is_nowhere:
+        literals = led_to(address)
+        if not literals and not self.is_nowhere:
             logger.warning(
                 "address %s of this node does not resolve here, and likely nowhere: correct "
                 "--address, or DNS; it is looked up again with each heartbeat",
                 address,
             )
-        if found and self.is_nowhere:
+        if literals and self.is_nowhere:
             logger.warning("address %s resolves now", address)
-            self.record |= self.facts.fields(address, looks_up=True)
-        self.is_nowhere = not found
-        return found
+        if literals:  # of a name that leads elsewhere by now
+            self.facts.is_here = is_local(address, literals)
+            self.record |= self.facts.fields(address)
+        self.is_nowhere = not literals
+        return bool(literals)
 
     def _look_at_clock(self, connection: redis.Redis) -> float:
         """Give Redis' time, and note how far this node's clock is from it."""
@@ -364,8 +373,8 @@ class Agent:
             for run in {*overdue, *finished}:
                 wire.enqueue_advance(connection, run)
             self.changes.tell(connection, self.record)
-            if self.is_nowhere:  # after the beat: a silent name server takes its time
-                self._has_address()
+            if plain_ip(self.record["address"]) is None:
+                self._has_address()  # after the beat: a silent name server takes its time
             self.is_unheard = False
             self._say(self.outage.answered(time.monotonic()))
         except redis.RedisError as exc:

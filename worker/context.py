@@ -37,8 +37,14 @@ class NodeContext:
     iperf3: Iperf3
     should_stop: Callable[[], bool]
     given: str | None = None
-    renew: Callable[[NodeContext, redis.Redis], NodeContext] | None = None
+    renew: Callable[[NodeContext, redis.Redis, bool], NodeContext] | None = None
 
-    def now(self, connection: redis.Redis) -> NodeContext:
-        """Give it as it is now, for a job that begins; `connection` is the job's own to Redis."""
-        return self if self.renew is None else self.renew(self, connection)
+    def now(self, connection: redis.Redis, *, tests: bool = False) -> NodeContext:
+        """
+        Give it as it is now, for a job that begins.
+
+        Args:
+            connection: The job's own to Redis.
+            tests: The job runs iperf3: look whether it is another one by now.
+        """
+        return self if self.renew is None else self.renew(self, connection, tests)

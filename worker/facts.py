@@ -186,18 +186,20 @@ class Facts:
             "settings_fault": self.complaint,
         }
 
-    def renewed(self, context: NodeContext, connection: redis.Redis) -> NodeContext:
+    def renewed(self, context: NodeContext, connection: redis.Redis, tests: bool) -> NodeContext:
         """
         Give a node's context as it is now, for a job that begins.
 
         Args:
             context: As it was when the job's process was started.
             connection: To Redis; a job's first.
+            tests: The job runs iperf3; no other job waits for one that does not answer.
         """
         time.tzset()  # hours are of the zone that the machine has now
         held: _Present = self._held.get()
         self.iperf3, self._mark, self._ask_at = held.iperf3, held.mark, held.ask_at
-        self._look_for_iperf3()
+        if tests:
+            self._look_for_iperf3()
         address = held.address or context.address  # as it was checked at the start, if given
         if context.given is None:
             with suppress(redis.RedisError):  # a job goes on without Redis

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgpack
 import redis
@@ -75,7 +74,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     if row is None:
         logger.warning("run %s is gone; nothing to measure", run[:80])
         return
-    context = context.now(connection)
+    context = context.now(connection, tests=row.probe in TRANSFERS)
     if row.name != context.name:
         raise ForeignWork(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
@@ -128,7 +127,7 @@ def _work_on(
         row=row,
         pairs=[pair for pair in pairs if other(row, pair) not in strangers],
         targets=targets,
-        moves=Moves(connection, places),
+        moves=Moves(connection, places, row.plan.family),
         whose=Whose(
             context=context, row=row, records=records, allowed=Allowance(questions_a_node(row.plan))
         ),
@@ -222,18 +221,20 @@ def _echoes(work: _Work, should_stop: Callable[[], bool]) -> Iterator[Measuremen
         nodes = list(parted.ready.values())
         for measurement in parted.marked(_echo(work, nodes, should_stop)):
             if row.probe == "ping" and measurement.detail.get("rtt_median_ms") is not None:
-                idle[measurement.target] = _idle_rtt(measurement.detail)
-            if row.probe == "tcp":
-                measurement = with_echoes(measurement, idle.get(measurement.target, (0, None))[1])
+                idle[measurement.target] = _idle_rtt(measurement)
+            if row.probe == "tcp" and (rtt := idle.get(measurement.target)) is not None:
+                is_there = rtt.address == measurement.address
+                measurement = with_echoes(measurement, rtt.least_ms if is_there else None)
             yield measurement
     if idle and row.probe == "ping" and len(row.plan.probes) > row.phase + 1:
         _keep_idle_rtts(connection, row, idle)
 
 
-def _idle_rtt(detail: Mapping[str, Any]) -> IdleRtt:
+def _idle_rtt(one: Measurement) -> IdleRtt:
     """Give a target's median, and the least time of its echoes where these are enough."""
-    enough = detail.get("received", 0) >= LEAST_TIMES
-    return detail["rtt_median_ms"], detail["rtt_min_ms"] if enough else None
+    enough = one.detail.get("received", 0) >= LEAST_TIMES
+    least_ms = one.detail["rtt_min_ms"] if enough else None
+    return IdleRtt(one.detail["rtt_median_ms"], least_ms, one.address)
 
 
 def _echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -71,21 +72,25 @@ def _is_loopback(literal: str) -> bool:
     return ip is not None and ip.is_loopback
 
 
-def resolves(address: str) -> bool:
-    """Tell whether this machine's resolver knows an address or a name."""
-    return bool(resolve(address, own_zones=True).literals)
+def led_to(address: str) -> tuple[IpLiteral, ...]:
+    """Give the literals of a node's own address as this machine's resolver knows them."""
+    return resolve(address, own_zones=True).literals
 
 
-def own_literals(address: str) -> list[IpLiteral]:
+def own_literals(address: str, literals: Sequence[IpLiteral] | None = None) -> list[IpLiteral]:
     """
     Give the literals of a node's own address that this machine can listen on.
 
     None of a router that forwards to this machine: then this node is the connecting side of every
     test. And none on loopback but an address that says so itself: see `checked_address`.
+
+    Args:
+        address: The node's own.
+        literals: What it leads to; looked up if not given.
     """
     return [
         literal
-        for literal in resolve(address, own_zones=True).literals
+        for literal in (led_to(address) if literals is None else literals)
         if (literal == address or not _is_loopback(literal)) and _can_bind(literal)
     ]
 
@@ -98,9 +103,9 @@ def listening_address(address: str, family: int) -> IpLiteral | None:
     return next(of_family, None)
 
 
-def is_local(address: str) -> bool:
+def is_local(address: str, literals: Sequence[IpLiteral] | None = None) -> bool:
     """Tell whether others that connect to a node's address reach this machine itself."""
-    return bool(own_literals(address))
+    return bool(own_literals(address, literals))
 
 
 def _can_bind(literal: IpLiteral) -> bool:

@@ -5,6 +5,7 @@ froze when its run was started.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,12 +13,15 @@ import redis
 
 from worker import keyspace, wire
 from worker.errors import ConfigError
-from worker.names import valid_address
+from worker.names import plain_ip, valid_address
 from worker.registry import Record
+from worker.resolve import resolve
 from worker.rows import Row
 
 #: Looked up in one script, which holds every locker for tens of microseconds.
 ADDRESSES_AT_A_TIME = 64
+#: In a row of tests, which may take hours, a name that is older is looked up again before a test.
+NAME_HOLDS_S = 15.0
 
 
 @dataclass
@@ -28,18 +32,41 @@ class Moves:
     Attributes:
         connection: To Redis.
         known: Node → its address, as the row read it from the registry.
+        family: 4 or 6: of names, only addresses of it; None is any.
+        looked_at: When names were looked up, on the monotonic clock.
         pairs: Those that were left, as their other node is elsewhere by now.
     """
 
     connection: redis.Redis
     known: Mapping[str, str]
+    family: int | None = None
+    looked_at: float = field(default_factory=time.monotonic)
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
-    def left(self, name: str, pairs: Sequence[tuple[int, int]]) -> bool:
-        """Leave a node's pairs if it has moved; say whether it has."""
-        moved = registered(self.connection, [name]).get(name) != self.known.get(name)
+    def left(self, name: str, pairs: Sequence[tuple[int, int]], literal: str) -> bool:
+        """
+        Leave a node's pairs if it has moved; say whether it has.
+
+        Args:
+            name: The node.
+            pairs: Those that would be measured now.
+            literal: Where it would be measured; of a name, what it led to when the row began.
+        """
+        address = self.known.get(name, "")
+        moved = self.is_registered_elsewhere(name)
+        if not moved and plain_ip(address) is None and self._is_long_ago():
+            # A silent name server says nothing of where the node is.
+            found = resolve(address, self.family).literals
+            moved = bool(found) and literal not in found
         self.pairs += pairs if moved else []
         return moved
+
+    def is_registered_elsewhere(self, name: str) -> bool:
+        """Tell whether the registry has another address of a node by now, or none."""
+        return registered(self.connection, [name]).get(name) != self.known.get(name)
+
+    def _is_long_ago(self) -> bool:
+        return time.monotonic() - self.looked_at > NAME_HOLDS_S
 
 
 def registered(connection: redis.Redis, names: Collection[str]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str
 
     for probe in plan.probes:
         for source, target in plan.pairs(probe):
-            add(source, target, _pair_bytes(plan, probe, target))
+            add(source, target, _pair_bytes(plan, probe, source, target))
     for performer, other, cost in _questions(plan, is_asked):
         add(performer, other, cost)
     return spent
@@ -103,11 +103,13 @@ def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
     return max(sent.values(), default=0)
 
 
-def _pair_bytes(plan: Plan, probe: str, target: int) -> int | None:
+def _pair_bytes(plan: Plan, probe: str, source: int, target: int) -> int | None:
     if probe in TRANSFERS:
         options = plan.transfer(probe)
         cost = options.worst_case_bytes
-        return cost if cost is None or not options.bidir else cost // 2
+        # A test of both directions costs as much where one of them is asked for.
+        is_half = options.bidir and plan.has_pair(target, source)
+        return cost if cost is None or not is_half else cost // 2
     if probe == "redis":
         return REDIS_OPERATION_BYTES * plan.redis.count
     ip = IP_HEADER_BYTES[_version(plan, target)]

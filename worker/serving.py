@@ -72,7 +72,7 @@ def serve(
     if row is None:
         logger.warning("run %s is gone; nothing to answer", run[:80])
         return
-    context = context.now(connection)
+    context = context.now(connection, tests=True)
     encounter, options = _asked_for(context, row, number)
     refusal = _refusal(context, connection, row, encounter, options)
     if refusal is not None:

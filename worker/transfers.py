@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import redis
 
@@ -39,7 +39,7 @@ from worker.policy import TestRequest, judge
 from worker.probes import iperf3_client
 from worker.probes.interception import Sign, marked
 from worker.probes.iperf3 import why_unable
-from worker.probes.iperf3_client import Ends, findings, spent
+from worker.probes.iperf3_client import Ends, findings, spent, with_other_way
 from worker.proxies import BeforeTests
 from worker.rows import Row, end_lost
 from worker.sizes import path_mtu
@@ -49,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ShouldStop = Callable[[], bool]
-#: Median of a target's round-trip times when idle, and the least of three or more; None of fewer.
-IdleRtt = tuple[float, "float | None"]
 
 #: What a test ends with whose far end died in it.
 ENDS_AS_LOST = (Outcome.TIMEOUT, Outcome.BAD_REPLY, Outcome.NO_REPLY)
@@ -58,6 +56,21 @@ ENDS_AS_LOST = (Outcome.TIMEOUT, Outcome.BAD_REPLY, Outcome.NO_REPLY)
 AWAY_S = 1.0
 #: An idle round trip takes no longer; beyond this it is no measurement of ours.
 MAX_RTT_MS = 60_000.0
+
+
+class IdleRtt(NamedTuple):
+    """
+    What echoes of a run's ping phase took to a target, in milliseconds.
+
+    Attributes:
+        median_ms: The median.
+        least_ms: The least of three or more; None of fewer.
+        address: Where the target was then.
+    """
+
+    median_ms: float
+    least_ms: float | None
+    address: str
 
 
 def transfers(
@@ -110,7 +123,8 @@ def _take_turns(
     # Not while a lease is held, which would lapse meanwhile.
     if ends is None or idle is None or looked is None or not looked.wait():
         return
-    idle_ms = {name: median_ms for name, (median_ms, _) in idle.items()}
+    where = {name: row.plan.nodes[one.far].address for name, one in encounters.items()}
+    idle_ms = {n: rtt.median_ms for n, rtt in idle.items() if rtt.address == where.get(n)}
     tests = max((len(one.tests) for one in encounters.values()), default=1)
     cost = row.plan.transfer(row.probe).worst_case_bytes or 0
     turns = Turns(
@@ -128,11 +142,12 @@ def _take_turns(
         told = len(turns.over_budget)
         if lease is not None:
             one = encounters[lease.far]
-            if patiently(partial(moves.left, lease.far, one.pairs), should_stop):
+            left = partial(moves.left, lease.far, one.pairs, where[lease.far])
+            if patiently(left, should_stop):
                 _give_up(turns, lease, [])
                 continue
             # What has changed since the row began, which may be hours; its cost is reserved.
-            context = context.now(connection)
+            context = context.now(connection, tests=True)
             turns.near = _own_end(context)
             own = partial(_own_refusal, context, connection, row, reserved=cost)
             if (refused := patiently(own, should_stop)) is not None:
@@ -147,7 +162,8 @@ def _take_turns(
                 else _meet(context, connection, row, one, lease, idle_ms, should_stop)
             )
             _give_up(turns, lease, [*found, *broken_off])
-            yield from (marked(measurement, sign) for measurement in found)
+            asked = {(row.plan.nodes[s].name, row.plan.nodes[t].name) for s, t in one.pairs}
+            yield from (marked(measurement, sign) for measurement in with_other_way(found, asked))
 
 
 def _own_end(context: NodeContext) -> End:
@@ -347,15 +363,16 @@ def unpack_rtts(packed: bytes) -> dict[str, IdleRtt]:
         isinstance(name, str) and _is_idle_rtt(times) for name, times in raw.items()
     ):
         raise WireError("idle round-trip times are not milliseconds by target")
-    return {name: (float(median), least) for name, (median, least) in raw.items()}
+    return {name: IdleRtt(*rtt) for name, rtt in raw.items()}
 
 
-def _is_idle_rtt(times: object) -> bool:
+def _is_idle_rtt(rtt: object) -> bool:
     return (
-        isinstance(times, (list, tuple))
-        and len(times) == 2
-        and _is_ms(times[0])
-        and (times[1] is None or _is_ms(times[1]))
+        isinstance(rtt, (list, tuple))
+        and len(rtt) == len(IdleRtt._fields)
+        and _is_ms(rtt[0])
+        and (rtt[1] is None or _is_ms(rtt[1]))
+        and isinstance(rtt[2], str)
     )
 
 

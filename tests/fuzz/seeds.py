@@ -32,7 +32,7 @@ PLAN = Plan(
     probes=("ping", "tcp", "redis", "throughput", "udp"),
 )
 READY: dict[str, Any] = {"port": 5201, "version": "3.12", "outcome": "ok", "error": ""}
-RTTS = {"b": 11.5, "c": 0.25}
+RTTS = {"b": (11.5, 10.25, "10.0.0.2"), "c": (0.25, None, "fe80::1%eth0")}
 JOBS = (
     ["ptzmesh.sweep", None, [], {"run": "20260102T030405000-abcd", "phase": 0, "performer": 1}],
     ["ptzmesh.serve", None, [], {"run": "r", "token": "t.0", "number": 0, "idle_rtt_ms": 1.5}],

@@ -221,7 +221,7 @@ def node_links(data: bytes) -> None:
 def idle_rtts(data: bytes) -> None:
     """Idle round-trip times are refused, or milliseconds."""
     with suppress(WireError):
-        for median_ms, least_ms in transfers.unpack_rtts(data).values():
+        for median_ms, least_ms, _ in transfers.unpack_rtts(data).values():
             assert 0 <= median_ms < 60_000
             assert least_ms is None or 0 <= least_ms < 60_000
     fields.number_or_none(data)

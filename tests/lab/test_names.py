@@ -35,6 +35,10 @@ GOOD, GOOD6 = "10.77.0.2", "fd77::2"
 #: Something of n0's own listens there, and on loopback only.
 SECRET_PORT = 8080
 
+#: Of a node that has this address only by the time that DNS knows it.
+MOVES = {"A": [*4 * [GOOD], "10.77.0.1"]}
+ACCEPTS = (b"moved", b"accepts")
+
 #: What is said of each name, and what its row may then have: an outcome, and a word of its error
 #: or the address that was measured.
 NAMES = {
@@ -72,7 +76,9 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
     """A node n0 that asks a hostile name server, and n1, which other nodes' names may lead to."""
     with Lab(2, redis=True) as made, ExitStack() as stack:
         server = NameServer(
-            made, made.redis_node, {name: says for name, (says, *_) in NAMES.items()}
+            made,
+            made.redis_node,
+            {"moves.lan": MOVES, **{name: says for name, (says, *_) in NAMES.items()}},
         )
         stack.enter_context(etc(made.nodes[0], resolv_conf=asking(server)))
         mesh = LabMesh(made)
@@ -180,6 +186,25 @@ def worker_says(node: Node, mesh: LabMesh, folder: Path, *options: str) -> tuple
     argv = [*CLI, "worker", "--name", "other", "--state-dir", str(folder), *options]
     done = node.run(argv, env=mesh.env, check=False)
     return done.returncode, done.stderr
+
+
+def test_node_whose_name_leads_to_it_only_later_accepts_connections_from_then_on(
+    named: tuple[LabMesh, NameServer],
+) -> None:
+    mesh, _ = named
+    here = mesh.lab.nodes[0]
+    options = ("--address", "moves.lan", "--ports", "5301-5316")
+    mesh.start(here, *options, name="moved")
+    mesh.wait_until_alive("moved")
+
+    def changes() -> list[tuple[bytes, bytes]]:
+        entries = [fields for _, fields in mesh.connection.xrange(keyspace.RESULTS)]
+        told = [one for one in entries if (one.get(b"node"), one.get(b"what")) == ACCEPTS]
+        return [(one[b"old"], one[b"new"]) for one in told]
+
+    wait_until(lambda: changes() == [(b"0", b"1")], "its name leads to it by now")
+    mesh.workers["moved"].terminate()
+    wait_until(lambda: "moved" not in mesh.alive(), "it has stopped")
 
 
 def test_name_of_the_machine_itself_is_refused_with_what_to_say_instead(

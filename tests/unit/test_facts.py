@@ -241,7 +241,7 @@ def test_what_is_wrong_is_a_fault_of_settings(tmp_path: Path) -> None:
         reread()
 
 
-def job_of(found: Facts, tmp_path: Path) -> Callable[[], NodeContext]:
+def job_of(found: Facts, tmp_path: Path) -> Callable[..., NodeContext]:
     """Give what looks as a job does, which is forked from a process as old as the worker."""
     worker = copy.copy(found)
     worker.reread = copy.copy(found.reread)
@@ -255,11 +255,11 @@ def job_of(found: Facts, tmp_path: Path) -> Callable[[], NodeContext]:
         should_stop=lambda: False,
     )
 
-    def begin() -> NodeContext:
+    def begin(*, tests: bool = True) -> NodeContext:
         horse = copy.copy(worker)
         horse.reread = copy.copy(worker.reread)
         nowhere = wire.connect("unix:///nowhere", retries=0)
-        return horse.renewed(context, nowhere)
+        return horse.renewed(context, nowhere, tests)
 
     return begin
 
@@ -322,3 +322,19 @@ def test_a_look_starts_no_process(folder: Path) -> None:
     assert (
         after.children_user + after.children_system == before.children_user + before.children_system
     )
+
+
+def test_only_a_job_that_tests_asks_an_iperf3_that_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer takes seconds, in which no echo leaves."""
+    program, asked = tmp_path / "iperf3", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\n/bin/touch {asked}\n")
+    program.chmod(0o755)
+    found = Facts(said=Said(labels={}, policy=Policy()), reread=NoFile(), address="10.0.0.1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    begin = job_of(found, tmp_path)
+    begin(tests=False)
+    assert not asked.exists()
+    begin(tests=True)
+    assert asked.exists()

@@ -68,12 +68,13 @@ def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
     "raw",
     [
         [],
-        {1: [1.0, None]},
+        {1: [1.0, None, "10.0.0.1"]},
         {"b": 1.0},
-        {"b": [1.0]},
-        *({"b": [bad, None]} for bad in ("1", math.nan, -1, 1e9, None, True)),
-        {"b": [1.0, "1"]},
-        {"b": [1.0, math.nan]},
+        {"b": [1.0, None]},
+        *({"b": [bad, None, "10.0.0.1"]} for bad in ("1", math.nan, -1, 1e9, None, True)),
+        {"b": [1.0, "1", "10.0.0.1"]},
+        {"b": [1.0, math.nan, "10.0.0.1"]},
+        {"b": [1.0, None, 1]},
     ],
 )
 def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from worker.identity import Allowance, Target
-from worker.options import PingOptions, TcpOptions, ThroughputOptions
+from worker.options import PingOptions, TcpOptions, ThroughputOptions, UdpOptions
 from worker.plan import MAX_NODES, Plan, PlannedNode
-from worker.plan_cost import MOST_QUESTIONS, again_bytes, bytes_per_node, questions_a_node
+from worker.plan_cost import (
+    MOST_QUESTIONS,
+    _pair_bytes,
+    again_bytes,
+    bytes_per_node,
+    questions_a_node,
+)
 
 #: Bytes of asking who answers, and of asking which handshake came, over IPv4.
 WHO, SYN = 2 * (20 + 8 + 96), 9 * 60 + 32 + 18
@@ -30,6 +37,19 @@ def mesh(count: int, *, claimed_by: tuple[str, ...] = (), **fields: Any) -> Plan
 def test_cost_is_what_echoes_and_replies_weigh_on_both_ends(warm_up: bool, echoes: int) -> None:
     plan = mesh(2, ping=PingOptions(count=10, size_bytes=56, warm_up=warm_up))
     assert bytes_per_node(plan) == {"n0": 2 * echoes * 2 * 84, "n1": 2 * echoes * 2 * 84}
+
+
+@pytest.mark.parametrize("probe", ["throughput", "udp"])
+def test_cost_of_a_test_of_both_directions_is_the_same_for_one_pair_and_for_two(probe: str) -> None:
+    plan = mesh(
+        2,
+        probes=(probe,),
+        throughput=ThroughputOptions(bidir=True, bitrate_mbps=4.0),
+        udp=UdpOptions(bidir=True, bitrate_mbps=4.0),
+    )
+    half = replace(plan, sources=(0,), targets=(1,))
+    found = [_pair_bytes(half, probe, 0, 1), 2 * (_pair_bytes(plan, probe, 0, 1) or 0)]
+    assert found == 2 * [plan.transfer(probe).worst_case_bytes]
 
 
 @pytest.mark.parametrize(("warm_up", "handshakes"), [(True, 12), (False, 11)])

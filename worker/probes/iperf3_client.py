@@ -28,6 +28,7 @@ from worker.probes.iperf3_record import (
     host_limits,
     records,
     spent,
+    with_other_way,
 )
 from worker.probes.iperf3_report import Iperf3Report
 from worker.probes.loaded_rtt import LoadedRtt
@@ -37,7 +38,16 @@ from worker.probes.path_mtu import Direction, PathMtu, in_words
 from worker.probes.throttle import read_throttle, throttled_by
 from worker.rtt import rtt_statistics
 
-__all__ = ["Ends", "Options", "client_argv", "deadline_s", "findings", "measure", "spent"]
+__all__ = [
+    "Ends",
+    "Options",
+    "client_argv",
+    "deadline_s",
+    "findings",
+    "measure",
+    "spent",
+    "with_other_way",
+]
 
 #: Of a literal address, the most bytes that matter, and whether to stop, gives what size passes.
 FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]

@@ -7,8 +7,8 @@ Pure. Both ends are named by their roles in the test, `near` and `far`; in a rec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,6 +23,8 @@ Options = ThroughputOptions | UdpOptions
 #: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
 BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
 WHOLE = (Outcome.OK, Outcome.NO_REPLY)
+#: Of `detail`: what the other direction of the test cost, which has no record of its own.
+OTHER_WAY = "other_way_bytes"
 #: With so much of a core used, the machine and not the network may set the pace.
 CPU_LIMIT_PCT = 90.0
 
@@ -116,7 +118,7 @@ def spent(found: Iterable[Measurement]) -> Spent:
 
     Of a test that broke in the middle its intervals tell what had moved until the last of them.
     """
-    data, is_least = 0.0, False
+    data, beside, is_least = 0.0, 0, False
     for measurement in found:
         intervals = measurement.detail.get("intervals") or []
         # Whatever broke off connections that were there did so after some of their data.
@@ -124,8 +126,24 @@ def spent(found: Iterable[Measurement]) -> Spent:
             "test_s" in measurement.detail and measurement.outcome in BROKEN
         )
         is_least |= broke or bool(intervals and measurement.outcome not in WHOLE)
+        beside += measurement.detail.get(OTHER_WAY) or 0
         data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
-    return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE), is_least=is_least)
+    return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE) + beside, is_least=is_least)
+
+
+def with_other_way(
+    found: Sequence[Measurement], wanted: Collection[tuple[str, str]]
+) -> list[Measurement]:
+    """
+    Leave out the direction of a test of both that nobody asked for, and keep what it cost.
+
+    Args:
+        found: What the test measured.
+        wanted: Source and target of what is asked for.
+    """
+    asked = [one for one in found if (one.source, one.target) in wanted]
+    cost = spent([one for one in found if (one.source, one.target) not in wanted]).bytes
+    return [replace(one, detail={**one.detail, OTHER_WAY: cost}) if cost else one for one in asked]
 
 
 def host_limits(
