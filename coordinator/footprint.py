@@ -97,12 +97,17 @@ def used_of_limits(
 
 def members(connection: redis.Redis, key: str) -> list[str]:
     """Give the names in a sorted set, lowest first."""
-    return [one.decode() for one in cast("list[bytes]", connection.zrange(key, 0, -1))]
+    return [_text(one) for one in cast("list[bytes]", connection.zrange(key, 0, -1))]
 
 
 def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
     """Measure what is kept of these runs; of many, evenly spread ones stand for the rest."""
     return _scaled(connection, runs, run_keys)
+
+
+def _text(name: bytes) -> str:
+    """Read a name; what is no text is no name of ours, and counted as nothing."""
+    return name.decode(errors="replace")
 
 
 def run_keys(run: str) -> list[str]:
@@ -134,13 +139,13 @@ def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
     total, whole = 0.0, len(chosen) == len(nodes)
     for name, (waiting, begun, failed, workers, count, failures) in by_queue:
         factor = 1.0 if name == keyspace.CONTROL_QUEUE else len(nodes) / len(chosen)
-        keys = [keyspace.job_key(job.decode().partition(":")[0]) for job in begun]
+        keys = [keyspace.job_key(_text(job).partition(":")[0]) for job in begun]
         for found, number in ((waiting, count), (failed, failures)):
-            ids = [keyspace.job_key(job.decode()) for job in found]
+            ids = [keyspace.job_key(_text(job)) for job in found]
             whole = whole and number <= len(ids)
             total += factor * _bytes(connection, ids) * number / len(ids) if ids else 0
         # A responder serves two queues; its record is counted with its own.
-        mine = [] if name == keyspace.CONTROL_QUEUE else [one.decode() for one in workers]
+        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(one) for one in workers]
         total += factor * _bytes(connection, [*keys, *mine, *keyspace.keys_of_queue(name)])
     return round(total), whole
 

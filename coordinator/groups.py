@@ -23,6 +23,7 @@ from coordinator.abandoned import forget_it, is_abandoned
 from coordinator.runs import last_id, stream_position
 from worker import keyspace, wire
 from worker.errors import ConfigError
+from worker.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +119,11 @@ def forget(connection: redis.Redis, group: str) -> None:
     Raises:
         ConfigError: There is no such group.
     """
-    known = [one.name for one in collectors(connection)]
+    known = {_shown(raw): raw["name"] for raw in _raw_groups(connection)}
     if group not in known:
         listed = ", ".join(known) or "none"
         raise ConfigError(f"collector ({group[:80]!r}) is not known; known: {listed}")
-    connection.xgroup_destroy(keyspace.RESULTS, group)
+    connection.xgroup_destroy(keyspace.RESULTS, known[group])
 
 
 def group_position(connection: redis.Redis, group: str) -> str | None:
@@ -225,6 +226,11 @@ def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
         return []
 
 
+def _shown(raw: dict[str, Any]) -> str:
+    """Give a group's name as it is shown, and said to forget it; another program may name it so."""
+    return printable(raw["name"].decode(errors="replace"))
+
+
 def _idle_s(consumers: Any) -> float | None:
     if isinstance(consumers, redis.ResponseError):
         if "NOGROUP" not in str(consumers) and "no such key" not in str(consumers):
@@ -251,7 +257,7 @@ def _group(
     position = _text(raw["last-delivered-id"])
     milliseconds = stream_position(position)[0]
     return Group(
-        name=raw["name"].decode(errors="replace"),
+        name=_shown(raw),
         position=position,
         pending=raw["pending"],
         lag=raw.get("lag"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -35,6 +36,7 @@ START = "0-0"
 GRACE_S = 5.0
 #: A phase that may take longer is looked at that often, as a source may die at once.
 LOOK_S = 30.0
+_RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
 #: Of the run's hash, what `read_run` reads.
 RUN_FIELDS = (
     *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "newest"),
@@ -121,8 +123,9 @@ def start(
             try:
                 pipeline.watch(same)  # type: ignore[no-untyped-call]  # untyped in redis-py
                 other = cast("bytes | None", pipeline.get(same))
-                if join and other and wire.run_is_wanted(connection, other.decode()):
-                    return other.decode(), False
+                found = run_ids([other] if join and other else [])
+                if found and wire.run_is_wanted(connection, found[0]):
+                    return found[0], False
                 run = _write(connection, pipeline, plan, same, by)
                 break
             except redis.WatchError:
@@ -323,4 +326,9 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
 def recent(connection: redis.Redis, count: int) -> list[str]:
     """Give run ids, newest first."""
     ids = cast("list[bytes]", connection.zrange(keyspace.RUNS, 0, count - 1, desc=True))
-    return [run.decode() for run in ids]
+    return run_ids(ids)
+
+
+def run_ids(members: Iterable[bytes]) -> list[str]:
+    """Give those that may be ids of runs; others are printed nowhere, and in no command to copy."""
+    return [one.decode() for one in members if _RUN_ID.fullmatch(one)]

@@ -14,6 +14,8 @@ The number is the exit code of the command line. What a measurement *found* (no 
 busy) is never raised: it is the `outcome` of a Measurement.
 """
 
+from worker.text import printable
+
 
 class PtzmeshError(Exception):
     """Root of the tree; `exit_code` is what the command line exits with."""
@@ -55,7 +57,7 @@ class OtherWire(WireError):  # noqa: N818 - as above
 
     def __init__(self, what: str, version: object, ours: int) -> None:
         """Say what has which version, and which is ours."""
-        version = version if isinstance(version, int) else str(version)[:20]
+        version = version if isinstance(version, int) else printable(str(version)[:20])
         self.version = version
         newer = isinstance(version, int) and version > ours
         mend = "upgrade ptzmesh here" if newer else "upgrade what wrote it"

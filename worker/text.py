@@ -28,9 +28,20 @@ def one_line(text: str) -> str:
     'no route to host?'
     """
     if not text.isprintable():
-        text = " ".join(text.split())
-        text = "".join(char if char.isprintable() else "?" for char in text)
+        text = printable(" ".join(text.split()))
     return text if len(text) <= MAX_LINE_CHARS else text[: MAX_LINE_CHARS - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """
+    Give a text of as many characters that a terminal shows, and none that it obeys.
+
+    >>> printable('\x1b[31mred')
+    '?[31mred'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def iso_utc(instant: datetime) -> str:

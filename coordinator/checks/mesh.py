@@ -25,7 +25,7 @@ from coordinator.footprint import read_footprint, used_of_limits
 from coordinator.groups import Group, collectors, oldest_after
 from coordinator.nodes import Node, claims, commands_per_s, in_dispute
 from coordinator.results import are_events
-from coordinator.runs import START, stream_position
+from coordinator.runs import START, run_ids, stream_position
 from worker import keyspace, wire
 from worker.clock_offset import beyond_doubt_ms
 from worker.text import some
@@ -295,7 +295,7 @@ def overdue(connection: redis.Redis, now: float) -> Check:
     """Look for open runs that nobody carries on."""
     count = connection.zcard(keyspace.RUNS_OPEN)
     late: Any = connection.zrangebyscore(keyspace.RUNS_OPEN, 1, now - OVERDUE_S, start=0, num=100)
-    runs = [one.decode() for one in late]
+    runs = run_ids(late)
     message = f"{count} open" + (f", overdue: {some(runs, 3)}" if runs else ", none overdue")
     first = runs[0] if runs else ""
     mend = f"ptzmesh show --follow {first}, or: ptzmesh cancel {first}"

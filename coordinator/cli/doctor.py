@@ -13,6 +13,7 @@ import click
 
 from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.output import print_json
+from worker.text import printable
 
 if TYPE_CHECKING:
     from coordinator.checks.check import Check
@@ -128,7 +129,7 @@ def _shown(checks: Iterable[Check], as_json: bool, *, is_brief: bool = False) ->
         if as_json:
             print_json("check", one.to_json())
         elif is_brief:
-            click.echo(f"{one.status.value}: {one.message}")
+            click.echo(f"{one.status.value}: {printable(one.message)}")
         else:
             _print(one, is_first=len(seen) == 1 or one.area is not seen[-2].area)
     if not as_json and not is_brief:
@@ -149,13 +150,13 @@ def _print(check: Check, *, is_first: bool) -> None:
         console.print(Text(check.area.value, "bold"))
     name = f"{check.name:<{NAME}} " if len(check.name) <= NAME else f"{check.name}: "
     room = min(console.width, 120) - MARK
-    lines = _wrapped(name + check.message, room)
+    lines = _wrapped(printable(name + check.message), room)
     console.print(Text(f"  {status:<{MARK - 2}}", STYLES[status]) + Text(lines[0]))
     for line in lines[1:]:
         console.print(Text(" " * MARK + line))
     if check.mend:
         # In one piece, however long: it is to be copied.
-        console.print(Text(" " * MARK + "-> " + check.mend), soft_wrap=True)
+        console.print(Text(" " * MARK + "-> " + printable(check.mend)), soft_wrap=True)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -9,6 +9,7 @@ import click
 from coordinator.cli.streams import complain
 from coordinator.cli.surroundings import trouble
 from worker.errors import PtzmeshError
+from worker.text import printable
 
 
 def explain(exc: Exception) -> int:
@@ -41,5 +42,5 @@ def _redis_trouble(exc: Exception) -> PtzmeshError | None:
 
 
 def _say(message: str, code: int) -> int:
-    complain(f"error: {' '.join(message.split())}")
+    complain(f"error: {printable(' '.join(message.split()))}")
     return code

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 
+from worker.text import printable
 from worker.wire import without_secrets
 
 
@@ -25,7 +26,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, and the lines of its traceback."""
-        return without_secrets(super().format(record), self._redis_url)
+        lines = without_secrets(super().format(record), self._redis_url).split("\n")
+        return "\n".join(map(printable, lines))
 
 
 class JsonLines(logging.Formatter):

@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from worker.text import printable
+
 #: What stands between two columns: the padding of the left one, and the box's own.
 GAP_CHARS = 2
 ELLIPSIS = "…"
@@ -26,6 +28,11 @@ class Column:
     name: str
     cells: Sequence[Text]
     is_number: bool = False
+
+    def __post_init__(self) -> None:
+        """Leave nothing in it that a terminal would obey."""
+        for cell in self.cells:
+            cell.plain = printable(cell.plain)
 
     @property
     def width(self) -> int:

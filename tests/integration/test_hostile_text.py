@@ -10,12 +10,13 @@ import pytest
 import redis
 from samples import RUN, measurement
 
-from coordinator.groups import create_group
+from coordinator.groups import create_group, forget
 from integration.nodes import cli
 from integration.rows import plan
 from worker import keyspace, wire
 from worker.measurement import Outcome
 from worker.refused import Cause, Refusals
+from worker.text import printable
 
 pytestmark = pytest.mark.redis
 
@@ -74,3 +75,47 @@ def test_every_list_prints_it_as_it_is(
         assert said.returncode in (0, 2, 4), (command, said.stderr)
         if command[0] in ("nodes", "runs", "results", "collect", "events"):
             assert [text for text in TEXTS if text not in said.stdout] == [], command
+
+
+#: No text, what a terminal obeys, what turns a line around, and what a shell would run.
+RAW = (b"\xff\xfe", b"\x1b]0;title\x07\x1b[31m", "a\u202eb".encode(), b"$(touch here)")
+
+
+def say_raw(connection: redis.Redis, raw: bytes) -> None:
+    """Put bytes wherever a name of ours is expected."""
+    now = wire.redis_seconds(connection)
+    record = {"plan": raw, "status": "running", "phase": 0, "created": repr(now), "by": raw}
+    connection.hset(b"ptzmesh:run:" + raw, mapping=dict(record))
+    for key, score in (
+        (keyspace.RUNS, now),
+        (keyspace.RUNS_OPEN, now - 999),
+        (keyspace.NODES, now),
+    ):
+        connection.zadd(key, {raw: score})
+    for entry in ({"v": raw}, {"kind": "event", "v": raw}):
+        connection.xadd(keyspace.RESULTS, dict(entry))
+    connection.xgroup_create(keyspace.RESULTS, raw, "0")
+    connection.rpush(keyspace.queue_key(keyspace.CONTROL_QUEUE), raw)
+    connection.sadd(keyspace.queue_workers_key(keyspace.CONTROL_QUEUE), raw)
+    for registry in ("wip", "failed"):
+        connection.zadd(keyspace.registry_key(registry, keyspace.CONTROL_QUEUE), {raw: 1})
+
+
+def test_no_bytes_of_redis_reach_the_terminal_as_they_are(
+    connection: redis.Redis, redis_url: str
+) -> None:
+    for raw in RAW:
+        say_raw(connection, raw)
+    for command in (
+        ["nodes"], ["runs"], ["show", "last"], ["collect", "--list"], ["events"], ["doctor"],
+        ["limits"], ["results"],
+    ):  # fmt: skip
+        said = cli(redis_url, *command)
+        shown = said.stdout + said.stderr
+        assert "bug in ptzmesh" not in shown, (command, shown)
+        assert shown.replace("\n", "").isprintable(), (command, shown)
+        advice = [line for line in shown.splitlines() if "-> " in line]
+        assert " $(touch" not in "".join(advice), (command, advice)
+    for name in (raw.decode(errors="replace") for raw in RAW):
+        forget(connection, printable(name))
+    assert connection.xinfo_groups(keyspace.RESULTS) == []
