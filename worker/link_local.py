@@ -14,13 +14,10 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
+from worker.machine import own_addresses6
 from worker.text import some
 
-#: One line an address: 32 hex digits, interface index, prefix length, scope, flags, interface name.
-IF_INET6 = Path("/proc/net/if_inet6")
-LINK_SCOPE = "20"
 LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 #: How often the kernel's table is read. All that follows is counted in such looks and not by a
 #: clock, so that a process that was held up has asked and looked as often as any other.
@@ -60,14 +57,9 @@ def is_link_local(address: str) -> bool:
 def own_interfaces() -> dict[str, list[str]]:
     """Give the link-local addresses of this machine's interfaces, by interface."""
     found: dict[str, list[str]] = {}
-    try:
-        lines = IF_INET6.read_text(encoding="ascii").splitlines()
-    except OSError:  # a kernel without IPv6
-        return found
-    for digits, _, _, scope, _, name in map(str.split, lines):
-        if scope == LINK_SCOPE:
-            text = str(ipaddress.IPv6Address(bytes.fromhex(digits)))
-            found.setdefault(name, []).append(text)
+    for ip, name in own_addresses6():
+        if ip in LINK_LOCAL:
+            found.setdefault(name, []).append(str(ip))
     return found
 
 

@@ -16,7 +16,9 @@ from worker.names import plain_ip
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAMESPACE = Path("/proc/self/ns/net")
 ROUTES, NEIGHBOURS = Path("/proc/net/route"), Path("/proc/net/arp")
-ADDRESSES4, ADDRESSES6 = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6")
+ADDRESSES4 = Path("/proc/net/fib_trie")
+#: One line an address: 32 hex digits, interface index, prefix length, scope, flags, interface name.
+ADDRESSES6 = Path("/proc/net/if_inet6")
 
 #: Flags of a route (linux/route.h): it is in use, and has a gateway.
 UP_WITH_GATEWAY = 0x3
@@ -109,7 +111,15 @@ def is_own(literal: str) -> bool:
 
 def own_addresses() -> frozenset[str]:
     """Give this namespace's addresses, link-local IPv6 ones also with `%` and their interface."""
-    return frozenset([*_own4(_read(ADDRESSES4)), *_own6(_read(ADDRESSES6))])
+    found6 = own_addresses6()
+    zoned = (f"{ip}%{interface}" for ip, interface in found6 if ip.is_link_local)
+    return frozenset([*_own4(_read(ADDRESSES4)), *(str(ip) for ip, _ in found6), *zoned])
+
+
+def own_addresses6() -> list[tuple[ipaddress.IPv6Address, str]]:
+    """Give this namespace's IPv6 addresses, each with its interface; none without IPv6."""
+    lines = [line.split() for line in _read(ADDRESSES6).splitlines()]
+    return [(ipaddress.IPv6Address(bytes.fromhex(packed)), name) for packed, *_, name in lines]
 
 
 def _own4(trie: str) -> Iterator[str]:
@@ -121,15 +131,6 @@ def _own4(trie: str) -> Iterator[str]:
             address = words[1]
         elif words == ["/32", "host", "LOCAL"]:
             yield address
-
-
-def _own6(interfaces: str) -> Iterator[str]:
-    for line in interfaces.splitlines():
-        packed, *_, interface = line.split()
-        ip = ipaddress.IPv6Address(bytes.fromhex(packed))
-        yield str(ip)
-        if ip.is_link_local:
-            yield f"{ip}%{interface}"
 
 
 def _read(path: Path) -> str:
