@@ -155,10 +155,18 @@ def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) ->
     return True
 
 
-def renew(connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S) -> bool:
-    """Hold on for `ttl_s` more; False when the lease is lost, and the test must end."""
-    arguments = [lease.token, round(ttl_s * 1000), lease.near, lease.far, *lease.links]
-    return bool(wire.script(connection, "lease_renew")([keyspace.LEASE_PREFIX], arguments))
+def renew(
+    connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S, cost_bytes: int = 0
+) -> bool:
+    """
+    Hold on for `ttl_s` more; False when the lease is lost, and the test must end.
+
+    `cost_bytes` is what the test has cost each end so far: so much at least is reserved from now
+    on, and so stays counted should nobody settle it.
+    """
+    arguments = [lease.token, round(ttl_s * 1000), lease.near, lease.far, cost_bytes, *lease.links]
+    keys = [keyspace.LEASE_PREFIX, keyspace.BUDGET_PREFIX]
+    return bool(wire.script(connection, "lease_renew")(keys, arguments))
 
 
 def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:

@@ -37,6 +37,7 @@ from worker.plan import Encounter, TargetNode
 from worker.plan_cost import questions_a_node
 from worker.policy import TestRequest, judge
 from worker.probes import iperf3_client
+from worker.probes.carried import carried_bytes
 from worker.probes.interception import Sign, marked
 from worker.probes.iperf3 import why_unable
 from worker.probes.iperf3_client import Ends, findings, spent, with_other_way
@@ -233,9 +234,12 @@ def _meet(
         What was found; and of a test that was ended with its row, which is measured again or
         wanted by nobody, what it moved.
     """
-    keeper = Keeper(connection, lease)
     near, far = row.plan.nodes[row.performer], row.plan.nodes[encounter.far]
     assert isinstance(far, TargetNode)  # noqa: S101 - `jobs` leaves no other pair
+    # Of a test with a bound the worst case is reserved.
+    is_bounded = row.plan.transfer(row.probe).worst_case_bytes is not None
+    carried = None if is_bounded else partial(carried_bytes, far.address)
+    keeper = Keeper(connection, lease, carried=carried)
     found: list[Measurement] = []
     for number, options in enumerate(encounter.tests):
         request = Request(row, encounter, number, f"{lease.token}.{number}", idle_ms.get(far.name))

@@ -206,6 +206,40 @@ def test_bytes_are_reserved_before_and_settled_after(connection: redis.Redis) ->
 
 
 @pytest.mark.usefixtures("one_day")
+def test_what_a_test_costs_beyond_its_reservation_is_noted_as_it_runs(
+    connection: redis.Redis,
+) -> None:
+    lease = held(connection, A, B, reserve_bytes=1000)
+    for cost, noted in ((400, 1000), (5000, 5000), (4000, 5000), (2**53 - 1, 2**53 - 1)):
+        assert leases.renew(connection, lease, cost_bytes=cost)
+        assert leases.spent_today(connection, ["a", "b", "c"]) == {"a": noted, "b": noted, "c": 0}
+    kept_s = connection.ttl(keyspace.BUDGET_PREFIX + "reserved:" + lease.token)
+    assert leases.BUDGET_TTL_S - LIMIT_S < int(kept_s) <= leases.BUDGET_TTL_S
+    leases.release(connection, lease, spent_bytes=3000)
+    assert leases.spent_today(connection, ["a", "b"]) == {"a": 3000, "b": 3000}
+
+
+@pytest.mark.usefixtures("one_day")
+def test_keeper_notes_what_was_carried_and_what_will_be_until_it_looks_again(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, carried = [1000.0], [7_000_000]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    keeper = Keeper(connection, held(connection, A, B), ttl_s=15, carried=lambda: carried[0])
+    for seconds, more, noted in (
+        (0.9, 900_000, 0),  # not yet
+        (0.1, 100_000, 6_000_000),
+        (5.0, 10_000_000, 21_000_000),
+        (5.0, 0, 21_000_000),
+        (5.0, -18_000_000, 21_000_000),  # the interface came up anew
+    ):
+        now[0] += seconds
+        carried[0] += more
+        assert not keeper.lost()
+        assert leases.spent_today(connection, ["a"]) == {"a": noted}
+
+
+@pytest.mark.usefixtures("one_day")
 def test_bytes_of_a_test_that_nobody_settled_stay_spent(connection: redis.Redis) -> None:
     lease = held(connection, A, B, reserve_bytes=1000)
     leases.release(connection, lease)

@@ -350,6 +350,33 @@ def test_test_that_is_broken_off_is_not_taken_for_free(mesh: LabMesh) -> None:
 
 
 @together(2)
+def test_worker_killed_in_a_test_without_a_bound_leaves_what_it_moved_counted(
+    mesh: LabMesh,
+) -> None:
+    n0, n1 = mesh.lab.nodes
+    worker = mesh.start(n0, name="killed")
+    mesh.wait_until_alive("killed")
+    wait_for_a_day(mesh)
+
+    def spent() -> dict[str, int]:
+        return spent_today(mesh.connection, ["killed", "n1"])
+
+    with shaped(mesh, "n1", down_mbps=20):
+        before, already = counted_bytes(n0), spent()["n1"]
+        run = mesh.detach(n1, "--from", "killed", "--to", "n1", "--duration", "10", *TCP)
+        wait_until(lambda: spent()["killed"] > 0, "what it costs is noted", every_s=0.01)
+        horse, prober = mesh.horse_pid("killed"), mesh.prober_pid("killed")
+        wait_until_moved(n0, counted_bytes(n0) + 2_000_000)
+        kill(horse, prober, worker.pid, *iperf3_on(n0))
+        moved = counted_bytes(n0) - before
+        assert mesh.cli(n1, "cancel", run).code == 0
+        wait_until(lambda: lease_keys(mesh) == [], "the lease lapses", FREE_S)
+    for cost in (spent()["killed"], spent()["n1"] - already):
+        # At 20 Mbit/s the five seconds from one note to the next are 12.5 MB.
+        assert 0.95 * moved < cost < moved + 20_000_000
+
+
+@together(2)
 def test_bytes_that_moved_until_a_link_died_are_told_and_counted(mesh: LabMesh) -> None:
     n0, n1 = mesh.lab.nodes
     wait_for_a_day(mesh)

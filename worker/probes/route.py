@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from worker.probes.icmp_series import parse_address
 
@@ -42,11 +42,13 @@ class Route:
             the kernel looks for the address itself on the link, or the address is this machine's.
         source: The address that a connection has at this end.
         is_own: The address is one of this machine's.
+        interface: Name of the one that it leaves by; None where that is not said.
     """
 
     gateway: str | None
     source: str | None
     is_own: bool = False
+    interface: str | None = field(default=None, compare=False)
 
 
 def route_to(address: str, port: int) -> Route | None:
@@ -126,7 +128,9 @@ def parse(answer: bytes) -> Route | None:
     if route_type == RTN_UNICAST and RTA_ENCAP_TYPE not in found:
         gateway = _gateway(family, found)
     source = _text(family, found.get(RTA_PREFSRC))
-    return Route(gateway, source, is_own=route_type == RTN_LOCAL)
+    index = found.get(RTA_OIF, b"")
+    interface = _interface(struct.unpack("=I", index)[0]) if len(index) == 4 else None
+    return Route(gateway, source, is_own=route_type == RTN_LOCAL, interface=interface)
 
 
 def _gateway(family: int, found: dict[int, bytes]) -> str | None:
