@@ -25,8 +25,9 @@ from worker.probes import ping, tcp
 from worker.probes.interception import LEAST_TIMES, with_echoes
 from worker.proxies import settler
 from worker.publisher import Publisher
-from worker.registry import Record, read_records
+from worker.registry import Record
 from worker.resolve import LOOK_UP_S
+from worker.rivals import read_row_records
 from worker.row_targets import (
     Pairs,
     denied,
@@ -40,7 +41,7 @@ from worker.rows import Row, begin, hand_back, load_row, refuse
 from worker.source_clock import SourceClock
 from worker.targets import Targets
 from worker.transfers import IdleRtt, patiently, read_idle_rtts, transfers
-from worker.whose import Whose, names_to_look_up
+from worker.whose import Whose
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
     others = {other(row, pair) for pair in left} - {performer}
-    records = read_records(connection, names_to_look_up(row, others))
+    records = read_row_records(connection, row, others)
     # Addresses are looked up while Redis is asked.
     work, strangers = _work_on(context, connection, row, left, others, records)
     row = work.row
@@ -194,8 +195,7 @@ def _tests(work: _Work, should_stop: Callable[[], bool]) -> Iterator[Measurement
     if not moves.pairs or should_stop():
         return
     others = {other(row, pair) for pair in moves.pairs}
-    names = names_to_look_up(row, others)
-    records = patiently(lambda: read_records(connection, names), should_stop)
+    records = patiently(lambda: read_row_records(connection, row, others), should_stop)
     if records is None:
         return
     again, strangers = _work_on(context, connection, row, moves.pairs, others, records)

@@ -49,7 +49,7 @@ class Whose:
     Attributes:
         context: The node that measures.
         row: What is measured.
-        records: What the registry has of `names_to_look_up`.
+        records: What the registry has of `names_to_look_up`, and of who else has one's new place.
         allowed: How many others it may still ask who they are.
         at: Node → the address that a name of it led to, as far as that is known by now.
     """

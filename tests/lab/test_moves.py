@@ -20,7 +20,7 @@ from lab.mesh import LabMesh, wait_until
 from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
 from lab.together import begin_chosen, together
-from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on
+from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
 from worker import keyspace, wire
 from worker.last_heard import OVERDUE_S
 from worker.measurement import Measurement, Outcome
@@ -47,6 +47,10 @@ def readdress(node: Node, old: str, new: str) -> None:
 
 def record(mesh: LabMesh, name: str) -> Registered:
     return next(node for node in read_nodes(mesh.connection) if node.name == name)
+
+
+def started(mesh: LabMesh, name: str) -> object:
+    return mesh.connection.hget(keyspace.node_key(name), "since")
 
 
 def wait_until_at(mesh: LabMesh, name: str, address: str) -> None:
@@ -96,6 +100,56 @@ def test_node_that_moves_in_a_ping_phase_is_where_it_is_in_the_next(mesh: LabMes
     pinged, shaken = row(mesh, run, "ping"), row(mesh, run, "tcp")
     assert (pinged.address, pinged.detail["received"] < 350) == ("10.77.0.2", True)
     assert (shaken.outcome, shaken.address) == (Outcome.OK, "10.77.0.102"), shaken.error
+
+
+@together(3)
+def test_node_that_is_started_at_the_address_of_another_is_not_that_one(mesh: LabMesh) -> None:
+    n0, n1, n2 = mesh.lab.nodes
+    # The plan knows nothing of n2, at whose address it then says to be.
+    plan = (*ONE_WAY, "--count", "350", "--probe", "ping", "--probe", "tcp", *TCP)
+    run = mesh.detach(n0, *plan, "--duration", "1")
+    mesh.wait_until_begun(run, "n0")
+    mesh.workers["n1"].terminate()
+    mesh.workers["n1"].wait()
+    mesh.start(n1, "--address", n2.address)
+    wait_until_at(mesh, "n1", n2.address)
+    assert row(mesh, run, "ping").address == n1.address
+    for probe in ("tcp", "throughput"):
+        found = row(mesh, run, probe)
+        assert (found.outcome, found.address) == (Outcome.WRONG_HOST, n2.address), found.error
+        assert found.error.startswith(f"n2 answers at {n2.address}, not n1"), found.error
+        assert (found.latency_ms, found.throughput_mbps) == (None, None)
+
+
+@together(2)
+def test_iperf3_that_comes_and_goes_is_followed_without_a_restart(mesh: LabMesh) -> None:
+    n0, n1 = mesh.lab.nodes
+    program, found = mesh.lab.directory / "bin/iperf3", shutil.which("iperf3")
+    assert found is not None
+    program.parent.mkdir()
+    program.symlink_to(found)
+    mesh.start(n1, name="tool", prefix=("env", f"PATH={program.parent}"))
+    mesh.wait_until_alive("tool")
+    began, version = started(mesh, "tool"), record(mesh, "tool").iperf3
+    assert version.startswith("3.")
+    plan = ("--new", "--nodes", "n0,tool", "--duration", "1", "--bitrate", "8", *TCP)
+
+    program.unlink()
+    wait_until(lambda: record(mesh, "tool").iperf3 == "", "it is missed", TOLD_S)
+    run = mesh.detach(n0, *plan)
+    mesh.wait_until_ended(run, ENDS_S)
+    for measured in rows_of(mesh, run).values():  # one of them is performed by n0
+        assert measured.outcome is Outcome.TOOL_MISSING, measured.error
+        assert "iperf3 is not on PATH" in measured.error
+    wait_until(lambda: moves(mesh, "iperf3") == [(version, "")], "it is an event")
+
+    program.symlink_to(found)
+    wait_until(lambda: record(mesh, "tool").iperf3 == version, "it is found", TOLD_S)
+    ended_ok(mesh, mesh.detach(n0, *plan))
+    # What flaps is told once a minute: have that be over.
+    mesh.connection.hdel(keyspace.node_key("tool"), "told_at:iperf3")
+    wait_until(lambda: moves(mesh, "iperf3")[1:] == [("", version)], "it is an event", TOLD_S)
+    assert started(mesh, "tool") == began
 
 
 @together(2)

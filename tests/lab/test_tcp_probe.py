@@ -89,6 +89,20 @@ def test_a_link_that_sleeps_is_woken_before_the_series(made: Lab) -> None:
     assert found[c.address]["wake_ms"] < 300
 
 
+def test_node_behind_a_radio_that_sleeps_is_woken_once_as_source_and_as_target(made: Lab) -> None:
+    *_, c, d = made.nodes
+    made.doze(d, c, 600)
+    try:
+        for source, target in ((d, c), (c, d)):
+            address = target.address6
+            found = probe(source, [address], port=9, count=5, interval_s=0.05)[address]
+            assert found["received"] == found["sent"] == 5
+            assert 600 <= found["wake_ms"] < 1000
+            assert found["rtt_median_ms"] < 100
+    finally:
+        made.clear()
+
+
 def test_silence_is_a_loss_and_has_no_time(made: Lab) -> None:
     a, b, c, _ = made.nodes
     made.cut(a, b, silent=True)
