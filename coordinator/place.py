@@ -201,6 +201,8 @@ class Place:
         self._reopened = self._names(keyspace.RUNS_OPEN)
         self._doubt_until = max(self._doubt_until, stream_position(self.position), self._newest())
         self.position, self._last, self._known, self._read = start, None, None, None
+        # What comes there may be new; a file of events tells by itself what it has.
+        self.passed_until = min(self.passed_until, stream_position(start))
 
     def _names(self, key: str) -> set[str]:
         names = cast("list[bytes]", self.connection.zrange(key, 0, -1))

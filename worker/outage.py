@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from worker.away import AWAY
+from worker.away import AWAY, REFUSED
 
 #: A line an hour says that an outage lasts.
 REMIND_S = 3600.0
@@ -37,7 +37,7 @@ class Outage:
         reason = str(exc) or type(exc).__name__
         if self.began is None:
             self.began = self._said = now
-            if not isinstance(exc, AWAY):
+            if isinstance(exc, REFUSED) or not isinstance(exc, AWAY):
                 return f"Redis refuses what this node sends, results wait on the disk: {reason}"
             return f"Redis is away, results wait on the disk until it is back: {reason}"
         if now - self._said < REMIND_S:

@@ -50,11 +50,11 @@ def csv_path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def following(url: str, path: Path) -> Iterator[Collector]:
+def following(url: str, path: Path, events: Path | None = None) -> Iterator[Collector]:
     """Follow in a thread until the block ends; its error, if any, is raised at the end."""
     stop, failed = threading.Event(), []
     with wire.connect(url) as connection:
-        collector = Collector(connection, path)
+        collector = Collector(connection, path, events=events)
 
         def work() -> None:
             try:

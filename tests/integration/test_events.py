@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from samples import RUN, file_rows, fill
+from samples import RUN, fields_of, file_rows, fill, wait_until
 
 from coordinator.checks.mesh import groups
 from coordinator.collector import Collector
@@ -22,6 +22,7 @@ from coordinator.place import Place
 from coordinator.results import read
 from coordinator.runs import last_id
 from integration.nodes import cli
+from integration.test_collector import following
 from worker import keyspace, wire
 from worker.agent import Agent, AgentSettings
 from worker.changes import LEAST_S, WATCHED, Changes
@@ -58,12 +59,13 @@ def known(connection: redis.Redis) -> redis.Redis:
     return connection
 
 
-def put_event(connection: redis.Redis, number: int, node: str = "a") -> str:
+def put_event(connection: redis.Redis, number: int, node: str = "a", stream_id: str = "*") -> str:
     fields = {
         "v": keyspace.WIRE_VERSION, "kind": "event", "time": f"2026-01-02T03:04:05.{number:03}Z",
         "node": node, "what": "address", "old": f"10.0.0.{number}", "new": f"10.0.1.{number}",
     }  # fmt: skip
-    return cast("bytes", connection.xadd(keyspace.RESULTS, cast("Any", fields))).decode()
+    added = connection.xadd(keyspace.RESULTS, cast("Any", fields), id=stream_id)
+    return cast("bytes", added).decode()
 
 
 def test_new_node_is_no_event_and_each_change_is_one(known: redis.Redis) -> None:
@@ -258,6 +260,23 @@ def test_collector_writes_each_event_once_where_asked(
     Collector(connection, path, group="g", events=events).drain()
     assert [row["old"] for row in event_rows(events)] == ["10.0.0.4"]
     assert len(file_rows(path)) == 11
+
+
+def test_event_is_not_passed_over_when_redis_lost_its_data_and_its_clock_went_back(
+    connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    path, events = tmp_path / "mesh.csv", tmp_path / "events.csv"
+    fill(connection, 5)
+    put_event(connection, 1)
+    Collector(connection, path, events=events).drain()
+    with following(redis_url, path, events) as collector:
+        fill(connection, 1, first=5)
+        wait_until(lambda: collector.rows == 1)
+        connection.delete(keyspace.RESULTS)
+        put_event(connection, 2, stream_id="1000-0")
+        connection.xadd(keyspace.RESULTS, fields_of(6), id="1001-0")
+        wait_until(lambda: collector.rows == 2)
+    assert [row["old"] for row in event_rows(events)] == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_event_is_not_lost_to_a_crash_before_or_after_it_is_written(

@@ -30,6 +30,11 @@ def test_a_right_that_lacks_is_no_outage() -> None:
     assert said == "Redis refuses what this node sends, results wait on the disk: no permission"
 
 
+def test_a_password_that_is_refused_is_no_outage() -> None:
+    said = Outage().failed(0.0, redis.AuthenticationError("invalid password"))
+    assert said == "Redis refuses what this node sends, results wait on the disk: invalid password"
+
+
 def record(level: int, text: str, exc: Exception | None = None) -> logging.LogRecord:
     info = None if exc is None else (type(exc), exc, None)
     return logging.LogRecord("rq.worker", level, "", 0, text, ("a",), info)
