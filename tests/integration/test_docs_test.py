@@ -16,7 +16,17 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("command", commands("test", "demo"))
+#: With other counts of echoes a demo is run in `make test` by test_secrets.py and test_release.py.
+LONG = "ptzmesh demo --count 100"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(one, marks=pytest.mark.long if one == LONG else ())
+        for one in commands("test", "demo")
+    ],
+)
 def test_command_that_is_shown_works(
     command: str, mesh_folder: tuple[str, Path], ahead: dict[str, subprocess.Popen[str]]
 ) -> None:
