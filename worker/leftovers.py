@@ -31,6 +31,7 @@ class Leftovers:
         self.folder, self.name = folder, name
         self._ours: set[str] = set()
         self._strange: set[str] = set()
+        self._last = ""
 
     def waiting(self) -> list[str]:
         """Give the names that have left something that may be sent."""
@@ -46,10 +47,12 @@ class Leftovers:
         Raises:
             redis.RedisError: Redis did not answer.
         """
-        for name in self.waiting():
+        # In turns: one whose file cannot be made shorter holds up no other.
+        for name in sorted(self.waiting(), key=lambda name: (name <= self._last, name)):
             outbox = Outbox(outbox_path(self.folder, name))
             with _without_worker(self.folder, name) as is_left:
                 if is_left and self._may_be_sent(connection, name, outbox):
+                    self._last = name
                     return outbox.resend(connection)
         return []
 

@@ -127,7 +127,8 @@ def clocks(nodes: Sequence[Node]) -> Check:
     """Look at the clocks of nodes beside Redis', as far as these are known."""
     told = {n.name: n for n in nodes if n.alive and n.clock_offset_ms is not None}
     if not told:
-        return skipped(Area.MESH, "clocks", "no node is alive")
+        why = "no node has told its clock" if any(n.alive for n in nodes) else "no node is alive"
+        return skipped(Area.MESH, "clocks", why)
     beyond_ms = {
         name: beyond_doubt_ms(n.clock_offset_ms, n.clock_offset_uncertainty_ms)
         for name, n in told.items()

@@ -33,11 +33,11 @@ sys.stdin.read()
 """
 
 
-def leave(folder: Path, run: str) -> None:
-    """Leave a result of node old in a folder, as one does whose Redis was away when it ended."""
-    row = Row(run=run, plan=PLAN, phase=0, performer=0)
-    found = row.finding((0, 1), Outcome.NO_REPLY, "left")
-    Outbox(outbox_path(folder, "old")).keep([Letter(PLAN.bit(0, 1), found)])
+def leave(folder: Path, run: str, pair: tuple[int, int] = (0, 1)) -> None:
+    """Leave a result of a node in a folder, as one does whose Redis was away when it ended."""
+    row = Row(run=run, plan=PLAN, phase=0, performer=pair[0])
+    found = row.finding(pair, Outcome.NO_REPLY, "left")
+    Outbox(outbox_path(folder, found.source)).keep([Letter(PLAN.bit(*pair), found)])
 
 
 def sources(connection: redis.Redis, run: str) -> list[tuple[str, str | None]]:
@@ -73,6 +73,20 @@ def test_what_cannot_be_read_ends_no_worker_and_holds_up_nobody(
     assert sources(connection, run) == [("old", "left")]
     left.resend(connection)
     assert caplog.text.count("results that node far left are not sent") == 1
+
+
+def test_what_cannot_be_taken_from_the_disk_holds_up_nobody(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    run, _ = start(connection, PLAN)
+    for pair in ((0, 1), (1, 0)):
+        leave(tmp_path, run, pair)
+    (tmp_path / "old.new").mkdir()  # such as one of root's, where this user is another
+    left = Leftovers(tmp_path, "new")
+    for _ in range(3):
+        left.resend(connection)
+    assert [one.source for _, one in of_run(connection, run)] == ["old", "other"]
+    assert list(left_in(tmp_path)) == ["old"]
 
 
 def test_what_a_live_worker_has_is_left_to_it(connection: redis.Redis, tmp_path: Path) -> None:
