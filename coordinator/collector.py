@@ -91,6 +91,7 @@ class Collector:
             ConfigError: The file is not ours, or another process writes it.
             PtzmeshError: The file cannot be written.
         """
+        self._check_events()
         while True:
             with CsvFile(self.path) as file:
                 batch = self._begin(file)
@@ -107,6 +108,7 @@ class Collector:
             ConfigError: The file is not ours, or another process writes it.
             PtzmeshError: The file cannot be written.
         """
+        self._check_events()
         patience = Patience(should_stop)
         self.connection.ping()  # a wrong address is told at once, not waited for
         while not should_stop():
@@ -118,6 +120,10 @@ class Collector:
                         patience.wait(exc)
             if not should_stop():
                 self._say_moved()
+
+    def _check_events(self) -> None:
+        if self.event_file is not None:
+            self.event_file.check()
 
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience

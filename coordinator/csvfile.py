@@ -51,6 +51,8 @@ HEAD_BYTES = 4096
 TAIL_BYTES = 4 * 1024 * 1024
 #: Rows that a compressor did not read came after its end, and it removes the file just then.
 COMPRESS_S = 0.5
+#: Which file is asked for, where one is read.
+COLLECTED = "--csv names the file that the run was collected into"
 STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 #: What `coordinator.runs` names a run; what records itself has other names.
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{9}-[0-9a-f]{4}")
@@ -365,13 +367,15 @@ def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
         with path.open(encoding="utf-8", newline="\n") as file:
             columns = COLUMNS.get(file.readline().encode())
             if columns is None:
-                raise ConfigError(f"the file ({path}) does not begin with our columns")
+                raise ConfigError(f"the file ({path}) does not begin with our columns: {COLLECTED}")
             for cells in csv.reader(_whole_lines(file, wanted)):
                 yield dict(zip(columns, cells, strict=True))
     except OSError as exc:
-        raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}") from exc
+        raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}; {COLLECTED}") from exc
     except (ValueError, csv.Error) as exc:
-        raise ConfigError(f"the file ({path}) has a line that is not a row: {exc}") from exc
+        raise ConfigError(
+            f"the file ({path}) has a line that is not a row: {exc}; repair it, or collect anew"
+        ) from exc
 
 
 def _whole_lines(lines: Iterable[str], wanted: str) -> Iterator[str]:

@@ -149,8 +149,8 @@ class EmbeddedServer:
                 except (redis.ConnectionError, redis.TimeoutError):
                     time.sleep(POLL_S)
         raise RedisUnavailable(
-            f"the embedded server ({self.binary}) did not start: {self._last_log_line()}; "
-            f"its log is {self.log_path}"
+            f"the embedded server ({self.binary}) did not start: {self._last_log_line()} "
+            "(the end of its log)"
         )
 
     def _last_log_line(self) -> str:

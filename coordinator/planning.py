@@ -82,7 +82,7 @@ def make_plan(
     sources = _known(known, selection.sources or both, selection.labels)
     targets = _known(known, selection.targets or both, selection.labels)
     if not any(node.alive for node in nodes):
-        raise ConfigError("no node is alive; start one with: ptzmesh worker --name NAME")
+        raise ConfigError(_why_nobody(nodes))
     members = sorted({*sources, *targets})
     strangers = [known[name] for name in members if not _speaks_ours(known[name])]
     if not members:
@@ -143,6 +143,7 @@ def is_of_family(node: Node, family: int | None) -> bool:
 
 
 def _other_family(node: Node, family: int | None) -> str:
+    """Say that a node has no address of that family."""
     return (
         f"node {node.name} is registered at {node.address}, which is no IPv{family} address; give "
         f"it one with: ptzmesh worker --name {node.name} --address ADDRESS"
@@ -157,11 +158,35 @@ def _who_is_left(
     if selection.family is not None:
         left += f" at IPv{selection.family} addresses"
     if not selection.labels:
-        return f"the plan has no pair: {left}; choose at least two different nodes"
+        return f"the plan has no pair: {left}; {_what_makes_a_pair(nodes, selection)}"
     asked = ", ".join(f"{key}={value}" for key, value in selection.labels.items())
     there = {f"{key}={value}" for node in nodes if node.alive for key, value in node.labels.items()}
     known = some(sorted(there), 12) or "none"
     return f"the plan has no pair: with label {asked}, {left}; labels of live nodes are {known}"
+
+
+def _why_nobody(nodes: Sequence[Node]) -> str:
+    """Say that no node is alive, and where to look: at those that were, or at another Redis."""
+    where = "where some run, they use another Redis or database: ptzmesh nodes there"
+    if nodes:
+        gone = some([node.name for node in nodes])
+        where = f"those that are known do not run ({gone}): ptzmesh doctor there says why"
+    return f"no node is alive; start one with: ptzmesh worker --name NAME; {where}"
+
+
+def _what_makes_a_pair(nodes: Sequence[Node], selection: Selection) -> str:
+    """Say what is lacking: a choice of two, an address of that family, or nodes that are alive."""
+    if selection.nodes or selection.sources or selection.targets:
+        return "choose at least two different nodes"
+    others = [n.name for n in nodes if n.alive and not is_of_family(n, selection.family)]
+    if others:
+        return (
+            f"without such an address are {some(others)}: give them one with ptzmesh worker "
+            f"--address, or leave -{selection.family} out"
+        )
+    silent = [node.name for node in nodes if not node.alive]
+    gone = f", or those that do not run: {some(silent)}" if silent else ""
+    return f"one node alone has no other: start another with ptzmesh worker{gone}"
 
 
 def _place(probe: str) -> int:
@@ -245,7 +270,7 @@ def registered(known: Mapping[str, Node], name: str) -> Node:
         ConfigError: There is none of that name.
     """
     if name not in known:
-        listed = ", ".join(sorted(known)[:12]) or "none"
+        listed = some(sorted(known), 12) or "none in this Redis, or this database of it"
         raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
     return known[name]
 

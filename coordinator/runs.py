@@ -22,7 +22,7 @@ from coordinator.nodes import check_pace, read_nodes
 from coordinator.retention import make_room_for_a_run
 from worker import keyspace, wire
 from worker.errors import ConfigError, WireError
-from worker.limits import REASONS, StreamFull, memory_used_pct, no_room, read_limits
+from worker.limits import StreamFull, memory_used_pct, no_room, read_limits
 from worker.plan import PROBES, Plan, unpack_plan
 from worker.plan_cost import phase_seconds
 from worker.rows import Row, enqueue_rows
@@ -178,21 +178,23 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
 
 def _check_room(connection: redis.Redis) -> None:
     """Refuse to start what could not publish."""
-    reason = why_no_room(connection)
-    if reason is not None:
-        raise no_room(StreamFull(reason))
+    full = why_no_room(connection)
+    if full is not None:
+        raise no_room(full)
 
 
-def why_no_room(connection: redis.Redis) -> str | None:
-    """Say why no result can be added, in a word of `REASONS`; None when one can."""
+def why_no_room(connection: redis.Redis) -> StreamFull | None:
+    """Say why no result can be added, as a worker would be told; None when one can."""
     caps = read_limits(connection)
     if (memory_used_pct(connection.info("memory")) or 0) > caps["redis_memory_pct"]:
-        return REASONS[b"tight"]
-    has_room = (
-        connection.xlen(keyspace.RESULTS) < caps["stream_entries"]
-        and (connection.memory_usage(keyspace.RESULTS) or 0) < caps["stream_bytes"]
+        return StreamFull(b"tight", caps["redis_memory_pct"])
+    reached = (
+        connection.xlen(keyspace.RESULTS) >= caps["stream_entries"],
+        (connection.memory_usage(keyspace.RESULTS) or 0) >= caps["stream_bytes"],
     )
-    return None if has_room or _can_trim(connection) else REASONS[b"full"]
+    if not any(reached) or _can_trim(connection):
+        return None
+    return StreamFull(b"full", 1 + reached.index(True))
 
 
 def _can_trim(connection: redis.Redis) -> bool:
@@ -253,8 +255,8 @@ def read_run(
     raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
     if "status" not in raw:
         raise ConfigError(
-            f"run ({run[:80]!r}) is not known: it has expired, or Redis lost its data; "
-            "see: ptzmesh runs"
+            f"run ({run[:80]!r}) is not known: it is over a week old, newer ones needed its room, "
+            "or Redis lost its data; see: ptzmesh runs"
         )
     try:
         return _run_from(run, raw, plan or unpack_plan(raw["plan"], versions=versions))
@@ -309,6 +311,8 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
     Raises:
         ConfigError: None matches, or several do.
     """
+    if not run:
+        raise ConfigError("run (''): its id is empty; say last, or an id: ptzmesh runs")
     known = recent(connection, wire.MAX_RUNS)
     if not known:
         raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")

@@ -59,15 +59,19 @@ def save(series: Series, folder: Path, *, plot: bool) -> Iterator[tuple[str, Pat
     try:
         write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     except OSError as exc:
-        raise DataNotWritten(f"file ({path}) cannot be written: {exc.strerror}") from exc
+        raise DataNotWritten(_not_written(path, exc)) from exc
     yield "data", path
     if plot:
         path = folder / f"{stem}.png"
         try:
             write_whole(path, lambda part: draw(series, part))
         except OSError as exc:
-            raise ConfigError(f"file ({path}) cannot be written: {exc.strerror}") from exc
+            raise ConfigError(_not_written(path, exc)) from exc
         yield "picture", path
+
+
+def _not_written(path: Path, exc: OSError) -> str:
+    return f"file ({path}) cannot be written: {exc.strerror}; make room, or say another --out"
 
 
 def _free_stem(series: Series, folder: Path) -> str:

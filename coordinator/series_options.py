@@ -52,11 +52,13 @@ class SeriesOptions:
         within("count", self.count, 1, 100)
         if self.rounds > MAX_ROUNDS:
             raise ConfigError(
-                f"interval ({self.interval_s:g}) makes {self.rounds} rounds; at most {MAX_ROUNDS}"
+                f"interval ({self.interval_s:g}) makes {self.rounds} rounds, and a test has at "
+                f"most {MAX_ROUNDS}: at least {math.ceil(self.duration_s / MAX_ROUNDS)} s"
             )
         if self.ping.interval_s < MIN_GAP_S:
             raise ConfigError(
-                f"count ({self.count}) is too much for an interval of {self.interval_s:g} s"
+                f"count ({self.count}) is too much for an interval of {self.interval_s:g} s: "
+                f"at most {math.floor(round(SEND_SHARE * self.interval_s / MIN_GAP_S, 6))}"
             )
         if self.round_seconds > self.interval_s:
             raise ConfigError(

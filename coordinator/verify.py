@@ -65,9 +65,12 @@ class Verification:
             return f"rows were edited or copied: ptzmesh results --run {self.run} --csv ANOTHER"
         if self.status == "running":
             return f"it is open: ptzmesh show --follow {self.run}, then collect and verify again"
+        if not self.rows:
+            return "no row of it is there: name the file that it was collected into, or collect it"
         return (
-            "collect again; what still waits on a node's disk, ptzmesh doctor tells, and what "
-            "cannot be read is in FILE.bad"
+            "collect again; where run --csv began the file: "
+            f"ptzmesh results --run {self.run} --csv FILE; what still waits on a node's disk, "
+            "ptzmesh doctor tells, and what cannot be read is in FILE.bad"
         )
 
 

@@ -107,8 +107,8 @@ def refusal(name: str, address: str, other: Other) -> ConfigError:
     """Give the error of a process that may not have a name, as another has it."""
     if other.word == "taken":
         return ConfigError(
-            f"node name ({name}) is taken by a live node, {other}; choose another --name, "
-            f"or wait {wire.ALIVE_S} s if that node was killed"
+            f"node name ({name}) is taken by a live node, {other}; choose another --name, or stop "
+            f"that node, or wait {wire.ALIVE_S} s if it was killed"
         )
     return ConfigError(
         f"node name ({name}) is that of two workers whose state folders have the same token, as a "

@@ -45,7 +45,30 @@ _NUMBER = re.compile(rb"[0-9]{1,15}")
 
 
 class StreamFull(Exception):  # noqa: N818 - control flow between publish and outbox
-    """The results stream or Redis itself is at its cap, and no collector has freed anything."""
+    """
+    The results stream or Redis itself is at its cap, and no collector has freed anything.
+
+    Attributes:
+        raised_to: The limit that makes room when it is raised, as an option of `ptzmesh limits`
+            with its value; None where raising one is of no use.
+    """
+
+    def __init__(self, status: bytes, held: int) -> None:
+        """
+        Take what `room.lua` gives.
+
+        Args:
+            status: A key of `REASONS`.
+            held: The place of the limit of the stream that is reached, from 1; or the percentage of
+                Redis' memory that may be used.
+        """
+        super().__init__(REASONS[status])
+        self.raised_to: str | None = None
+        usual = DEFAULTS["redis_memory_pct"]
+        if status == b"full":
+            self.raised_to = f"--{OF_RESULTS[held - 1].replace('_', '-')} N"
+        elif held < usual:
+            self.raised_to = f"--redis-memory-pct {usual}"
 
 
 def read_limits(connection: redis.Redis) -> dict[str, int]:
@@ -118,7 +141,7 @@ def add_results(
     while True:
         status, first, second = call(all_keys, [booked, count, *defaults, *arguments])
         if status in REASONS:
-            raise StreamFull(REASONS[status])
+            raise StreamFull(status, int(first))
         if status != b"wait":
             return status, int(first), int(second)
         if first / 1000 > longest_wait_s:
@@ -127,15 +150,18 @@ def add_results(
         booked = 1
 
 
-def no_room(exc: StreamFull | None = None) -> RedisUnavailable:
-    """Say that results have no room, and what makes room."""
-    if exc is not None and str(exc) == REASONS[b"tight"]:
+def no_room(exc: StreamFull) -> RedisUnavailable:
+    """Say that results have no room, and what makes room: a limit only where it is what holds."""
+    raised = f"ptzmesh limits {exc.raised_to}"
+    usual = DEFAULTS["redis_memory_pct"]
+    if str(exc) == REASONS[b"tight"]:
+        share = f"; or, while less than {usual} % is used, let the mesh use so much: {raised}"
         return RedisUnavailable(
-            "Redis is short of memory, and results wait; free memory or raise maxmemory, "
-            "or let more of it be used: ptzmesh limits --redis-memory-pct N"
+            "Redis is short of memory, and results wait; free memory (ptzmesh doctor says what is "
+            "the mesh's) or raise its maxmemory" + (share if exc.raised_to else "")
         )
     return RedisUnavailable(
         "the results stream is full; see which collector is behind (ptzmesh collect --list): start "
         "it, or --forget it; where there is none, ptzmesh collect --csv FILE makes room; "
-        "or raise the cap: ptzmesh limits --stream-bytes N"
+        f"or raise the cap: {raised}"
     )

@@ -90,7 +90,8 @@ def valid_address(address: str) -> str:
         if is_name and not _NUMBER.fullmatch(last):
             return address
         raise ConfigError(
-            f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name"
+            f"address ({address[:80]!r}) must be an IPv4 or IPv6 address or a host name, "
+            "without a port"
         ) from None
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.scope_id is not None and not (ip.is_link_local and _SCOPE.fullmatch(ip.scope_id)):

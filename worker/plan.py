@@ -149,7 +149,11 @@ class Plan:
         if self.sample is not None:
             if set(self.sources) != set(self.targets):
                 raise ConfigError("a sample is of a full mesh: every source must be a target")
-            whole("sample", self.sample, 1, max(1, len(self.sources) - 1))
+            whole("sample", self.sample, 1, MAX_NODES)
+            if self.sample > max(1, others := len(self.sources) - 1):
+                raise ConfigError(
+                    f"sample ({self.sample}) must be at most {others}, the others of a node"
+                )
         if self.family is not None and (
             type(self.family) is not int or self.family not in FAMILIES
         ):

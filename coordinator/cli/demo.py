@@ -51,13 +51,14 @@ Examples:
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
     default="network_metrics.csv",
-    callback=no_dash,
+    callback=no_dash("leave --csv out, or name a file"),
     show_default=True,
     help="File for the results; rows are added if it exists.",
 )
 @click.option("--count", type=int, default=10, show_default=True, help="Echoes to each target.")
 def demo(csv_path: Path, count: int) -> None:
     """Start a Redis and four workers here, measure their mesh, leave a CSV and a picture."""
+    ping = PingOptions(count=count)
     if icmp_capability() == "none":
         raise ToolError(f"this user may not ping; allow it with: {PERMIT}")
     with (
@@ -72,9 +73,7 @@ def demo(csv_path: Path, count: int) -> None:
         probes = ("ping",) if fault else ("ping", "throughput")
         if fault:
             err().print(f"throughput is left out: {fault}", markup=False)
-        options = ProbeOptions(
-            ping=PingOptions(count=count), throughput=ThroughputOptions(duration_s=1)
-        )
+        options = ProbeOptions(ping=ping, throughput=ThroughputOptions(duration_s=1))
         run = mesh.run(probes=probes, options=options)
         run.write_to(file)
         state = watch(run, as_json=False)
@@ -124,5 +123,8 @@ def wait_until_ready(mesh: Mesh, workers: Mapping[str, Worker], folder: Path) ->
             said = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
             raise PtzmeshError(f"the demo's worker {name} ended: {one_line(''.join(said[-1:]))}")
         if time.monotonic() > deadline:
-            raise PtzmeshError(f"the workers did not register within {READY_DEADLINE_S:.0f} s")
+            raise PtzmeshError(
+                f"the workers did not register within {READY_DEADLINE_S:.0f} s: this "
+                "machine is very busy; try again"
+            )
         time.sleep(0.05)

@@ -45,6 +45,8 @@ def events(
     redis_url: str, since: float | None, nodes: tuple[str, ...], follow: bool, as_json: bool
 ) -> None:
     """List what changed at the nodes: address, tools, rights, labels, limits, version."""
+    if since is not None and since < 0:
+        raise click.BadParameter(f"{since:g} s lie ahead: say how long ago", param_hint="--since")
     connection = Mesh(redis_url).connection
     after = START
     if since is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from coordinator.cli.options import DEFAULT_CONFIG
 from coordinator.cli.streams import complain
 from coordinator.cli.surroundings import trouble
 from worker.errors import PtzmeshError
@@ -14,10 +16,11 @@ from worker.text import printable
 
 def explain(exc: Exception) -> int:
     """Say what went wrong in one line; give the exit code."""
-    if isinstance(exc, click.UsageError) and exc.ctx is not None:
-        said = exc.format_message().rstrip(".")
+    if isinstance(exc, click.UsageError):
+        said = f"{_source(exc)}{exc.format_message().rstrip('.')}"
         then = " " if said.endswith("?") else "; "
-        return _say(f"{said}{then}see: {exc.ctx.command_path} --help", 2)
+        command = "ptzmesh" if exc.ctx is None else exc.ctx.command_path
+        return _say(f"{said}{then}see: {command} --help", 2)
     if isinstance(exc, click.ClickException):
         return _say(exc.format_message(), 2)
     if isinstance(exc, PtzmeshError):
@@ -26,6 +29,18 @@ def explain(exc: Exception) -> int:
     if known is not None:
         return _say(str(known), known.exit_code)
     return _say(f"this is a bug in ptzmesh: {type(exc).__name__}: {exc}; say --debug for more", 1)
+
+
+def _source(exc: click.UsageError) -> str:
+    """Name where a value stands that nobody has typed: in a variable, or in the settings file."""
+    param = exc.param if isinstance(exc, click.BadParameter) else None
+    if param is None or exc.ctx is None or not param.name:
+        return ""
+    source = exc.ctx.get_parameter_source(param.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"{param.envvar if isinstance(param.envvar, str) else 'a variable'}: "
+    path = exc.ctx.find_root().params.get("config") or DEFAULT_CONFIG
+    return f"settings file ({path}): " if source is ParameterSource.DEFAULT_MAP else ""
 
 
 def _redis_trouble(exc: Exception) -> PtzmeshError | None:

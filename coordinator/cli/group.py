@@ -17,7 +17,14 @@ import click
 
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
 from coordinator.cli.faults import explain
-from coordinator.cli.options import ARGUMENTS, CONFIG_MARK, FOR_ALL, mark_of_config, read_config
+from coordinator.cli.options import (
+    ARGUMENTS,
+    CONFIG_MARK,
+    FOR_ALL,
+    Entry,
+    mark_of_config,
+    read_config,
+)
 from coordinator.cli.streams import finish, prepare
 from coordinator.cli.surroundings import trouble
 from worker import __version__
@@ -157,10 +164,10 @@ def entry(option: click.Option) -> str:
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
-def parameters(name: str) -> dict[str, str]:
+def parameters(name: str) -> dict[str, Entry]:
     """Give a command's parameters by what the settings file calls them."""
     options = [one for one in load(name).params if isinstance(one, click.Option)]
-    return {entry(one): str(one.name) for one in options}
+    return {entry(one): Entry(str(one.name), one.multiple or one.nargs != 1) for one in options}
 
 
 EPILOG = """\b

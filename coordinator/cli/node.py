@@ -105,9 +105,9 @@ def worker(
     log_to_stderr(redis_url, verbose)
     context = click.get_current_context()
     settings = AgentSettings(
-        name=own_name(name or socket.gethostname()),
+        name=own_name(socket.gethostname() if name is None else name),
         redis_url=redis_url,
-        address=address and valid_address(address),
+        address=None if address is None else valid_address(address),
         labels=labels_,
         state_dir=state_dir or default_state_dir(),
         version=__version__,

@@ -144,7 +144,10 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
     pairs = [text.partition("=") for text in value]
     for key, sign, content in pairs:
         if not sign or not NAME.fullmatch(key) or len(content) > 128:
-            raise ConfigError(f"label ({key[:80]!r}) must be written as key=value")
+            raise ConfigError(
+                f"label ({f'{key}{sign}{content}'[:80]!r}) must be written as key=value: a key of "
+                "letters and digits as a node's name has, a value of at most 128 characters"
+            )
     return {key: content for key, _, content in pairs}
 
 
@@ -175,8 +178,15 @@ def mark_of_config(path: str | None) -> ConfigMark | None:
     )
 
 
+class Entry(NamedTuple):
+    """What an entry of the settings file is: which parameter, and whether it takes several."""
+
+    parameter: str
+    is_list: bool
+
+
 def read_config(
-    path: str | None, parameters_of: Mapping[str, Callable[[], Mapping[str, str]]]
+    path: str | None, parameters_of: Mapping[str, Callable[[], Mapping[str, Entry]]]
 ) -> dict[str, Any]:
     """
     Read the settings file: a table a command, an entry an option, dashes as underscores.
@@ -195,7 +205,9 @@ def read_config(
     if not path and not chosen.exists():
         return {}
     raw = _read_toml(chosen)
-    for_all = {FOR_ALL[entry]: raw.pop(entry) for entry in FOR_ALL if entry in raw}
+    common = {name: raw.pop(name) for name in FOR_ALL if name in raw}
+    known = {name: Entry(parameter, is_list=False) for name, parameter in FOR_ALL.items()}
+    for_all = _values(chosen, "", common, known)
     settings: dict[str, Any] = {}
     for command, entries_of in parameters_of.items():
         table = raw.pop(command, None)
@@ -219,11 +231,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _table(path: Path, command: str, table: Any, known: Mapping[str, str]) -> dict[str, Any]:
+def _table(path: Path, command: str, table: Any, known: Mapping[str, Entry]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings file ({path}): [{command}] must be a table")
     if strange := table.keys() - known.keys():
         raise ConfigError(
             f"settings file ({path}): [{command}] has no option {', '.join(sorted(strange))}"
         )
-    return {known[name]: value for name, value in table.items()}
+    return _values(path, f"[{command}] ", table, known)
+
+
+def _values(
+    path: Path, place: str, table: Mapping[str, Any], known: Mapping[str, Entry]
+) -> dict[str, Any]:
+    for name, value in table.items():
+        form = f'a list: {name} = ["…"]' if known[name].is_list else f'one value: {name} = "…"'
+        if isinstance(value, list) is not known[name].is_list or isinstance(value, dict):
+            raise ConfigError(f"settings file ({path}): {place}{name} must be {form}")
+    return {known[name].parameter: value for name, value in table.items()}

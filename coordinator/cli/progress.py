@@ -10,6 +10,7 @@ from rich.table import Table
 
 from coordinator.report import Matrix
 from coordinator.runs import Run, why_no_room
+from worker.limits import StreamFull
 from worker.plan import TRANSFERS
 from worker.plan_cost import phase_seconds
 
@@ -31,7 +32,7 @@ class Progress:
         phase_began: When that was first seen.
         published: Results that are in.
         heard: When the last of them came.
-        blocked: Why no result has room; empty when they have.
+        full: Why no result has room; None when they have.
     """
 
     began: float
@@ -39,7 +40,7 @@ class Progress:
     phase_began: float = field(init=False)
     published: int = -1
     heard: float = field(init=False)
-    blocked: str = ""
+    full: StreamFull | None = None
     _look: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,10 +53,10 @@ class Progress:
         if state.phase != self.phase:
             self.phase, self.phase_began = state.phase, now
         if state.published != self.published:
-            self.published, self.heard, self.blocked = state.published, now, ""
+            self.published, self.heard, self.full = state.published, now, None
         elif now - self.heard > QUIET_S and now > self._look:
             self._look = now + LOOK_S
-            self.blocked = why_no_room(connection) or ""
+            self.full = why_no_room(connection)
 
     def left_s(self, state: Run, now: float) -> float:
         """Give the time that a run still takes, were every node free and all paths quick."""
@@ -68,8 +69,8 @@ class Progress:
         """Say in a few words what is still to come."""
         if state.published >= state.expected:
             return "all pairs are in"
-        if self.blocked:
-            return f"waits: {self.blocked}"
+        if self.full:
+            return f"waits: {self.full}"
         left_s = self.left_s(state, now)
         if left_s < 0.5:
             return waited_for(matrix)

@@ -145,7 +145,7 @@ Examples:
     "event_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    callback=no_dash,
+    callback=no_dash("ptzmesh events --json prints events"),
     help="CSV that gets the events which come from now on (ptzmesh events), each once.",
 )
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")
@@ -164,11 +164,12 @@ def collect(
     as_json: bool,
 ) -> None:
     """Drain the results to one CSV, each exactly once, whatever is killed when."""
+    _check_asked(csv_path, event_path, list_groups, forget)
     connection = Mesh(redis_url).connection
     if list_groups:
         _list_groups(connection, as_json)
         return
-    if forget:
+    if forget is not None:
         forget_group(connection, forget)
         click.echo(f"collector {forget} is forgotten", err=True)
         return
@@ -195,6 +196,18 @@ def collect(
     else:
         bad = f"; {collector.bad} entries set aside in {csv_path}.bad" if collector.bad else ""
         err().print(f"{collector.rows} rows added to {csv_path}{bad}")
+
+
+def _check_asked(
+    csv_path: Path | None, event_path: Path | None, list_groups: bool, forget: str | None
+) -> None:
+    """Refuse what would be passed over, or would wait for its own lock."""
+    asked = {"--list": list_groups, "--forget": forget is not None, "--csv": csv_path is not None}
+    said = [name for name, is_said in asked.items() if is_said]
+    if len(said) > 1:
+        raise click.UsageError(f"{' and '.join(said)} exclude each other: one at a time")
+    if csv_path and event_path and csv_path.resolve() == event_path.resolve():
+        raise click.UsageError("--csv and --events name one file: events have one of their own")
 
 
 def _list_groups(connection: redis.Redis, as_json: bool) -> None:
@@ -226,7 +239,7 @@ Examples:
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    callback=no_dash,
+    callback=no_dash("name the one that the run was collected into"),
     required=True,
     help="The file that the run was collected into.",
 )

@@ -135,7 +135,7 @@ Examples:
     "--csv",
     "csv_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=no_dash,
+    callback=no_dash("ptzmesh results --run ID --csv - prints the rows of a run"),
     metavar="FILE",
     help="Add the rows of this run, and no others, to this file.",
 )

@@ -151,6 +151,8 @@ def test(
 
     TARGET is an address or a host name; or a node's name, where Redis is set and knows it.
     """
+    if nodes and port is not None:
+        raise ConfigError("port is for a test from here; nodes choose ports of their own")
     options = SeriesOptions(
         duration_s=duration,
         interval_s=interval,
@@ -159,8 +161,6 @@ def test(
         warm_up=not no_warm_up,
     )
     if nodes:
-        if port is not None:
-            raise ConfigError("port is for a test from here; nodes choose ports of their own")
         prepared = _nodes_test(redis_url, nodes, target, options, family)
     else:
         chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
@@ -216,9 +216,17 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     host = valid_address(target if record is None else record.address.decode(errors="replace"))
     # A registered link-local address has an interface of that node, a given one has one of here.
     literals = resolve(host, family, own_zones=record is None).literals
+    if not literals and record is not None:
+        asked = (
+            "" if family is None else f"; leave out -{family}, or give it an address of that kind"
+        )
+        raise ConfigError(
+            f"target ({target}) is a node at {host}, of which no{_kind(family)} address is known "
+            f"here{asked or ': ptzmesh test --nodes tests it from where it resolves'}"
+        )
     if not literals:
         why = trouble or "no node of that name is known"
-        to = "" if family is None else f" to an IPv{family} address"
+        to = "" if family is None else f" to an{_kind(family)} address"
         raise ConfigError(f"target ({target}) does not resolve{to}, and {why}")
     if trouble:
         err().print(f"{trouble}, so {target} is taken for a host name")
@@ -228,6 +236,10 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
             f"itself; start it with an --address that leads to it, or test it from another node"
         )
     return literals[0]
+
+
+def _kind(family: int | None) -> str:
+    return "" if family is None else f" IPv{family}"
 
 
 def _record(redis_url: str, name: str) -> Record | None:

@@ -101,7 +101,7 @@ class Unit(_Type):
         return number if abs(number) < TOO_LARGE else None
 
 
-SECONDS = Unit("seconds", TIME, "5, 5s, 100ms or 2m")
+SECONDS = Unit("seconds", TIME, "5, 5s, 100ms, 2m, 3h or 7d")
 MBIT_PER_S = Unit("Mbit/s", RATE, "20, 20M, 500k or 2G (bits a second)")
 BYTES = Unit("bytes", SIZE, "1000000, 20M, 2G or 64MiB", whole=True)
 STREAM_BYTES = Unit("bytes", SIZE, "268435456 or 256MiB", whole=True, least=100_000)

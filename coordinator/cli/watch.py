@@ -21,7 +21,7 @@ from coordinator.report import Report, make_report
 from coordinator.runs import Run
 from coordinator.series_files import write_whole
 from worker.errors import ConfigError
-from worker.limits import StreamFull, no_room
+from worker.limits import no_room
 from worker.wire import redis_seconds
 
 SVG_WIDTH = 90
@@ -66,9 +66,9 @@ def _plain(run: MeshRun, console: Console) -> Run:
         if quarter > said:
             said = quarter
             err().print(f"{state.published} of {state.expected} pairs")
-        if progress.blocked != blocked:
-            blocked = progress.blocked
-            waits = f"waits: {no_room(StreamFull(blocked))}" if blocked else "goes on"
+        if str(progress.full or "") != blocked:
+            blocked = str(progress.full or "")
+            waits = f"waits: {no_room(progress.full)}" if progress.full else "goes on"
             err().print(f"run {run.id} {waits}")
     show_report(state, report, console)
     return state

@@ -21,6 +21,7 @@ from typing import Any
 import msgpack
 
 from coordinator import badfile, csvfile, nodes
+from coordinator.cli import parameters
 from coordinator.cli.options import read_config
 from coordinator.results import measurements_in
 from worker import (
@@ -307,7 +308,7 @@ def locker_values(data: bytes) -> None:
 def settings_file(data: bytes) -> None:
     """A settings file is refused in one line, or a table a command."""
     with _file(data, "ptzmesh.toml") as path, suppress(ConfigError):
-        commands = {"worker": lambda: {"name": "name"}, "run": lambda: {"csv": "csv_path"}}
+        commands = {"worker": lambda: parameters("worker"), "run": lambda: parameters("run")}
         read_config(str(path), commands)
 
 

@@ -82,8 +82,9 @@ def test_results_of_a_run_that_is_gone_are_not_put_into_the_stream(
 def test_full_stream_refuses_and_drops_nothing(connection: redis.Redis) -> None:
     connection.hset(keyspace.LIMITS, "stream_entries", 20)
     run, _ = start(connection, plan())
-    with pytest.raises(StreamFull):
+    with pytest.raises(StreamFull) as caught:
         publish(connection, letters(run))
+    assert caught.value.raised_to == "--stream-entries N"
     assert connection.xlen(keyspace.RESULTS) == 20
     assert connection.xrange(keyspace.RESULTS, count=1)[0][1][b"target"] == b"n1"
 
@@ -91,8 +92,24 @@ def test_full_stream_refuses_and_drops_nothing(connection: redis.Redis) -> None:
 def test_full_stream_of_bytes_refuses_too(connection: redis.Redis) -> None:
     connection.hset(keyspace.LIMITS, "stream_bytes", 3000)
     run, _ = start(connection, plan())
-    with pytest.raises(StreamFull):
+    with pytest.raises(StreamFull) as caught:
         publish(connection, letters(run))
+    assert caught.value.raised_to == "--stream-bytes N"
+
+
+@pytest.mark.parametrize(("limit_pct", "raised_to"), [(1, "--redis-memory-pct 80"), (80, None)])
+def test_redis_that_is_full_is_no_matter_of_a_limit_unless_that_is_low(
+    connection: redis.Redis, limit_pct: int, raised_to: str | None
+) -> None:
+    run, _ = start(connection, plan())
+    connection.hset(keyspace.LIMITS, "redis_memory_pct", limit_pct)
+    connection.config_set("maxmemory", connection.info("memory")["used_memory"] * 100 // 90)
+    try:
+        with pytest.raises(StreamFull) as caught:
+            publish(connection, letters(run))
+    finally:
+        connection.config_set("maxmemory", 0)
+    assert caught.value.raised_to == raised_to
 
 
 def test_results_are_not_added_faster_than_the_mesh_may(connection: redis.Redis) -> None:

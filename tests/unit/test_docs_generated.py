@@ -34,9 +34,10 @@ def test_entry_that_is_called_like_the_flag_reaches_the_option(
 ) -> None:
     name = max(option.opts, key=len).lstrip("-").replace("-", "_")
     path = tmp_path / "ptzmesh.toml"
-    path.write_text(f"[{command}]\n{name} = 7\n")
+    value = [7] if option.multiple or option.nargs != 1 else 7
+    path.write_text(f"[{command}]\n{name} = {value}\n")
     settings = read_config(str(path), {command: lambda: parameters(command)})
-    assert settings == {command: {option.name: 7}}
+    assert settings == {command: {option.name: value}}
 
 
 @pytest.mark.parametrize(("command", "option"), own_options())

@@ -48,9 +48,9 @@ def test_rows_on_stdout_are_those_of_a_file(capsys: pytest.CaptureFixture[str]) 
     [
         (["show", "--svg", "x.png"], "'x.png' must end in .svg"),
         (["show", "--svg", "-"], "'-' must end in .svg"),
-        (["run", "--csv", "-"], "ptzmesh collect --csv - prints rows"),
-        (["demo", "--csv", "-"], "ptzmesh collect --csv - prints rows"),
-        (["verify", "last", "--csv", "-"], "ptzmesh collect --csv - prints rows"),
+        (["run", "--csv", "-"], "ptzmesh results --run ID --csv - prints the rows of a run"),
+        (["demo", "--csv", "-"], "leave --csv out, or name a file"),
+        (["verify", "last", "--csv", "-"], "the one that the run was collected into"),
     ],
 )
 def test_file_that_cannot_be_what_its_name_says_is_refused_before_anything_is_done(

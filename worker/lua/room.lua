@@ -16,9 +16,10 @@ local function seconds_now()
   return tonumber(now[1]) + tonumber(now[2]) / 1e6
 end
 
-local function is_full(stream, max_entries, max_bytes)
-  return redis.call('XLEN', stream) >= max_entries
-      or (redis.call('MEMORY', 'USAGE', stream) or 0) >= max_bytes
+-- The limit that is reached, by its place among them; nil when there is room.
+local function full_by(stream, max_entries, max_bytes)
+  if redis.call('XLEN', stream) >= max_entries then return 1 end
+  if (redis.call('MEMORY', 'USAGE', stream) or 0) >= max_bytes then return 2 end
 end
 
 -- Whether the whole server uses more of its maxmemory than we may see; looked up once a second.
@@ -66,8 +67,9 @@ local function first_needed(stream, holds, now)
   return first
 end
 
--- Gives 'ok', or 'full' or 'tight' when nothing may be added, or 'wait' and the milliseconds until
--- the turn that is now booked for this batch.
+-- Gives 'ok'; or 'full' and the place of the limit that is reached, or 'tight' and the percentage that
+-- may be used, when nothing may be added; or 'wait' and the milliseconds until the turn that is now
+-- booked for this batch.
 local function look_for_room()
   local stream, pace, booked, count = KEYS[1], KEYS[3], ARGV[1] == '1', tonumber(ARGV[2])
   local names = {'stream_entries', 'stream_bytes', 'results_per_s', 'redis_memory_pct'}
@@ -76,14 +78,15 @@ local function look_for_room()
   local state = redis.call('HMGET', pace, 'next', 'looked', 'tight')
   local now = seconds_now()
 
-  local full = is_full(stream, limits[1], limits[2])
+  local full = full_by(stream, limits[1], limits[2])
   local tight = is_tight(pace, state[2], state[3], now, limits[4])
   if full or tight then
     local id = redis.call('EXISTS', stream) == 1 and first_needed(stream, KEYS[4], now)
     -- Whole nodes of the stream only, and not many of them: a script holds every locker.
     if id then redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', 1000) end
-    if tight then return 'tight', 0 end
-    if is_full(stream, limits[1], limits[2]) then return 'full', 0 end
+    if tight then return 'tight', limits[4] end
+    full = full_by(stream, limits[1], limits[2])
+    if full then return 'full', full end
   end
 
   if booked then return 'ok', 0 end
