@@ -13,6 +13,14 @@ from lab.node import Node
 
 pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
+PORT = 4321
+LISTEN = f"""
+import socket
+opened = socket.create_server(("", {PORT}))
+while True:
+    opened.accept()[0].close()
+"""
+
 CODE = """
 import json, sys, time
 from worker.options import TcpOptions
@@ -101,6 +109,34 @@ def test_node_behind_a_radio_that_sleeps_is_woken_once_as_source_and_as_target(m
             assert found["rtt_median_ms"] < 100
     finally:
         made.clear()
+
+
+def test_process_that_stands_still_is_neither_a_slow_network_nor_a_loss(made: Lab) -> None:
+    """Each time for longer than a handshake is waited for, while one is under way."""
+    a, b, c, _ = made.nodes
+    b.start(["python3", "-c", LISTEN])
+    b.wait_until_listening(PORT)
+    stands_still = f"""
+from worker.probes.tcp import _Engine
+go_on, looks = _Engine._take_answers, []
+def stand_still(engine, look_at):
+    for one in list(engine.by_descriptor.values()):
+        if engine.options.count > 1 and one.target.node.name not in looks:
+            looks.append(one.target.node.name)
+            time.sleep(1.2)
+    return go_on(engine, look_at)
+_Engine._take_answers = stand_still
+{CODE}"""
+    asked = {"addresses": [b.address, c.address], "port": PORT, "count": 5, "interval_s": 0.1}
+    done = a.run([sys.executable, "-c", f"import time\n{stands_still}", json.dumps(asked)])
+    accepted, refused = json.loads(done.stdout)
+    if accepted["refusals"]:
+        accepted, refused = refused, accepted
+    for row in (accepted, refused):
+        assert (row["outcome"], row["received"], row["packet_loss_pct"]) == ("ok", 5, 0)
+        assert (row["rtt_max_ms"] or 0) < 1000
+    assert accepted["times_refused"] == 0
+    assert refused["times_refused"] >= 1
 
 
 def test_silence_is_a_loss_and_has_no_time(made: Lab) -> None:

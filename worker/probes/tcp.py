@@ -2,6 +2,9 @@
 The `tcp` probe: how long a TCP handshake takes, to all targets at once, paced.
 
 A refusal is an answer, too: carriers that drop ICMP still refuse. Needs no privilege.
+
+How long an accepted one took is told by the kernel, however late this process reads it. Of a
+refusal it does not tell: one that is read late by a busy host counts, and its time does not exist.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import takewhile
 
 from worker.measurement import Measurement, Outcome, made
 from worker.options import TcpOptions
@@ -37,8 +41,12 @@ UNREACHABLE = {
     errno.EACCES: "forbidden by a firewall of this machine",
     errno.EPERM: "forbidden by a firewall of this machine",
 }
-#: Offset and format of tcpi_total_retrans in struct tcp_info (linux/tcp.h).
-TOTAL_RETRANS_AT, TCP_INFO_BYTES = 100, 104
+#: Offsets of tcpi_rtt, in µs, and tcpi_total_retrans in struct tcp_info (linux/tcp.h). Right after
+#: the handshake the former is the time from SYN to SYN-ACK.
+RTT_AT, TOTAL_RETRANS_AT, TCP_INFO_BYTES = 68, 100, 104
+#: A refusal that may have been read so much later than it came has no time, nor has one of which
+#: that is more than this share.
+LATE_S, LATE_SHARE = 0.005, 0.1
 
 
 @dataclass
@@ -56,6 +64,10 @@ class _Target:
     started_at: datetime | None = None
     begun: float = 0.0
     wake_ms: float | None = None
+
+    @property
+    def answered(self) -> int:
+        return self.accepted + self.refused
 
     def is_complete(self, count: int) -> bool:
         return len(self.rtts_ms) == count and not self.under_way
@@ -147,7 +159,9 @@ class _Engine:
         now = time.monotonic()
         #: (due, place of the target, target); each is due again one interval later.
         self.due = [(now + gap_s * i, i, target) for i, target in enumerate(targets)]
-        self.waiting = list(targets)
+        self.waiting, self.complete = len(targets), list[_Target]()
+        #: When the sockets were looked at last, and when that ended: what had come by then is read.
+        self.looked_at = self.went_on_at = now
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[_Target]:
         look_at = 0.0
@@ -159,11 +173,10 @@ class _Engine:
                 look_at = now + LOOK_S
             self._begin_due(now)
             self._take_answers(look_at)
-            self._give_up_late(time.monotonic())
-            complete = [t for t in self.waiting if t.is_complete(self.options.count)]
-            if complete:
-                self.waiting = [t for t in self.waiting if t not in complete]
-                yield from complete
+            self._give_up_late(self.looked_at)
+            complete, self.complete = self.complete, []
+            self.waiting -= len(complete)
+            yield from complete
 
     def close(self) -> None:
         for handshake in list(self.by_descriptor.values()):
@@ -196,29 +209,48 @@ class _Engine:
     def _take_answers(self, look_at: float) -> None:
         until = min([look_at, *(due for due, _, _ in self.due[:1])])
         if self.by_descriptor:
-            first = min(h.sent for h in self.by_descriptor.values())
-            until = min(until, first + self.options.wait_s)
+            first = next(
+                iter(self.by_descriptor.values())
+            )  # they are in the order of their sending
+            until = min(until, first.sent + self.options.wait_s)
         # Rounded up: a poll of 0 ms before the time is due would spin.
         wait_ms = max(0, int((until - time.monotonic()) * 1000) + 1)
-        for descriptor, _ in self.poller.poll(wait_ms):
+        self.looked_at = time.monotonic()
+        ready = self.poller.poll(wait_ms)
+        overslept_s = time.monotonic() - self.looked_at - wait_ms / 1000
+        late_s = max(overslept_s, self.looked_at - self.went_on_at)
+        self.went_on_at = time.monotonic()
+        for descriptor, _ in ready:
             handshake = self.by_descriptor[descriptor]
             failed = handshake.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._end(handshake, failed)
+            self._end(handshake, failed, late_s)
 
     def _give_up_late(self, now: float) -> None:
-        late = [h for h in self.by_descriptor.values() if now - h.sent >= self.options.wait_s]
-        for handshake in late:
+        under_way = self.by_descriptor.values()
+        for handshake in list(takewhile(lambda h: now - h.sent >= self.options.wait_s, under_way)):
             self._end(handshake, None)
 
-    def _end(self, handshake: _Handshake, failed: int | None) -> None:
-        """Take the answer (0 or an error of connect), or None when there was none in time."""
-        elapsed_ms = (time.monotonic() - handshake.sent) * 1000
-        target = handshake.target
-        repeated = failed == 0 and _was_repeated(handshake.socket)
+    def _end(self, handshake: _Handshake, failed: int | None, late_s: float = 0.0) -> None:
+        """
+        Take the answer (0 or an error of connect), or None when there was none in time.
+
+        It may have come so many seconds before now.
+        """
+        elapsed_s = time.monotonic() - handshake.sent
+        is_late = min(late_s, elapsed_s) > max(LATE_S, LATE_SHARE * elapsed_s)
+        elapsed_ms = None if is_late else elapsed_s * 1000
+        target, repeated = handshake.target, False
+        if failed == 0:
+            rtt_ms, repeated = _told(handshake.socket)
+            elapsed_ms = elapsed_ms if rtt_ms is None else rtt_ms
         descriptor = handshake.socket.fileno()
         if failed is not None and failed != 0 and failed != errno.ECONNREFUSED:
             target.unreachable = UNREACHABLE.get(failed, os.strerror(failed))
-        elif failed is not None and not repeated and elapsed_ms < self.options.wait_s * 1000:
+        elif (
+            failed is not None
+            and not repeated
+            and (elapsed_ms is None or elapsed_ms < self.options.wait_s * 1000)
+        ):
             target.rtts_ms[handshake.place] = elapsed_ms
             target.accepted += failed == 0
             target.refused += failed == errno.ECONNREFUSED
@@ -227,20 +259,28 @@ class _Engine:
         with suppress(KeyError):  # it was answered within connect itself
             self.poller.unregister(descriptor)
         handshake.socket.close()
+        if target.is_complete(self.options.count):
+            self.complete.append(target)
 
 
-def _was_repeated(opened: socket.socket) -> bool:
-    """Tell whether a handshake's first packet was lost and sent again: then it is a loss."""
+def _told(opened: socket.socket) -> tuple[float | None, bool]:
+    """
+    Give what the kernel tells of a handshake that was accepted.
+
+    Returns:
+        Milliseconds that it took, None if unknown; and whether its first packet was lost and sent
+        again: then it is a loss.
+    """
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     if len(info) < TCP_INFO_BYTES:
-        return False
-    return bool(struct.unpack_from("I", info, TOTAL_RETRANS_AT)[0])
+        return None, False
+    (rtt_us,), (repeats,) = (struct.unpack_from("I", info, at) for at in (RTT_AT, TOTAL_RETRANS_AT))
+    return rtt_us / 1000 or None, bool(repeats)
 
 
 def _measurement(run: str, source: str, target: _Target, options: TcpOptions) -> Measurement:
     statistics = rtt_statistics(target.rtts_ms)
-    answered = target.accepted + target.refused
-    outcome, error = _verdict(target, answered, options)
+    outcome, error = _verdict(target, options)
     return made(
         Measurement(
             run=run,
@@ -252,12 +292,13 @@ def _measurement(run: str, source: str, target: _Target, options: TcpOptions) ->
             outcome=outcome,
             error=error,
             latency_ms=statistics.rtt_mean_ms,
-            packet_loss_pct=packet_loss_pct(options.count, answered),
+            packet_loss_pct=packet_loss_pct(options.count, target.answered),
             detail={
                 "sent": options.count,
-                "received": answered,
+                "received": target.answered,
                 "accepted": target.accepted,
                 "refusals": target.refused,
+                "times_refused": target.answered - sum(rtt is not None for rtt in target.rtts_ms),
                 "port": options.port,
                 "wait_s": options.wait_s,
                 "interval_s": options.interval_s,
@@ -270,8 +311,8 @@ def _measurement(run: str, source: str, target: _Target, options: TcpOptions) ->
     )
 
 
-def _verdict(target: _Target, answered: int, options: TcpOptions) -> tuple[Outcome, str]:
-    if answered:
+def _verdict(target: _Target, options: TcpOptions) -> tuple[Outcome, str]:
+    if target.answered:
         return Outcome.OK, ""
     if target.unreachable:
         return Outcome.UNREACHABLE, target.unreachable
