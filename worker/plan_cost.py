@@ -78,32 +78,37 @@ def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str
         is_asked: Of those of whom it says so it is asked who they are, unless that was said within
             the day. Which handshake came, all others are asked.
     """
-    names = [node.name for node in plan.nodes]
-    spent: dict[str, int | None] = dict.fromkeys(names, 0)
-
-    def add(one: int, other: int, cost: int | None) -> None:
-        for name in {names[one], names[other]}:
-            before = spent[name]
-            spent[name] = None if cost is None or before is None else before + cost
-
+    headers, unbounded = _headers(plan), set[int]()
+    spent = [0 for _ in plan.nodes]
     for probe in plan.probes:
         for source, target in plan.pairs(probe):
-            add(source, target, _pair_bytes(plan, probe, source, target))
-    for performer, other, cost in _questions(plan, is_asked):
-        add(performer, other, cost)
-    return spent
+            cost = _pair_bytes(plan, probe, source, target, headers[target])
+            if cost is None:
+                unbounded |= {source, target}
+                continue
+            spent[source] += cost
+            if target != source:
+                spent[target] += cost
+    for performer, other, more in _questions(plan, is_asked):
+        spent[performer] += more
+        spent[other] += more
+    return {
+        node.name: None if place in unbounded else spent[place]
+        for place, node in enumerate(plan.nodes)
+    }
 
 
 def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
     """Give what a node sends at most beyond the bytes of `bytes_per_node` where nobody answers."""
     sent: dict[int, int] = {}
+    bytes_of = _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
-        again = (TRIES - 1) * names * _who_bytes(plan, other) // 2
+        again = (TRIES - 1) * names * bytes_of[other] // 2
         sent[performer] = sent.get(performer, 0) + again
     return max(sent.values(), default=0)
 
 
-def _pair_bytes(plan: Plan, probe: str, source: int, target: int) -> int | None:
+def _pair_bytes(plan: Plan, probe: str, source: int, target: int, ip: int) -> int | None:
     if probe in TRANSFERS:
         options = plan.transfer(probe)
         cost = options.worst_case_bytes
@@ -112,7 +117,6 @@ def _pair_bytes(plan: Plan, probe: str, source: int, target: int) -> int | None:
         return cost if cost is None or not is_half else cost // 2
     if probe == "redis":
         return REDIS_OPERATION_BYTES * plan.redis.count
-    ip = IP_HEADER_BYTES[_version(plan, target)]
     if probe == "tcp":
         return (plan.tcp.count + plan.tcp.warm_up) * _handshake(ip) + _look(ip)
     return 2 * (plan.ping.count + plan.ping.warm_up) * (ip + 8 + plan.ping.size_bytes)
@@ -129,8 +133,9 @@ def _look(ip: int) -> int:
 
 def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
     """Yield who asks, whom, and the bytes both ways; a look before tests is one, too."""
+    headers, bytes_of = _headers(plan), _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
-        yield performer, other, names * _who_bytes(plan, other)
+        yield performer, other, names * bytes_of[other]
     seen = bytearray(len(plan.nodes) ** 2)
     for probe in plan.probes:
         if probe not in ("tcp", "throughput"):
@@ -139,7 +144,7 @@ def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
             new = [other for other in others if not seen[plan.bit(performer, other)]]
             share = min(1.0, questions_a_node(plan) / max(1, len(new)))
             for other in others:
-                ip = IP_HEADER_BYTES[_version(plan, other)]
+                ip = headers[other]
                 cost = _look(ip) if probe == "throughput" else 0
                 if not seen[plan.bit(performer, other)]:
                     seen[plan.bit(performer, other)] = 1
@@ -178,8 +183,14 @@ def _rows(plan: Plan, probe: str) -> Iterator[tuple[int, Mapping[int, None]]]:
         yield performer, dict.fromkeys(t if s == performer else s for s, t in pairs)
 
 
-def _who_bytes(plan: Plan, other: int) -> int:
-    return 2 * (IP_HEADER_BYTES[_version(plan, other)] + UDP_HEADER_BYTES + LEAST_BYTES)
+def _who_bytes(plan: Plan) -> list[int]:
+    """Give the bytes both ways of one question to each node."""
+    return [2 * (ip + UDP_HEADER_BYTES + LEAST_BYTES) for ip in _headers(plan)]
+
+
+def _headers(plan: Plan) -> list[int]:
+    """Give the bytes of the IP header by which each node is measured."""
+    return [IP_HEADER_BYTES[_version(plan, place)] for place in range(len(plan.nodes))]
 
 
 def _version(plan: Plan, target: int) -> int:
