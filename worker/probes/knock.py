@@ -98,5 +98,6 @@ def _begin(one: Knock) -> tuple[socket.socket, int]:
 def _note(answers: dict[Knock, Answer], one: Knock, opened: socket.socket, failed: int) -> None:
     """Note what answered, if anything did; the connection is still open then."""
     if failed in (0, errno.ECONNREFUSED):
-        here = far_end_here(*opened.getsockname()[:2]) if failed == 0 else None
+        own, port = opened.getsockname()[:2]
+        here = far_end_here(own, port, one.address) if failed == 0 else None
         answers[one] = Answer(failed == 0, here)
