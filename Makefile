@@ -52,12 +52,13 @@ test-beside: install
 	$(MANY) -m 'not long and not quiet' --numprocesses 7
 
 test-quiet: install
-	$(MANY) -m 'quiet and not long' --numprocesses 2
+	$(MANY) -m 'quiet and not long' --numprocesses 2 tests/lab
 
-# What `make test` leaves out: each of these tests holds again, or at more places, what a shorter one
-# of `make test` does.
+# What `make test` leaves out: what holds again, or at more places, what a shorter test of `make test`
+# does; and what builds an image, a package or a Debian first.
 test-long: install
-	$(MANY) -m long --numprocesses 3
+	$(MANY) -m 'long and not quiet' --numprocesses 5
+	$(MANY) -m 'long and quiet' --numprocesses 2 tests/lab
 
 # The image for arm64, built and run under emulation elsewhere: needs root and Debian's
 # qemu-user-static, and takes five minutes on two quiet cores.

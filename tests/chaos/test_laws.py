@@ -245,7 +245,7 @@ def test_redis_at_its_maxmemory_keeps_lockers_and_gets_every_row_once_there_is_r
     mesh.lockers.assert_untouched()
     refused = mesh.cli(n1, "run", "--json", "--new")
     assert refused.code == 3
-    assert "free memory or raise maxmemory" in refused.err
+    assert "Redis is short of memory, and results wait; free memory" in refused.err
     wait_until(lambda: mesh.outbox_bytes("n0") > 0, "results are kept", LOST_S)
     mesh.lockers.assert_untouched()
     assert first.release_locker(0)

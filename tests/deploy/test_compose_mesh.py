@@ -17,7 +17,7 @@ from deploy.container import Container, Rights
 from deploy.image import Image
 from deploy.needs import DOCKER, tool
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.long, pytest.mark.lab]
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((DOCKER / "compose.yaml").read_text())[
     "services"

@@ -19,7 +19,7 @@ from coordinator.nodes import read_nodes
 from deploy.container import Container, Rights
 from deploy.image import Image
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.long, pytest.mark.lab]
 
 #: A container is stopped within this time; Docker kills what has not ended by then.
 STOP_S = 10.0

@@ -6,8 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from deploy.image import Image
 from deploy.needs import ROOT
+
+pytestmark = pytest.mark.long
 
 #: 10^6 bytes of layers, unpacked, above those of Debian.
 MOST_ABOVE_BASE_MB = 150.0

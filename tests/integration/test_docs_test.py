@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-#: With other counts of echoes a demo is run in `make test` by test_secrets.py and test_release.py.
+#: The other demos that are shown are run in `make test`.
 LONG = "ptzmesh demo --count 100"
 
 

@@ -48,7 +48,7 @@ def test_eviction_that_may_take_lockers_is_refused(
 def test_full_redis_is_told_and_nothing_is_left_behind(server: tuple[str, redis.Redis]) -> None:
     url, operator = server
     operator.config_set("maxmemory", 1)
-    refused(url, "raise maxmemory")
+    refused(url, "raise its maxmemory")
     assert not operator.exists(keyspace.RUNS, keyspace.RUNS_OPEN)
 
 

@@ -208,6 +208,7 @@ def logs(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("*.log"))
 
 
+@pytest.mark.long
 def test_a_demo_uses_its_own_redis_whatever_the_environment_says(tmp_path: Path) -> None:
     env = environment(
         PTZMESH_REDIS_URL="rediss://elsewhere:1", PTZMESH_REDIS_PASSWORD=PASSWORD,

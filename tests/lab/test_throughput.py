@@ -198,6 +198,7 @@ def test_loaded_rtt_rises_on_a_buffered_link_and_not_on_an_idle_one(three: LabMe
     assert easy["rtt_loaded_median_ms"] < 2
 
 
+@pytest.mark.long
 @pytest.mark.quiet
 def test_eight_nodes_test_one_at_a_time_each_and_near_the_bound(eight: TracedMesh) -> None:
     both = ("--probe", "ping", *TCP, "--duration", "1", *EASY)

@@ -19,7 +19,7 @@ from lab.net import Lab
 from lab.node import Node
 from lab.test_iperf3_probe import asked_of, run_client, server
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.long, pytest.mark.lab]
 
 #: What n1 does with what comes to each port, and what that is.
 WORDS = {

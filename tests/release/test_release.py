@@ -18,7 +18,7 @@ import pytest
 from worker import __version__
 from worker.probes.icmp import icmp_capability
 
-pytestmark = pytest.mark.release
+pytestmark = [pytest.mark.long, pytest.mark.release]
 
 ROOT = Path(__file__).parents[2]
 #: `make test` tries the one that it runs in, `make test-long` the others.
@@ -170,9 +170,7 @@ def trials(
 
 
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
-@pytest.mark.parametrize(
-    "version", [PYTHON, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)]
-)
+@pytest.mark.parametrize("version", [PYTHON, *OTHERS])
 def test_wheel_installs_into_a_bare_python_and_runs_the_demo(
     version: str, trials: dict[str, tuple[Path, Future[tuple[str, str]]]]
 ) -> None:
