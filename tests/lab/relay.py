@@ -31,21 +31,6 @@ DOZE_S = 0.15
 #: Frames read between two looks at the clock, so that a flood cannot hold back what is due.
 BURST_FRAMES = 32
 
-#: EtherTypes, and within IPv6 ICMP's number and its types 133 to 137 (RFC 4861).
-ARP, IPV6, ICMP6, NEIGHBOURS = b"\x08\x06", b"\x86\xdd", 58, range(133, 138)
-
-
-def is_of_neighbours(frame: bytes) -> bool:
-    """
-    Tell whether kernels look for each other with a frame, at times of their own.
-
-    Such a frame passes a way that sleeps, and does not wake it.
-    """
-    kind = frame[12:14]
-    if kind != IPV6 or len(frame) < 55:
-        return kind == ARP
-    return frame[20] == ICMP6 and frame[54] in NEIGHBOURS
-
 
 class DelayLine:
     """
@@ -75,17 +60,11 @@ class DelayLine:
         pair = frame[:12]
         delay_s, jitter_s, wake_s = self.delays_s.get(pair, (0.0, 0.0, 0.0))
         last_s = self._last_due_s.get(pair, float("-inf"))
-        if wake_s and is_of_neighbours(frame):
-            self._hold(frame, now_s + delay_s)
-            return
         if now_s - last_s > DOZE_S:
             self._awake_s[pair] = now_s + wake_s
         due_s = now_s + delay_s + (random.uniform(-jitter_s, jitter_s) if jitter_s else 0.0)
         due_s = max(due_s, last_s, self._awake_s[pair])
         self._last_due_s[pair] = due_s
-        self._hold(frame, due_s)
-
-    def _hold(self, frame: bytes, due_s: float) -> None:
         self._count += 1
         heapq.heappush(self._waiting, (due_s, self._count, frame))
 

@@ -17,7 +17,7 @@ from lab.behind import network_behind
 from lab.mesh import LabMesh
 from lab.net import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.long, pytest.mark.lab]
 
 HOST = "10.77.0.1"
 PORTS = {"p1": "5301-5310", "p2": "5401-5410"}

@@ -75,6 +75,7 @@ def test_a_dropped_range_of_ports_fails_one_way_with_the_rule_that_opens_it(
     assert time.monotonic() - begun < 100  # the kernel would try for two minutes
 
 
+@pytest.mark.long
 def test_a_range_that_is_half_open_is_found(three: LabMesh) -> None:
     with firewall(three.lab.nodes[1], "tcp dport 5209-5216 drop"):
         _, status, _ = between(three)
@@ -97,6 +98,7 @@ def test_dropped_echoes_fail_and_the_rest_is_tried(three: LabMesh) -> None:
     assert "on n0" in mend["ping n1 -> n0"]
 
 
+@pytest.mark.long
 def test_a_range_that_is_prohibited_is_no_matter_of_routes(three: LabMesh) -> None:
     rule = f"tcp dport {PORTS} reject with icmp type admin-prohibited"
     with firewall(three.lab.nodes[1], rule):
@@ -113,7 +115,7 @@ def test_a_firewall_of_the_source_is_named_beside_that_of_the_target(three: LabM
     assert "if that is so: the firewall of n0, or one between" in mend["iperf3 n0 -> n1"]
 
 
-@pytest.mark.parametrize("route", [None, "unreachable"])
+@pytest.mark.parametrize("route", [None, pytest.param("unreachable", marks=pytest.mark.long)])
 def test_a_way_that_passes_nothing_is_a_matter_of_routes_and_addresses(
     three: LabMesh, route: str | None
 ) -> None:

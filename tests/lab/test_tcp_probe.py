@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from lab.net import Lab
 from lab.node import Node
+from lab.relay import DOZE_S
 
 pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
@@ -88,6 +90,7 @@ def test_a_link_that_sleeps_is_woken_before_the_series(made: Lab) -> None:
     a, b, c, _ = made.nodes
     made.doze(a, b, 400)
     try:
+        time.sleep(2 * DOZE_S)
         found = probe(a, [b.address, c.address], port=9, count=5, interval_s=0.05)
     finally:
         made.clear()
@@ -103,6 +106,7 @@ def test_node_behind_a_radio_that_sleeps_is_woken_once_as_source_and_as_target(m
     try:
         for source, target in ((d, c), (c, d)):
             address = target.address6
+            time.sleep(2 * DOZE_S)  # it sleeps once nothing has passed for so long
             found = probe(source, [address], port=9, count=5, interval_s=0.05)[address]
             assert found["received"] == found["sent"] == 5
             assert 600 <= found["wake_ms"] < 1000

@@ -209,9 +209,7 @@ class _Engine:
     def _take_answers(self, look_at: float) -> None:
         until = min([look_at, *(due for due, _, _ in self.due[:1])])
         if self.by_descriptor:
-            first = next(
-                iter(self.by_descriptor.values())
-            )  # they are in the order of their sending
+            first = next(iter(self.by_descriptor.values()))  # in the order of their sending
             until = min(until, first.sent + self.options.wait_s)
         # Rounded up: a poll of 0 ms before the time is due would spin.
         wait_ms = max(0, int((until - time.monotonic()) * 1000) + 1)
