@@ -74,6 +74,11 @@ class Case(NamedTuple):
     prepare: Callable[[World], object] = lambda _: None
 
 
+def with_file(typed: str, name: str, text: str) -> Case:
+    """Type it where a file of that name has that text."""
+    return Case(typed, lambda w: w.text(name, text))
+
+
 def full(w: World, **limits: int) -> None:
     w.nodes()
     w.limit(**limits)
@@ -190,8 +195,8 @@ CASES: dict[str, Case] = {
     # files
     "no file is named": Case("collect"),
     "another process writes the file": Case("collect --csv rows.csv", in_use),
-    "the file is of another program": Case(
-        "collect --csv rows.csv", lambda w: w.text("rows.csv", "name,age\nada,36\n")
+    "the file is of another program": with_file(
+        "collect --csv rows.csv", "rows.csv", "name,age\nada,36\n"
     ),
     "the folder is not there": Case("collect --csv none/rows.csv"),
     "the file is a device": Case("collect --csv /dev/null"),
@@ -206,8 +211,8 @@ CASES: dict[str, Case] = {
         edited,
     ),
     "events go into the file of the rows": Case("collect --csv rows.csv --events rows.csv"),
-    "events go into a file of another program": Case(
-        "collect --csv rows.csv --events mine.txt", lambda w: w.text("mine.txt", "mine\n")
+    "events go into a file of another program": with_file(
+        "collect --csv rows.csv --events mine.txt", "mine.txt", "mine\n"
     ),
     "events go into a folder that is not there": Case(
         "collect --csv rows.csv --events none/events.csv"
@@ -249,21 +254,21 @@ CASES: dict[str, Case] = {
     "a node is named twice to doctor": Case("doctor --between a a", World.nodes),
     # settings, names, values
     "the settings file is not there": Case("--config none.toml nodes"),
-    "the settings file is no TOML": Case("--config s.toml nodes", lambda w: w.text("s.toml", "[x")),
-    "a command's name in the settings file is a typo": Case(
-        "--config s.toml nodes", lambda w: w.text("s.toml", "[wroker]\n")
+    "the settings file is no TOML": with_file("--config s.toml nodes", "s.toml", "[x"),
+    "a command's name in the settings file is a typo": with_file(
+        "--config s.toml nodes", "s.toml", "[wroker]\n"
     ),
-    "an option's name in the settings file is a typo": Case(
-        "--config s.toml nodes", lambda w: w.text("s.toml", "[run]\ncuont = 3\n")
+    "an option's name in the settings file is a typo": with_file(
+        "--config s.toml nodes", "s.toml", "[run]\ncuont = 3\n"
     ),
-    "several values where the settings file may have one": Case(
-        "--config s.toml run", lambda w: w.text("s.toml", "[run]\ncount = [1]\n")
+    "several values where the settings file may have one": with_file(
+        "--config s.toml run", "s.toml", "[run]\ncount = [1]\n"
     ),
-    "one value where the settings file needs a list": Case(
-        "--config s.toml run", lambda w: w.text("s.toml", '[run]\nnodes = "a"\n')
+    "one value where the settings file needs a list": with_file(
+        "--config s.toml run", "s.toml", '[run]\nnodes = "a"\n'
     ),
-    "a value in the settings file is wrong": Case(
-        "--config s.toml run", lambda w: w.text("s.toml", '[run]\ncount = "many"\n')
+    "a value in the settings file is wrong": with_file(
+        "--config s.toml run", "s.toml", '[run]\ncount = "many"\n'
     ),
     "a value in a variable is wrong": Case("PTZMESH_RUN_COUNT=many run"),
     "a value that is typed is wrong": Case("run --count many"),
@@ -289,21 +294,18 @@ CASES: dict[str, Case] = {
     "the name of Redis' host is a typo": Case("nodes --redis redis://no.such.invalid"),
     "no socket of that name": Case("nodes --redis unix:///none.sock"),
     "the password file is not there": Case("nodes --redis-password-file none"),
-    "the password file has two lines": Case(
-        "nodes --redis-password-file p", lambda w: w.text("p", "a\nb\n")
+    "the password file has two lines": with_file("nodes --redis-password-file p", "p", "a\nb\n"),
+    "a password in the URL and another in a file": with_file(
+        "nodes --redis redis://:a@127.0.0.1:1 --redis-password-file p", "p", "b\n"
     ),
-    "a password in the URL and another in a file": Case(
-        "nodes --redis redis://:a@127.0.0.1:1 --redis-password-file p",
-        lambda w: w.text("p", "b\n"),
+    "TLS files for a URL without TLS": with_file(
+        "nodes --redis redis://127.0.0.1:1 --redis-ca ca.pem", "ca.pem", "x"
     ),
-    "TLS files for a URL without TLS": Case(
-        "nodes --redis redis://127.0.0.1:1 --redis-ca ca.pem", lambda w: w.text("ca.pem", "x")
+    "a CA file that has no certificate": with_file(
+        "nodes --redis rediss://127.0.0.1:1 --redis-ca ca.pem", "ca.pem", "x"
     ),
-    "a CA file that has no certificate": Case(
-        "nodes --redis rediss://127.0.0.1:1 --redis-ca ca.pem", lambda w: w.text("ca.pem", "x")
-    ),
-    "a key without its certificate": Case(
-        "nodes --redis rediss://127.0.0.1:1 --redis-key k.pem", lambda w: w.text("k.pem", "x")
+    "a key without its certificate": with_file(
+        "nodes --redis rediss://127.0.0.1:1 --redis-key k.pem", "k.pem", "x"
     ),
     "an option in the URL that means another database": Case(
         "nodes --redis redis://127.0.0.1:1/0?db=3"
