@@ -148,11 +148,6 @@ def in_dispute(address: str, those: Iterable[Node]) -> str:
     return f"{address} is claimed by {some(node.name for node in those)}"
 
 
-def share_a_namespace(one: Node, other: Node) -> bool:
-    """Tell whether two nodes are known to be in one network namespace of one machine."""
-    return bool(one.boot and one.netns) and _namespace(one) == _namespace(other)
-
-
 def _namespace(node: Node) -> tuple[str, ...]:
     return (node.boot, node.netns) if node.boot and node.netns else (node.name,)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import redis
 
-from coordinator.nodes import Node, also_claimed_by, share_a_namespace
+from coordinator.nodes import Node, also_claimed_by
 from worker import __version__
 from worker.errors import ConfigError
-from worker.identity import is_of_shared_network, share_a_network
+from worker.identity import is_of_shared_network, share_a_namespace, share_a_network
 from worker.keyspace import WIRE_VERSION
 from worker.leases import spent_today
 from worker.names import plain_ip

@@ -104,7 +104,7 @@ def ask(
 
 def no_longer_heard(connection: redis.Redis, far: str) -> str:
     """Say for how long a node was not heard, where it counts as lost; else nothing."""
-    silent_s = wire.missing_s(connection, far)
+    silent_s = wire.missing_s(connection, [far])[far]
     return not_heard(silent_s) if silent_s > wire.ALIVE_S else ""
 
 

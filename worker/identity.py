@@ -169,9 +169,8 @@ def _of_own_address(source: str, target: Target, record: Record | None) -> Verdi
             return None
     ip = plain_ip(target.address)
     if record is None and ip is not None and ip.is_loopback:
-        return (
-            FINE  # no node: who lets nodes measure such has said so (--allow-unregistered-targets)
-        )
+        # No node: who lets nodes measure such has said so (--allow-unregistered-targets).
+        return FINE
     return Verdict(
         outcome=Outcome.WRONG_HOST,
         error=f"{target.address} is an address of {source} itself, not of {target.name} from here; "
@@ -204,6 +203,24 @@ def is_of_shared_network(address: str) -> bool:
     """
     ip = plain_ip(address)
     return ip is not None and any(ip in network for network in SHARED_NETWORKS)
+
+
+class OfMachine(Protocol):
+    """What says in which network namespace of which machine a node is."""
+
+    @property
+    def boot(self) -> str:
+        """Its machine's boot id; empty where it is not told."""
+
+    @property
+    def netns(self) -> str:
+        """Its network namespace there; empty where it is not told."""
+
+
+def share_a_namespace(one: OfMachine, other: OfMachine) -> bool:
+    """Tell whether two nodes are known to be in one network namespace of one machine."""
+    is_known = bool(one.boot and one.netns)
+    return is_known and (one.boot, one.netns) == (other.boot, other.netns)
 
 
 class Placed(Protocol):

@@ -8,13 +8,13 @@ apart, and it counts a node as lost after half a minute. Until then it knows thi
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import redis
 
-from worker import keyspace, wire
-from worker.fields import number_or_none
+from worker import wire
 from worker.measurement import Measurement, Outcome
 
 logger = logging.getLogger(__name__)
@@ -43,31 +43,11 @@ def with_last_heard(
     if not names:
         return list(batch)
     try:
-        silent_s = _silent_s(connection, sorted(names))
+        silent_s = wire.missing_s(connection, sorted(names))
     except redis.RedisError as exc:
         logger.log(wire.severity(exc), "it is not known who was heard: %s", exc)
         return list(batch)
     return [_told(one, _other(one, performer), silent_s) for one in batch]
-
-
-def _silent_s(connection: redis.Redis, names: Sequence[str]) -> dict[str, float]:
-    """
-    Give for how long those were not heard that are overdue.
-
-    Nobody is while Redis itself was away until just now: see `wire.missing_s`.
-    """
-    pipeline = connection.pipeline(transaction=False)
-    for name in names:
-        pipeline.zscore(keyspace.NODES, name)
-    pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
-    pipeline.get(keyspace.BACK)
-    pipeline.time()
-    *seen, newest, back, (seconds, micros) = pipeline.execute()
-    now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
-    if not newest or now - newest[0][1] > wire.REDIS_AWAY_S:
-        return {}
-    known = {name: at for name, at in zip(names, seen, strict=True) if at is not None}
-    return {name: now - at for name, at in known.items() if now - max(at, back_at) > OVERDUE_S}
 
 
 def _other(one: Measurement, performer: str) -> str:
@@ -75,7 +55,8 @@ def _other(one: Measurement, performer: str) -> str:
 
 
 def _told(one: Measurement, name: str, silent_s: dict[str, float]) -> Measurement:
-    if one.outcome not in UNANSWERED or name not in silent_s:
+    # Infinite: the registry knows nothing of it.
+    if one.outcome not in UNANSWERED or not OVERDUE_S < silent_s.get(name, 0.0) < math.inf:
         return one
     # What helps is behind a semicolon, and stays there.
     what, mark, helps = one.error.partition("; ")

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from worker.context import NodeContext
-from worker.identity import Allowance, ShouldStop, Target, Verdict, identify
+from worker.identity import (
+    Allowance,
+    ShouldStop,
+    Target,
+    Verdict,
+    identify,
+    share_a_namespace,
+)
 from worker.measurement import Measurement, Outcome
 from worker.names import IP, plain_ip
 from worker.plan import PlannedNode, TargetNode
@@ -96,7 +103,7 @@ class Whose:
             and record.alive
             and ip == (self.at[name] if name in self.at else _claimed(record))
         ]
-        rivals = [n for n in claimed_by if not (own and _share_a_namespace(own, records[n]))]
+        rivals = [n for n in claimed_by if not (own and share_a_namespace(own, records[n]))]
         return Target(
             name=node.name,
             address=node.address,
@@ -116,11 +123,6 @@ def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
 
 def _claimed(record: Record) -> IP | None:
     return plain_ip(record.address.decode(errors="replace"))
-
-
-def _share_a_namespace(one: Record, other: Record) -> bool:
-    known = bool(one.boot and one.netns)
-    return known and (one.boot, one.netns) == (other.boot, other.netns)
 
 
 def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:

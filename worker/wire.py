@@ -325,22 +325,26 @@ def silent_s(connection: redis.Redis, node: str) -> float:
     return float("inf") if seen is None else redis_seconds(connection) - seen
 
 
-def missing_s(connection: redis.Redis, node: str) -> float:
+def missing_s(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, float]:
     """
-    Give for how long a node could have been heard and was not; infinite when it never was.
+    Give for how long each node could have been heard and was not; infinite when it never was.
 
     That is since its last heartbeat, or since Redis was back from being away. Where no node at all
     was heard for long, Redis is back just now, and nobody is missing yet.
     """
     pipeline = connection.pipeline(transaction=False)
-    pipeline.zscore(keyspace.NODES, node)
+    for name in nodes:
+        pipeline.zscore(keyspace.NODES, name)
     pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
     pipeline.get(keyspace.BACK)
     pipeline.time()
-    seen, newest, back, (seconds, micros) = pipeline.execute()
-    if seen is None:
-        return float("inf")
-    now = seconds + micros / 1e6
-    if now - newest[0][1] > REDIS_AWAY_S:
-        return 0.0
-    return float(now - max(seen, number_or_none(back) or 0.0))
+    *seen, newest, back, (seconds, micros) = pipeline.execute()
+    now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
+    is_back_just_now = bool(newest) and now - newest[0][1] > REDIS_AWAY_S
+
+    def missing(at: float | None) -> float:
+        if at is None:
+            return float("inf")
+        return 0.0 if is_back_just_now else now - max(at, back_at)
+
+    return {name: missing(at) for name, at in zip(nodes, seen, strict=True)}
