@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import click
 
 from coordinator.cli import COMMANDS, cli, load
+from coordinator.cli.options import FOR_ALL
 
 PAGE = Path(__file__).with_name("cli.md")
 
 HEAD = """\
 # The command line
 
-Written from the commands' own help by `python docs/make_cli.py`; a test keeps it so.
+```sh
+ptzmesh --help
+ptzmesh run --help
+```
 
-**Where a setting comes from**: a flag wins over the environment (`PTZMESH_<COMMAND>_<OPTION>`,
-such as `PTZMESH_RUN_COUNT`), that over the settings file (`--config`, or `/etc/ptzmesh.toml` where
-it is), that over the default. The file has one table a command, and `redis` at its top for all
-(and what goes with it: `redis_password_file`, `redis_ca`, `redis_cert`, `redis_key`):
+print what this page has, written from it by `python docs/make_cli.py`.
+
+**A setting** is a flag, else a variable (`PTZMESH_<COMMAND>_<OPTION>`, such as
+`PTZMESH_RUN_COUNT`), else in the settings file (`--config`, or `/etc/ptzmesh.toml` where it is),
+else the default. The file has one table a command, and at its top what is of Redis, for all:
 
 ```toml
 redis = "redis://10.0.0.1:6379/0"
@@ -28,17 +34,14 @@ count = 20
 wait_for_reply = 2.0
 ```
 
-**Units**: a plain number is in the unit that the help names. A suffix says another: `100ms`,
-`5s`, `2m`, `1h`; `500k`, `20M`, `2G` for bits a second; `20M`, `2G` (powers of 1000), `64MiB` (of
-1024) for bytes. The same in the settings file (`"5s"`) and in variables.
+**Units**: a plain number is in the unit that the help names. A suffix says another: `100ms`, `5s`,
+`2m`, `1h`; `500k`, `20M`, `2G` for bits a second; `20M`, `2G` (powers of 1000), `64MiB` (of 1024)
+for bytes. The same in the settings file (`"5s"`) and in variables.
 
-**Redis** is `--redis`, else `PTZMESH_REDIS_URL`, else `REDIS_URL`. A password belongs in a file, or
-in `PTZMESH_REDIS_PASSWORD`; see [security](security.md).
-
-**Output**: results go to stdout, progress and warnings to stderr. `--json` gives one JSON object a
-line. Its `type` says what it is (`run`, `measurement`, `node`, `check`, …), so that one filter fits
-a mixed stream: `jq -c 'select(.type == "measurement")'`. Colour only on a terminal, and
-not with `NO_COLOR`; nothing is said by colour alone.
+**Output**: results go to stdout, progress and warnings to stderr. `--json` prints one JSON object a
+line, whose `type` (`run`, `measurement`, `node`, `check`, …) lets one filter fit a mixed stream:
+`jq -c 'select(.type == "measurement")'`. Colour only on a terminal, not with `NO_COLOR`, and never
+as the only sign.
 
 **Exit codes**
 
@@ -50,24 +53,47 @@ not with `NO_COLOR`; nothing is said by colour alone.
 | 3 | Redis cannot be used: no answer, wrong password, too old, full |
 | 4 | a run ended with pairs that have no number, or a file does not hold what it should |
 | 130 | Ctrl-C; on `run` it detaches, and the run goes on |
+
+**Redis**: every command but `demo` takes these. The URL is also `PTZMESH_REDIS_URL`, else
+`REDIS_URL`, and `redis` in the settings file; the others are `PTZMESH_REDIS_CA`, `redis_ca`, and
+so on. A password belongs in a file, or in `PTZMESH_REDIS_PASSWORD`
+([security](security.md#passwords)).
 """
 
 
 def page() -> str:
-    """Give the whole page."""
+    """Return the page."""
     context = click.Context(cli, info_name="ptzmesh", terminal_width=98, **cli.context_settings)
-    sections = [HEAD, _section(cli, context, "ptzmesh")]
+    sections = [HEAD, _block(_options_of_redis(context)), _section(cli, context, "ptzmesh")]
     for name in COMMANDS:
         command = load(name)
         below = click.Context(command, parent=context, info_name=name, terminal_width=98)
-        sections.append(_section(command, below, f"ptzmesh {name}"))
+        sections.append(_section(_without_what_all_have(command), below, f"ptzmesh {name}"))
     return "\n".join(sections)
+
+
+def _options_of_redis(context: click.Context) -> str:
+    formatter = click.HelpFormatter(width=98)
+    options = [one for one in load("nodes").params if one.name in FOR_ALL.values()]
+    formatter.write_dl([record for one in options if (record := one.get_help_record(context))])
+    return formatter.getvalue()
+
+
+def _without_what_all_have(command: click.Command) -> click.Command:
+    shown = copy(command)
+    shown.params = [one for one in command.params if one.name not in FOR_ALL.values()]
+    shown.add_help_option = False
+    return shown
 
 
 def _section(command: click.Command, context: click.Context, title: str) -> str:
     formatter = click.HelpFormatter(width=98)
     command.format_help(context, formatter)
-    return f"## {title}\n\n```text\n{formatter.getvalue().rstrip()}\n```\n"
+    return f"## {title}\n\n{_block(formatter.getvalue())}"
+
+
+def _block(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```\n"
 
 
 if __name__ == "__main__":

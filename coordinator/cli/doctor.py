@@ -64,7 +64,7 @@ def doctor(
     as_json: bool,
 ) -> None:
     """
-    Look for what is wrong with Redis, this machine and the mesh, and say how to mend it.
+    Look for what is wrong with Redis, this machine and the mesh, and say how to fix it.
 
     Nothing is changed. Checks of a node are skipped where none runs, unless --name says which it
     shall be. Exit codes are below.
