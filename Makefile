@@ -88,8 +88,8 @@ $(VENV)/redis62: | $(VENV)/.installed-dev
 # What is typed, printed and sent through Redis, with the oldest version of each dependency that
 # pyproject.toml allows; one run from end to end.
 OLDEST := $(VENV)/oldest
-OLDEST_TESTS := $(addprefix tests/unit/test_, cli.py units.py output.py settings.py planning.py \
-  wire.py report.py) $(addprefix tests/integration/test_, interrupt.py rows.py \
+OLDEST_TESTS := $(addprefix tests/unit/coordinator/, cli runs/test_planning.py results/test_matrix.py) \
+  tests/unit/worker/wire/test_passing.py $(addprefix tests/integration/test_, interrupt.py rows.py \
   agent.py::test_mesh_is_measured_in_three_lines \
   collector.py::test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left)
 

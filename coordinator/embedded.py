@@ -26,8 +26,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from coordinator.extras import how_to_install
-from worker.errors import ConfigError, RedisUnavailable
-from worker.parent import end_with
+from worker.host.parent import end_with
+from worker.model.errors import ConfigError, RedisUnavailable
 
 #: sockaddr_un holds 108 bytes with its final NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107

@@ -19,17 +19,16 @@ from typing import Any
 
 import redis
 
-from coordinator import advance, runs
-from coordinator.follow import Update, follow_run
-from coordinator.nodes import Node, read_nodes
-from coordinator.oneshot import OneShot, written
-from coordinator.planning import ProbeOptions, Selection, make_plan
-from coordinator.report import Matrix, make_report
-from coordinator.results import of_run
-from worker import wire
-from worker.measurement import Measurement
-from worker.options import PingOptions
-from worker.plan import Plan
+from coordinator.collect.oneshot import OneShot, written
+from coordinator.results.matrix import Matrix, make_report
+from coordinator.runs import advance, runs
+from coordinator.runs.follow import Update, follow_run, of_run
+from coordinator.runs.nodes import Node, read_nodes
+from coordinator.runs.planning import ProbeOptions, Selection, make_plan
+from worker.model.measurement import Measurement
+from worker.model.options import PingOptions
+from worker.model.plan import Plan
+from worker.wire.connection import server
 
 
 class Mesh:
@@ -43,12 +42,12 @@ class Mesh:
     def __init__(self, redis_url: str) -> None:
         """Connect and check the server: reachable, 6.2 or newer, evicting nothing of ours."""
         self._url = redis_url
-        self.connection = wire.connect(redis_url)
-        wire.check_server(self.connection, redis_url)
+        self.connection = server.connect(redis_url)
+        server.check_server(self.connection, redis_url)
 
     def __repr__(self) -> str:
         """Name the server, without its secrets."""
-        return f"Mesh({wire.safe_url(self._url)!r})"
+        return f"Mesh({server.safe_url(self._url)!r})"
 
     def nodes(self) -> list[Node]:
         """Give the registered nodes, by name."""

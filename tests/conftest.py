@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from missing import missing
 
 from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_binary
-from worker import wire
-from worker.errors import ConfigError
+from worker.model.errors import ConfigError
+from worker.wire.connection.server import connect
 
 pytest_plugins = ["longest_first"]
 
@@ -94,7 +94,7 @@ def redis_url(session_server: EmbeddedServer) -> str:
 @pytest.fixture
 def connection(redis_url: str) -> Iterator[redis.Redis]:
     """A connection to the session's server, emptied."""
-    opened = wire.connect(redis_url)
+    opened = connect(redis_url)
     yield opened
     opened.close()
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from ptzjepa import UnchangedLockers
 
-from worker.monitor import MultiLockerSystem, lockers
+from worker.monitor import MultiLockerSystem
+from worker.monitor.lockers import lockers
 
 LOCKERS = 2
 #: PTZJEPA waits 0.1 s between attempts; more attempts a second make more contention.

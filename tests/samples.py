@@ -14,9 +14,9 @@ from typing import Any
 
 import redis
 
-from worker import keyspace
-from worker.event import is_event
-from worker.measurement import Measurement, Outcome
+from worker.model.event import is_event
+from worker.model.measurement import Measurement, Outcome
+from worker.wire import keyspace
 
 RUN = "20260102T030405000-abcd"
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

@@ -14,15 +14,16 @@ import redis
 from coordinator.checks import machine, mesh, server
 from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.health import unreachable
-from coordinator.checks.proxies import proxies
+from coordinator.checks.network.proxies import proxies
+from coordinator.checks.network.swallowed import swallowed
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import NAME, NODE, rights
-from coordinator.checks.swallowed import swallowed
-from coordinator.nodes import Node, read_nodes
-from worker import wire
-from worker.errors import WireError
-from worker.limits import DEFAULTS, read_limits
-from worker.state_folder import owner_path
+from coordinator.runs.nodes import Node, read_nodes
+from worker.model.errors import WireError
+from worker.node.registration.state_folder import owner_path
+from worker.wire import scripts
+from worker.wire.connection.server import connect
+from worker.wire.room import DEFAULTS, read_limits
 
 #: An operator waits for the answer, and a Redis that is away does not answer.
 SOCKET_TIMEOUT_S, CONNECT_TIMEOUT_S = 4.0, 2.0
@@ -62,7 +63,7 @@ def diagnose(subject: Subject) -> Iterator[Check]:
     Raises:
         ConfigError: The Redis URL is none.
     """
-    connection = wire.connect(
+    connection = connect(
         subject.redis_url,
         socket_timeout_s=SOCKET_TIMEOUT_S,
         connect_timeout_s=CONNECT_TIMEOUT_S,
@@ -101,14 +102,14 @@ def _with_redis(
     yield server.version(info)
     yield server.memory(info, caps.get("redis_memory_pct", DEFAULTS["redis_memory_pct"]))
     yield server.eviction(info)
-    yield server.scripts(connection, subject.redis_url)
+    yield server.lua(connection, subject.redis_url)
     yield server.persistence(info, server.read_saves(connection))
     roles = [NODE] if is_node else []
     look = partial(_look, subject.redis_url)
     yield from look(Area.REDIS, NAME, lambda: rights(connection, subject.redis_url, roles))
     yield from _of_machine(subject, own, quickest, nodes)
     yield proxies(nodes, own, wanted=is_node)
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     yield mesh.own_node(own, subject.name, is_here=subject.is_here, asked=subject.asked)
     yield mesh.silent(nodes)
     yield mesh.addresses(nodes)

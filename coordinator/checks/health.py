@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, in_time, judged
-from worker import keyspace, wire
+from worker.wire import keyspace, node_record
+from worker.wire.connection import server
 
 #: A check that has not ended is not healthy either: all of it takes less than 2 s.
 TIMEOUT_S = 0.5
@@ -25,12 +26,12 @@ def own_health(redis_url: str, name: str) -> Check:
     Raises:
         ConfigError: The Redis URL is none.
     """
-    connection = wire.connect(
+    connection = server.connect(
         redis_url, socket_timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S, retries=0
     )
     with connection:
         try:
-            silent_s = wire.silent_s(connection, name)
+            silent_s = node_record.silent_s(connection, name)
             stopped = connection.hget(keyspace.node_key(name), "stopped")
             missing = missing_workers(connection, [name]).get(name, [])
         except redis.RedisError as exc:
@@ -45,14 +46,14 @@ def own_health(redis_url: str, name: str) -> Check:
         "own heartbeat",
         ", ".join(parts),
         {"node": name, "seen_s": None if never else silent_s, "missing": missing},
-        fail=silent_s > wire.ALIVE_S or bool(stopped) or bool(missing),
+        fail=silent_s > node_record.ALIVE_S or bool(stopped) or bool(missing),
         mend=start if never or stopped else f"see its log; if it does not run: {start}",
     )
 
 
 def unreachable(exc: redis.RedisError, url: str) -> Check:
     """Say why Redis cannot be used."""
-    said = wire.without_secrets(str(wire.unavailable(exc, wire.safe_url(url))), url)
+    said = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
     what, _, mend = said.partition("; ")
     return judged(Area.REDIS, REACHABLE, what, fail=True, mend=mend)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from coordinator.checks.check import Area, Check, in_bytes, in_offset, judged, skipped
 from coordinator.checks.server import Exchange
-from coordinator.nodes import Node
-from worker.clock_offset import beyond_doubt_ms
-from worker.outbox import MAX_OUTBOX_BYTES, left_in
-from worker.probes.icmp import icmp_capability
-from worker.probes.icmp_socket import PERMIT
-from worker.probes.iperf3 import (
+from coordinator.runs.nodes import Node
+from worker.model.text import some
+from worker.probes.icmp.echo_socket import PERMIT
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import (
     MIN_VERSION,
     NOT_THERE,
     THREADS_VERSION,
@@ -25,12 +24,13 @@ from worker.probes.iperf3 import (
     find_iperf3,
     parse_version,
 )
-from worker.probes.iperf3_trial import try_here
-from worker.text import some
+from worker.probes.iperf3.trial import try_here
+from worker.publish.outbox import MAX_OUTBOX_BYTES, left_in
+from worker.wire.clock_offset import beyond_doubt_ms
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
 OFFSET_MS = 100.0
-#: The outbox keeps no more than twice its share (see `worker.outbox`).
+#: The outbox keeps no more than twice its share (see `worker.publish.outbox`).
 NEEDED_BYTES = 2 * MAX_OUTBOX_BYTES
 LEAST_BYTES = 1024 * 1024
 #: From the first with threads (`THREADS_VERSION`) to this one, a server may hang once its client is

@@ -8,7 +8,6 @@ from typing import Any
 
 import redis
 
-from coordinator.abandoned import ABANDONED_S, forget_it, run_again
 from coordinator.checks.check import (
     Area,
     Check,
@@ -21,21 +20,24 @@ from coordinator.checks.check import (
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS, OUTBOX_WAITS, SET_CLOCK
 from coordinator.checks.server import more_memory
-from coordinator.footprint import read_footprint, used_of_limits
-from coordinator.groups import Group, collectors, oldest_after
-from coordinator.nodes import Node, claims, commands_per_s, in_dispute
-from coordinator.results import are_events
-from coordinator.runs import START, run_ids, stream_position
-from worker import keyspace, wire
-from worker.clock_offset import beyond_doubt_ms
-from worker.text import some
+from coordinator.collect.abandoned import ABANDONED_S, forget_it, run_again
+from coordinator.collect.groups import Group, collectors, oldest_after
+from coordinator.results.results import are_events
+from coordinator.results.stream import START, stream_position
+from coordinator.runs.footprint import read_footprint, used_of_limits
+from coordinator.runs.nodes import Node, claims, commands_per_s, in_dispute
+from coordinator.runs.runs import run_ids
+from worker.model import version
+from worker.model.text import some
+from worker.wire import keyspace, node_record
+from worker.wire.clock_offset import beyond_doubt_ms
 
 #: A collector that is run once a day is no fault; results that are older are.
 STALE_S = 6 * 3600.0
 #: Part of a limit from which on it is worth a word.
 NEAR = 0.8
 #: A heartbeat of any node takes an overdue run on; twice that, and none did.
-OVERDUE_S = 2.0 * wire.HEARTBEAT_S
+OVERDUE_S = 2.0 * node_record.HEARTBEAT_S
 FORGET = "it is forgotten a week after its last heartbeat"
 
 
@@ -166,7 +168,7 @@ def _whose_clock(off: Sequence[str], told: Sequence[Node]) -> str:
 def versions(nodes: Sequence[Node], own: str) -> Check:
     """Look for nodes of different versions, or of another wire version, which measure nothing."""
     counts = Counter(one.version for one in nodes if one.alive)
-    foreign = [n.name for n in nodes if n.alive and n.wire != keyspace.WIRE_VERSION]
+    foreign = [n.name for n in nodes if n.alive and n.wire != version.WIRE_VERSION]
     values = {"versions": dict(counts), "own": own, "other_wire": foreign}
     if not counts:
         return skipped(Area.MESH, "versions", "no node is alive")

@@ -14,8 +14,8 @@ from typing import Any, cast
 import redis
 
 from coordinator.checks.check import Area, Check, judged
-from worker import keyspace
-from worker.refused import MOST_KEPT, Cause
+from worker.node.refusals import MOST_KEPT, Cause
+from worker.wire import keyspace
 
 NAME = "refused jobs"
 MENDS: Mapping[Cause, str] = {

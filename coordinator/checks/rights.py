@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 import redis
 
 from coordinator.checks.check import Area, Check, judged
-from worker import keyspace
-from worker.text import some
+from worker.model.text import some
+from worker.wire import keyspace
 
 NAME = "rights"
 Command = tuple[str, ...]

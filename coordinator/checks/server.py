@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, in_bytes, in_time, judged, skipped
-from worker import wire
-from worker.clock_offset import ClockEstimate, ClockOffset, steady_s
-from worker.limits import DEFAULTS, memory_used_pct
+from worker.wire import scripts
+from worker.wire.clock_offset import ClockEstimate, ClockOffset, steady_s
+from worker.wire.connection import server
+from worker.wire.room import DEFAULTS, memory_used_pct
 
 ROUNDS = 5
 #: The lockers take some four round trips a cycle: slower than this they are felt.
@@ -40,11 +41,11 @@ class Exchange:
 
 def exchange(connection: redis.Redis) -> Exchange:
     """Ask for the time a few times, the first of which opens the connection."""
-    wire.redis_seconds(connection)
+    scripts.redis_seconds(connection)
     offset, rtts_s = ClockOffset(), []
     for _ in range(ROUNDS):
         sent_s = steady_s()
-        clock = offset.add(sent_s, wire.redis_seconds(connection))
+        clock = offset.add(sent_s, scripts.redis_seconds(connection))
         rtts_s.append(steady_s() - sent_s)
     return Exchange(rtt_ms=min(rtts_s) * 1e3, clock=clock)
 
@@ -56,7 +57,7 @@ def reachable(url: str, quickest: Exchange) -> Check:
     return judged(
         Area.REDIS,
         REACHABLE,
-        f"{wire.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
+        f"{server.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
         {"rtt_ms": quickest.rtt_ms, "tls": scheme == "rediss"},
         warn=quickest.rtt_ms > SLOW_MS,
         mend="ptzmesh run --probe redis shows which nodes are slow: some, their path to it; all, "
@@ -68,9 +69,9 @@ def version(info: Info) -> Check:
     """Look at the version, and whether the server takes writes."""
     number = str(info.get("valkey_version") or info.get("redis_version", "unknown"))
     name = "Valkey" if "valkey_version" in info else "Redis"
-    old = wire.objection({"redis_version": info.get("redis_version", "0")}) is not None
+    old = server.objection({"redis_version": info.get("redis_version", "0")}) is not None
     replica = info.get("role", "master") != "master"
-    needed = ".".join(map(str, wire.MIN_REDIS[:2]))
+    needed = ".".join(map(str, server.MIN_REDIS[:2]))
     return judged(
         Area.REDIS,
         "version",
@@ -139,11 +140,11 @@ def eviction(info: Info) -> Check:
     )
 
 
-def scripts(connection: redis.Redis, url: str) -> Check:
+def lua(connection: redis.Redis, url: str) -> Check:
     """Run a script that does nothing: without scripts nothing is published."""
     name = "scripts"
     try:
-        wire.try_script(connection)
+        server.try_script(connection)
     except redis.ResponseError as exc:
         return not_looked(Area.REDIS, name, exc, url)
     return judged(Area.REDIS, name, "Lua scripts run", {})
@@ -196,6 +197,6 @@ def not_looked(area: Area, name: str, exc: redis.RedisError, url: str) -> Check:
     """Say that a check needs a right that this user has not, or what else Redis said to it."""
     if isinstance(exc, redis.exceptions.NoPermissionError):
         return skipped(area, name, f"this user of Redis may not look: {exc}")
-    said = wire.without_secrets(str(wire.unavailable(exc, wire.safe_url(url))), url)
+    said = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
     what, _, mend = said.partition("; ")
     return judged(area, name, what, fail=True, mend=mend)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 
-from coordinator.cli.output import print_json
-from coordinator.cli.screen import out
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.screen import out
 from coordinator.cli.watch import size
 from coordinator.mesh import Mesh
-from coordinator.planning import asked, budgets_left
-from coordinator.report import make_report
-from coordinator.results import of_run
-from coordinator.runs import read_run, recent
-from worker.errors import ConfigError, WireError
-from worker.limits import read_limits
-from worker.plan import TRANSFERS, Plan
-from worker.plan_cost import again_bytes, bytes_per_node, longest_seconds, phase_seconds
+from coordinator.results.matrix import make_report
+from coordinator.runs.follow import of_run
+from coordinator.runs.planning import asked, budgets_left
+from coordinator.runs.runs import read_run, recent
+from worker.model.cost import longest_seconds, phase_seconds
+from worker.model.errors import ConfigError, WireError
+from worker.model.plan import TRANSFERS, Plan
+from worker.probes.traffic import again_bytes, bytes_per_node
+from worker.wire.room import read_limits
 
 #: Runs that are looked through for one that says what such tests cost.
 RUNS_LOOKED_AT = 20

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.output import no_dash
-from coordinator.cli.screen import err
+from coordinator.cli.terminal.output import no_dash
+from coordinator.cli.terminal.screen import err
 from coordinator.cli.watch import save_svg, watch
+from coordinator.collect.oneshot import OneShot
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh
-from coordinator.oneshot import OneShot
-from coordinator.planning import ProbeOptions
-from coordinator.report import make_report
-from worker.errors import PtzmeshError, RunIncomplete, ToolError
-from worker.options import PingOptions, ThroughputOptions
-from worker.probes.icmp import icmp_capability
-from worker.probes.icmp_socket import PERMIT
-from worker.probes.iperf3 import find_iperf3
-from worker.redis_url import VARIABLES
-from worker.text import one_line
+from coordinator.results.matrix import make_report
+from coordinator.runs.planning import ProbeOptions
+from worker.model.errors import PtzmeshError, RunIncomplete, ToolError
+from worker.model.options import PingOptions, ThroughputOptions
+from worker.model.text import one_line
+from worker.probes.icmp.echo_socket import PERMIT
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.wire.connection.redis_url import VARIABLES
 
 NODES = {f"node-{n}": f"127.0.0.{n}" for n in range(1, 5)}
 #: A worker registers within a second; a small board may take longer.

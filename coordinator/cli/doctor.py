@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.output import print_json
-from worker.text import printable
+from coordinator.cli.terminal.output import print_json
+from worker.model.text import printable
 
 if TYPE_CHECKING:
     from coordinator.checks.check import Check
@@ -69,7 +69,7 @@ def doctor(
     Nothing is changed. Checks of a node are skipped where none runs, unless --name says which it
     shall be. Exit codes are below.
     """
-    from worker import names
+    from worker.model import names
 
     if between and quick:
         raise click.UsageError("--between and --quick exclude each other")
@@ -109,7 +109,7 @@ def _all(redis_url: str, name: str, asked: bool, state_dir: Path | None) -> Iter
 
 
 def _between(redis_url: str, nodes: tuple[str, str]) -> Iterator[Check]:
-    from coordinator.checks.between import between
+    from coordinator.checks.network.between import between
     from coordinator.mesh import Mesh
 
     return between(Mesh(redis_url).connection, *nodes, by=f"doctor@{socket.gethostname()}")
@@ -142,7 +142,7 @@ def _shown(checks: Iterable[Check], as_json: bool, *, is_brief: bool = False) ->
 def _print(check: Check, *, is_first: bool) -> None:
     from rich.text import Text
 
-    from coordinator.cli.screen import out
+    from coordinator.cli.terminal.screen import out
 
     console = out()
     status = check.status.value

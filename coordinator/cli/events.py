@@ -6,16 +6,16 @@ import click
 from rich.text import Text
 
 from coordinator.cli.options import json_option, names, redis_option
-from coordinator.cli.output import print_json
-from coordinator.cli.screen import print_list
-from coordinator.cli.signals import stop_on_signals
-from coordinator.cli.tables import Column
-from coordinator.cli.units import SECONDS
-from coordinator.events import follow_events, read_events
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.screen import print_list
+from coordinator.cli.terminal.signals import stop_on_signals
+from coordinator.cli.terminal.tables import Column
+from coordinator.cli.terminal.units import SECONDS
 from coordinator.mesh import Mesh
-from coordinator.runs import START, last_id
-from worker import wire
-from worker.event import COLUMNS, Event
+from coordinator.results.events import follow_events, read_events
+from coordinator.results.stream import START, last_id
+from worker.model.event import COLUMNS, Event
+from worker.wire import scripts
 
 #: A person has no use for the place in the stream.
 SHOWN = COLUMNS[:-1]
@@ -50,7 +50,7 @@ def events(
     connection = Mesh(redis_url).connection
     after = START
     if since is not None:
-        after = f"{max(0, int((wire.redis_seconds(connection) - since) * 1000))}-0"
+        after = f"{max(0, int((scripts.redis_seconds(connection) - since) * 1000))}-0"
     until = last_id(connection)
     stopping = stop_on_signals() if follow else None
     found = [one for one in read_events(connection, after=after, until=until) if _of(one[1], nodes)]

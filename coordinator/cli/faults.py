@@ -8,10 +8,10 @@ import click
 from click.core import ParameterSource
 
 from coordinator.cli.options import DEFAULT_CONFIG
-from coordinator.cli.streams import complain
 from coordinator.cli.surroundings import trouble
-from worker.errors import PtzmeshError
-from worker.text import printable
+from coordinator.cli.terminal.streams import complain
+from worker.model.errors import PtzmeshError
+from worker.model.text import printable
 
 
 def explain(exc: Exception) -> int:
@@ -46,14 +46,14 @@ def _source(exc: click.UsageError) -> str:
 def _redis_trouble(exc: Exception) -> PtzmeshError | None:
     import redis
 
-    from worker import wire
-    from worker.limits import StreamFull, no_room
+    from worker.wire.connection import server
+    from worker.wire.room import StreamFull, no_room
 
     if isinstance(exc, StreamFull):
         return no_room(exc)
     # Only of commands without `redis_option`: these have a server of their own.
     own = "its own socket"
-    return wire.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
+    return server.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
 
 
 def _say(message: str, code: int) -> int:

@@ -25,10 +25,10 @@ from coordinator.cli.options import (
     mark_of_config,
     read_config,
 )
-from coordinator.cli.streams import finish, prepare
 from coordinator.cli.surroundings import trouble
+from coordinator.cli.terminal.streams import finish, prepare
 from worker import __version__
-from worker.errors import PtzmeshError
+from worker.model.errors import PtzmeshError
 
 #: Command → the module of its group that has it, so that each command imports what it needs.
 COMMANDS = {
@@ -95,8 +95,6 @@ def _callable(command: click.Command) -> click.Command:
     @wraps(begin)
     def callback(*args: Any, **kwargs: Any) -> Any:
         import redis  # noqa: F401 - every command needs both
-
-        from worker import wire  # noqa: F401
 
         hear_ctrl_c()
         try:

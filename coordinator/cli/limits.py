@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.output import print_json
-from coordinator.cli.units import PERCENT, STREAM_BYTES
-from coordinator.footprint import used_of_limits
-from coordinator.nodes import read_nodes
-from worker import keyspace, wire
-from worker.limits import read_limits
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.units import PERCENT, STREAM_BYTES
+from coordinator.runs.footprint import used_of_limits
+from coordinator.runs.nodes import read_nodes
+from worker.wire import keyspace
+from worker.wire.connection import server
+from worker.wire.room import read_limits
 
 
 @click.command(
@@ -48,8 +49,8 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
 
     A result that is over a limit waits on its node's disk; nothing is dropped.
     """
-    connection = wire.connect(redis_url)
-    wire.check_server(connection, redis_url)
+    connection = server.connect(redis_url)
+    server.check_server(connection, redis_url)
     for name, value in asked.items():
         if value is not None:
             connection.hset(keyspace.LIMITS, name, value)

@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.output import print_json
-from coordinator.cli.screen import out
-from coordinator.cli.tables import Column, tables_that_fit
-from worker import wire
-from worker.monitor.locker_view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.screen import out
+from coordinator.cli.terminal.tables import Column, tables_that_fit
+from worker.monitor.lockers.view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
+from worker.wire.connection import server
 
 #: A longer list is no longer looked at; `--json` has all.
 WAITERS_SHOWN = SLOWEST_SHOWN = 5
@@ -40,7 +40,7 @@ Examples:
 @json_option
 def lockers(redis_url: str, prefix: str, count: int | None, as_json: bool) -> None:
     """Show who holds which locker, since when and for how long still."""
-    connection = wire.connect(redis_url)
+    connection = server.connect(redis_url)
     view = read_lockers(connection, prefix, count)
     if as_json:
         print_json("lockers", view.to_json())

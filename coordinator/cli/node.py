@@ -11,17 +11,19 @@ import click
 from rich.text import Text
 
 from coordinator.checks.check import in_offset, in_time
-from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import ARGUMENTS, json_option, labels, redis_option
-from coordinator.cli.output import print_json
 from coordinator.cli.policy import policy_options
 from coordinator.cli.reread import Reread
-from coordinator.cli.screen import print_list
-from coordinator.cli.tables import Column
-from coordinator.nodes import Node, claims, in_dispute, read_nodes
-from worker import __version__, keyspace, wire
-from worker.names import own_name, valid_address
-from worker.policy import Policy
+from coordinator.cli.terminal.logs import log_to_stderr
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.screen import print_list
+from coordinator.cli.terminal.tables import Column
+from coordinator.runs.nodes import Node, claims, in_dispute, read_nodes
+from worker import __version__
+from worker.model.names import own_name, valid_address
+from worker.model.policy import Policy
+from worker.wire import keyspace
+from worker.wire.connection import server
 
 
 def default_state_dir() -> Path:
@@ -93,18 +95,19 @@ def worker(
 
     A network or a Redis that is not there yet is waited for.
     """
-    from coordinator.advance import advance
     from coordinator.cli.patience import say_no_more
-    from worker.agent import Agent, AgentSettings
-    from worker.allowlist import AllowList
-    from worker.answering import answer
-    from worker.context import NodeContext
-    from worker.jobs import sweep
-    from worker.serving import serve
+    from coordinator.runs.advance import advance
+    from worker.identity.answering import answer
+    from worker.identity.context import NodeContext
+    from worker.node.allowlist import AllowList
+    from worker.node.settings import NodeSettings
+    from worker.node.supervisor import Supervisor
+    from worker.node.sweep import sweep
+    from worker.transfer.far import serve
 
     log_to_stderr(redis_url, verbose)
     context = click.get_current_context()
-    settings = AgentSettings(
+    settings = NodeSettings(
         name=own_name(socket.gethostname() if name is None else name),
         redis_url=redis_url,
         address=None if address is None else valid_address(address),
@@ -120,7 +123,7 @@ def worker(
 
     def allow_list(context: NodeContext) -> AllowList:
         def carry_on(run: str) -> None:
-            advance(wire.connect(context.redis_url), run, patient=True)
+            advance(server.connect(context.redis_url), run, patient=True)
 
         return {
             keyspace.SWEEP: functools.partial(sweep, context),
@@ -129,7 +132,7 @@ def worker(
             keyspace.ANSWER: functools.partial(answer, context),
         }
 
-    Agent(settings, allow_list).run()
+    Supervisor(settings, allow_list).run()
 
 
 @click.command(
@@ -144,8 +147,8 @@ Examples:
 @json_option
 def nodes(redis_url: str, as_json: bool) -> None:
     """List the registered nodes."""
-    connection = wire.connect(redis_url)
-    wire.check_server(connection, redis_url)
+    connection = server.connect(redis_url)
+    server.check_server(connection, redis_url)
     found = read_nodes(connection)
     if as_json:
         for node in found:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from worker.errors import ConfigError
-from worker.readable import read_file
+from worker.host.readable import read_file
+from worker.model.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,15 +59,15 @@ def redis_option(command: Command) -> Command:
         import redis
 
         from coordinator.cli.patience import waiting_for_redis
-        from worker import wire
+        from worker.wire.connection import server
 
         given = {name: kwargs.pop(f"redis_{name}") for name in _CREDENTIALS}
         kwargs["redis_url"] = url = _full_url(kwargs["redis_url"], given)
         try:
-            with waiting_for_redis(wire.safe_url(url)):
+            with waiting_for_redis(server.safe_url(url)):
                 return command(*args, **kwargs)
         except redis.RedisError as exc:
-            raise wire.unavailable(exc, wire.safe_url(url)) from exc
+            raise server.unavailable(exc, server.safe_url(url)) from exc
 
     decorated: Any = resolved
     for name, (option, what) in reversed(_CREDENTIALS.items()):
@@ -88,7 +88,7 @@ def redis_option(command: Command) -> Command:
 
 
 def _full_url(url: str, given: Mapping[str, str | None]) -> str:
-    from worker import redis_url
+    from worker.wire.connection import redis_url
 
     context = click.get_current_context()
 
@@ -131,7 +131,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:
     """Take node names, given several times or with commas between."""
-    from worker.names import valid_name
+    from worker.model.names import valid_name
 
     split = [name.strip() for text in value for name in text.split(",")]
     return tuple(valid_name(name) for name in split)
@@ -139,7 +139,7 @@ def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) ->
 
 def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> dict[str, str]:
     """Take labels as key=value."""
-    from worker.names import NAME
+    from worker.model.names import NAME
 
     pairs = [text.partition("=") for text in value]
     for key, sign, content in pairs:

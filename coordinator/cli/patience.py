@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coordinator.cli.screen import err
-from worker import usage
+from coordinator.cli.terminal.screen import err
+from worker.wire.connection import command_count
 
 #: A person wonders after this long.
 SILENCE_S = 2.0
@@ -31,7 +31,7 @@ def waiting_for_redis(where: str) -> Iterator[None]:
         return
 
     def look(_number: int, _frame: object) -> None:
-        if usage.is_kept_waiting():
+        if command_count.is_kept_waiting():
             how = ", after a TLS handshake" if where.startswith("rediss:") else ""
             err().print(f"waiting for Redis at {where} to answer{how}")
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from coordinator.cli.options import names
-from coordinator.cli.units import BYTES, MBIT_PER_S, SECONDS
-from worker.policy import (
+from coordinator.cli.terminal.units import BYTES, MBIT_PER_S, SECONDS
+from worker.model.policy import (
     DEFAULT_PORTS,
     Policy,
     parse_hours,

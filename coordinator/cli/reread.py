@@ -17,8 +17,8 @@ from coordinator.cli.options import (
     read_config,
 )
 from coordinator.cli.policy import NAMES, policy_of
-from worker.errors import ConfigError
-from worker.facts import Mark, Said
+from worker.model.errors import ConfigError
+from worker.node.registration.facts import Mark, Said
 
 #: A file that has lain so long as it is, is written to its end: half of one may be valid, and allow
 #: what the other half forbids.

@@ -8,25 +8,27 @@ from pathlib import Path
 import click
 import redis
 
-from coordinator.cli.cells import UNTIMED, WHY_UNTIMED, number, percent, word
-from coordinator.cli.logs import log_to_stderr
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.output import no_dash, print_csv, print_json
-from coordinator.cli.screen import err
-from coordinator.cli.signals import stop_on_signals
-from coordinator.collector import Collector
-from coordinator.groups import collectors, not_run
-from coordinator.groups import forget as forget_group
+from coordinator.cli.terminal.cells import UNTIMED, WHY_UNTIMED, number, percent, word
+from coordinator.cli.terminal.logs import log_to_stderr
+from coordinator.cli.terminal.output import no_dash, print_csv, print_json
+from coordinator.cli.terminal.screen import err
+from coordinator.cli.terminal.signals import stop_on_signals
+from coordinator.collect.collector import Collector
+from coordinator.collect.groups import collectors, not_run
+from coordinator.collect.groups import forget as forget_group
+from coordinator.collect.oneshot import OneShot
+from coordinator.collect.verify import Pair
+from coordinator.collect.verify import verify as verify_run
 from coordinator.mesh import Mesh, MeshRun
-from coordinator.oneshot import OneShot
-from coordinator.results import follow as follow_results
-from coordinator.results import of_run, read
-from coordinator.runs import START, resolve_run
-from coordinator.verify import Pair
-from coordinator.verify import verify as verify_run
-from worker.errors import ConfigError, RunIncomplete
-from worker.measurement import Measurement, Outcome
-from worker.text import iso_utc
+from coordinator.results.results import follow as follow_results
+from coordinator.results.results import read
+from coordinator.results.stream import START
+from coordinator.runs.follow import of_run
+from coordinator.runs.runs import resolve_run
+from worker.model.errors import ConfigError, RunIncomplete
+from worker.model.measurement import Measurement, Outcome
+from worker.model.text import iso_utc
 
 #: A person reads the first few; `--json` has all.
 MAX_PAIRS_SHOWN = 10

@@ -10,21 +10,27 @@ import redis
 
 from coordinator.cli.cost import print_cost
 from coordinator.cli.options import family_options, json_option, labels, names, redis_option
-from coordinator.cli.output import no_dash, print_json
-from coordinator.cli.screen import err
+from coordinator.cli.terminal.output import no_dash, print_json
+from coordinator.cli.terminal.screen import err
+from coordinator.cli.terminal.units import BYTES, SECONDS
 from coordinator.cli.transfer import transfer_options
-from coordinator.cli.units import BYTES, SECONDS
 from coordinator.cli.watch import watch
-from coordinator.groups import Group, collectors, not_run
+from coordinator.collect.groups import Group, collectors, not_run
+from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
-from coordinator.nodes import Node
-from coordinator.oneshot import OneShot, repeat_command
-from coordinator.planning import ProbeOptions, left_out, of_other_family, to_upgrade
-from coordinator.runs import Run
-from worker.errors import ConfigError, PtzmeshError, RunIncomplete
-from worker.options import PingOptions, RedisOptions, TcpOptions, ThroughputOptions, UdpOptions
-from worker.plan import PROBES, Plan
-from worker.text import some
+from coordinator.runs.nodes import Node
+from coordinator.runs.planning import ProbeOptions, left_out, of_other_family, to_upgrade
+from coordinator.runs.runs import Run
+from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
+from worker.model.options import (
+    PingOptions,
+    RedisOptions,
+    TcpOptions,
+    ThroughputOptions,
+    UdpOptions,
+)
+from worker.model.plan import PROBES, Plan
+from worker.model.text import some
 
 PING = PingOptions()
 

@@ -9,17 +9,17 @@ import click
 from rich.text import Text
 
 from coordinator.cli.options import json_option, redis_option
-from coordinator.cli.output import print_json, svg_file
-from coordinator.cli.screen import err, out, print_list
-from coordinator.cli.tables import Column
+from coordinator.cli.terminal.output import print_json, svg_file
+from coordinator.cli.terminal.screen import err, out, print_list
+from coordinator.cli.terminal.tables import Column
 from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
-from coordinator.figures import FIGURES
 from coordinator.mesh import Mesh
-from coordinator.report import make_report
-from coordinator.results import of_run
-from coordinator.runs import Run, read_run, recent
-from worker.errors import ConfigError, WireError
-from worker.text import iso_utc
+from coordinator.results.figures import FIGURES
+from coordinator.results.matrix import make_report
+from coordinator.runs.follow import of_run
+from coordinator.runs.runs import Run, read_run, recent
+from worker.model.errors import ConfigError, WireError
+from worker.model.text import iso_utc
 
 
 @click.command(

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from worker.errors import ConfigError
+from worker.model.errors import ConfigError
 
 #: No program is to blame for these, whichever file it is.
 OUTSIDE = {

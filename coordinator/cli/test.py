@@ -16,28 +16,34 @@ import redis
 from click.core import ParameterSource
 
 from coordinator.cli.options import family_options, json_option, names, redis_option
-from coordinator.cli.output import print_json
-from coordinator.cli.screen import err, out
-from coordinator.cli.series_view import LiveView, headline, results, round_line, summary_line
-from coordinator.cli.units import MBIT_PER_S, SECONDS
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.screen import err, out
+from coordinator.cli.terminal.series_view import (
+    LiveView,
+    headline,
+    results,
+    round_line,
+    summary_line,
+)
+from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
 from coordinator.mesh import Mesh
-from coordinator.node_rounds import from_nodes, plan_rounds
-from coordinator.plot import why_no_picture
-from coordinator.rounds import IPERF3_PORT, ShouldStop, from_here
-from coordinator.series import Round, Series
-from coordinator.series_files import PERSISTENCE, DataNotWritten, default_folder, save, usable
-from coordinator.series_options import SeriesOptions
-from worker import wire
-from worker.errors import ConfigError, RunIncomplete, ToolError
-from worker.identity import is_here
-from worker.machine import is_own
-from worker.names import NAME, IpLiteral, plain_ip, valid_address
-from worker.options import ThroughputOptions
-from worker.plan import TargetNode
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import NOT_THERE, find_iperf3, why_unable
-from worker.registry import Record, read_records
-from worker.resolve import resolve
+from coordinator.series.files import PERSISTENCE, DataNotWritten, default_folder, save, usable
+from coordinator.series.here import IPERF3_PORT, ShouldStop, from_here
+from coordinator.series.nodes import from_nodes, plan_rounds
+from coordinator.series.options import SeriesOptions
+from coordinator.series.plot import why_no_picture
+from coordinator.series.series import Round, Series
+from worker.host.machine import is_own
+from worker.host.resolve import resolve
+from worker.identity.identity import is_here
+from worker.model.errors import ConfigError, RunIncomplete, ToolError
+from worker.model.names import NAME, IpLiteral, plain_ip, valid_address
+from worker.model.options import ThroughputOptions
+from worker.model.plan import TargetNode
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import NOT_THERE, find_iperf3, why_unable
+from worker.wire.connection import server
+from worker.wire.registry import Record, read_records
 
 DEFAULT = SeriesOptions()
 #: The shortest that iperf3 can: a round is to measure a link, not to fill it.
@@ -212,7 +218,7 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
             record = _record(redis_url, target)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
-            trouble = f"Redis at {wire.safe_url(redis_url)} does not answer"
+            trouble = f"Redis at {server.safe_url(redis_url)} does not answer"
     host = valid_address(target if record is None else record.address.decode(errors="replace"))
     # A registered link-local address has an interface of that node, a given one has one of here.
     literals = resolve(host, family, own_zones=record is None).literals
@@ -243,7 +249,7 @@ def _kind(family: int | None) -> str:
 
 
 def _record(redis_url: str, name: str) -> Record | None:
-    with wire.connect(redis_url) as connection:
+    with server.connect(redis_url) as connection:
         return read_records(connection, [name]).get(name)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from coordinator.cli.units import BYTES, MBIT_PER_S, SECONDS
-from worker.options import ThroughputOptions, UdpOptions
+from coordinator.cli.terminal.units import BYTES, MBIT_PER_S, SECONDS
+from worker.model.options import ThroughputOptions, UdpOptions
 
 TCP, UDP = ThroughputOptions(), UdpOptions()
 

@@ -11,18 +11,18 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from coordinator.cli.matrix_view import matrix_view, matrix_width
-from coordinator.cli.output import print_json
-from coordinator.cli.progress import Progress, progress_line
-from coordinator.cli.reasons import reasons
-from coordinator.cli.screen import err, out, recording
+from coordinator.cli.terminal.matrix_view import matrix_view, matrix_width
+from coordinator.cli.terminal.output import print_json
+from coordinator.cli.terminal.progress import Progress, progress_line
+from coordinator.cli.terminal.reasons import reasons
+from coordinator.cli.terminal.screen import err, out, recording
 from coordinator.mesh import MeshRun
-from coordinator.report import Report, make_report
-from coordinator.runs import Run
-from coordinator.series_files import write_whole
-from worker.errors import ConfigError
-from worker.limits import no_room
-from worker.wire import redis_seconds
+from coordinator.results.matrix import Report, make_report
+from coordinator.runs.runs import Run
+from coordinator.series.files import write_whole
+from worker.model.errors import ConfigError
+from worker.wire.room import no_room
+from worker.wire.scripts import redis_seconds
 
 SVG_WIDTH = 90
 #: Redrawing costs CPU that a node on the same machine may be measuring with.

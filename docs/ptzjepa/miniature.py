@@ -27,7 +27,7 @@ from worker.monitor import (  # monitor
     monitor_from_arguments,
     timeit,
 )
-from worker.monitor.ptzjepa_config import PLACE, read_section
+from worker.monitor.ptzjepa.config import PLACE, read_section
 
 logger = logging.getLogger("miniature")
 

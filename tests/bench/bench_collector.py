@@ -27,12 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from samples import fields_of
 
-from coordinator.collector import Collector
-from coordinator.csvfile import HEADER
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import HEADER
+from coordinator.collect.groups import default_group
 from coordinator.embedded import embedded_server
-from coordinator.groups import default_group
-from worker import keyspace, wire
-from worker.measurement import CSV_COLUMNS, DETAIL_COLUMNS
+from worker.model.measurement import CSV_COLUMNS, DETAIL_COLUMNS
+from worker.wire import keyspace
+from worker.wire.connection.server import connect
 
 #: The ratio is measured over this many results, as often as there are repetitions.
 RATIO_RESULTS = 100_000
@@ -49,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Path(folder)
         with embedded_server(place, binary=arguments.server) as server:
-            connection = wire.connect(server.url)
+            connection = connect(server.url)
             print(f"server {connection.info('server')['redis_version']}")
             _fill(connection, RATIO_RESULTS)
             _compare(connection, place, arguments.repetitions)
@@ -172,7 +173,7 @@ def _drain_and_tell_memory(url: str, path: str) -> None:
         if total >= WARM_ROWS and not seen:
             seen.append(_rss_kib())
 
-    Collector(wire.connect(url), Path(path), on_commit=note).drain()
+    Collector(connect(url), Path(path), on_commit=note).drain()
     print(seen[0] if seen else _rss_kib(), _rss_kib())
 
 

@@ -32,7 +32,7 @@ COUNT = 10
 OURS = """
 import json, resource, sys, time
 sys.path.insert(0, {root!r})
-from worker.probes.icmp import EchoOptions, echo_many
+from worker.probes.icmp.engine import EchoOptions, echo_many
 begun = time.monotonic()
 series = [s for _, s in echo_many({addresses!r}, EchoOptions(count={count}, interval_s=0.1))]
 wall = time.monotonic() - begun
@@ -125,7 +125,7 @@ def main() -> None:
         modules: float(
             run(sys.executable, "-c", IDLE.format(modules=modules), stdout=-1, cwd=ROOT).stdout
         )
-        for modules in ("worker.probes.icmp", "asyncio, icmplib")
+        for modules in ("worker.probes.icmp.engine", "asyncio, icmplib")
     }
     print("| targets | tool | median µs | p99 µs | Δ median | Δ p99 | replies | wall s | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -137,7 +137,7 @@ def main() -> None:
 def compare(addresses: list[str], repetitions: int, idle: dict[str, float]) -> None:
     """Let the tools take turns on one size and print their lines."""
     fill = {"addresses": addresses, "count": COUNT, "root": str(ROOT)}
-    ours = OURS.format(**fill, start_cpu=idle["worker.probes.icmp"])
+    ours = OURS.format(**fill, start_cpu=idle["worker.probes.icmp.engine"])
     results: dict[str, list[dict[str, object]]] = defaultdict(list)
     for repetition in range(repetitions):
         results["fping"].append(fping(addresses))

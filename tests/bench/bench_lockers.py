@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ptzjepa import UnchangedLockers
 
 from coordinator.embedded import embedded_server
+from worker.model.rtt import percentile
 from worker.monitor import MultiLockerSystem, process
-from worker.rtt import percentile
 
 MOST_ADDED_MS = 0.2
 ROUNDS = 5

@@ -30,10 +30,11 @@ from lab.mesh import LabMesh, mesh_of
 from locker_cycle import cycles_ms, rank_ms
 from samples import measurement
 
-from coordinator.results import read
-from worker import keyspace, wire
-from worker.measurement import Measurement
-from worker.outbox import BATCH, Letter, publish
+from coordinator.results.results import read
+from worker.model.measurement import Measurement
+from worker.publish.outbox import BATCH, Letter, publish
+from worker.wire import keyspace
+from worker.wire.connection.server import connect
 
 NODES = 16
 REPETITIONS = 5
@@ -302,7 +303,7 @@ def _published(mesh: LabMesh) -> int:
 
 def publish_for_ever(url: str, number: str) -> None:
     """Publish sample results of a run of this process's own, batch after batch."""
-    connection = wire.connect(url)
+    connection = connect(url)
     run = f"bench-{number}-{os.getpid()}"
     made = {"plan": "it", "status": "running", "pairs": 10**9}
     connection.hset(keyspace.run_key(run), mapping=made)

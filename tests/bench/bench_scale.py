@@ -48,8 +48,8 @@ from scale_meter import (
 )
 
 from coordinator.embedded import embedded_server
-from coordinator.runs import read_run
-from worker import keyspace
+from coordinator.runs.runs import read_run
+from worker.wire import keyspace
 
 PROGRAM = str(Path(sys.executable).with_name("ptzmesh"))
 IDLE_S = 20.0

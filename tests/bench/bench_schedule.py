@@ -26,10 +26,10 @@ from typing import cast
 import redis
 
 from coordinator.embedded import embedded_server
-from worker import wire
-from worker.leases import End
-from worker.schedule import least_rounds, tournament_order
-from worker.turns import Turns
+from worker.model.tournament import least_rounds, tournament_order
+from worker.transfer.leases import End
+from worker.transfer.turns import Turns
+from worker.wire.connection.server import connect
 
 #: Name, and how long a test is, as a multiple of the test length.
 Durations = tuple[str, Callable[[random.Random], float]]
@@ -79,7 +79,7 @@ class Mesh:
             return Result(makespan_s, self.bound_s(), commands(owner) - before, self.overlaps)
 
     def sweep(self, index: int) -> None:
-        connection = wire.connect(self.url)
+        connection = connect(self.url)
         targets = [End(name=f"n{t}") for t in tournament_order(index, self.count)]
         turns = Turns(connection, End(name=f"n{index}"), targets)
         connection.ping()
@@ -118,7 +118,7 @@ def waiting_cost(url: str, sources: int = 50, seconds: float = 20.0) -> tuple[fl
         stop = threading.Event()
 
         def wait_in_vain(index: int) -> None:
-            source, connection = End(name=f"w{index}"), wire.connect(url)
+            source, connection = End(name=f"w{index}"), connect(url)
             turns = Turns(connection, source, [End(name="busy")], should_stop=stop.is_set)
             assert turns.take() is None
             connection.close()

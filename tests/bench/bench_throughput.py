@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab.mesh import LabMesh, mesh_of
 
-from coordinator.results import read
-from worker import keyspace
-from worker.measurement import Measurement
-from worker.schedule import least_rounds
+from coordinator.results.results import read
+from worker.model.measurement import Measurement
+from worker.model.tournament import least_rounds
+from worker.wire import keyspace
 
 NODES = 8
 REPETITIONS = 3

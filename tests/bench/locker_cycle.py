@@ -8,7 +8,7 @@ from typing import cast
 
 import redis
 
-from worker.rtt import percentile
+from worker.model.rtt import percentile
 
 PAUSE_S = 0.001
 

@@ -4,7 +4,7 @@ Many simulated nodes in one process, for bench_scale.py.
     PTZMESH_REDIS_URL=… python scale_fleet.py FOLDER FIRST COUNT
 
 Starts the nodes FIRST to FIRST + COUNT - 1, prints a line when all are registered, and ends when
-its standard input is closed. Real: the agent's registration, heartbeat and outbox (`Agent`), its
+its standard input is closed. Real: the registration, heartbeat and outbox of `Supervisor`, its
 connections, two RQ workers a node with the real job class and the real jobs, and all that these
 send to Redis. Simulated:
 
@@ -33,17 +33,21 @@ import redis
 from rq import SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 
-from coordinator.advance import advance
-from worker import facts, jobs, keyspace, usage, wire
-from worker.agent import Agent, AgentSettings
-from worker.allowlist import AllowList, allow_listed
-from worker.children import RQ_WORKER_TTL_S, QuietWorker
-from worker.context import NodeContext
-from worker.instance import Instance
-from worker.policy import Policy
-from worker.probes.icmp import MIN_GAP_NS, EchoOptions
-from worker.probes.icmp_series import EchoSeries
-from worker.serving import serve
+from coordinator.runs.advance import advance
+from worker.identity.context import NodeContext
+from worker.model.policy import Policy
+from worker.node import sweep as jobs
+from worker.node.allowlist import AllowList, allow_listed
+from worker.node.children import RQ_WORKER_TTL_S, QuietWorker
+from worker.node.registration import facts
+from worker.node.registration.instance import Instance
+from worker.node.settings import NodeSettings
+from worker.node.supervisor import Supervisor
+from worker.probes.icmp.engine import MIN_GAP_NS, EchoOptions
+from worker.probes.icmp.series import EchoSeries
+from worker.transfer.far import serve
+from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire.connection import command_count, server
 
 #: Median round-trip times of pairs, milliseconds: from a LAN to a metered link.
 NEAREST_MS, FARTHEST_MS = 0.2, 80.0
@@ -75,8 +79,8 @@ def main() -> None:
     facts.icmp_capability = functools.cache(facts.icmp_capability)
     jobs.ping.echo_many = _echoes  # type: ignore[attr-defined]
     # Of a process, so of all nodes in it: each tells the mean.
-    sent = usage.commands_sent
-    usage.commands_sent = lambda: sent() // count
+    sent = command_count.commands_sent
+    command_count.commands_sent = lambda: sent() // count
     for number in range(first, first + count):
         _start_node(url, folder, number, (number - first) / count)
     print("ready", flush=True)
@@ -85,7 +89,7 @@ def main() -> None:
 
 def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     name = name_of(number)
-    settings = AgentSettings(
+    settings = NodeSettings(
         name=name,
         redis_url=url,
         address=address_of(number),
@@ -94,8 +98,8 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
         version="0.1.0",
         policy=Policy(),
     )
-    one = Agent(settings, lambda _: {})
-    connection = wire.connect(url)
+    one = Supervisor(settings, lambda _: {})
+    connection = server.connect(url)
     one.instance = Instance(token=secrets.token_hex(16), file="")
     one.record = one._describe(connection)
     one._register(connection)
@@ -116,7 +120,7 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     for role, names in queues.items():
         _thread(lambda role=role, names=names: _work(url, f"{name}-{role}", names, allowed))
     # Not in step: the first beat of each comes at a time of its own.
-    _thread(lambda: _beat(one, connection, (1 + share) * wire.HEARTBEAT_S))
+    _thread(lambda: _beat(one, connection, (1 + share) * node_record.HEARTBEAT_S))
 
 
 def _thread(work: Callable[[], None]) -> None:
@@ -125,7 +129,7 @@ def _thread(work: Callable[[], None]) -> None:
 
 def _allow_list(context: NodeContext) -> AllowList:
     def carry_on(run: str) -> None:
-        advance(wire.connect(context.redis_url), run, patient=True)
+        advance(server.connect(context.redis_url), run, patient=True)
 
     def sweep(run: str, phase: int, performer: int) -> None:
         with _sweeping:
@@ -148,12 +152,12 @@ class InThread(SimpleWorker, QuietWorker):
 
 
 def _work(url: str, name: str, queues: Sequence[str], job_class: Any) -> None:
-    connection = wire.connect(url, socket_timeout_s=RQ_WORKER_TTL_S)
+    connection = server.connect(url, socket_timeout_s=RQ_WORKER_TTL_S)
     worker = InThread(
         list(queues),
         connection=connection,
         name=f"ptzmesh-{name}",
-        serializer=wire.MsgpackSerializer,
+        serializer=rq_jobs.MsgpackSerializer,
         job_class=job_class,
         worker_ttl=RQ_WORKER_TTL_S,
         job_monitoring_interval=10,
@@ -161,11 +165,11 @@ def _work(url: str, name: str, queues: Sequence[str], job_class: Any) -> None:
     worker.work(logging_level="ERROR")
 
 
-def _beat(one: Agent, connection: redis.Redis, after_s: float) -> None:
-    """Send the node's heartbeats as `Agent._supervise` does, apart from the others' here."""
+def _beat(one: Supervisor, connection: redis.Redis, after_s: float) -> None:
+    """Send the node's heartbeats as `Supervisor._supervise` does, apart from the others' here."""
     time.sleep(after_s)
     while True:
-        next_beat = time.monotonic() + wire.HEARTBEAT_S
+        next_beat = time.monotonic() + node_record.HEARTBEAT_S
         one._heartbeat(connection)
         if not one.outbox.is_behind:
             time.sleep(max(0.0, next_beat - time.monotonic()))

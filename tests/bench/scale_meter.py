@@ -19,7 +19,8 @@ import redis
 from locker_cycle import cycles_ms, rank_ms
 
 from coordinator.embedded import EmbeddedServer
-from worker import keyspace, wire
+from worker.wire import keyspace
+from worker.wire.connection.server import connect
 
 #: Commands that took longer are noted by the server, one by one; microseconds.
 SLOW_US = 1000
@@ -116,7 +117,7 @@ class Meter:
     def __init__(self, server: EmbeddedServer, outboxes: Path) -> None:
         """Watch a server, and the folder where its nodes have their outboxes."""
         self.server, self.outboxes = server, outboxes
-        self.connection = wire.connect(server.url)
+        self.connection = connect(server.url)
         self.connection.config_set("slowlog-log-slower-than", SLOW_US)
         self.connection.config_set("slowlog-max-len", 100_000)
 
@@ -149,7 +150,7 @@ class Meter:
         work.slow = sorted((x for x in told if x[0] not in OWN), key=lambda x: -x[1])
 
     def _sample(self, work: Work, stop: threading.Event, sample_s: float) -> None:
-        connection = wire.connect(self.server.url)
+        connection = connect(self.server.url)
         while not stop.wait(sample_s):
             stream = connection.memory_usage(keyspace.RESULTS) or 0
             used = int(connection.info("memory")["used_memory"])
@@ -185,7 +186,7 @@ def _lock_cycles(url: str, cores: Cores, pipe: Any) -> None:
     os.sched_setaffinity(0, cores.redis)
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    connection = wire.connect(url)
+    connection = connect(url)
     pipe.send(cycles_ms(connection, pipe.poll))
 
 

@@ -28,13 +28,14 @@ from bench_scale import (
 from scale_fleet import name_of
 from scale_meter import Work, lockers, own_peak_mib, rss_mib, run_program, tell_lockers
 
-from coordinator.advance import advance
 from coordinator.mesh import Mesh
-from coordinator.nodes import commands_per_s, read_nodes
-from coordinator.runs import read_run
-from worker import keyspace, wire
-from worker.limits import read_limits
-from worker.plan_cost import bytes_per_node
+from coordinator.runs.advance import advance
+from coordinator.runs.nodes import commands_per_s, read_nodes
+from coordinator.runs.runs import read_run
+from worker.probes.traffic import bytes_per_node
+from worker.wire import keyspace, node_record, scripts
+from worker.wire.connection import server
+from worker.wire.room import read_limits
 
 #: The run's results all fit, so that `show` has the whole matrix.
 WHOLE_RUN_BYTES = 2 * 2**30
@@ -195,7 +196,7 @@ def lost(made: Bench, nodes: int) -> None:
     _limit(made, WHOLE_RUN_BYTES)
     idle, cycle_cpu_s = idle_lockers(made, 0.0)
     made.fleet.kill(made.fleet.processes[-1])
-    time.sleep(wire.ALIVE_S + 1)
+    time.sleep(node_record.ALIVE_S + 1)
     with made.meter.measure() as work, lockers(made.url, made.cores) as during:
         run_id = trigger(made, "--from", ",".join(map(name_of, dead)), "--to", _all(nodes))
         begun = time.monotonic()
@@ -252,7 +253,7 @@ def _all(nodes: int) -> str:
 
 def _heard(made: Bench) -> None:
     """Have all nodes heard just now."""
-    now = wire.redis_seconds(made.connection)
+    now = scripts.redis_seconds(made.connection)
     names = cast("list[bytes]", made.connection.zrange(keyspace.NODES, 0, -1))
     made.connection.zadd(keyspace.NODES, dict.fromkeys(names, now))
 
@@ -286,7 +287,7 @@ def _timed(what: str, work: Callable[[], T]) -> T:
 
 
 def _advance_and_tell(run_id: str) -> None:
-    connection = wire.connect(os.environ["PTZMESH_REDIS_URL"])
+    connection = server.connect(os.environ["PTZMESH_REDIS_URL"])
     connection.ping()
     before, begun = own_peak_mib(), time.monotonic()
     advance(connection, run_id)

@@ -28,9 +28,9 @@ from lab.redis_server import Persist
 
 from chaos.clock import NodeClock, build
 from chaos.lockers import HeldLockers
-from coordinator.results import read
-from worker import keyspace, wire
-from worker.measurement import Measurement
+from coordinator.results.results import read
+from worker.model.measurement import Measurement
+from worker.wire import keyspace, node_record
 
 #: A service manager starts again what has ended no sooner than this (systemd: RestartSec).
 RESTART_S = 1.0
@@ -248,7 +248,10 @@ class ChaosMesh(LabMesh):
         """Tell whether a node's present process runs and has sent a heartbeat lately."""
         service = self.services[name]
         silent_s = min(within_s, time.monotonic() - service.started_at)
-        return service.process.poll() is None and wire.silent_s(self.connection, name) < silent_s
+        return (
+            service.process.poll() is None
+            and node_record.silent_s(self.connection, name) < silent_s
+        )
 
     def pings(self, run: str) -> list[Measurement]:
         """Give the ping rows of a run."""

@@ -11,8 +11,8 @@ import click
 from lab.mesh import CLI
 
 from coordinator.cli import COMMANDS, cli, load
-from worker.redis_url import PASSWORD_FILE_VARIABLE, URL_VARIABLES
-from worker.redis_url import VARIABLES as REDIS_VARIABLES
+from worker.wire.connection.redis_url import PASSWORD_FILE_VARIABLE, URL_VARIABLES
+from worker.wire.connection.redis_url import VARIABLES as REDIS_VARIABLES
 
 #: Nothing listens there.
 NOWHERE = "redis://someone@127.0.0.1:1/0"

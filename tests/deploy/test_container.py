@@ -15,7 +15,7 @@ from lab.mesh import LabMesh, children_of, wait_until
 from lab.net import Lab
 from lab.node import Node
 
-from coordinator.nodes import read_nodes
+from coordinator.runs.nodes import read_nodes
 from deploy.container import Container, Rights
 from deploy.image import Image
 

@@ -10,14 +10,15 @@ from typing import Any
 import msgpack
 from samples import fields_of, measurement
 
-from coordinator.csvfile import HEADER
+from coordinator.collect.csvfile import HEADER
 from fuzz.targets import ANSWER_SECRET, BETWEEN, TARGETS, of_hash
-from worker import outbox, wire
-from worker.keyspace import WIRE_VERSION
-from worker.outbox import Letter
-from worker.plan import Plan, PlannedNode
-from worker.probes import answer_packet
-from worker.probes.answer_packet import Kind
+from worker.model.plan import Plan, PlannedNode
+from worker.model.version import WIRE_VERSION
+from worker.probes.answer import packet
+from worker.probes.answer.packet import Kind
+from worker.publish import outbox
+from worker.publish.outbox import Letter
+from worker.wire import rq_jobs
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -90,7 +91,7 @@ def _as_json(packed: bytes) -> bytes:
 
 def _icmp() -> list[bytes]:
     error = bytes.fromhex("71000000020301000000000000000000") + bytes.fromhex("020000000a000001")
-    from worker.probes.icmp_packet import NONCE_BYTES, EchoCodec
+    from worker.probes.icmp.packet import NONCE_BYTES, EchoCodec
 
     echoes = []
     for family, kind in ((2, 0), (10, 129)):
@@ -101,7 +102,7 @@ def _icmp() -> list[bytes]:
 
 
 def _asked(kind: Kind) -> bytes:
-    return answer_packet.request(kind, "a", ANSWER_SECRET, answer_packet.LEAST_BYTES + 10)
+    return packet.request(kind, "a", ANSWER_SECRET, packet.LEAST_BYTES + 10)
 
 
 EVENT = {
@@ -150,9 +151,7 @@ def seeds() -> dict[str, list[bytes]]:
         "ready_reply_json": [_as_json(ready)],
         "answering_port": [b"0a" * 16, b"0a" * 16 + b" 5216", b"0a" * 16 + b" 0"],
         "answer_request": [_asked(kind) for kind in Kind],
-        "answer_reply": [
-            answer_packet.answer(_asked(kind), "b", ANSWER_SECRET) or b"" for kind in Kind
-        ],
+        "answer_reply": [packet.answer(_asked(kind), "b", ANSWER_SECRET) or b"" for kind in Kind],
         "iperf3_report": [path.read_bytes() for path in sorted(DATA.glob("iperf3-*"))],
         "icmp": _icmp(),
         "locker_values": [bytes(msgpack.packb(value)) for value in (OPERATION, HOLDER)],
@@ -180,5 +179,5 @@ def seeds() -> dict[str, list[bytes]]:
         "refusal": [b"job", b"\x1b[31mred\n"],
     }
     assert found.keys() == TARGETS.keys()
-    assert max(map(len, found["job_record"])) < wire.MAX_PAYLOAD_BYTES
+    assert max(map(len, found["job_record"])) < rq_jobs.MAX_PAYLOAD_BYTES
     return found

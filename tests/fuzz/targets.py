@@ -2,7 +2,7 @@
 The doors, each as a function of bytes that raises only when the door does not keep its promise.
 
 A door refuses in the one way that its docstring names; whatever else comes out of it ends a process
-of ours. The same functions serve hypothesis (`tests/unit/test_fuzz_doors.py`) and atheris (`run`).
+of ours. The same functions serve hypothesis (`test_fuzz_doors.py`) and atheris (`run`).
 """
 
 from __future__ import annotations
@@ -20,36 +20,30 @@ from typing import Any
 
 import msgpack
 
-from coordinator import badfile, csvfile, nodes
 from coordinator.cli import parameters
 from coordinator.cli.options import read_config
-from coordinator.results import measurements_in
-from worker import (
-    answering,
-    asking,
-    fields,
-    leases,
-    limits,
-    names,
-    outbox,
-    plan,
-    plan_cost,
-    policy,
-    registry,
-    transfers,
-    verified,
-    wire,
-)
-from worker.allowlist import Refused, allow_listed
-from worker.errors import ConfigError, WireError
-from worker.event import Event
-from worker.measurement import Measurement, csv_row
-from worker.monitor import locker_view, ptzjepa_config
-from worker.outbox import Letter
-from worker.probes import answer_packet, icmp_packet
-from worker.probes.iperf3_json import parse_report
-from worker.refused import Cause, entry_of
-from worker.text import one_line
+from coordinator.collect import badfile, csvfile
+from coordinator.results.results import measurements_in
+from coordinator.runs import nodes
+from worker.identity import answering, verified
+from worker.model import cost, fields, names, plan, policy
+from worker.model.errors import ConfigError, WireError
+from worker.model.event import Event
+from worker.model.measurement import Measurement, csv_row
+from worker.model.text import one_line
+from worker.monitor.lockers import view
+from worker.monitor.ptzjepa import config
+from worker.node.allowlist import Refused, allow_listed
+from worker.node.refusals import Cause, entry_of
+from worker.probes import traffic
+from worker.probes.answer import packet as answer_packet
+from worker.probes.icmp import packet as icmp_packet
+from worker.probes.iperf3.parse import parse_report
+from worker.publish import outbox
+from worker.publish.outbox import Letter
+from worker.transfer import asking, leases, near
+from worker.wire import registry, room, rq_jobs
+from worker.wire.connection import server
 
 #: Of the answering port whose datagrams are fuzzed.
 ANSWER_SECRET = b"s" * 16
@@ -84,7 +78,9 @@ JOB_CLASS = allow_listed({"ptzmesh.sweep": _sweep, "ptzmesh.serve": _serve})
 
 def job_record(data: bytes) -> None:
     """A job's record is refused, or it is one of ours with just our arguments."""
-    job = JOB_CLASS("fuzz", connection=wire.connect("redis://h"), serializer=wire.MsgpackSerializer)
+    job = JOB_CLASS(
+        "fuzz", connection=server.connect("redis://h"), serializer=rq_jobs.MsgpackSerializer
+    )
     try:
         job.restore(as_hash(data))
     except Refused:
@@ -96,7 +92,7 @@ def job_record(data: bytes) -> None:
         {"run", "token", "number", "idle_rtt_ms"},
     )
     assert job.timeout is not None
-    assert 0 < job.timeout <= wire.MAX_JOB_S
+    assert 0 < job.timeout <= rq_jobs.MAX_JOB_S
     assert job.success_callback is job.failure_callback is job.stopped_callback is None
     assert not job.webhooks
     assert not job._dependency_ids
@@ -107,7 +103,7 @@ def job_record(data: bytes) -> None:
 def payload(data: bytes) -> None:
     """A payload is a plain value, or refused."""
     with suppress(WireError):
-        wire.MsgpackSerializer.loads(data)
+        rq_jobs.MsgpackSerializer.loads(data)
 
 
 def plan_of(data: bytes) -> None:
@@ -124,10 +120,10 @@ def plan_of(data: bytes) -> None:
     for probe in found.probes:
         pairs = list(found.pairs(probe))
         assert len({found.bit(*pair) for pair in pairs}) == len(pairs) == found.count(probe)
-        assert plan_cost.phase_seconds(found, probe) >= 0
+        assert cost.phase_seconds(found, probe) >= 0
         performed = [p for one in found.performers(probe) for p in found.pairs_of(probe, one)]
         assert sorted(performed) == sorted(pairs)
-    plan_cost.bytes_per_node(found, lambda *_: True)
+    traffic.bytes_per_node(found, lambda *_: True)
     assert plan.unpack_plan(found.packed()) == found
 
 
@@ -222,7 +218,7 @@ def node_links(data: bytes) -> None:
 def idle_rtts(data: bytes) -> None:
     """Idle round-trip times are refused, or milliseconds."""
     with suppress(WireError):
-        for median_ms, least_ms, _ in transfers.unpack_rtts(data).values():
+        for median_ms, least_ms, _ in near.unpack_rtts(data).values():
             assert 0 <= median_ms < 60_000
             assert least_ms is None or 0 <= least_ms < 60_000
     fields.number_or_none(data)
@@ -231,7 +227,7 @@ def idle_rtts(data: bytes) -> None:
 def limit_values(data: bytes) -> None:
     """A limit is refused, or a number that Redis' scripts can work with."""
     with suppress(WireError):
-        found = limits.unpack_limits(list(as_hash(data).values())[: len(limits.DEFAULTS)])
+        found = room.unpack_limits(list(as_hash(data).values())[: len(room.DEFAULTS)])
         assert all(0 <= value < 2**53 for value in found.values())
 
 
@@ -295,12 +291,12 @@ def icmp(data: bytes) -> None:
 
 def locker_values(data: bytes) -> None:
     """What programs noted of lockers is shown in printable text, or left out."""
-    facts = locker_view._unpacked(data)
+    facts = view._unpacked(data)
     for elapsed_s in (0.0, 1.5):
-        operation = locker_view._operation(facts, elapsed_s)
+        operation = view._operation(facts, elapsed_s)
         assert operation is None or all(str(v).isprintable() for v in vars(operation).values())
     if isinstance(facts, dict):
-        held = vars(locker_view._locker(1, "x", 1.0, facts))
+        held = vars(view._locker(1, "x", 1.0, facts))
         assert all(str(value).isprintable() for value in held.values())
         json.dumps(held, allow_nan=False)
 
@@ -315,7 +311,7 @@ def settings_file(data: bytes) -> None:
 def ptzjepa_file(data: bytes) -> None:
     """PTZJEPA's own file is refused in one line, or names a Redis."""
     with _file(data, "config.yaml") as path, suppress(ConfigError):
-        ptzjepa_config.redis_url_from(path)
+        config.redis_url_from(path)
 
 
 def csv_file(data: bytes) -> None:

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import redis
 
-from coordinator.csvfile import CsvFile, Holds
+from coordinator.collect.csvfile import CsvFile, Holds
 from coordinator.mesh import Mesh
-from coordinator.runs import start
-from worker import keyspace, wire
-from worker.measurement import CSV_COLUMNS
+from coordinator.runs.runs import start
+from worker.model import version
+from worker.model.measurement import CSV_COLUMNS
+from worker.wire import keyspace, scripts
 
 
 class World:
@@ -30,9 +31,9 @@ class World:
 
     def node(self, name: str, silent_s: float = 0.0, **fields: str) -> None:
         """Register a node as its heartbeat would."""
-        now = wire.redis_seconds(self.connection)
+        now = scripts.redis_seconds(self.connection)
         self.connection.zadd(keyspace.NODES, {name: now - silent_s})
-        record = {"address": "10.0.0.1", "version": "1.0.0", "wire": str(keyspace.WIRE_VERSION)}
+        record = {"address": "10.0.0.1", "version": "1.0.0", "wire": str(version.WIRE_VERSION)}
         self.connection.hset(keyspace.node_key(name), mapping={**record, **fields})
 
     def nodes(self, **fields: str) -> None:

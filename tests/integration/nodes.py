@@ -13,8 +13,8 @@ import redis
 from forked import START, run, start
 
 from coordinator import Mesh
-from coordinator.nodes import read_nodes
-from worker.measurement import Outcome
+from coordinator.runs.nodes import read_nodes
+from worker.model.measurement import Outcome
 
 #: Generous, as waiting costs nothing where the condition comes true: a heartbeat alone takes 10 s.
 DEADLINE_S = 120.0

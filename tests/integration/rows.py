@@ -6,10 +6,10 @@ from typing import Any
 
 import redis
 
-from coordinator.results import of_run
-from worker import keyspace, wire
-from worker.measurement import Outcome
-from worker.plan import Plan, PlannedNode
+from coordinator.runs.follow import of_run
+from worker.model.measurement import Outcome
+from worker.model.plan import Plan, PlannedNode
+from worker.wire import keyspace, scripts
 
 
 def plan(size: int = 3, **fields: object) -> Plan:
@@ -21,7 +21,7 @@ def plan(size: int = 3, **fields: object) -> Plan:
 
 def beat(connection: redis.Redis, *names: str) -> None:
     """Make nodes look alive, as their heartbeats would."""
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     connection.zadd(keyspace.NODES, dict.fromkeys(names, now))
     for name in names:
         connection.sadd(keyspace.queue_workers_key(keyspace.node_queue(name)), f"rq:worker:{name}")

@@ -9,11 +9,12 @@ import pytest
 import redis
 from samples import fields_of, fill
 
-from coordinator.collector import Collector
-from coordinator.groups import collectors
-from coordinator.runs import START
+from coordinator.collect.collector import Collector
+from coordinator.collect.groups import collectors
+from coordinator.results.stream import START
 from integration.nodes import cli
-from worker import keyspace, wire
+from worker.model import version
+from worker.wire import keyspace, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -23,15 +24,15 @@ FORGET = f"ptzmesh collect --forget {GONE}"
 
 @pytest.fixture
 def old_result(connection: redis.Redis) -> None:
-    old_ms = int((wire.redis_seconds(connection) - 3 * 86400) * 1000)
+    old_ms = int((scripts.redis_seconds(connection) - 3 * 86400) * 1000)
     connection.xadd(keyspace.RESULTS, fields_of(1), id=f"{old_ms}-0")
 
 
 def register(connection: redis.Redis, *names: str) -> None:
     """Register nodes as their heartbeats would."""
     for number, name in enumerate(names, 1):
-        connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection)})
-        record = {"address": f"127.0.0.{number}", "version": "0", "wire": keyspace.WIRE_VERSION}
+        connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection)})
+        record = {"address": f"127.0.0.{number}", "version": "0", "wire": version.WIRE_VERSION}
         connection.hset(keyspace.node_key(name), mapping=dict(record))
 
 

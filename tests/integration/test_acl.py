@@ -17,9 +17,9 @@ from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, needed, refusals
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
 from integration.nodes import cli, eventually, start_worker, workers
-from worker.errors import RedisUnavailable
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
+from worker.model.errors import RedisUnavailable
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
 
 pytestmark = pytest.mark.redis
 

@@ -22,8 +22,8 @@ from rq.exceptions import StopRequested
 
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
-from coordinator.nodes import read_nodes
-from coordinator.results import of_run
+from coordinator.runs.follow import of_run
+from coordinator.runs.nodes import read_nodes
 from integration.nodes import (
     alive,
     assert_mesh_measures,
@@ -32,11 +32,12 @@ from integration.nodes import (
     start_worker,
     workers,
 )
-from worker import keyspace, wire
-from worker.allowlist import allow_listed
-from worker.children import QuietWorker
-from worker.measurement import CSV_COLUMNS, Outcome, made
-from worker.probes.icmp import icmp_capability
+from worker.model.measurement import CSV_COLUMNS, Outcome, made
+from worker.node.allowlist import allow_listed
+from worker.node.children import QuietWorker
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace, rq_jobs
+from worker.wire.connection import server
 
 LEVELS = ("INFO", "WARNING", "ERROR")
 
@@ -182,7 +183,7 @@ def stop(*_arguments: object) -> None:
 def test_sigterm_is_heeded_while_registries_are_tidied(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = QuietWorker(["x"], connection=connection, serializer=wire.MsgpackSerializer)
+    worker = QuietWorker(["x"], connection=connection, serializer=rq_jobs.MsgpackSerializer)
     monkeypatch.setattr(worker, "clean_registries", stop)
     with pytest.raises(StopRequested):
         worker.run_maintenance_tasks()
@@ -195,10 +196,10 @@ def test_sigterm_is_heeded_while_a_job_is_read_and_the_job_is_not_refused(
         assert run
 
     pipeline = connection.pipeline()
-    wire.enqueue(connection, pipeline, "x", keyspace.ADVANCE, {"run": "y"}, job_id="one")
+    rq_jobs.enqueue(connection, pipeline, "x", keyspace.ADVANCE, {"run": "y"}, job_id="one")
     pipeline.execute()
     job_class = allow_listed({keyspace.ADVANCE: advance})
-    serializer = wire.MsgpackSerializer
+    serializer = rq_jobs.MsgpackSerializer
     assert job_class.fetch("one", connection, serializer=serializer).id == "one"
     monkeypatch.setattr(serializer, "loads", stop)
     with pytest.raises(StopRequested):
@@ -270,7 +271,9 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     trap = tmp_path / "trap"
-    ours = Queue(keyspace.node_queue("a"), connection=connection, serializer=wire.MsgpackSerializer)
+    ours = Queue(
+        keyspace.node_queue("a"), connection=connection, serializer=rq_jobs.MsgpackSerializer
+    )
     ours.enqueue_call("os.system", args=[f"touch {trap}"])
     ours.enqueue_call(keyspace.SWEEP, kwargs={"run": "x", "phase": "y", "performer": []})
     ours.enqueue_call(keyspace.SWEEP, args=["a", 0, 0])
@@ -299,7 +302,7 @@ def test_only_what_is_on_the_list_is_executed_and_the_worker_lives(
 
 
 def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    connection = wire.connect(redis_server.url)
+    connection = server.connect(redis_server.url)
     with workers(redis_server.url, connection, tmp_path, ["a", "b"], ["-v"]) as started:
         run = Mesh(redis_server.url).run(count=50)
         begun = keyspace.started_field(0, 0)
@@ -333,7 +336,7 @@ def test_nodes_register_anew_when_redis_has_lost_its_data(
 
 
 def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: EmbeddedServer) -> None:
-    connection = wire.connect(redis_server.url)
+    connection = server.connect(redis_server.url)
     connection.config_set("requirepass", "hunter2")
     url = redis_server.url.replace("unix://", "unix://:hunter2@")
     with (tmp_path / "a.log").open("ab") as log:  # by itself: it has its command line

@@ -12,11 +12,11 @@ import pytest
 import redis
 
 from integration.nodes import eventually, workers
-from worker import keyspace, wire
-from worker.answering import FOUND_S, OPEN_S, ask_for_ports
-from worker.probes import answer_packet
-from worker.probes.answer_packet import Kind
-from worker.probes.who_answers import Question, who_answers
+from worker.identity.answering import FOUND_S, OPEN_S, ask_for_ports
+from worker.probes.answer import packet
+from worker.probes.answer.packet import Kind
+from worker.probes.answer.who_answers import Question, who_answers
+from worker.wire import keyspace, rq_jobs
 
 pytestmark = pytest.mark.redis
 
@@ -76,11 +76,11 @@ def _check_sizes(port: int, secret: bytes) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.settimeout(30)
         opened.connect((ADDRESS, port))  # a reply from another address would not arrive
-        for kind, size in ((Kind.ONE_WAY, answer_packet.LEAST_BYTES), (Kind.BOTH_WAYS, 9000)):
-            asked = answer_packet.request(kind, "somebody", secret, 9000)
+        for kind, size in ((Kind.ONE_WAY, packet.LEAST_BYTES), (Kind.BOTH_WAYS, 9000)):
+            asked = packet.request(kind, "somebody", secret, 9000)
             opened.send(asked)
-            reply = opened.recv(answer_packet.MOST_BYTES)
-            said = answer_packet.read_reply(reply, asked, secret)
+            reply = opened.recv(packet.MOST_BYTES)
+            said = packet.read_reply(reply, asked, secret)
             assert said is not None
             assert said.size == size
 
@@ -102,7 +102,7 @@ def test_node_answers_for_itself_only_and_only_while_somebody_waits(
     for token in ("b/", "a/odd", "a/nobody-waits"):
         pipeline = connection.pipeline()
         queue = keyspace.serve_queue(node)
-        wire.enqueue(connection, pipeline, queue, keyspace.ANSWER, {"token": token})
+        rq_jobs.enqueue(connection, pipeline, queue, keyspace.ANSWER, {"token": token})
         pipeline.execute()
     eventually(lambda: connection.llen(keyspace.REFUSED) == 2, "both are refused")
     eventually(lambda: connection.llen(keyspace.queue_key(queue)) == 0, "the third was taken")
@@ -126,7 +126,7 @@ def test_nodes_are_asked_in_transactions_that_hold_up_nobody(connection: redis.R
 
     before, nodes = transactions(), [f"nobody-{i}" for i in range(40)]
     assert ask_for_ports(connection, nodes, wait_s=0.0) == {}
-    assert transactions() - before == len(nodes) / wire.JOBS_AT_A_TIME
+    assert transactions() - before == len(nodes) / rq_jobs.JOBS_AT_A_TIME
     assert connection.llen(keyspace.queue_key(keyspace.serve_queue("nobody-39"))) == 1
 
 

@@ -6,17 +6,19 @@ import pytest
 import redis
 
 from integration.rows import plan
-from worker import keyspace, wire
-from worker.asking import Answer, Request, ask
-from worker.leases import Lease
-from worker.measurement import Outcome
-from worker.rows import Row
-from worker.turns import Keeper
+from worker.model.measurement import Outcome
+from worker.transfer.asking import Answer, Request, ask
+from worker.transfer.leases import Lease
+from worker.transfer.turns import Keeper
+from worker.wire import keyspace, rq_jobs, scripts
+from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
 
 ROW = Row(run="r", plan=plan(2, probes=("throughput",)), phase=0, performer=0)
-READY = wire.MsgpackSerializer.dumps({"port": 5201, "version": "3", "outcome": "ok", "error": ""})
+READY = rq_jobs.MsgpackSerializer.dumps(
+    {"port": 5201, "version": "3", "outcome": "ok", "error": ""}
+)
 
 
 def asked(connection: redis.Redis) -> Answer | None:
@@ -32,7 +34,7 @@ def asked(connection: redis.Redis) -> Answer | None:
 def test_far_end_that_could_not_be_heard_while_redis_was_away_is_asked(
     connection: redis.Redis,
 ) -> None:
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     connection.zadd(keyspace.NODES, {"n0": now - 40, "n1": now - 41})
     # Redis is back, and no node has been heard yet.
     assert asked(connection) == Answer(port=5201, version="3")

@@ -10,9 +10,11 @@ import pytest
 import redis
 
 from integration.nodes import cli, eventually, workers
-from worker import keyspace, leases, wire
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.transfer import leases
+from worker.wire import keyspace, rq_jobs
+from worker.wire.connection import server
 
 pytestmark = [
     pytest.mark.redis,
@@ -39,7 +41,7 @@ def test_a_request_that_comes_late_or_twice_is_no_intruder(
         pipeline = connection.pipeline()
         late = {**asked, "token": f"{leases.new_token()}.0"}  # its lease has lapsed meanwhile
         name = keyspace.serve_queue("b")
-        wire.enqueue(connection, pipeline, name, keyspace.SERVE, late, job_id="late")
+        rq_jobs.enqueue(connection, pipeline, name, keyspace.SERVE, late, job_id="late")
         pipeline.execute()
         connection.rpush(queue, "late")  # and once more
         said = b"is no longer wanted: its lease is over"
@@ -61,7 +63,7 @@ def test_a_request_that_went_astray_is_sent_again(
     queue = keyspace.queue_key(keyspace.serve_queue("b"))
 
     def wait() -> None:
-        with wire.connect(redis_url, socket_timeout_s=300) as left_over:
+        with server.connect(redis_url, socket_timeout_s=300) as left_over:
             taken.append(left_over.blpop([queue], timeout=240))
 
     threads = [threading.Thread(target=wait) for _ in range(2)]

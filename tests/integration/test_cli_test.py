@@ -21,10 +21,10 @@ import redis
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import free_port
 from integration.nodes import eventually, workers
-from worker import keyspace
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
-from worker.text import parse_iso_utc
+from worker.model.text import parse_iso_utc
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
 

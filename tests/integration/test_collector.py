@@ -19,28 +19,28 @@ import pytest
 import redis
 from samples import RUN, fields_of, file_rows, fill, measurement, stream_rows, wait_until
 
-from coordinator.collector import Collector
-from coordinator.csvfile import HEADER, CsvFile
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import HEADER, CsvFile
+from coordinator.collect.cursor import Place
+from coordinator.collect.groups import collectors, default_group, forget, group_position
 from coordinator.embedded import EmbeddedServer
-from coordinator.groups import collectors, default_group, forget, group_position
-from coordinator.place import Place
-from coordinator.results import Pages
-from coordinator.runs import START
-from coordinator.runs import last_id as newest
+from coordinator.results.stream import START, Pages
+from coordinator.results.stream import last_id as newest
 from integration.nodes import cli
-from worker import keyspace, wire
-from worker.errors import ConfigError, PtzmeshError
-from worker.limits import StreamFull
-from worker.measurement import CSV_COLUMNS
-from worker.outbox import Letter, publish
+from worker.model.errors import ConfigError, PtzmeshError
+from worker.model.measurement import CSV_COLUMNS
+from worker.publish.outbox import Letter, publish
+from worker.wire import keyspace
+from worker.wire.connection.server import connect
+from worker.wire.room import StreamFull
 
 pytestmark = pytest.mark.redis
 
 FOLLOW = """
 import pathlib, sys
-from coordinator.collector import Collector
-from worker import wire
-Collector(wire.connect(sys.argv[1]), pathlib.Path(sys.argv[2])).follow(lambda: False)
+from coordinator.collect.collector import Collector
+from worker.wire.connection import server
+Collector(server.connect(sys.argv[1]), pathlib.Path(sys.argv[2])).follow(lambda: False)
 """
 
 
@@ -53,7 +53,7 @@ def csv_path(tmp_path: Path) -> Path:
 def following(url: str, path: Path, events: Path | None = None) -> Iterator[Collector]:
     """Follow in a thread until the block ends; its error, if any, is raised at the end."""
     stop, failed = threading.Event(), []
-    with wire.connect(url) as connection:
+    with connect(url) as connection:
         collector = Collector(connection, path, events=events)
 
         def work() -> None:
@@ -213,7 +213,7 @@ def test_older_copy_of_the_file_is_brought_up_to_date(
 
 
 def test_second_writer_is_refused(redis_url: str, csv_path: Path) -> None:
-    with following(redis_url, csv_path), wire.connect(redis_url) as connection:
+    with following(redis_url, csv_path), connect(redis_url) as connection:
         wait_until(lambda: csv_path.exists() and csv_path.read_bytes() == HEADER)
         with pytest.raises(ConfigError, match="another process collects"):
             Collector(connection, csv_path).drain()
@@ -263,7 +263,7 @@ def test_group_passes_nothing_before_it_is_on_the_disk(
         opened.append("open")
 
     opened: list[str] = []
-    monkeypatch.setattr("coordinator.csvfile.os.fsync", fail_later)
+    monkeypatch.setattr("coordinator.collect.csvfile.os.fsync", fail_later)
     with pytest.raises(PtzmeshError, match="cannot be written: No space left"):
         Collector(connection, csv_path).drain()
     assert position(connection, csv_path) == before
@@ -340,9 +340,9 @@ def test_full_disk_leaves_whole_lines_and_acknowledges_no_more(
     program = (
         "import resource, sys, pathlib\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "from coordinator.collector import Collector\n"
-        "from worker import wire\n"
-        "Collector(wire.connect(sys.argv[1]), pathlib.Path(sys.argv[2])).drain()\n"
+        "from coordinator.collect.collector import Collector\n"
+        "from worker.wire.connection import server\n"
+        "Collector(server.connect(sys.argv[1]), pathlib.Path(sys.argv[2])).drain()\n"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     ended = subprocess.run(
@@ -394,7 +394,7 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
     fill(connection, 15_000)
 
     def produce() -> None:
-        with wire.connect(redis_url) as mine:
+        with connect(redis_url) as mine:
             for first in range(15_000, 30_000, 100):
                 fill(mine, 100, first=first)
 
@@ -422,7 +422,7 @@ def grew_or_is_whole(connection: redis.Redis, path: Path, size: int) -> bool:
 
 
 def test_following_collects_as_results_come(redis_url: str, csv_path: Path) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         for batch in range(5):
             fill(connection, 10, first=10 * batch)
             wait_until(partial(has_rows, collector, 10 * batch + 10))
@@ -431,7 +431,7 @@ def test_following_collects_as_results_come(redis_url: str, csv_path: Path) -> N
 
 def test_following_a_redis_that_is_not_there_is_told_at_once(csv_path: Path) -> None:
     with (
-        wire.connect("unix:///nonexistent.sock") as connection,
+        connect("unix:///nonexistent.sock") as connection,
         pytest.raises(redis.ConnectionError),
     ):
         Collector(connection, csv_path).follow(lambda: False)
@@ -440,7 +440,7 @@ def test_following_a_redis_that_is_not_there_is_told_at_once(csv_path: Path) -> 
 def test_following_goes_on_when_redis_returns_with_its_data(
     redis_server: EmbeddedServer, csv_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with wire.connect(redis_server.url) as connection:
+    with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
             wait_until(lambda: collector.rows == 20)
@@ -457,7 +457,7 @@ def test_following_goes_on_when_redis_returns_with_its_data(
 def test_following_goes_on_when_redis_returns_empty(
     redis_server: EmbeddedServer, csv_path: Path
 ) -> None:
-    with wire.connect(redis_server.url) as connection:
+    with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
             wait_until(lambda: collector.rows == 20)
@@ -473,7 +473,7 @@ def test_following_goes_on_when_redis_returns_empty(
 def test_new_rows_are_not_skipped_when_redis_returns_empty_with_its_clock_back(
     redis_server: EmbeddedServer, csv_path: Path
 ) -> None:
-    with wire.connect(redis_server.url) as connection:
+    with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
             wait_until(lambda: collector.rows == 20)
@@ -507,7 +507,7 @@ def test_stream_that_went_back_while_no_collector_ran(
 
 
 def test_group_destroyed_while_following_is_made_again(redis_url: str, csv_path: Path) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
         wait_until(lambda: collector.rows == 20)
         wait_until(lambda: position(connection, csv_path) == last_id(csv_path))
@@ -522,7 +522,7 @@ def test_group_destroyed_while_following_is_made_again(redis_url: str, csv_path:
 def test_file_deleted_while_following_goes_on_with_the_rows_that_come_after(
     redis_url: str, csv_path: Path
 ) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
         wait_until(lambda: collector.rows == 20)
         csv_path.unlink()
@@ -534,7 +534,7 @@ def test_file_deleted_while_following_goes_on_with_the_rows_that_come_after(
 def test_file_replaced_while_following_is_opened_again(
     redis_url: str, csv_path: Path, tmp_path: Path
 ) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 10)
         wait_until(lambda: collector.rows == 10)
         other = tmp_path / "edited"

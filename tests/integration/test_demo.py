@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.cli.demo import READY_DEADLINE_S, wait_until_ready
 from coordinator.mesh import Mesh
-from worker.errors import PtzmeshError
+from worker.model.errors import PtzmeshError
 
 pytestmark = pytest.mark.redis
 

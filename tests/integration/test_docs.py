@@ -14,7 +14,7 @@ from samples import docs_script
 
 from integration.docs_pages import PAGES, ROOT, blocks
 from integration.nodes import cli as run_cli
-from worker.probes.icmp import icmp_capability
+from worker.probes.icmp.engine import icmp_capability
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def test_page_of_the_command_line_is_what_the_commands_say() -> None:
 
 
 def test_every_column_of_the_csv_is_documented() -> None:
-    from worker.measurement import CSV_COLUMNS
+    from worker.model.measurement import CSV_COLUMNS
 
     page = (ROOT / "docs" / "csv.md").read_text()
     assert [name for name in CSV_COLUMNS if f"`{name}`" not in page] == []
 
 
 def test_every_outcome_is_documented() -> None:
-    from worker.measurement import Outcome
+    from worker.model.measurement import Outcome
 
     page = (ROOT / "docs" / "csv.md").read_text()
     assert [one.value for one in Outcome if f"`{one.value}`" not in page] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.docs_pages import commands, try_command
-from worker.probes.icmp import icmp_capability
+from worker.probes.icmp.engine import icmp_capability
 
 pytestmark = [
     pytest.mark.redis,

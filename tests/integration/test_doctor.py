@@ -26,11 +26,13 @@ from coordinator.checks.machine import SET_CLOCK
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
-from coordinator.runs import recent
+from coordinator.runs.runs import recent
 from integration.nodes import alive, cli, eventually, start_worker, workers
-from worker import keyspace, wire
-from worker.probes.icmp import icmp_capability
-from worker.refused import Cause, entry_of
+from worker.model.version import WIRE_VERSION
+from worker.node.refusals import Cause, entry_of
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace, node_record, rq_jobs, scripts
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -70,8 +72,8 @@ def doctor(url: str, *arguments: str, **environ: str) -> Said:
 
 def beat(connection: redis.Redis, name: str, silent_s: float = 0.0, **fields: str) -> None:
     """Register a node as its heartbeat would."""
-    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - silent_s})
-    record = {"address": "127.0.0.1", "version": "0.1.0", "wire": str(keyspace.WIRE_VERSION)}
+    connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection) - silent_s})
+    record = {"address": "127.0.0.1", "version": "0.1.0", "wire": str(WIRE_VERSION)}
     connection.hset(keyspace.node_key(name), mapping={**record, **fields})
 
 
@@ -87,7 +89,7 @@ def test_a_mesh_that_is_well_has_no_failed_check(
         assert said.failed() == set(), said.text
         assert said.code == 0
         assert "skipped" not in {one["status"] for one in said.lines}, said.text
-        assert said["own heartbeat"]["values"]["seen_s"] < wire.ALIVE_S
+        assert said["own heartbeat"]["values"]["seen_s"] < node_record.ALIVE_S
         assert 0 < said["reachable"]["values"]["rtt_ms"] < 1000
         assert said["collector"]["message"].endswith("has all")
         assert said["our memory"]["values"]["stream_bytes"] > 0
@@ -200,7 +202,7 @@ def test_what_others_left_under_our_names_is_no_matter_of_rights(
 def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
     redis_url: str, connection: redis.Redis
 ) -> None:
-    old_ms = int((wire.redis_seconds(connection) - 3 * 86400) * 1000)
+    old_ms = int((scripts.redis_seconds(connection) - 3 * 86400) * 1000)
     connection.xadd(keyspace.RESULTS, {"f": "v"}, id=f"{old_ms}-0")
     group = "csv:hub:/data/gone.csv"
     connection.xgroup_create(keyspace.RESULTS, group, "0-0")
@@ -215,7 +217,7 @@ def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
 def test_uncollected_results_are_told_with_their_age(
     redis_url: str, connection: redis.Redis
 ) -> None:
-    old_ms = int((wire.redis_seconds(connection) - 600) * 1000)
+    old_ms = int((scripts.redis_seconds(connection) - 600) * 1000)
     connection.xadd(keyspace.RESULTS, {"f": "v"}, id=f"{old_ms}-0")
     found = doctor(redis_url)["collector"]
     assert found["status"] == "warn"
@@ -274,7 +276,7 @@ def test_clocks_that_all_differ_alike_are_mended_where_redis_is(
 
 
 def test_a_node_of_another_wire_version_fails(redis_url: str, connection: redis.Redis) -> None:
-    beat(connection, "a", wire=str(keyspace.WIRE_VERSION + 1))
+    beat(connection, "a", wire=str(WIRE_VERSION + 1))
     assert doctor(redis_url)["versions"]["status"] == "fail"
 
 
@@ -291,7 +293,7 @@ def test_a_node_without_its_workers_fails(redis_url: str, connection: redis.Redi
 
 
 def test_an_overdue_run_fails(redis_url: str, connection: redis.Redis) -> None:
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     connection.zadd(keyspace.RUNS_OPEN, {"early": now + 60, "late": now - 60})
     said = doctor(redis_url)
     assert said["runs"]["values"] == {"open": 2, "overdue": ["late"]}
@@ -306,7 +308,7 @@ def test_a_job_that_was_refused_is_shown(
     assert doctor(redis_url)["refused jobs"]["status"] == "ok"
     with workers(redis_url, connection, tmp_path, ["a"]):
         name = keyspace.node_queue("a")
-        wire.queue(connection, name).enqueue_call("os.system", kwargs={"command": "true"})
+        rq_jobs.queue(connection, name).enqueue_call("os.system", kwargs={"command": "true"})
         eventually(lambda: bool(connection.llen(keyspace.REFUSED)), "it is refused")
         said = doctor(redis_url)
     assert said["refused jobs"]["status"] == "warn"
@@ -366,7 +368,7 @@ def test_keys_that_a_node_may_not_touch_are_found(
     redis_url: str, connection: redis.Redis, missing: str
 ) -> None:
     left = [rule for rule in rules("node") if rule != missing]
-    with wire.connect(as_user(connection, redis_url, *left)) as user:
+    with server.connect(as_user(connection, redis_url, *left)) as user:
         assert rights(user, redis_url, ["node"]).status.value == "fail"
     connection.execute_command("ACL", "DELUSER", "cam")
 
@@ -386,7 +388,7 @@ def test_the_mend_of_rights_is_taken_by_redis_and_mends(
     url = as_user(connection, redis_url, *has)
     try:
         for _ in range(3):  # without a transaction the rest cannot be looked at
-            with wire.connect(url) as user:
+            with server.connect(url) as user:
                 found = rights(user, url, ["node"])
             if found.status.value == "ok":
                 break
@@ -401,7 +403,7 @@ def test_the_mend_of_rights_is_taken_by_redis_and_mends(
 
 def test_looking_at_the_rights_leaves_nothing(redis_url: str, connection: redis.Redis) -> None:
     for role in ("node", "trigger", "collector"):
-        with wire.connect(as_user(connection, redis_url, *rules(role))) as user:
+        with server.connect(as_user(connection, redis_url, *rules(role))) as user:
             assert rights(user, redis_url, [role]).status.value == "ok"
             assert ("flushall",) in refusals(user, {**needed(), ("flushall",): [role]})
     assert rights(connection, redis_url, ["node"]).status.value == "ok"
@@ -439,7 +441,7 @@ def test_the_users_that_come_with_ptzmesh_have_the_rights_of_their_role(
     lines = USERS.read_text().splitlines()
     (rule,) = [line.split()[2:] for line in lines if line.startswith(f"user {user} ")]
     granted = [">pw" if word.startswith("#") else word for word in rule]
-    with wire.connect(as_user(connection, redis_url, *granted)) as opened:
+    with server.connect(as_user(connection, redis_url, *granted)) as opened:
         found = rights(opened, redis_url, [role])
     connection.execute_command("ACL", "DELUSER", "cam")
     assert found.status.value == "ok", found.message

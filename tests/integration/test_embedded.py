@@ -19,7 +19,7 @@ from samples import wait_until
 from coordinator import embedded
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.extras import how_to_install
-from worker.errors import ConfigError, RedisUnavailable
+from worker.model.errors import ConfigError, RedisUnavailable
 
 pytestmark = pytest.mark.redis
 

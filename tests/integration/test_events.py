@@ -13,24 +13,26 @@ import redis
 from samples import RUN, fields_of, file_rows, fill, wait_until
 
 from coordinator.checks.mesh import groups
-from coordinator.collector import Collector
-from coordinator.csvfile import CsvFile, Holds
-from coordinator.eventfile import EventFile
-from coordinator.events import read_events
-from coordinator.groups import group_position
-from coordinator.place import Place
-from coordinator.results import read
-from coordinator.runs import last_id
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import CsvFile, Holds
+from coordinator.collect.cursor import Place
+from coordinator.collect.eventfile import EventFile
+from coordinator.collect.groups import group_position
+from coordinator.results.events import read_events
+from coordinator.results.results import read
+from coordinator.results.stream import last_id
 from integration.nodes import cli
 from integration.test_collector import following
-from worker import keyspace, wire
-from worker.agent import Agent, AgentSettings
-from worker.changes import LEAST_S, WATCHED, Changes
-from worker.errors import ConfigError
-from worker.event import Event
-from worker.facts import NoFile, Said
-from worker.instance import Instance
-from worker.policy import Policy
+from worker.model import version
+from worker.model.errors import ConfigError
+from worker.model.event import Event
+from worker.model.policy import Policy
+from worker.node.registration.changes import LEAST_S, WATCHED, Changes
+from worker.node.registration.facts import NoFile, Said
+from worker.node.registration.instance import Instance
+from worker.node.settings import NodeSettings
+from worker.node.supervisor import Supervisor
+from worker.wire import keyspace, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -61,7 +63,7 @@ def known(connection: redis.Redis) -> redis.Redis:
 
 def put_event(connection: redis.Redis, number: int, node: str = "a", stream_id: str = "*") -> str:
     fields = {
-        "v": keyspace.WIRE_VERSION, "kind": "event", "time": f"2026-01-02T03:04:05.{number:03}Z",
+        "v": version.WIRE_VERSION, "kind": "event", "time": f"2026-01-02T03:04:05.{number:03}Z",
         "node": node, "what": "address", "old": f"10.0.0.{number}", "new": f"10.0.1.{number}",
     }  # fmt: skip
     added = connection.xadd(keyspace.RESULTS, cast("Any", fields), id=stream_id)
@@ -135,7 +137,7 @@ def test_event_waits_for_room_and_goes_by_the_way_of_results(known: redis.Redis)
     assert told(known) == []
     known.delete(keyspace.LIMITS)
     # The mesh's pace is booked out for a minute; a heartbeat does not wait for it.
-    known.hset(keyspace.PACE, "next", repr(wire.redis_seconds(known) + 50))
+    known.hset(keyspace.PACE, "next", repr(scripts.redis_seconds(known) + 50))
     changes.tell(known, record(address="10.0.0.2"))
     assert told(known) == []
     known.delete(keyspace.PACE)
@@ -155,7 +157,7 @@ def test_heartbeat_tells_what_the_settings_file_changed(
             return self.said
 
     changed = Changed()
-    settings = AgentSettings(
+    settings = NodeSettings(
         name="a",
         redis_url=redis_url,
         address="127.0.0.1",
@@ -165,7 +167,7 @@ def test_heartbeat_tells_what_the_settings_file_changed(
         policy=Policy(),
         reread=changed,
     )
-    agent = Agent(settings, lambda _: {})
+    agent = Supervisor(settings, lambda _: {})
     agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
     agent._heartbeat(connection)
@@ -229,7 +231,7 @@ def test_collector_passes_events_and_its_group_with_it(
 
 def test_doctor_asks_for_no_collector_where_there_are_only_events(connection: redis.Redis) -> None:
     def warned() -> list[str]:
-        now = wire.redis_seconds(connection)
+        now = scripts.redis_seconds(connection)
         return [one.status.value for one in groups(connection, now)]
 
     put_event(connection, 1)
@@ -317,7 +319,7 @@ def test_file_that_is_none_of_events_is_left_as_it_is(
 
 def test_event_that_makes_no_sense_is_set_aside(connection: redis.Redis, tmp_path: Path) -> None:
     path = tmp_path / "mesh.csv"
-    connection.xadd(keyspace.RESULTS, {"v": keyspace.WIRE_VERSION, "kind": "event", "node": "a"})
+    connection.xadd(keyspace.RESULTS, {"v": version.WIRE_VERSION, "kind": "event", "node": "a"})
     connection.xadd(keyspace.RESULTS, {"v": 99, "kind": "event"})
     put_event(connection, 1)
     assert len(list(read_events(connection))) == 1

@@ -15,16 +15,17 @@ import redis
 
 from coordinator import Mesh
 from coordinator.embedded import embedded_server
-from coordinator.nodes import Node, read_nodes
-from coordinator.planning import ProbeOptions
-from coordinator.results import of_run
+from coordinator.runs.follow import of_run
+from coordinator.runs.nodes import Node, read_nodes
+from coordinator.runs.planning import ProbeOptions
 from integration.nodes import alive, cli, eventually, workers
-from worker import leases, wire
-from worker.measurement import Measurement, Outcome
-from worker.options import ThroughputOptions
-from worker.own_address import present_address
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
+from worker.identity.own_address import present_address
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import ThroughputOptions
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.transfer import leases
+from worker.wire.connection.server import connect
 
 pytestmark = [
     pytest.mark.redis,
@@ -148,11 +149,11 @@ def test_loopback_end_of_a_tunnel_is_no_address_of_a_node(
     server_binary: Path, tmp_path: Path
 ) -> None:
     with embedded_server(tmp_path, binary=server_binary, unix=False) as server:
-        connection = wire.connect(server.url)
+        connection = connect(server.url)
         connection.ping()
         assert present_address(connection, "10.0.0.5") == "10.0.0.5"
         connection.close()
     with embedded_server(tmp_path / "unix", binary=server_binary) as server:
-        connection = wire.connect(server.url)
+        connection = connect(server.url)
         assert present_address(connection, "10.0.0.5") == "10.0.0.5"
         connection.close()

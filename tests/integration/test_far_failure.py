@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from integration.nodes import alive, cli, eventually, start_worker
-from worker.probes.iperf3 import find_iperf3
+from worker.probes.iperf3.tool import find_iperf3
 
 pytestmark = [
     pytest.mark.redis,

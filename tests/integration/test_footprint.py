@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import redis
 
-from coordinator.footprint import SAMPLE, read_footprint
-from coordinator.runs import start
+from coordinator.runs.footprint import SAMPLE, read_footprint
+from coordinator.runs.runs import start
 from integration.nodes import cli, workers
-from worker import keyspace
-from worker.plan import Plan, PlannedNode
-from worker.probes.icmp import icmp_capability
+from worker.model.plan import Plan, PlannedNode
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 

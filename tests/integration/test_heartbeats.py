@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from worker import keyspace, wire
-from worker.agent import Agent, AgentSettings
-from worker.instance import Instance
-from worker.policy import Policy
+from worker.model.policy import Policy
+from worker.node.registration.instance import Instance
+from worker.node.settings import NodeSettings
+from worker.node.supervisor import Supervisor
+from worker.wire import keyspace, node_record
 
 pytestmark = pytest.mark.redis
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.redis
 def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_follows(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
-    settings = AgentSettings(
+    settings = NodeSettings(
         name="a",
         redis_url=redis_url,
         address="127.0.0.1",
@@ -28,7 +29,7 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         version="0",
         policy=Policy(),
     )
-    agent = Agent(settings, lambda _: {})
+    agent = Supervisor(settings, lambda _: {})
     agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
 
@@ -42,8 +43,8 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         connection.ping()
     # A heartbeat that had to wait for Redis is followed by the next at once.
     assert told() == b""
-    agent.counted_at -= wire.HEARTBEAT_S
+    agent.counted_at -= node_record.HEARTBEAT_S
     rate = float(told() or 0)
-    longest_s = wire.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
-    assert 200 / longest_s < rate < 300 / wire.HEARTBEAT_S
+    longest_s = node_record.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
+    assert 200 / longest_s < rate < 300 / node_record.HEARTBEAT_S
     assert float(told() or 0) == rate

@@ -19,9 +19,9 @@ from rq.job import Job
 
 from coordinator import Mesh
 from integration.nodes import assert_mesh_measures, eventually, workers
-from worker import keyspace, wire
-from worker.probes.icmp import icmp_capability
-from worker.refused import MOST_A_SECOND, MOST_KEPT
+from worker.node.refusals import MOST_A_SECOND, MOST_KEPT
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace, rq_jobs
 
 pytestmark = [
     pytest.mark.redis,
@@ -86,7 +86,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     "pickle": {"data": pickle.dumps((keyspace.SWEEP, None, (), GOOD))},
     "compressed pickle": {"data": zlib.compress(pickle.dumps((keyspace.SWEEP, None, (), GOOD)))},
     "nothing": {"data": b""},
-    "too long": {"data": payload(kwargs={**GOOD, "run": "x" * wire.MAX_PAYLOAD_BYTES})},
+    "too long": {"data": payload(kwargs={**GOOD, "run": "x" * rq_jobs.MAX_PAYLOAD_BYTES})},
     "bomb": {"data": zlib.compress(b"\x00" * 40_000_000)},
     "deep": {"data": b"\x94" + msgpack.packb(keyspace.SWEEP) + b"\xc0\x90" + DEEP},
     "very deep": {"data": b"\x91" * 60_000},
@@ -288,10 +288,10 @@ def test_scheduled_and_deferred_jobs_are_nobodys(connection: redis.Redis, redis_
 
 def test_our_own_enqueue_writes_no_field_that_a_worker_refuses(connection: redis.Redis) -> None:
     pipeline = connection.pipeline()
-    wire.enqueue(connection, pipeline, "elsewhere", keyspace.SWEEP, GOOD, job_id="one")
+    rq_jobs.enqueue(connection, pipeline, "elsewhere", keyspace.SWEEP, GOOD, job_id="one")
     pipeline.execute()
     fields: Any = connection.hkeys(keyspace.job_key("one"))
-    assert {name.decode() for name in fields} <= wire.JOB_FIELDS
+    assert {name.decode() for name in fields} <= rq_jobs.JOB_FIELDS
     plain = Queue("x", connection=connection).enqueue_call("os.getpid")
     assert isinstance(plain, Job)
 

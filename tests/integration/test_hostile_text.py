@@ -10,13 +10,14 @@ import pytest
 import redis
 from samples import RUN, measurement
 
-from coordinator.groups import create_group, forget
+from coordinator.collect.groups import create_group, forget
 from integration.nodes import cli
 from integration.rows import plan
-from worker import keyspace, wire
-from worker.measurement import Outcome
-from worker.refused import Cause, Refusals
-from worker.text import printable
+from worker.model import version
+from worker.model.measurement import Outcome
+from worker.model.text import printable
+from worker.node.refusals import Cause, Refusals
+from worker.wire import keyspace, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -28,20 +29,20 @@ def node(connection: redis.Redis, name: str, text: str) -> None:
     record = {
         "address": "fe80::b:1",
         "version": text,
-        "wire": keyspace.WIRE_VERSION,
+        "wire": version.WIRE_VERSION,
         "icmp": text,
         "iperf3": text,
         "labels": json.dumps({"site": text}),
     }
     connection.hset(keyspace.node_key(name), mapping=dict(record))
-    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection)})
+    connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection)})
 
 
 def say(connection: redis.Redis, number: int, text: str) -> str:
     """Put a text wherever one of another program or machine is read; give the run that has it."""
     node(connection, f"n{number}", text)
     Refusals("a").note(connection, text, text, Cause.FOREIGN)
-    planned, now, run = plan(), wire.redis_seconds(connection), f"{RUN[:-4]}{number:04x}"
+    planned, now, run = plan(), scripts.redis_seconds(connection), f"{RUN[:-4]}{number:04x}"
     record = {
         "plan": planned.packed(), "status": "done", "phase": 0, "by": text,
         "created": repr(now), "closed": repr(now),
@@ -54,7 +55,7 @@ def say(connection: redis.Redis, number: int, text: str) -> str:
     )  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(failed.to_fields()))
     event = {
-        "v": keyspace.WIRE_VERSION, "kind": "event", "time": failed.to_fields()["started_at"],
+        "v": version.WIRE_VERSION, "kind": "event", "time": failed.to_fields()["started_at"],
         "node": "a", "what": "address", "old": text, "new": text,
     }  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(event))
@@ -83,7 +84,7 @@ RAW = (b"\xff\xfe", b"\x1b]0;title\x07\x1b[31m", "a\u202eb".encode(), b"$(touch 
 
 def say_raw(connection: redis.Redis, raw: bytes) -> None:
     """Put bytes wherever a name of ours is expected."""
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     record = {"plan": raw, "status": "running", "phase": 0, "created": repr(now), "by": raw}
     connection.hset(b"ptzmesh:run:" + raw, mapping=dict(record))
     for key, score in (

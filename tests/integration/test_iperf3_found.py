@@ -12,10 +12,10 @@ import pytest
 
 from coordinator.checks import machine
 from coordinator.checks.check import Status
-from worker.facts import Facts, NoFile, Said
-from worker.options import ThroughputOptions
-from worker.policy import Policy
-from worker.probes.iperf3 import find_iperf3, why_unable
+from worker.model.options import ThroughputOptions
+from worker.model.policy import Policy
+from worker.node.registration.facts import Facts, NoFile, Said
+from worker.probes.iperf3.tool import find_iperf3, why_unable
 
 #: The library of a Debian's iperf3, and the name of one that no folder of the system has.
 LIBRARY, ELSEWHERE = b"libiperf.so.0", b"libipeXf.so.0"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import redis
 
-from coordinator.cli.reasons import reasons
-from coordinator.report import make_report
-from worker import keyspace, wire
-from worker.last_heard import with_last_heard
-from worker.measurement import Measurement, Outcome, finding
-from worker.plan import Plan, PlannedNode
+from coordinator.cli.terminal.reasons import reasons
+from coordinator.results.matrix import make_report
+from worker.model.measurement import Measurement, Outcome, finding
+from worker.model.plan import Plan, PlannedNode
+from worker.publish.last_heard import with_last_heard
+from worker.wire import keyspace, scripts
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -30,7 +31,7 @@ def row(source: str, target: str, outcome: Outcome, error: str = "nobody answere
 @pytest.fixture
 def registry(connection: redis.Redis) -> redis.Redis:
     """Have a that is heard, b that was not for 20 s, and c that was for 9 s."""
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     connection.zadd(keyspace.NODES, {"a": now, "b": now - 20, "c": now - 9})
     return connection
 
@@ -61,7 +62,7 @@ def test_only_who_is_overdue_and_did_not_answer_is_said_to_be_silent(
 
 def test_nobody_is_silent_for_the_time_in_which_redis_was_away(registry: redis.Redis) -> None:
     asked = [row("a", "b", Outcome.NO_REPLY)]
-    registry.set(keyspace.BACK, repr(wire.redis_seconds(registry) - 3))
+    registry.set(keyspace.BACK, repr(scripts.redis_seconds(registry) - 3))
     assert with_last_heard(registry, asked, "a") == asked
     registry.delete(keyspace.BACK)
     assert with_last_heard(registry, asked, "a") != asked
@@ -71,7 +72,7 @@ def test_nobody_is_silent_for_the_time_in_which_redis_was_away(registry: redis.R
 
 def test_redis_that_is_away_leaves_the_records_as_they_are() -> None:
     asked = [row("a", "b", Outcome.NO_REPLY)]
-    away = wire.connect("redis://127.0.0.1:1/0", connect_timeout_s=0.5, retries=0)
+    away = server.connect("redis://127.0.0.1:1/0", connect_timeout_s=0.5, retries=0)
     assert with_last_heard(away, asked, "a") == asked
 
 

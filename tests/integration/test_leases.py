@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import redis
 
-from worker import keyspace, leases, wire
-from worker.leases import Attempt, End, Lease
-from worker.schedule import tournament_order
-from worker.turns import Keeper, Turns
+from worker.model.tournament import tournament_order
+from worker.transfer import leases
+from worker.transfer.leases import Attempt, End, Lease
+from worker.transfer.turns import Keeper, Turns
+from worker.wire import keyspace, scripts
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -53,7 +55,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def one_day(connection: redis.Redis) -> None:
     """Budgets are those of a day (UTC): begin where none ends soon."""
-    left_s = 86400 - wire.redis_seconds(connection) % 86400
+    left_s = 86400 - scripts.redis_seconds(connection) % 86400
     if left_s < LIMIT_S:
         time.sleep(left_s + 1)
 
@@ -137,7 +139,7 @@ def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
 def test_lease_from_before_redis_clock_was_set_back_lapses_in_time(connection: redis.Redis) -> None:
     hour_ms = 3_600_000
     connection.set(keyspace.lease_key("a"), "of-a-dead-node", px=hour_ms)
-    now_ms = 1000 * wire.redis_seconds(connection)
+    now_ms = 1000 * scripts.redis_seconds(connection)
     connection.zadd(f"{keyspace.lease_key('link')}:uplink", {"of-a-dead-node": now_ms + hour_ms})
     uplink = End(name="c", links={"uplink": 1})
     assert take(connection, End(name="b"), End(name="a")).lease is None
@@ -281,7 +283,7 @@ def test_source_over_its_budget_takes_nothing(connection: redis.Redis) -> None:
 @pytest.mark.usefixtures("one_day")
 def test_budget_is_never_exceeded_by_many_at_once(redis_url: str, connection: redis.Redis) -> None:
     def spend(number: int) -> int:
-        own, got = wire.connect(redis_url), 0
+        own, got = server.connect(redis_url), 0
         hub = End(name="hub", bytes_per_day=1000)
         # Until there is no room: a source that is held up in a test leaves the others without.
         source = End(name=f"n{number}")
@@ -299,7 +301,7 @@ def test_budget_is_never_exceeded_by_many_at_once(redis_url: str, connection: re
 
 def contend(url: str, number: int, seconds: float, report: Any) -> None:
     """Take and give up leases among eight nodes as fast as possible, marking who is in a test."""
-    connection, rng = wire.connect(url), random.Random(number)
+    connection, rng = server.connect(url), random.Random(number)
     names, overlaps, taken = [f"n{i}" for i in range(8)], 0, 0
     end = time.monotonic() + seconds
     while time.monotonic() < end or taken < 50:
@@ -340,7 +342,7 @@ def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis
         started: list[float] = []
 
         def wait_for_b() -> None:
-            own = wire.connect(redis_url)
+            own = server.connect(redis_url)
             turns = Turns(own, C, [B], keeps_order=False)
             taken = turns.take()
             started.append(time.monotonic())
@@ -361,7 +363,7 @@ def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis
 
 
 def test_lapse_lets_who_waits_begin_within_100_ms(redis_url: str, connection: redis.Redis) -> None:
-    own = wire.connect(redis_url)
+    own = server.connect(redis_url)
 
     def delay_s() -> float:
         held(connection, A, B, ttl_s=0.3)
@@ -412,7 +414,7 @@ def test_waiting_costs_no_more_than_one_command_a_source_each_second(
     stop = threading.Event()
 
     def wait_for_b(number: int) -> None:
-        own = wire.connect(redis_url)
+        own = server.connect(redis_url)
         Turns(own, End(name=f"w{number}"), [B], should_stop=stop.is_set).take()
         own.close()
 
@@ -468,7 +470,7 @@ def test_mesh_in_turns_tests_every_pair_once_and_no_node_twice_at_a_time(redis_u
     tested: list[tuple[int, int]] = []
 
     def sweep(index: int) -> None:
-        own = wire.connect(redis_url)
+        own = server.connect(redis_url)
         ends = [End(name=f"n{t}") for t in tournament_order(index, count)]
         turns = Turns(own, End(name=f"n{index}"), ends)
         while (lease := turns.take()) is not None:
@@ -511,7 +513,7 @@ def test_source_without_budget_has_no_turn_and_names_all(connection: redis.Redis
 def test_source_that_is_stopped_leaves(redis_url: str, connection: redis.Redis) -> None:
     held(connection, A, B)
     stop = threading.Event()
-    own = wire.connect(redis_url)
+    own = server.connect(redis_url)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(Turns(own, C, [B], should_stop=stop.is_set).take)
         until(lambda: bool(connection.hget(keyspace.WAITING, "c")))

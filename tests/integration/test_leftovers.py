@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.results import of_run
-from coordinator.runs import start
+from coordinator.runs.follow import of_run
+from coordinator.runs.runs import start
 from integration.nodes import cli, eventually, workers
-from worker.leftovers import Leftovers
-from worker.measurement import Outcome
-from worker.outbox import Letter, Outbox, left_in, outbox_path
-from worker.plan import Plan, PlannedNode
-from worker.rows import Row
+from worker.model.measurement import Outcome
+from worker.model.plan import Plan, PlannedNode
+from worker.node.registration.leftovers import Leftovers
+from worker.publish.outbox import Letter, Outbox, left_in, outbox_path
+from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
 
@@ -26,7 +26,7 @@ PLAN = Plan(nodes=NODES, sources=(0, 1), targets=(0, 1))
 HOLD = """
 import sys
 from pathlib import Path
-from worker.state_folder import hold
+from worker.node.registration.state_folder import hold
 file = hold(Path(sys.argv[1]), "old")
 print("held", flush=True)
 sys.stdin.read()

@@ -19,12 +19,13 @@ from ptzjepa import OlderLockers, UnchangedLockers
 from samples import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
-from worker import keyspace
-from worker.measurement import Measurement, Outcome
-from worker.monitor import MultiLockerSystem, guard, lockers, process, read_lockers, watch_lockers
+from worker.model.measurement import Measurement, Outcome
+from worker.monitor import MultiLockerSystem, guard, process, read_lockers, watch_lockers
 from worker.monitor.beside import Beside
-from worker.monitor.locker_notes import note
-from worker.monitor.lockers import MEASURED_SHARE
+from worker.monitor.lockers import lockers
+from worker.monitor.lockers.lockers import MEASURED_SHARE
+from worker.monitor.lockers.notes import note
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 
@@ -309,7 +310,7 @@ def test_lockers_are_watched_by_their_own_redis_and_across_its_absence(
     views = watch_lockers(PREFIX, interval_s=0.01)
     assert [found.locker for found in next(views).lockers] == [0]
     server.stop()
-    monkeypatch.setattr("worker.monitor.locker_view.tell", lambda *_args: server.start())
+    monkeypatch.setattr("worker.monitor.lockers.view.tell", lambda *_args: server.start())
     assert next(views).lockers == ()
     views.close()  # type: ignore[attr-defined]  # it is a generator
 

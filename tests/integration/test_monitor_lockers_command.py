@@ -10,9 +10,9 @@ import redis
 from click.testing import CliRunner
 
 from coordinator.cli.lockers import lockers
-from worker.measurement import Outcome
-from worker.monitor.locker_notes import note
-from worker.monitor.record import LOCKER, record
+from worker.model.measurement import Outcome
+from worker.monitor.lockers.notes import note
+from worker.monitor.records.record import LOCKER, record
 
 pytestmark = pytest.mark.redis
 

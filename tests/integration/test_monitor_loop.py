@@ -16,9 +16,8 @@ import redis
 from missing import missing
 from samples import wait_until
 
-from coordinator import results
-from worker import keyspace
-from worker.measurement import CSV_COLUMNS, Measurement, Outcome
+from coordinator.results import results
+from worker.model.measurement import CSV_COLUMNS, Measurement, Outcome
 from worker.monitor import (
     NetworkMonitor,
     check_throughput,
@@ -31,7 +30,8 @@ from worker.monitor import (
     tagging,
     timeit,
 )
-from worker.probes.icmp import icmp_capability
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from coordinator import results
 from coordinator.embedded import embedded_server
-from worker.measurement import CSV_COLUMNS
+from coordinator.results import results
+from worker.model.measurement import CSV_COLUMNS
 from worker.monitor import read_lockers
 
 pytestmark = pytest.mark.redis

@@ -15,18 +15,19 @@ import pytest
 import redis
 from samples import fill, wait_until
 
-from coordinator import results
-from coordinator.collector import Collector
+from coordinator.collect.collector import Collector
 from coordinator.embedded import EmbeddedServer
-from worker import keyspace
-from worker.limits import StreamFull
-from worker.measurement import Measurement
-from worker.monitor import guard, metrics_csv, process
-from worker.monitor import recorder as recorder_module
-from worker.monitor.record import PING, Entry, record
-from worker.monitor.recorder import Recorder
+from coordinator.results import results
+from worker.model.measurement import Measurement
+from worker.monitor import guard, process
+from worker.monitor.records import metrics_csv
+from worker.monitor.records import recorder as recorder_module
+from worker.monitor.records.record import PING, Entry, record
+from worker.monitor.records.recorder import Recorder
+from worker.monitor.records.stream import BATCH, RecordStream
 from worker.monitor.settings import MonitorSettings
-from worker.monitor.stream import BATCH, RecordStream
+from worker.wire import keyspace
+from worker.wire.room import StreamFull
 
 pytestmark = pytest.mark.redis
 
@@ -163,7 +164,7 @@ def test_lost_answers_double_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("worker.monitor.link.RecordStream", Lossy)
+    monkeypatch.setattr("worker.monitor.records.link.RecordStream", Lossy)
     made = make(recorders, redis_url)
     for number in range(100):
         made.add(ping(number))

@@ -8,15 +8,15 @@ import pytest
 import redis
 
 from coordinator import Mesh
-from coordinator.planning import ProbeOptions
-from coordinator.report import make_report
-from coordinator.results import of_run
-from coordinator.runs import read_run
+from coordinator.results.matrix import make_report
+from coordinator.runs.follow import of_run
+from coordinator.runs.planning import ProbeOptions
+from coordinator.runs.runs import read_run
 from integration.nodes import workers
-from worker.leases import spent_today
-from worker.options import ThroughputOptions
-from worker.plan_cost import bytes_per_node
-from worker.probes.iperf3 import find_iperf3
+from worker.model.options import ThroughputOptions
+from worker.probes.iperf3.tool import find_iperf3
+from worker.probes.traffic import bytes_per_node
+from worker.transfer.leases import spent_today
 
 pytestmark = [
     pytest.mark.redis,

@@ -17,23 +17,24 @@ import pytest
 import redis
 from samples import RUN, file_rows, fill, measurement, wait_until
 
-from coordinator.collector import Collector
-from coordinator.csvfile import HEADER
-from coordinator.follow import follow_run
-from coordinator.groups import collectors
-from coordinator.holds import HOLD_S, Hold
-from coordinator.oneshot import OneShot, written
-from coordinator.runs import read_run, recent
-from coordinator.verify import verify
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import HEADER
+from coordinator.collect.groups import collectors
+from coordinator.collect.oneshot import OneShot, written
+from coordinator.collect.verify import verify
+from coordinator.runs.follow import follow_run
+from coordinator.runs.holds import HOLD_S, Hold
+from coordinator.runs.runs import read_run, recent
 from integration.nodes import cli, workers
 from integration.rows import plan
-from worker import keyspace, wire
-from worker.errors import ConfigError, PtzmeshError, RunIncomplete
-from worker.limits import StreamFull
-from worker.measurement import Measurement
-from worker.outbox import Letter, publish
-from worker.plan import Plan
-from worker.probes.icmp import icmp_capability
+from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
+from worker.model.measurement import Measurement
+from worker.model.plan import Plan
+from worker.probes.icmp.engine import icmp_capability
+from worker.publish.outbox import Letter, publish
+from worker.wire import keyspace, scripts
+from worker.wire.connection import server
+from worker.wire.room import StreamFull
 
 pytestmark = pytest.mark.redis
 
@@ -42,9 +43,9 @@ EARLIER = Path(__file__).parents[2] / "docs" / "analyse" / "mesh.csv"
 OTHER = "20260102T030405000-beef"
 FOLLOW = """
 import pathlib, sys
-from coordinator.oneshot import OneShot, written
-from worker import wire
-connection = wire.connect(sys.argv[1])
+from coordinator.collect.oneshot import OneShot, written
+from worker.wire.connection import server
+connection = server.connect(sys.argv[1])
 with OneShot(connection, pathlib.Path(sys.argv[2])) as file:
     for _ in written(connection, sys.argv[3], file):
         pass
@@ -63,10 +64,10 @@ def begin(connection: redis.Redis, run: str, planned: Plan) -> list[Letter]:
         "status": "running",
         "phase": 0,
         "pairs": planned.pair_count,
-        "created": repr(wire.redis_seconds(connection)),
+        "created": repr(scripts.redis_seconds(connection)),
     }
     connection.hset(keyspace.run_key(run), mapping=dict(record))
-    connection.zadd(keyspace.RUNS, {run: wire.redis_seconds(connection)})
+    connection.zadd(keyspace.RUNS, {run: scripts.redis_seconds(connection)})
     return [
         Letter(planned.bit(source, target), result(number, run, planned, source, target))
         for number, (source, target) in enumerate(planned.pairs("ping"))
@@ -79,7 +80,7 @@ def result(number: int, run: str, planned: Plan, source: int, target: int) -> Me
 
 
 def close(connection: redis.Redis, run: str) -> None:
-    now = repr(wire.redis_seconds(connection))
+    now = repr(scripts.redis_seconds(connection))
     connection.hset(keyspace.run_key(run), mapping={"status": "done", "closed": now})
 
 
@@ -139,7 +140,7 @@ def test_killed_again_and_again_and_repeated_each_pair_is_there_once(
     rng = random.Random(5)
 
     def produce() -> None:
-        with wire.connect(redis_url) as mine:
+        with server.connect(redis_url) as mine:
             for at in range(0, len(letters), 20):
                 publish(mine, letters[at : at + 20])
                 time.sleep(0.01)

@@ -19,11 +19,12 @@ from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
 from integration.docs_pages import ROOT
 from integration.nodes import cli, workers
-from worker import keyspace, wire
-from worker.away import AWAY
-from worker.measurement import Outcome
-from worker.outbox import outbox_path
-from worker.probes.icmp import icmp_capability
+from worker.model.measurement import Outcome
+from worker.probes.icmp.engine import icmp_capability
+from worker.publish.outbox import outbox_path
+from worker.wire import keyspace
+from worker.wire.connection.away import AWAY
+from worker.wire.connection.server import connect
 
 pytestmark = [
     pytest.mark.redis,
@@ -158,7 +159,7 @@ def free_port_below(most: int) -> int:
 
 
 def refusal(url: str) -> str:
-    with wire.connect(url) as ours:
+    with connect(url) as ours:
         try:
             ours.set("ptzmesh:probe:nobody", 1, ex=1)
         except AWAY as exc:

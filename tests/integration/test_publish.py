@@ -13,15 +13,17 @@ import pytest
 import redis
 
 from coordinator.embedded import EmbeddedServer
-from coordinator.runs import read_run, start, stream_position
+from coordinator.results.stream import stream_position
+from coordinator.runs.runs import read_run, start
 from integration.nodes import eventually
-from worker import keyspace, wire
-from worker.limits import StreamFull
-from worker.measurement import Measurement, Outcome
-from worker.outbox import Letter, Outbox, publish
-from worker.plan import Plan, PlannedNode
-from worker.publisher import Publisher
-from worker.source_clock import SourceClock
+from worker.model.measurement import Measurement, Outcome
+from worker.model.plan import Plan, PlannedNode
+from worker.publish.outbox import Letter, Outbox, publish
+from worker.publish.publisher import Publisher
+from worker.publish.source_clock import SourceClock
+from worker.wire import keyspace, scripts
+from worker.wire.connection import server
+from worker.wire.room import StreamFull
 
 pytestmark = pytest.mark.redis
 
@@ -130,13 +132,13 @@ def test_those_who_wait_for_their_turn_share_the_pace(
     runs = [start(connection, plan(), join=False)[0] for _ in range(6)]
     begun = time.monotonic()
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda run: publish(wire.connect(redis_url), letters(run)), runs))
+        list(pool.map(lambda run: publish(server.connect(redis_url), letters(run)), runs))
     assert time.monotonic() - begun > 180 / 200 - 0.3
     assert connection.xlen(keyspace.RESULTS) == 180
 
 
 def test_pace_that_was_kept_by_a_clock_of_tomorrow_stops_nobody(connection: redis.Redis) -> None:
-    connection.hset(keyspace.PACE, "next", wire.redis_seconds(connection) + 86400)
+    connection.hset(keyspace.PACE, "next", scripts.redis_seconds(connection) + 86400)
     run, _ = start(connection, plan())
     begun = time.monotonic()
     publish(connection, letters(run))
@@ -146,7 +148,7 @@ def test_pace_that_was_kept_by_a_clock_of_tomorrow_stops_nobody(connection: redi
 def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
     redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    connection = wire.connect(redis_server.url)
+    connection = server.connect(redis_server.url)
     run, _ = start(connection, plan())
     connection.set("file_lockers:1", "x" * 4_000_000)
     used = connection.info("memory")["used_memory"]
@@ -207,7 +209,7 @@ def test_outbox_that_is_long_is_sent_in_turns(
     run, _ = start(connection, plan())
     outbox = Outbox(tmp_path / "n.outbox")
     outbox.keep(letters(run))
-    monkeypatch.setattr("worker.outbox.RESEND_S", 0.0)
+    monkeypatch.setattr("worker.publish.outbox.RESEND_S", 0.0)
     connection.hset(keyspace.LIMITS, "results_per_s", 30)
     outbox.resend(connection)
     assert outbox.is_behind
@@ -226,7 +228,7 @@ def test_outbox_on_a_disk_that_takes_nothing_more_is_sent_all_the_same(
     outbox.keep(letters(run))
     in_the_way = outbox.path.with_suffix(".new")
     in_the_way.mkdir()
-    monkeypatch.setattr("worker.outbox.RESEND_S", 0.0)
+    monkeypatch.setattr("worker.publish.outbox.RESEND_S", 0.0)
     outbox.resend(connection)
     monkeypatch.undo()
     assert outbox.resend(connection) == [run]
@@ -282,7 +284,7 @@ def test_outbox_keeps_what_a_full_stream_refused_and_sends_it_once(
 
 
 def test_outbox_outlives_a_redis_that_dies(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    connection = wire.connect(redis_server.url)
+    connection = server.connect(redis_server.url)
     run, _ = start(connection, plan())
     connection.bgrewriteaof()
     outbox = Outbox(tmp_path / "n.outbox")

@@ -15,15 +15,15 @@ from chaos.clock import NodeClock, build, why_unusable
 from missing import missing
 from samples import wait_until
 
-from coordinator import results
-from coordinator.advance import advance
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
-from coordinator.nodes import read_nodes
+from coordinator.runs import follow
+from coordinator.runs.advance import advance
+from coordinator.runs.nodes import read_nodes
 from integration.nodes import alive, workers
-from worker import keyspace, wire
-from worker.measurement import Outcome
-from worker.probes.icmp import icmp_capability
+from worker.model.measurement import Outcome
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace, node_record, scripts
 
 pytestmark = [
     pytest.mark.redis,
@@ -45,12 +45,12 @@ class Stepped:
 
     def step(self, ahead_s: float) -> None:
         self.clock.step(ahead_s)
-        there = lambda: abs(wire.redis_seconds(self.operator) - time.time() - ahead_s) < 60  # noqa: E731
+        there = lambda: abs(scripts.redis_seconds(self.operator) - time.time() - ahead_s) < 60  # noqa: E731
         wait_until(there)
 
     def heard_lately(self, name: str) -> bool:
         heard_at = self.operator.zscore(keyspace.NODES, name)
-        return abs(wire.redis_seconds(self.operator) - heard_at) < wire.ALIVE_S
+        return abs(scripts.redis_seconds(self.operator) - heard_at) < node_record.ALIVE_S
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_step_in_the_middle_of_a_run_loses_nobody(
         measured = list(run.measurements())
         assert {one.outcome for one in measured} == {Outcome.OK}
         assert len(measured) == 6
-        assert len(list(results.of_run(stepped.operator, run.id))) == 6
+        assert len(list(follow.of_run(stepped.operator, run.id))) == 6
         wait_until(lambda: len(alive(stepped.operator)) == 3)
         # A node that dies after the step is lost as ever.
         os.kill(processes["cam-2"].pid, signal.SIGKILL)
@@ -112,5 +112,5 @@ def test_a_server_without_a_clock_of_its_own_hides_no_result(
         wait_until(lambda: all(node.alive for node in read_nodes(stepped.operator)))
         run = mesh.run(count=2, join=False)
         assert len(list(run.measurements())) == 2
-        assert len(list(results.of_run(stepped.operator, run.id))) == 2
+        assert len(list(follow.of_run(stepped.operator, run.id))) == 2
         assert not any(cell.value is None for cell in mesh.open(run.id).matrix().cells.values())

@@ -9,13 +9,13 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
-from coordinator.planning import ProbeOptions
-from coordinator.results import of_run
+from coordinator.runs.follow import of_run
+from coordinator.runs.planning import ProbeOptions
 from integration.nodes import cli, workers
-from worker.measurement import Measurement, Outcome
-from worker.options import RedisOptions, TcpOptions
-from worker.probes.icmp import icmp_capability
-from worker.redis_probe import measure
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import RedisOptions, TcpOptions
+from worker.node.redis_probe import measure
+from worker.probes.icmp.engine import icmp_capability
 
 pytestmark = pytest.mark.redis
 

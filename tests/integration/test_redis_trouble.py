@@ -17,19 +17,19 @@ import redis
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from integration.nodes import cli, eventually
-from worker import wire
-from worker.errors import RedisUnavailable
+from worker.model.errors import RedisUnavailable
+from worker.wire.connection.server import connect, safe_url, unavailable
 
 pytestmark = pytest.mark.redis
 
 
 def trouble(url: str, *command: str) -> str:
     """Give the line that a person reads when a command fails at a server."""
-    connection = wire.connect(url)
+    connection = connect(url)
     with pytest.raises(redis.RedisError) as raised:
         connection.execute_command(*(command or ("PING",)))  # type: ignore[no-untyped-call]  # in redis-py
     connection.close()
-    line = str(wire.unavailable(raised.value, wire.safe_url(url)))
+    line = str(unavailable(raised.value, safe_url(url)))
     assert "\n" not in line
     assert ".;" not in line
     return line
@@ -137,24 +137,25 @@ def test_another_program_on_the_port_is_recognised() -> None:
     ],
 )
 def test_words_that_no_server_here_says_are_understood(words: str, said: str) -> None:
-    line = wire.unavailable(redis.ConnectionError(words), "redis://hub:6379")
+    line = unavailable(redis.ConnectionError(words), "redis://hub:6379")
     assert isinstance(line, RedisUnavailable)
     assert said in str(line)
 
 
 WAIT_AGAIN = """
 import sys, threading, time, redis
-from worker import usage, wire
+from worker.wire.connection import command_count
+from worker.wire.connection.server import connect
 def ask(url):
     try:
-        wire.connect(url).ping()
+        connect(url).ping()
     except redis.RedisError:
         pass
 def waits(url):
     threading.Thread(target=ask, args=(url,), daemon=True).start()
-    while not usage._connecting:
+    while not command_count._connecting:
         time.sleep(0.01)
-    return usage.is_kept_waiting()
+    return command_count.is_kept_waiting()
 server, silent = sys.argv[1:]
 assert waits(silent)
 ask(server)

@@ -9,7 +9,8 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from integration.nodes import cli
-from worker import keyspace, wire
+from worker.model import version
+from worker.wire import keyspace, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.redis
 def server(redis_server: EmbeddedServer) -> Iterator[tuple[str, redis.Redis]]:
     """A server with one node that looks alive, and a connection of its operator."""
     connection = redis.Redis.from_url(redis_server.url)
-    now = wire.redis_seconds(connection)
-    record = {"address": "127.0.0.1", "icmp": "raw", "wire": keyspace.WIRE_VERSION}
+    now = scripts.redis_seconds(connection)
+    record = {"address": "127.0.0.1", "icmp": "raw", "wire": version.WIRE_VERSION}
     connection.zadd(keyspace.NODES, {"a": now, "b": now})
     for name in ("a", "b"):
         connection.hset(keyspace.node_key(name), mapping=record)

@@ -10,12 +10,14 @@ import pytest
 import redis
 from samples import BEGUN, RUN, fields_of, fill, measurement, wait_until
 
-from coordinator import results, runs
 from coordinator.embedded import EmbeddedServer
-from worker import keyspace, wire
-from worker.errors import ConfigError, WireError
-from worker.measurement import Measurement
-from worker.plan import Plan, PlannedNode
+from coordinator.results import results, stream
+from coordinator.runs.follow import CLOCK_MARGIN_S, of_run
+from worker.model.errors import ConfigError, WireError
+from worker.model.measurement import Measurement
+from worker.model.plan import Plan, PlannedNode
+from worker.wire import keyspace
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -48,40 +50,40 @@ def test_all_results_come_once_in_order(connection: redis.Redis) -> None:
 
 def test_no_stream_is_no_results(connection: redis.Redis) -> None:
     assert list(results.read(connection)) == []
-    assert runs.last_id(connection) == runs.START
+    assert stream.last_id(connection) == stream.START
 
 
 def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
     big = fields_of(1) | {"error": "x" * 100_000}
     for _ in range(40):
         connection.xadd(keyspace.RESULTS, big)
-    pages = results.Pages(connection)
-    sizes, position = [], runs.START
+    pages = stream.Pages(connection)
+    sizes, position = [], stream.START
     while not pages.at_end:
         entries = pages.after(position)
         sizes.append(len(entries))
         position = entries[-1][0].decode() if entries else position
     assert sum(sizes) == 40
-    assert max(sizes[1:]) <= results.MAX_PAGE_BYTES // 100_000
+    assert max(sizes[1:]) <= stream.MAX_PAGE_BYTES // 100_000
 
 
 def test_only_the_part_of_the_stream_written_during_the_run_is_read(
     connection: redis.Redis,
 ) -> None:
-    margin = results.CLOCK_MARGIN_S
+    margin = CLOCK_MARGIN_S
     for number, seconds in enumerate((0, margin + 9, margin + 10, margin + 12, 2 * margin + 13)):
         add(connection, f"{MS + seconds * 1000}-0", number)
     write_run(connection, RUN, BEGUN.timestamp() + margin + 10, BEGUN.timestamp() + margin + 12)
-    assert [m for _, m in results.of_run(connection, RUN)] == [measurement(n) for n in (1, 2, 3)]
+    assert [m for _, m in of_run(connection, RUN)] == [measurement(n) for n in (1, 2, 3)]
 
 
 def test_results_of_other_runs_are_left_out(connection: redis.Redis) -> None:
     for number in range(6):
         add(connection, f"{MS + number}-0", number, RUN if number % 2 else "other")
     write_run(connection, RUN, BEGUN.timestamp(), None)
-    assert [m for _, m in results.of_run(connection, RUN)] == [measurement(n) for n in (1, 3, 5)]
+    assert [m for _, m in of_run(connection, RUN)] == [measurement(n) for n in (1, 3, 5)]
     with pytest.raises(ConfigError, match="not known"):
-        results.of_run(connection, "never")
+        of_run(connection, "never")
 
 
 def test_bad_entry_is_given_to_the_caller_and_the_reader_goes_on(connection: redis.Redis) -> None:
@@ -107,10 +109,10 @@ def test_following_goes_on_across_a_restart_and_says_so_once(
     stop = threading.Event()
 
     def follow() -> None:
-        with wire.connect(redis_server.url) as mine:
-            found.extend(m for _, m in results.follow(mine, stop.is_set, after=runs.START))
+        with server.connect(redis_server.url) as mine:
+            found.extend(m for _, m in results.follow(mine, stop.is_set, after=stream.START))
 
-    with wire.connect(redis_server.url) as connection:
+    with server.connect(redis_server.url) as connection:
         fill(connection, 10)
         thread = threading.Thread(target=follow)
         thread.start()

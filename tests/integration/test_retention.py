@@ -8,13 +8,13 @@ import pytest
 import redis
 
 from coordinator import Mesh
-from coordinator.advance import cancel
-from coordinator.footprint import bytes_of_runs, run_keys
-from coordinator.retention import make_room_for_a_run
-from coordinator.runs import read_run, recent, start
-from worker import keyspace, wire
-from worker.errors import ConfigError, RedisUnavailable
-from worker.plan import Plan, PlannedNode
+from coordinator.runs.advance import cancel
+from coordinator.runs.footprint import bytes_of_runs, run_keys
+from coordinator.runs.retention import make_room_for_a_run
+from coordinator.runs.runs import read_run, recent, start
+from worker.model.errors import ConfigError, RedisUnavailable
+from worker.model.plan import Plan, PlannedNode
+from worker.wire import keyspace, run_record
 
 pytestmark = pytest.mark.redis
 
@@ -66,7 +66,7 @@ def test_redis_keeps_so_many_runs_and_no_more(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [ended(connection) for _ in range(4)]
-    monkeypatch.setattr(wire, "MAX_RUNS", 3)
+    monkeypatch.setattr(run_record, "MAX_RUNS", 3)
     make_room_for_a_run(connection, 1_000_000)
     assert recent(connection, 9) == runs[:1:-1]
 
@@ -84,9 +84,9 @@ def test_a_trigger_keeps_to_the_limit(redis_url: str, connection: redis.Redis) -
 
 
 def test_a_late_result_of_a_forgotten_run_is_not_published_again(connection: redis.Redis) -> None:
-    from worker.measurement import Outcome
-    from worker.outbox import Letter, publish
-    from worker.rows import Row
+    from worker.model.measurement import Outcome
+    from worker.publish.outbox import Letter, publish
+    from worker.wire.rows import Row
 
     run = ended(connection)
     make_room_for_a_run(connection, 0)

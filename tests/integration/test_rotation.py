@@ -15,13 +15,14 @@ from missing import missing
 from samples import fields_of, fill, stream_rows, wait_until
 from samples import file_rows as rows_of
 
-from coordinator.collector import Collector
-from coordinator.csvfile import HEADER, CsvFile
-from coordinator.groups import default_group, forget, set_group
-from coordinator.rotated import _readable
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import HEADER, CsvFile
+from coordinator.collect.groups import default_group, forget, set_group
+from coordinator.collect.rotated import _readable
 from integration.nodes import cli
 from integration.test_collector import following
-from worker import keyspace, wire
+from worker.wire import keyspace
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -77,7 +78,7 @@ def test_rotated_between_two_drains(
 
 @pytest.mark.parametrize("rotate", WAYS)
 def test_rotated_while_it_is_followed(redis_url: str, csv_path: Path, rotate: Rotate) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with server.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
         wait_until(lambda: collector.rows == 20)
         rotate(csv_path, csv_path.with_name(NAMES[0]))
@@ -185,7 +186,7 @@ def test_rotated_and_then_redis_comes_back_with_an_older_copy(
 
 
 def test_forgotten_while_it_is_followed_after_a_rotation(redis_url: str, csv_path: Path) -> None:
-    with wire.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
+    with server.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
         wait_until(lambda: collector.rows == 20)
         csv_path.unlink()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import redis
 
-from coordinator.advance import advance
 from coordinator.embedded import EmbeddedServer
-from coordinator.lost import read_rows
-from coordinator.runs import start
+from coordinator.runs.advance import advance
+from coordinator.runs.runs import start
+from coordinator.runs.unfinished import read_rows
 from integration.rows import beat, outcomes, plan
-from worker import keyspace, wire
-from worker.rows import Row, begin
+from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire.connection import server
+from worker.wire.rows import Row, begin
 
 pytestmark = pytest.mark.redis
 
@@ -35,7 +36,7 @@ def test_a_row_of_a_source_that_restarted_is_enqueued_once_however_long_it_waits
     run, row = started(connection)
     connection.delete(OWN)
     begin(connection, row)
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     connection.hset(keyspace.node_key("n0"), "since", repr(now + 1))
     for _ in range(12):
         advance(connection, run)
@@ -51,7 +52,7 @@ def test_a_prober_that_is_gone_for_a_moment_now_and_then_is_waited_for(
     run, _ = started(connection)
     prober_is_gone(connection)
     advance(connection, run)
-    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 1
+    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 1
     assert connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago)) == 0  # it is marked
     beat(connection, "n0")
     advance(connection, run)
@@ -63,7 +64,7 @@ def test_a_prober_that_is_gone_for_a_moment_now_and_then_is_waited_for(
 def test_a_prober_that_stays_away_is_not(connection: redis.Redis) -> None:
     run, _ = started(connection)
     prober_is_gone(connection)
-    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 1
+    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 1
     connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago))
     advance(connection, run)
     assert len(outcomes(connection, run)) == 2
@@ -72,7 +73,7 @@ def test_a_prober_that_stays_away_is_not(connection: redis.Redis) -> None:
 def test_a_row_whose_beginning_redis_could_not_note_is_measured_all_the_same(
     redis_server: EmbeddedServer,
 ) -> None:
-    with wire.connect(redis_server.url) as connection:
+    with server.connect(redis_server.url) as connection:
         _, row = started(connection)
         connection.config_set("maxmemory", 1)
         assert begin(connection, row) == {}
@@ -83,8 +84,8 @@ def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
 ) -> None:
     run, row = started(connection)
     connection.flushall()
-    wire.note_in_run(connection, run, keyspace.rtt_field(row.performer), b"late")
-    assert 0 < connection.ttl(keyspace.run_key(run)) <= wire.RUN_TTL_S
+    run_record.note_in_run(connection, run, keyspace.rtt_field(row.performer), b"late")
+    assert 0 < connection.ttl(keyspace.run_key(run)) <= run_record.RUN_TTL_S
 
 
 def test_a_node_that_is_only_a_target_has_no_sweep_and_one_that_it_gets_all_the_same_is_empty(

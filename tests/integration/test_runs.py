@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 import redis
 
-from coordinator import advance as advance_module
-from coordinator.advance import advance, cancel, missing
 from coordinator.embedded import EmbeddedServer
-from coordinator.follow import follow_run
-from coordinator.lost import read_rows
 from coordinator.mesh import Mesh
-from coordinator.runs import read_run, recent, resolve_run, start
+from coordinator.runs import advance as advance_module
+from coordinator.runs.advance import advance, cancel, missing
+from coordinator.runs.follow import follow_run
+from coordinator.runs.runs import read_run, recent, resolve_run, start
+from coordinator.runs.unfinished import read_rows
 from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
-from worker import keyspace, wire
-from worker.errors import ConfigError, RedisUnavailable
-from worker.measurement import Outcome
-from worker.options import PingOptions
-from worker.rows import Row
+from worker.model import version
+from worker.model.errors import ConfigError, RedisUnavailable
+from worker.model.measurement import Outcome
+from worker.model.options import PingOptions
+from worker.wire import keyspace, node_record, scripts
+from worker.wire.connection import server
+from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
 
@@ -43,7 +45,7 @@ def test_two_who_start_at_once_start_one(redis_url: str, connection: redis.Redis
     barrier, ids = threading.Barrier(8), []
 
     def trigger() -> None:
-        own = wire.connect(redis_url)
+        own = server.connect(redis_url)
         barrier.wait()
         ids.append(start(own, plan())[0])
 
@@ -83,7 +85,7 @@ def test_sources_that_are_alive_are_waited_for(connection: redis.Redis) -> None:
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
     assert read_run(connection, run).is_open
-    assert connection.zscore(keyspace.RUNS_OPEN, run) > wire.redis_seconds(connection)  # type: ignore[operator]  # it is there
+    assert connection.zscore(keyspace.RUNS_OPEN, run) > scripts.redis_seconds(connection)  # type: ignore[operator]  # it is there
 
 
 def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
@@ -91,7 +93,7 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 ) -> None:
     beat(connection, "n0", "n1")
     for place, name in enumerate(("n0", "n1")):
-        record: dict[Any, Any] = {"address": f"127.0.0.{place + 1}", "wire": keyspace.WIRE_VERSION}
+        record: dict[Any, Any] = {"address": f"127.0.0.{place + 1}", "wire": version.WIRE_VERSION}
         connection.hset(keyspace.node_key(name), mapping=record)
     asked = ("run", "--dry-run", "--from", "n0", "--to", "n1", "--probe", "throughput", "-t", "6")
     said = cli(redis_url, *asked)
@@ -101,16 +103,16 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
     keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
-    times = [wire.ALIVE_S, wire.NODE_TTL_S, wire.HEARTBEAT_S]
+    times = [node_record.ALIVE_S, node_record.NODE_TTL_S, node_record.HEARTBEAT_S]
     who = [0, "beat", "instance-of-it", "", 1.0]
     record = ["owner-of-it", *times, *who, "since", 1.0, "address", "127.0.0.1"]
-    assert wire.script(connection, "heartbeat")(keys, [name, *record])[0] == b"ok"
+    assert scripts.script(connection, "heartbeat")(keys, [name, *record])[0] == b"ok"
 
 
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     beat(connection, "n0", "n1", "n2")
-    long_ago = wire.redis_seconds(connection) - wire.ALIVE_S - 5
+    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 5
     connection.zadd(keyspace.NODES, dict.fromkeys(("n0", "n1", "n2"), long_ago))
     heartbeat(connection, "n0")
     advance(connection, run)
@@ -124,7 +126,9 @@ def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: re
 def test_a_node_that_alone_was_away_gives_the_others_no_time(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     beat(connection, "n0", "n1", "n2")
-    connection.zadd(keyspace.NODES, {"n2": wire.redis_seconds(connection) - wire.ALIVE_S - 5})
+    connection.zadd(
+        keyspace.NODES, {"n2": scripts.redis_seconds(connection) - node_record.ALIVE_S - 5}
+    )
     heartbeat(connection, "n0")
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
@@ -218,7 +222,7 @@ def test_advance_from_many_sides_at_once_does_no_harm(
     barrier = threading.Barrier(6)
 
     def carry_on() -> None:
-        own = wire.connect(redis_url)
+        own = server.connect(redis_url)
         barrier.wait()
         advance(own, run)
 
@@ -270,7 +274,7 @@ def test_run_is_started_when_what_fills_the_stream_is_collected(connection: redi
 
 
 def test_run_is_not_started_when_redis_is_short_of_memory(redis_server: EmbeddedServer) -> None:
-    connection = wire.connect(redis_server.url)
+    connection = server.connect(redis_server.url)
     connection.config_set("maxmemory", connection.info("memory")["used_memory"] + 2_000_000)
     connection.hset(keyspace.LIMITS, "redis_memory_pct", 10)
     with pytest.raises(RedisUnavailable, match="short of memory"):

@@ -10,15 +10,15 @@ import pytest
 import redis
 from rich.console import Console
 
-from coordinator.cli.matrix_view import matrix_view
-from coordinator.report import make_report
-from coordinator.runs import read_run, start
+from coordinator.cli.terminal.matrix_view import matrix_view
+from coordinator.results.matrix import make_report
+from coordinator.runs.runs import read_run, start
 from integration.nodes import cli, workers
-from worker import keyspace, wire
-from worker.limits import DEFAULTS
-from worker.plan import MAX_NODES, Plan, PlannedNode
-from worker.probes.icmp import icmp_capability
-from worker.rows import Row
+from worker.model.plan import MAX_NODES, Plan, PlannedNode
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace, rq_jobs
+from worker.wire.room import DEFAULTS
+from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
 
@@ -62,7 +62,7 @@ def test_row_of_a_large_mesh_reads_its_own_part_of_the_bitmap(connection: redis.
 def test_an_advance_has_time_for_the_rows_of_a_whole_mesh_at_its_pace(
     connection: redis.Redis,
 ) -> None:
-    wire.enqueue_advance(connection, "r")
+    rq_jobs.enqueue_advance(connection, "r")
     (job,) = connection.lrange(keyspace.queue_key(keyspace.CONTROL_QUEUE), 0, -1)
     timeout_s = float(connection.hget(keyspace.job_key(job.decode()), "timeout") or 0)
     assert timeout_s > MAX_NODES * (MAX_NODES - 1) / DEFAULTS["results_per_s"]
@@ -73,7 +73,8 @@ def test_a_matrix_too_wide_for_a_terminal_is_not_made_into_a_table(
 ) -> None:
     report = make_report(mesh(200))
     monkeypatch.setattr(
-        "coordinator.cli.matrix_view._cells", lambda *_: pytest.fail("40,000 cells were made")
+        "coordinator.cli.terminal.matrix_view._cells",
+        lambda *_: pytest.fail("40,000 cells were made"),
     )
     assert matrix_view(report.matrices["ping"], Console(width=100))
 

@@ -20,9 +20,9 @@ import redis
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import free_port
 from integration.nodes import alive, eventually
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
-from worker.redis_url import VARIABLES
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.wire.connection.redis_url import VARIABLES
 
 pytestmark = [
     pytest.mark.redis,

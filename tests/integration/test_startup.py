@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.embedded import EmbeddedServer
 from integration.nodes import eventually, start_worker
-from worker import wire
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -49,7 +49,7 @@ def test_redis_that_starts_later_is_waited_for_in_one_line(
 def test_a_redis_that_is_a_replica_for_the_moment_is_waited_for(
     redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    with wire.connect(redis_server.url) as owner:
+    with server.connect(redis_server.url) as owner:
         owner.slaveof("127.0.0.1", 1)
         with starting(redis_server.url, tmp_path):
             replica = "waiting for Redis, tried again every 3 s: Redis at"
@@ -67,7 +67,7 @@ def test_a_name_that_does_not_resolve_yet_is_waited_for(tmp_path: Path) -> None:
 def test_what_waiting_does_not_mend_ends_the_start_at_once(
     redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    with wire.connect(redis_server.url) as owner:
+    with server.connect(redis_server.url) as owner:
         owner.config_set("requirepass", "hunter2")
     wrong = redis_server.url.replace("unix://", "unix://:wrong@")
     for url, more, code, word in (

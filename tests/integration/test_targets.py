@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from coordinator import Mesh
-from coordinator.results import of_run
+from coordinator.runs.follow import of_run
 from integration.nodes import (
     alive,
     assert_mesh_measures,
@@ -19,12 +19,12 @@ from integration.nodes import (
     start_worker,
     workers,
 )
-from worker import keyspace
-from worker.errors import ConfigError
-from worker.measurement import Measurement, Outcome
-from worker.options import PingOptions
-from worker.plan import Plan, PlannedNode
-from worker.probes.icmp import icmp_capability
+from worker.model.errors import ConfigError
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import PingOptions
+from worker.model.plan import Plan, PlannedNode
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace
 
 pytestmark = [
     pytest.mark.redis,

@@ -18,8 +18,8 @@ from missing import missing
 from coordinator.embedded import EmbeddedServer, embedded_server
 from integration.guarded import free_port
 from integration.nodes import cli, workers
-from worker.probes.icmp import icmp_capability
-from worker.redis_url import Credentials, with_credentials
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire.connection.redis_url import Credentials, with_credentials
 
 pytestmark = pytest.mark.redis
 

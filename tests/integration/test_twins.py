@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.nodes import Node, read_nodes
+from coordinator.runs.nodes import Node, read_nodes
 from integration.nodes import eventually, start_worker
-from worker import keyspace, wire
+from worker.wire import keyspace, node_record, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -97,7 +97,7 @@ def test_who_was_away_while_its_copy_began_has_its_name_back(
     with machine(redis_url, disk, "127.0.0.1") as first:
         wait_until_ready(disk)
         os.kill(first.pid, signal.SIGSTOP)
-        away = wire.redis_seconds(connection) - wire.ALIVE_S
+        away = scripts.redis_seconds(connection) - node_record.ALIVE_S
         connection.zadd(keyspace.NODES, {"a": away})  # the time that it takes is not waited for
         with machine(redis_url, copied, "127.0.0.2", disk) as second:
             wait_until_ready(copied)

@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-from worker import usage, wire
+from worker.wire.connection import command_count, server
 
 pytestmark = pytest.mark.redis
 
@@ -72,45 +72,45 @@ def from_two_threads(connection: redis.Redis) -> None:
 def test_each_command_that_is_sent_counts_as_the_server_counts_it(
     redis_url: str, work: Callable[[redis.Redis], None]
 ) -> None:
-    with redis.Redis.from_url(redis_url) as watcher, wire.connect(redis_url) as connection:
+    with redis.Redis.from_url(redis_url) as watcher, server.connect(redis_url) as connection:
         open_two(connection)
         watcher.ping()
-        theirs, ours = calls(watcher), usage.commands_sent()
+        theirs, ours = calls(watcher), command_count.commands_sent()
         work(connection)
-        assert usage.commands_sent() - ours == calls(watcher) - theirs - 1  # the first INFO
+        assert command_count.commands_sent() - ours == calls(watcher) - theirs - 1  # the first INFO
 
 
 def test_a_script_counts_once_whatever_it_does_inside(redis_url: str) -> None:
-    with wire.connect(redis_url) as connection:
+    with server.connect(redis_url) as connection:
         script = connection.register_script("for i = 1, 50 do redis.call('PING') end return 1")
         script()  # loads it, too
-        before = usage.commands_sent()
+        before = command_count.commands_sent()
         script()
-        assert usage.commands_sent() - before == 1
+        assert command_count.commands_sent() - before == 1
 
 
 def test_what_could_not_be_sent_is_not_counted(redis_url: str) -> None:
-    with wire.connect(f"{redis_url}.not-there", retries=0) as connection:
-        before = usage.commands_sent()
+    with server.connect(f"{redis_url}.not-there", retries=0) as connection:
+        before = command_count.commands_sent()
         for send in (connection.ping, connection.pipeline().ping().execute):
             with pytest.raises(redis.ConnectionError):
                 send()
-        assert usage.commands_sent() == before
+        assert command_count.commands_sent() == before
 
 
 def test_a_killed_child_leaves_its_count_and_blocks_nobody(redis_url: str) -> None:
-    before = usage.commands_sent()
+    before = command_count.commands_sent()
     pid = os.fork()
     if pid == 0:
-        with wire.connect(redis_url) as connection:
+        with server.connect(redis_url) as connection:
             pipelines(connection)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    counted = usage.commands_sent() - before
+    counted = command_count.commands_sent() - before
     assert counted >= 14  # two pipelines of 5, MULTI and EXEC, two more, and a handshake
-    with wire.connect(redis_url) as connection:
+    with server.connect(redis_url) as connection:
         connection.ping()
-    assert usage.commands_sent() > before + counted
+    assert command_count.commands_sent() > before + counted
 
 
 def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
@@ -119,18 +119,18 @@ def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
     if pid == 0:
         slots = []
         for role in ("prober", "responder"):
-            usage.take_slot(role)
-            slots.append(usage._slot)
+            command_count.take_slot(role)
+            slots.append(command_count._slot)
             horse = os.fork()
             if horse == 0:
-                os.write(writer, bytes([usage._slot]))
+                os.write(writer, bytes([command_count._slot]))
                 os._exit(0)
             os.waitpid(horse, 0)
         os.write(writer, bytes(slots))
         os._exit(0)
     os.waitpid(pid, 0)
     seen = os.read(reader, 16)
-    assert len(set(seen) | {usage._slot}) == 5
+    assert len(set(seen) | {command_count._slot}) == 5
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,6 @@ def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
     ],
 )
 def test_every_kind_of_connection_is_counted(url: str, kind: type[Any]) -> None:
-    made = wire.connect(url).connection_pool.connection_class
+    made = server.connect(url).connection_pool.connection_class
     assert issubclass(made, kind)
-    assert made.send_command is usage._Counting.send_command
+    assert made.send_command is command_count._Counting.send_command

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from coordinator.collector import Collector
-from coordinator.csvfile import HEADER
-from coordinator.verify import Pair, verify
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import HEADER
+from coordinator.collect.verify import Pair, verify
 from integration.nodes import cli
-from worker import keyspace
-from worker.errors import ConfigError
-from worker.measurement import Measurement, Outcome
-from worker.plan import Plan, PlannedNode
+from worker.model.errors import ConfigError
+from worker.model.measurement import Measurement, Outcome
+from worker.model.plan import Plan, PlannedNode
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 

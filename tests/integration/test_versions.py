@@ -20,20 +20,21 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.advance import advance
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
-from coordinator.results import of_run
-from coordinator.runs import read_run, start
+from coordinator.runs.advance import advance
+from coordinator.runs.follow import of_run
+from coordinator.runs.runs import read_run, start
 from integration.nodes import alive, cli, eventually, workers
-from worker import keyspace, wire
-from worker.errors import OtherWire
-from worker.measurement import Measurement, Outcome
-from worker.options import PingOptions, ThroughputOptions
-from worker.outbox import Outbox
-from worker.plan import Plan, PlannedNode
-from worker.probes.icmp import icmp_capability
-from worker.probes.iperf3 import find_iperf3
+from worker.model.errors import OtherWire
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import PingOptions, ThroughputOptions
+from worker.model.plan import Plan, PlannedNode
+from worker.model.version import WIRE_VERSION
+from worker.probes.icmp.engine import icmp_capability
+from worker.probes.iperf3.tool import find_iperf3
+from worker.publish.outbox import Outbox
+from worker.wire import keyspace, scripts
 
 pytestmark = [
     pytest.mark.redis,
@@ -76,13 +77,13 @@ class Other:
 @pytest.fixture(scope="module", params=[-2, 1], ids=["older", "newer"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Other:
     """A copy of the package whose wire version is too old to be read, or one more than ours."""
-    folder, number = tmp_path_factory.mktemp("other"), keyspace.WIRE_VERSION + request.param
+    folder, number = tmp_path_factory.mktemp("other"), WIRE_VERSION + request.param
     made = Other(folder, number, f"9.9.{number}")
     for package in ("worker", "coordinator"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     constants = {
-        "worker/keyspace.py": (r"(?m)^WIRE_VERSION = \d+$", f"WIRE_VERSION = {made.wire}"),
+        "worker/model/version.py": (r"(?m)^WIRE_VERSION = \d+$", f"WIRE_VERSION = {made.wire}"),
         "worker/__init__.py": (r'(?m)^__version__ = ".*"$', f'__version__ = "{made.version}"'),
     }
     for name, (pattern, text) in constants.items():
@@ -90,7 +91,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         changed, count = re.subn(pattern, text, file.read_text())
         assert count == 1, name
         file.write_text(changed)
-    ask = "import worker, worker.keyspace as k\nprint(k.WIRE_VERSION, worker.__file__)"
+    ask = "import worker, worker.model.version as v\nprint(v.WIRE_VERSION, worker.__file__)"
     said = made.python(ask)
     assert said.split() == [str(made.wire), str(folder / "worker" / "__init__.py")]
     return made
@@ -153,7 +154,7 @@ def rows_of(mesh: Mesh, plan: Plan) -> list[Measurement]:
 def upgrade_line(other: Other, name: str) -> str:
     """Give what our side says of a node of theirs."""
     theirs = f"{name} (ptzmesh {other.version}, wire {other.wire})"
-    return f"newer are {theirs}" if other.wire > keyspace.WIRE_VERSION else f"upgrade {theirs}"
+    return f"newer are {theirs}" if other.wire > WIRE_VERSION else f"upgrade {theirs}"
 
 
 def test_a_run_leaves_out_nodes_of_another_version_and_names_them(
@@ -205,7 +206,7 @@ def test_a_node_that_is_asked_for_a_test_of_another_version_denies_it(
 
 CARRY_ON = """
 import sys, redis
-from coordinator.advance import advance
+from coordinator.runs.advance import advance
 advance(redis.Redis.from_url(sys.argv[1]), sys.argv[2])
 """
 
@@ -214,9 +215,9 @@ def test_a_run_of_another_version_is_left_to_nodes_that_can_read_it(
     connection: redis.Redis, redis_url: str, other: Other
 ) -> None:
     run, _ = start(connection, plan_of(connection, "a", "b"))
-    ours = {"address": "127.0.0.1", "wire": keyspace.WIRE_VERSION}
+    ours = {"address": "127.0.0.1", "wire": WIRE_VERSION}
     connection.hset(keyspace.node_key("c"), mapping=ours)
-    connection.zadd(keyspace.NODES, {"c": wire.redis_seconds(connection)})
+    connection.zadd(keyspace.NODES, {"c": scripts.redis_seconds(connection)})
     other.python(CARRY_ON, redis_url, run)
     assert read_run(connection, run).is_open
     assert connection.zscore(keyspace.RUNS_OPEN, run) == 0
@@ -260,8 +261,8 @@ KEEP = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from worker.measurement import Outcome, finding
-from worker.outbox import Letter, Outbox
+from worker.model.measurement import Outcome, finding
+from worker.publish.outbox import Letter, Outbox
 found = finding(run="r", probe="ping", source="a", target="b", address="10.0.0.1",
                 outcome=Outcome.OK, error="")
 Outbox(Path(sys.argv[1])).keep([Letter(1, found)])

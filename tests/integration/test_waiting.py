@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from integration.nodes import eventually, workers
-from worker import keyspace
-from worker.probes.icmp import icmp_capability
+from worker.probes.icmp.engine import icmp_capability
+from worker.wire import keyspace
 
 pytestmark = [
     pytest.mark.redis,

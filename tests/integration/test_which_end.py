@@ -13,15 +13,17 @@ import pytest
 import redis
 from chaos.clock import NodeClock, build, why_unusable
 
-from coordinator.advance import advance
-from coordinator.results import of_run
-from coordinator.runs import read_run, start
+from coordinator.runs.advance import advance
+from coordinator.runs.follow import of_run
+from coordinator.runs.runs import read_run, start
 from integration.nodes import eventually, workers
-from worker import keyspace, machine, wire
-from worker.measurement import Measurement, Outcome
-from worker.options import ThroughputOptions
-from worker.plan import Plan, PlannedNode
-from worker.probes.iperf3 import find_iperf3
+from worker.host import machine
+from worker.model import version
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import ThroughputOptions
+from worker.model.plan import Plan, PlannedNode
+from worker.probes.iperf3.tool import find_iperf3
+from worker.wire import keyspace, node_record, scripts
 
 pytestmark = [
     pytest.mark.redis,
@@ -82,11 +84,11 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
 
 def register_dead(connection: redis.Redis, name: str, ago_s: float = 60) -> None:
     """Make a node look as if it had died a minute ago, or sooner."""
-    record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": keyspace.WIRE_VERSION}
+    record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": version.WIRE_VERSION}
     record |= machine.facts()  # as those of a, with which it shares the addresses of loopback
     record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
-    connection.zadd(keyspace.NODES, {name: wire.redis_seconds(connection) - ago_s})
+    connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection) - ago_s})
 
 
 def test_end_that_died_is_named_whoever_performs_the_test(
@@ -103,7 +105,7 @@ def test_end_that_died_is_named_whoever_performs_the_test(
             assert found["b"][1].startswith("source b was not heard for "), (way, found)
             assert_source_clock(connection, rows)
         connection.hset(keyspace.node_key("b"), "stopped", "1")
-        connection.zadd(keyspace.NODES, {"b": wire.redis_seconds(connection)})
+        connection.zadd(keyspace.NODES, {"b": scripts.redis_seconds(connection)})
         row = measured(connection, Way(bidir=True))["a"]
         assert (row.outcome, row.error) == (Outcome.TARGET_LOST, "target b was stopped")
 
@@ -113,7 +115,7 @@ def test_end_that_dies_while_it_is_asked_is_lost_and_before_that_was_last_heard_
 ) -> None:
     with workers(redis_url, connection, tmp_path, ["a"]):
         # The responder of b is waited for 8 s, in which it comes to count as lost.
-        register_dead(connection, "b", ago_s=wire.ALIVE_S - 4)
+        register_dead(connection, "b", ago_s=node_record.ALIVE_S - 4)
         found = measured(connection, Way(bidir=True))
         assert {name: row.outcome for name, row in found.items()} == {
             "a": Outcome.TARGET_LOST,
@@ -150,7 +152,7 @@ def test_time_of_a_record_is_by_the_clock_of_its_source_whoever_performs_the_tes
 
 def assert_source_clock(connection: redis.Redis, rows: dict[str, Measurement]) -> None:
     """See that the rows of b have its clock, which is ahead, and those of a have a's."""
-    now = wire.redis_seconds(connection)
+    now = scripts.redis_seconds(connection)
     for source, ahead_s in (("a", 0.0), ("b", AHEAD_S)):
         row = rows[source]
         assert abs(row.detail.get("clock_offset_ms", 0.0) / 1000 - ahead_s) < NEAR_S

@@ -18,15 +18,16 @@ import pytest
 import redis
 from samples import fields_of
 
-from coordinator import results, runs
-from coordinator.collector import Collector
-from coordinator.csvfile import CsvFile
-from coordinator.runs import read_run
+from coordinator.collect.collector import Collector
+from coordinator.collect.csvfile import CsvFile
+from coordinator.results import results, stream
+from coordinator.runs import follow
+from coordinator.runs.runs import read_run
 from integration.nodes import cli
-from worker import keyspace
-from worker.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Outcome
-from worker.monitor import metrics_csv
-from worker.outbox import Outbox
+from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Outcome
+from worker.monitor.records import metrics_csv
+from worker.publish.outbox import Outbox
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 
@@ -63,7 +64,7 @@ def collected(tmp_path: Path) -> Path:
 def test_a_run_and_its_results_are_shown(connection: redis.Redis, redis_url: str) -> None:
     run = restore(connection)
     assert read_run(connection, run).published == 6
-    measured = [one for _, one in results.of_run(connection, run)]
+    measured = [one for _, one in follow.of_run(connection, run)]
     assert {one.probe for one in measured} == {"ping", "tcp", "redis"}
     assert {one.outcome for one in measured} == {Outcome.OK}
     shown = cli(redis_url, "show", run, "--json")
@@ -97,7 +98,7 @@ def test_a_file_that_it_began_goes_on_in_its_own_columns(
     assert after[:-1] == before
     assert tuple(after[0]) == WIRE_1_CSV_COLUMNS
     assert after[-1]["source"] == fields_of(1)["source"]
-    assert after[-1]["stream_id"] == runs.last_id(connection)
+    assert after[-1]["stream_id"] == stream.last_id(connection)
     with CsvFile(collected) as file:
         assert file.cursor == after[-1]["stream_id"]
 

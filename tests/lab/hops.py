@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 #: Runs the tcp probe; prints each measurement.
 TCP = """
 import json, sys
-from worker.options import TcpOptions
-from worker.plan import TargetNode
+from worker.model.options import TcpOptions
+from worker.model.plan import TargetNode
 from worker.probes.tcp import measure
 asked = json.loads(sys.argv[1])
 targets = [TargetNode(name=a, address=a) for a in asked.pop("addresses")]

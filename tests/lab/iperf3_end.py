@@ -11,11 +11,11 @@ import json
 import sys
 from typing import Any
 
-from worker.options import ThroughputOptions, UdpOptions
-from worker.plan import PlannedNode, TargetNode
-from worker.probes.iperf3 import find_iperf3
-from worker.probes.iperf3_client import Ends, measure
-from worker.probes.iperf3_server import serve_one_test
+from worker.model.options import ThroughputOptions, UdpOptions
+from worker.model.plan import PlannedNode, TargetNode
+from worker.probes.iperf3.client import Ends, measure
+from worker.probes.iperf3.server import serve_one_test
+from worker.probes.iperf3.tool import find_iperf3
 
 
 def say(value: Any) -> None:

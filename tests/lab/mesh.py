@@ -21,13 +21,14 @@ from typing import Any, cast
 
 import redis
 
-from coordinator.nodes import read_nodes
-from coordinator.results import read
-from coordinator.runs import Run, read_run
+from coordinator.results.results import read
+from coordinator.runs.nodes import read_nodes
+from coordinator.runs.runs import Run, read_run
 from lab.net import Lab
 from lab.node import Node
-from worker import keyspace, wire
-from worker.measurement import Measurement, Outcome
+from worker.model.measurement import Measurement, Outcome
+from worker.wire import keyspace
+from worker.wire.connection import server
 
 CLI = (sys.executable, "-m", "coordinator.cli")
 
@@ -76,7 +77,7 @@ class LabMesh:
     def __init__(self, lab: Lab) -> None:
         """Refer to the lab; nothing is started yet."""
         self.lab = lab
-        self.connection = wire.connect(lab.redis.socket_url)
+        self.connection = server.connect(lab.redis.socket_url)
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 from ptzjepa import NewMounter, OldMounter
 
 from worker.monitor import configure, measured_mounts, process, save_network_stats_to_csv
-from worker.monitor.probing import probes
+from worker.monitor.mounts.probing import probes
 
 OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
 DEADLINE_S = 120.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.nodes import read_nodes
+from coordinator.runs.nodes import read_nodes
 from lab.behind import network_behind
 from lab.mesh import LabMesh
 from lab.net import Lab

@@ -37,7 +37,7 @@ ROUTED, ROUTED6 = "198.51.100.7", "2001:db8::7"
 ENGINE = """
 import json, os, sys, time
 from dataclasses import asdict
-from worker.probes.icmp import EchoOptions, echo_many
+from worker.probes.icmp.engine import EchoOptions, echo_many
 addresses, options, pause_s, stop_after_s = json.loads(sys.argv[1])
 begun = time.monotonic()
 def should_stop():
@@ -430,7 +430,7 @@ def test_stopped_early_it_yields_only_what_is_complete_and_closes(pair: Pair) ->
 def test_without_any_right_the_error_names_the_command_that_mends_it(pair: Pair) -> None:
     pair.on_near("sysctl -qw 'net.ipv4.ping_group_range=1 0'")
     source = (
-        "from worker.probes.icmp import *\n"
+        "from worker.probes.icmp.engine import *\n"
         "print(icmp_capability())\n"
         "try: list(echo_many(['127.0.0.1'], EchoOptions()))\n"
         "except IcmpNotPermitted as exc: print(exc)\n"

@@ -24,7 +24,7 @@ import pytest
 from lab.conftest import MakeLab
 from lab.net import Lab
 from lab.node import Node
-from worker.options import ThroughputOptions
+from worker.model.options import ThroughputOptions
 
 pytestmark = pytest.mark.lab
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.events import read_events
-from coordinator.nodes import Node as Registered
-from coordinator.nodes import read_nodes
-from coordinator.results import read
+from coordinator.results.events import read_events
+from coordinator.results.results import read
+from coordinator.runs.nodes import Node as Registered
+from coordinator.runs.nodes import read_nodes
 from lab.commands import ip_batch
 from lab.mesh import LabMesh, wait_until
 from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
 from lab.together import begin_chosen, together
 from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
-from worker import keyspace, wire
-from worker.last_heard import OVERDUE_S
-from worker.measurement import Measurement, Outcome
+from worker.model.measurement import Measurement, Outcome
+from worker.publish.last_heard import OVERDUE_S
+from worker.wire import keyspace, node_record
 
 pytestmark = pytest.mark.lab
 
@@ -177,7 +177,7 @@ def test_node_that_moves_in_a_test_or_loses_its_link_comes_back_where_it_is(mesh
 def test_node_that_vanished_a_moment_ago_was_last_heard_so_long_ago(mesh: LabMesh) -> None:
     n0, n1 = mesh.lab.nodes
     mesh.lab.unplug(n1)
-    wait_until(lambda: wire.silent_s(mesh.connection, "n1") > OVERDUE_S, "it is missed")
+    wait_until(lambda: node_record.silent_s(mesh.connection, "n1") > OVERDUE_S, "it is missed")
     run = mesh.detach(n0, *ONE_WAY, "--count", "3", "--probe", "ping", "--probe", "tcp")
     for probe in ("ping", "tcp"):
         found = row(mesh, run, probe)

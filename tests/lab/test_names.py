@@ -21,10 +21,10 @@ from lab.mesh import CLI, LabMesh, wait_until
 from lab.name_server import NXDOMAIN, SERVFAIL, SILENT, NameServer, asking, etc
 from lab.net import Lab
 from lab.node import Node
-from worker import keyspace
-from worker.measurement import Measurement, Outcome
-from worker.options import PingOptions, TcpOptions, ThroughputOptions
-from worker.plan import Plan, PlannedNode
+from worker.model.measurement import Measurement, Outcome
+from worker.model.options import PingOptions, TcpOptions, ThroughputOptions
+from worker.model.plan import Plan, PlannedNode
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.lab
 
@@ -292,7 +292,7 @@ def test_link_local_address_gets_the_interface_of_each_source(
 
 #: Asks for fe80::b on eth0, and says so; told to go on, it looks where that is.
 LOOKS = """
-from worker.link_local import _solicit, zoned
+from worker.host.link_local import _solicit, zoned
 import socket, sys
 eth0 = socket.if_nametoindex("eth0")
 _solicit("fe80::b", [eth0])

@@ -13,7 +13,7 @@ import pytest
 import redis
 from integration.nodes import cli, eventually, workers
 
-from coordinator.nodes import read_nodes
+from coordinator.runs.nodes import read_nodes
 
 pytestmark = [pytest.mark.lab, pytest.mark.redis]
 

@@ -25,15 +25,15 @@ pytestmark = pytest.mark.lab
 
 ASK = """
 import json, sys
-from worker.probes.mtu_echo import echo_mtu
+from worker.probes.mtu.echo import echo_mtu
 found = echo_mtu(sys.argv[1])
 print(json.dumps([found.largest_bytes, found.smallest_lost_bytes, found.fate.value, found.is_hole]))
 """
 ASK_NODE = """
 import json, sys
-from worker import wire
-from worker.sizes import path_mtu
-found = path_mtu(wire.connect(sys.argv[1]), "n0", "n1", sys.argv[2], 65000, lambda: False)
+from worker.wire.connection import server
+from worker.identity.sizes import path_mtu
+found = path_mtu(server.connect(sys.argv[1]), "n0", "n1", sys.argv[2], 65000, lambda: False)
 print(json.dumps([found.largest_bytes, found.is_hole, found.direction.value]))
 """
 UDP = "meta l4proto udp drop"

@@ -25,8 +25,8 @@ while True:
 
 CODE = """
 import json, sys, time
-from worker.options import TcpOptions
-from worker.plan import TargetNode
+from worker.model.options import TcpOptions
+from worker.model.plan import TargetNode
 from worker.probes.tcp import measure
 asked = json.loads(sys.argv[1])
 targets = [TargetNode(name=a, address=a) for a in asked.pop("addresses")]

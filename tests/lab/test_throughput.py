@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.cli.watch import show_report
-from coordinator.report import make_report
+from coordinator.results.matrix import make_report
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, children_of, mesh_of, wait_until
 from lab.net import Lab
@@ -56,11 +56,11 @@ from lab.transfer_runs import (
     wait_until_back,
     wait_until_moved,
 )
-from worker import keyspace, wire
-from worker.leases import End, acquire, new_token, release, spent_today
-from worker.measurement import Outcome
-from worker.options import ThroughputOptions
-from worker.schedule import least_rounds
+from worker.model.measurement import Outcome
+from worker.model.options import ThroughputOptions
+from worker.model.tournament import least_rounds
+from worker.transfer.leases import End, acquire, new_token, release, spent_today
+from worker.wire import keyspace, rq_jobs
 
 pytestmark = pytest.mark.lab
 
@@ -474,7 +474,9 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
     }
     pipeline = mesh.connection.pipeline()
     queue = keyspace.serve_queue("n1")
-    wire.enqueue(mesh.connection, pipeline, queue, keyspace.SERVE, {**asked, "idle_rtt_ms": None})
+    rq_jobs.enqueue(
+        mesh.connection, pipeline, queue, keyspace.SERVE, {**asked, "idle_rtt_ms": None}
+    )
     pipeline.execute()
     ready = keyspace.ready_key(f"{lease.token}.0")
     wait_until(lambda: bool(mesh.connection.exists(ready)), "the server is ready", ENDS_S)

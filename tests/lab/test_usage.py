@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from coordinator.nodes import read_nodes
+from coordinator.runs.nodes import read_nodes
 from lab.mesh import LabMesh, mesh_of, wait_until
-from worker import keyspace, wire
+from worker.wire import keyspace, node_record, scripts
 
 pytestmark = pytest.mark.lab
 
@@ -25,7 +25,7 @@ class Watch:
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url, socket_timeout=None)
-        script: Any = wire.script(self.client, "heartbeat")
+        script: Any = scripts.script(self.client, "heartbeat")
         self.heartbeat = f"EVALSHA {script.sha} "
         self.lines: list[tuple[float, str, str]] = []
         self.begun = threading.Event()
@@ -71,9 +71,9 @@ class Watch:
 #: One connection, one command; what that makes.
 ONE_PING = """
 import sys
-from worker import usage, wire
-wire.connect(sys.argv[1]).ping()
-print(usage.commands_sent())
+from worker.wire.connection import command_count, server
+server.connect(sys.argv[1]).ping()
+print(command_count.commands_sent())
 """
 
 
@@ -99,7 +99,9 @@ def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
     last = watch.next_beat("n0")
     told = said(mesh, "n0")
     first = watch.beats("n0")[-2]
-    stood_still = abs(watch.seconds(first, last) - wire.HEARTBEAT_S) / wire.HEARTBEAT_S
+    stood_still = (
+        abs(watch.seconds(first, last) - node_record.HEARTBEAT_S) / node_record.HEARTBEAT_S
+    )
     seen = watch.rate(mesh.lab.nodes[0].address, first, last, unseen)
     assert math.isclose(told, seen, rel_tol=0.02 + 3 * stood_still)
     return float(told)

@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import pytest
 
-from coordinator.nodes import read_nodes
+from coordinator.runs.nodes import read_nodes
 from lab.behind import network_behind
 from lab.mesh import LabMesh, Said, wait_until
 from lab.net import Lab
 from lab.node import Node
-from worker import keyspace
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.lab
 

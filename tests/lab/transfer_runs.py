@@ -18,15 +18,15 @@ from pathlib import Path
 from shutil import which
 from typing import Any, cast
 
-from coordinator.results import read
+from coordinator.results.results import read
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, Said, wait_until
 from lab.node import Node
 from lab.redis_server import PORT as REDIS_PORT
-from worker import keyspace, wire
-from worker.keyspace import LEASE_PREFIX, lease_key
-from worker.leases import LEASE_TTL_S, End, acquire, new_token, release, renew
-from worker.measurement import Measurement, Outcome
+from worker.model.measurement import Measurement, Outcome
+from worker.transfer.leases import LEASE_TTL_S, End, acquire, new_token, release, renew
+from worker.wire import keyspace, scripts
+from worker.wire.keyspace import LEASE_PREFIX, lease_key
 
 TCP = ("--probe", "throughput")
 OK = {Outcome.OK}
@@ -314,7 +314,7 @@ def responder_pid(mesh: LabMesh, name: str) -> int:
 
 def wait_for_a_day(mesh: LabMesh) -> None:
     """Wait for the next UTC day when little is left of this one."""
-    left_s = 86400 - wire.redis_seconds(mesh.connection) % 86400
+    left_s = 86400 - scripts.redis_seconds(mesh.connection) % 86400
     if left_s < OF_ONE_DAY_S:
         time.sleep(left_s + 1)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from worker import __version__
-from worker.probes.icmp import icmp_capability
+from worker.probes.icmp.engine import icmp_capability
 
 pytestmark = [pytest.mark.long, pytest.mark.release]
 
@@ -113,7 +113,7 @@ def test_wheel_has_every_file_of_both_packages_and_nothing_else(
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = archive.read(f"ptzmesh-{__version__}.dist-info/METADATA").decode()
     assert names == committed
-    assert {"worker/py.typed", "coordinator/py.typed", "worker/lua/publish.lua"} <= names
+    assert {"worker/py.typed", "coordinator/py.typed", "worker/wire/lua/publish.lua"} <= names
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
 
@@ -123,7 +123,9 @@ def test_source_archive_passes_its_own_unit_tests(release: Release, tmp_path: Pa
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / f"ptzmesh-{__version__}"
     # With -m, the folder itself is first on the path: its packages are tested, not the installed.
-    said = run([sys.executable, "-m", "pytest", "tests/unit/test_plan.py", "-v"], folder)
+    said = run(
+        [sys.executable, "-m", "pytest", "tests/unit/worker/model/test_plan.py", "-v"], folder
+    )
     assert " passed" in said
 
 

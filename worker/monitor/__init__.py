@@ -12,20 +12,20 @@ Imports the standard library and ptzmesh's core dependencies only, works on Pyth
 raises into its host: what goes wrong is a log line. docs/ptzjepa/README.md shows where it goes.
 """
 
-from worker.monitor.arguments import add_network_arguments, monitor_from_arguments
-from worker.monitor.locker_view import LockersView, read_lockers, watch_lockers
-from worker.monitor.lockers import MultiLockerSystem
-from worker.monitor.loop import NetworkMonitor
-from worker.monitor.mounts import MeasuredMounts, measured_mounts
-from worker.monitor.network import (
+from worker.monitor.lockers.lockers import MultiLockerSystem
+from worker.monitor.lockers.view import LockersView, read_lockers, watch_lockers
+from worker.monitor.mounts.mounts import MeasuredMounts, measured_mounts
+from worker.monitor.mounts.probing import probe_mount
+from worker.monitor.network.loop import NetworkMonitor
+from worker.monitor.network.network import (
     check_throughput,
     log_network_metrics,
     measure_latency,
     network_stats,
     save_network_stats_to_csv,
 )
-from worker.monitor.probing import probe_mount
 from worker.monitor.process import configure
+from worker.monitor.ptzjepa.arguments import add_network_arguments, monitor_from_arguments
 from worker.monitor.tagging import activity
 from worker.monitor.timing import timeit
 

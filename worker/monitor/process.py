@@ -17,7 +17,7 @@ from pathlib import Path
 
 from worker.monitor.beside import Beside
 from worker.monitor.guard import never_raises
-from worker.monitor.recorder import Recorder
+from worker.monitor.records.recorder import Recorder
 from worker.monitor.settings import MonitorSettings, load_settings
 
 #: At its end the host waits at most this long for the last records.

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worker import redis_url
-from worker.errors import ConfigError
+from worker.model.errors import ConfigError
+from worker.model.names import REDIS_TARGET, own_name
 from worker.monitor.guard import tell
-from worker.names import REDIS_TARGET, own_name
+from worker.wire.connection import redis_url
 
 #: Where PTZJEPA keeps everything that lasts.
 DEFAULT_CSV = Path("/persistence/network_metrics.csv")

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from worker.text import one_line
+from worker.model.text import one_line
 
 #: A tag longer than this is cut: it is a word such as `world_model`.
 MAX_TAG_CHARS = 64

@@ -9,10 +9,10 @@ import time
 from datetime import datetime, timezone
 from types import TracebackType
 
-from worker.measurement import Outcome
+from worker.model.measurement import Outcome
 from worker.monitor.guard import never_raises
 from worker.monitor.process import recorder
-from worker.monitor.record import TIMEIT, record
+from worker.monitor.records.record import TIMEIT, record
 
 
 class timeit(contextlib.ContextDecorator):  # noqa: N801 - the name that PTZJEPA's users know

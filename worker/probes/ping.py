@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-from worker.measurement import Measurement, Outcome, finding, made
-from worker.options import PingOptions
-from worker.plan import TargetNode
-from worker.probes.icmp import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
-from worker.rtt import packet_loss_pct, rtt_statistics
+from worker.model.measurement import Measurement, Outcome, finding, made
+from worker.model.options import PingOptions
+from worker.model.plan import TargetNode
+from worker.model.rtt import packet_loss_pct, rtt_statistics
+from worker.probes.icmp.engine import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
 
 PROBE = "ping"
 

@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import takewhile
 
-from worker.measurement import Measurement, Outcome, made
-from worker.options import TcpOptions
-from worker.plan import TargetNode
-from worker.probes import interception
-from worker.rtt import packet_loss_pct, rtt_statistics
+from worker.model.measurement import Measurement, Outcome, made
+from worker.model.options import TcpOptions
+from worker.model.plan import TargetNode
+from worker.model.rtt import packet_loss_pct, rtt_statistics
+from worker.probes.interception import interception
 
 PROBE = "tcp"
 

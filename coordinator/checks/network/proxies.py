@@ -1,0 +1,72 @@
+"""Does a transparent proxy answer TCP in the place of nodes, as seen from this machine?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks.network.redirects import read_redirects
+from coordinator.runs.nodes import Node
+from worker.model.names import plain_ip
+from worker.model.policy import DEFAULT_PORTS
+from worker.probes.interception.interception import End, Sign, look
+
+NAME = "tcp proxy"
+#: A handshake each; a proxy that takes some takes most.
+MOST_NODES = 50
+
+
+def proxies(nodes: Sequence[Node], own: Node | None, *, wanted: bool) -> Check:
+    """Look for what answers for other nodes, and for the rule that does it where it may be seen."""
+    if not wanted:
+        return skipped(Area.MACHINE, NAME, "not a node here")
+    others = [one for one in nodes if one.alive and one != own and plain_ip(one.address)]
+    ends = {(one.address, (one.ports or DEFAULT_PORTS)[1]): one for one in others[:MOST_NODES]}
+    if not ends:
+        return skipped(Area.MACHINE, NAME, "no other node is alive at an address")
+    signs = look(list(ends))
+    proved = {end: sign for end, sign in signs.items() if sign.error}
+    if not proved:
+        return _unproved(ends, signs)
+    end, sign = next(iter(proved.items()))
+    names = [ends[one].name for one in proved]
+    rule = _rule(sign)
+    said = f"{sign.error}{f' ({rule})' if rule else ''}"
+    return judged(
+        Area.MACHINE,
+        NAME,
+        said if len(names) == 1 else f"{len(names)} nodes are answered for: {said}",
+        {"nodes": names, "rule": rule},
+        fail=True,
+        mend=mend_for(end[0]),
+    )
+
+
+def mend_for(address: str) -> str:
+    """Say what keeps a proxy from an address."""
+    return (
+        f"leave {address} out of what is redirected (sshuttle: --exclude {address}), or start "
+        "the nodes with --address in a VPN"
+    )
+
+
+def _unproved(ends: dict[End, Node], signs: dict[End, Sign]) -> Check:
+    hinted = [ends[end].name for end in signs]
+    message = f"none is seen before {len(ends)} nodes"
+    if hinted:
+        message = f"one may answer for {', '.join(hinted)}: handshakes of one hop were answered"
+    return judged(
+        Area.MACHINE,
+        NAME,
+        message,
+        {"nodes": hinted, "rule": None},
+        warn=bool(hinted),
+        mend="let ICMP echoes and time-exceeded pass, so that this can be told",
+    )
+
+
+def _rule(sign: Sign) -> str | None:
+    """Give the rule that sends connections to the port that answers here; else any that does."""
+    rules = read_redirects() or []
+    fitting = [rule for rule in rules if sign.here is not None and str(sign.here) in rule]
+    return next(iter(fitting or (rules if sign.here is None else [])), None)

@@ -1,0 +1,111 @@
+"""What stands in a cell: numbers, percentages, and a word for each outcome; readable as text."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from coordinator.results.matrix import Cell, Matrix
+from worker.model.measurement import Outcome
+
+#: What a cell says when it has no number; the legend spells it out.
+SHORT = {
+    Outcome.NO_REPLY: "lost",
+    Outcome.UNREACHABLE: "unreach",
+    Outcome.UNRESOLVED: "no-name",
+    Outcome.REFUSED: "refused",
+    Outcome.TIMEOUT: "timeout",
+    Outcome.TARGET_BUSY: "busy",
+    Outcome.DENIED: "denied",
+    Outcome.OVER_BUDGET: "budget",
+    Outcome.SOURCE_LOST: "dead",
+    Outcome.TARGET_LOST: "t-dead",
+    Outcome.WRONG_HOST: "wrong",
+    Outcome.UNVERIFIED: "unverif",
+    Outcome.INTERCEPTED: "proxied",
+    Outcome.TOOL_MISSING: "no-tool",
+    Outcome.BAD_REPLY: "bad",
+    Outcome.CANCELLED: "cancel",
+    Outcome.CRASHED: "crash",
+}
+MEANING = {
+    Outcome.NO_REPLY: "no reply",
+    Outcome.UNREACHABLE: "unreachable",
+    Outcome.UNRESOLVED: "name does not resolve",
+    Outcome.REFUSED: "refused",
+    Outcome.TIMEOUT: "timed out",
+    Outcome.TARGET_BUSY: "target busy",
+    Outcome.DENIED: "denied by the node",
+    Outcome.OVER_BUDGET: "over the data budget",
+    Outcome.SOURCE_LOST: "source lost",
+    Outcome.TARGET_LOST: "target lost",
+    Outcome.WRONG_HOST: "another host answered",
+    Outcome.UNVERIFIED: "who answered is not known",
+    Outcome.INTERCEPTED: "answered by a proxy on the way",
+    Outcome.TOOL_MISSING: "tool or right missing",
+    Outcome.BAD_REPLY: "bad reply",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.CRASHED: "sweep crashed",
+}
+#: The pair was measured, but has no such figure.
+NO_FIGURE = "n/a"
+#: It was answered, but its source lost the CPU while it sent, or its clock was set.
+UNTIMED = "untimed"
+WHY_UNTIMED = "answered, at no certain time (the source was busy, or its clock set)"
+#: Loss from which a cell is red.
+BAD_LOSS_PCT = 5
+
+
+def number(value: float | None) -> str:
+    """
+    Write a number for people: three digits that matter.
+
+    >>> [number(v) for v in (0.05123, 1.234, 12.34, 123.4, 1234.5, -0.0143, None)]
+    ['0.051', '1.23', '12.3', '123', '1234', '-0.014', '']
+    """
+    if value is None:
+        return ""
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return f"{value:.{max(0, 3 - len(str(int(abs(value)))))}f}"
+
+
+def percent(value: float) -> str:
+    """
+    Write a percentage for people: two digits that matter, and 0 and 100 only where it is that.
+
+    >>> [percent(v) for v in (0.0, 0.004, 0.5, 5.0, 33.333, 99.9, 100.0)]
+    ['0%', '<0.01%', '0.5%', '5%', '33%', '>99%', '100%']
+    """
+    if 0 < value < 0.01:
+        return "<0.01%"
+    if 99 < value < 100:
+        return ">99%"
+    return f"{value:.0f}%" if value >= 10 else f"{value:.2g}%"
+
+
+def word(outcome: Outcome) -> str:
+    """Give the word for an outcome that a cell has room for."""
+    return SHORT.get(outcome, outcome.value)
+
+
+def figure(matrix: Matrix, value: float | None) -> str:
+    """Write a value of a matrix; empty when there is none."""
+    if matrix.unit == "%":
+        return "" if value is None else percent(value)
+    return number(value)
+
+
+def cell_text(matrix: Matrix, cell: Cell, limit: float | None) -> Text:
+    """Write one cell: the number, `*` when it is beyond the limit, the loss when there is one."""
+    if cell.value is None:
+        if cell.outcome is Outcome.OK:
+            return Text(UNTIMED if cell.is_untimed else NO_FIGURE, style="dim")
+        return Text(word(cell.outcome), style="bold red")
+    far = matrix.is_beyond(cell, limit)
+    text = figure(matrix, cell.value) + ("*" if far else "")
+    style = "red" if far else "green"
+    loss_pct = cell.loss_pct or (cell.value if matrix.unit == "%" else None)
+    if loss_pct:
+        text += "" if matrix.unit == "%" else f" {percent(loss_pct)}"
+        style = "red" if far or loss_pct >= BAD_LOSS_PCT else "yellow"
+    return Text(text, style=style)

@@ -1,0 +1,68 @@
+"""What programs read on stdout: JSON objects that say what they are, and rows of CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import click
+
+from worker.model.measurement import CSV_COLUMNS, Measurement
+
+#: Each kind of object that `--json` prints, in its `type`.
+KINDS = (
+    "check",
+    "collected",
+    "collector",
+    "cost",
+    "event",
+    "limits",
+    "lockers",
+    "measurement",
+    "node",
+    "round",
+    "run",
+    "series",
+    "started",
+    "verification",
+)
+
+
+def print_json(kind: str, values: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line, with its `type` first, so that one filter fits them all."""
+    if kind not in KINDS:
+        raise ValueError(f"{kind} is no kind of object")
+    # Also last, as a far node names what is in a measurement's detail.
+    click.echo(json.dumps({"type": kind} | dict(values) | {"type": kind}))
+
+
+def print_csv(found: Iterable[tuple[str, Measurement]]) -> None:
+    """Print measurements with their stream ids as the CSV that a collector writes, each at once."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for stream_id, measurement in found:
+        writer.writerow(measurement.to_row(stream_id))
+        sys.stdout.flush()
+
+
+def no_dash(instead: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Refuse `-`, which people mean as standard output, and say what does it instead."""
+
+    def refuse(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+        if str(value) == "-":
+            raise click.BadParameter(
+                f"'-' is standard output, and a file is needed here; {instead}"
+            )
+        return value
+
+    return refuse
+
+
+def svg_file(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """Take a file for a picture: its name must not promise another format."""
+    if value is not None and not value.name.lower().endswith(".svg"):
+        raise click.BadParameter(f"'{value}' must end in .svg: pictures are written as SVG only")
+    return value

@@ -1,0 +1,100 @@
+"""How far a run has come, how long it takes, and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import redis
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from coordinator.results.matrix import Matrix
+from coordinator.runs.runs import Run, why_no_room
+from worker.model.cost import phase_seconds
+from worker.model.plan import TRANSFERS
+from worker.wire.room import StreamFull
+
+BAR_WIDTH = 24
+#: A run of which nothing was heard for this long is asked whether its results have room.
+QUIET_S = 3.0
+#: And then no more often than this: each time costs Redis a look at the whole stream.
+LOOK_S = 5.0
+
+
+@dataclass
+class Progress:
+    """
+    A run as it is watched; times in seconds on one monotonic clock, which the caller reads.
+
+    Attributes:
+        began: When the run was created.
+        phase: The phase that it is in.
+        phase_began: When that was first seen.
+        published: Results that are in.
+        heard: When the last of them came.
+        full: Why no result has room; None when they have.
+    """
+
+    began: float
+    phase: int = 0
+    phase_began: float = field(init=False)
+    published: int = -1
+    heard: float = field(init=False)
+    full: StreamFull | None = None
+    _look: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the run."""
+        self.phase_began = self.heard = self.began
+        self._look = self.began
+
+    def update(self, state: Run, now: float, connection: redis.Redis) -> None:
+        """Take the run as it stands; one that is quiet is asked whether its results have room."""
+        if state.phase != self.phase:
+            self.phase, self.phase_began = state.phase, now
+        if state.published != self.published:
+            self.published, self.heard, self.full = state.published, now, None
+        elif now - self.heard > QUIET_S and now > self._look:
+            self._look = now + LOOK_S
+            self.full = why_no_room(connection)
+
+    def left_s(self, state: Run, now: float) -> float:
+        """Give the time that a run still takes, were every node free and all paths quick."""
+        probes = state.plan.probes
+        present = phase_seconds(state.plan, probes[self.phase]) - (now - self.phase_began)
+        later = sum(phase_seconds(state.plan, probe) for probe in probes[self.phase + 1 :])
+        return max(0.0, present) + later
+
+    def outlook(self, state: Run, matrix: Matrix, now: float) -> str:
+        """Say in a few words what is still to come."""
+        if state.published >= state.expected:
+            return "all pairs are in"
+        if self.full:
+            return f"waits: {self.full}"
+        left_s = self.left_s(state, now)
+        if left_s < 0.5:
+            return waited_for(matrix)
+        tests = any(probe in TRANSFERS for probe in state.plan.probes[self.phase :])
+        return f"{'about' if tests else 'at most'} {left_s:.0f} s left"
+
+
+def progress_line(state: Run, outlook: str) -> Table:
+    """Draw how far a run is."""
+    line = Table.grid(padding=(0, 1))
+    # The bar's own green for what is whole would pulse into grey.
+    bar = ProgressBar(
+        total=state.expected,
+        completed=state.published,
+        width=BAR_WIDTH,
+        finished_style="bar.complete",
+    )
+    place = min(state.phase, len(state.plan.probes) - 1)
+    counts = f"{state.published}/{state.expected}"
+    line.add_row(f"run {state.id}", state.plan.probes[place], bar, counts, outlook)
+    return line
+
+
+def waited_for(matrix: Matrix) -> str:
+    """Name whose rows are not whole: they wait behind another run, or are about to be lost."""
+    late = matrix.unfinished()
+    return f"waiting for {', '.join(late[:2])}" + (f" and {len(late) - 2} more" if late[2:] else "")

@@ -1,0 +1,71 @@
+"""Why pairs have no number, and what helps: a few lines under a matrix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from coordinator.cli.terminal.cells import word
+from coordinator.results.matrix import Report
+from worker.model.measurement import Outcome
+
+#: More reasons than this are a list for a program.
+MAX_REASONS = 6
+#: How long each of several waited, or that a node was silent, makes no other reason.
+SECONDS = re.compile(r"\b[0-9.]+ s\b")
+#: Pairs that are named of each.
+PAIRS_NAMED = 2
+
+_LOOK_BETWEEN = "look from both ends: ptzmesh doctor --between {source} {target}"
+_LOOK_AT_REDIS = "look on {source}: ptzmesh doctor"
+#: What helps whatever led to the outcome; where the error itself says it, nothing.
+HELPS = {
+    Outcome.NO_REPLY: _LOOK_BETWEEN,
+    Outcome.UNREACHABLE: _LOOK_BETWEEN,
+    Outcome.REFUSED: _LOOK_BETWEEN,
+    Outcome.TIMEOUT: _LOOK_BETWEEN,
+    Outcome.BAD_REPLY: _LOOK_BETWEEN,
+    Outcome.UNRESOLVED: "on {source}: getent hosts NAME must give an address; or start {target}'s "
+    "worker with an --address that is a number",
+    Outcome.TARGET_BUSY: "run it again, when no other tests are under way: ptzmesh runs",
+    Outcome.OVER_BUDGET: "ask for less (--bytes, --duration), or wait for the next day (UTC)",
+    Outcome.SOURCE_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
+    Outcome.TARGET_LOST: "is it there: ptzmesh nodes; what it says: the log of its worker",
+    Outcome.CRASHED: "see the log of the worker that is named",
+}
+
+
+def reasons(report: Report, run: str) -> Iterable[Text]:
+    """Give a line for each reason, with the pairs that it holds for, the most frequent first."""
+    pairs: dict[tuple[str, Outcome, str], list[tuple[str, str]]] = {}
+    errors: dict[tuple[str, Outcome, str], str] = {}
+    probes: set[str] = set()
+    for matrix in report.matrices.values():
+        if matrix.probe in probes:
+            continue
+        probes.add(matrix.probe)
+        for pair, cell in matrix.cells.items():
+            if cell.outcome is not Outcome.OK:
+                alike = (matrix.probe, cell.outcome, SECONDS.sub("", cell.error))
+                pairs.setdefault(alike, []).append(pair)
+                errors.setdefault(alike, cell.error)
+    ordered = sorted(pairs.items(), key=lambda one: -len(one[1]))
+    for reason, found in ordered[:MAX_REASONS]:
+        probe, outcome, _ = reason
+        yield Text(f"{probe} {_named(found)}: {word(outcome)}: {errors[reason]}")
+        helps = HELPS.get(outcome, "")
+        if probe == "redis" and helps is _LOOK_BETWEEN:
+            helps = _LOOK_AT_REDIS  # which is no node
+        if helps:
+            source, target = found[0]
+            yield Text(f"  {helps.format(source=source, target=target)}", style="dim")
+    if more := sum(len(found) for _, found in ordered[MAX_REASONS:]):
+        yield Text(f"and {more} pairs for other reasons: ptzmesh results --run {run}")
+
+
+def _named(pairs: list[tuple[str, str]]) -> str:
+    first = ", ".join(f"{source} -> {target}" for source, target in pairs[:PAIRS_NAMED])
+    more = len(pairs) - PAIRS_NAMED
+    return f"{first} and {more} more" if more > 0 else first

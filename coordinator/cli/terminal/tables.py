@@ -1,0 +1,128 @@
+"""
+Tables that hide nothing: they fit the width that there is, or are continued below.
+
+Widths are in terminal cells: a wide character takes two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from worker.model.text import printable
+
+#: What stands between two columns: the padding of the left one, and the box's own.
+GAP_CHARS = 2
+ELLIPSIS = "…"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, a cell a row, and whether it is of numbers."""
+
+    name: str
+    cells: Sequence[Text]
+    is_number: bool = False
+
+    def __post_init__(self) -> None:
+        """Leave nothing in it that a terminal would obey."""
+        for cell in self.cells:
+            cell.plain = printable(cell.plain)
+
+    @property
+    def width(self) -> int:
+        """Cells of the terminal that the widest of it takes."""
+        return max(map(cell_len, (self.name, *(cell.plain for cell in self.cells))))
+
+
+def new_table(title: str | None = None) -> Table:
+    """Give a table of few lines: they are wider than a letter in some fonts, and say nothing."""
+    return Table(
+        title=title and Text(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, GAP_CHARS - 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+
+
+def table_of(columns: Iterable[Column], title: str | None = None) -> Table:
+    """Make one table of columns; what is wider than the console is folded, not cut."""
+    table = new_table(title)
+    chosen = list(columns)
+    for column in chosen:
+        side = "right" if column.is_number else "left"
+        table.add_column(Text(column.name), justify=side, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
+    for cells in zip(*(column.cells for column in chosen), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def width_of(columns: Sequence[Column]) -> int:
+    """Give the width of a table of these columns."""
+    return sum(column.width for column in columns) + GAP_CHARS * (len(columns) - 1)
+
+
+def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = None) -> list[Table]:
+    """
+    Give all columns in as many tables as the width asks for; each begins with the first column.
+
+    Args:
+        columns: The first names the rows.
+        width: Of the console, in cells.
+        title: Of the first table.
+    """
+    first, *rest = columns
+    made: list[Table] = []
+    row = [first]
+    for column in rest:
+        if len(row) > 1 and width_of([*row, column]) > width:
+            made.append(table_of(row, None if made else title))
+            row = [first]
+        row.append(column)
+    made.append(table_of(row, None if made else title))
+    return made
+
+
+def shortened(names: Sequence[str], width: int) -> list[str] | None:
+    """
+    Shorten names to a width, so that each is still told from every other one; None if none can be.
+
+    What all names have in common goes first, then the beginning or the end of the long ones.
+
+    >>> shortened(["camera-roof-1", "camera-roof-2", "hub"], 5)
+    ['…of-1', '…of-2', 'hub']
+    >>> shortened(["east-camera", "west-camera"], 5)
+    ['east…', 'west…']
+    >>> shortened(["camera-1-a", "camera-2-a"], 3) is None
+    True
+    """
+    for cut in (_tail, _head, _middle):
+        short = [name if cell_len(name) <= width else cut(name, width) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return None
+
+
+def _tail(name: str, width: int) -> str:
+    while name and cell_len(name) > width - 1:
+        name = name[1:]
+    return ELLIPSIS + name
+
+
+def _head(name: str, width: int) -> str:
+    while name and cell_len(name) > width - 1:
+        name = name[:-1]
+    return name + ELLIPSIS
+
+
+def _middle(name: str, width: int) -> str:
+    half = (width - 1) // 2
+    head = _head(name, width - half).removesuffix(ELLIPSIS)
+    return head + _tail(name, half + 1) if half else _head(name, width)

@@ -1,0 +1,235 @@
+"""
+Drains the stream of results to one CSV, each result exactly once.
+
+The file says how far it is, and its consumer group says the same to Redis: a batch is read,
+written, fsynced, and only then is the group set to it (XGROUP SETID), so what the group has passed
+is on the disk and may be trimmed. Nothing is ever pending: entries are read by XRANGE, which costs
+Redis half of XREADGROUP, writes nothing to its append-only file, and needs no second bookkeeping
+that a crash could leave in contradiction to the file. What Redis raises passes through.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from coordinator.collect.badfile import BadFile
+from coordinator.collect.csvfile import CsvFile
+from coordinator.collect.cursor import Place
+from coordinator.collect.eventfile import EventFile
+from coordinator.collect.groups import default_group, valid_group
+from coordinator.results.stream import (
+    MAX_PAGE,
+    Entry,
+    Pages,
+    Patience,
+    stream_position,
+    wait_for_more,
+)
+from worker.model.errors import WireError
+from worker.model.event import Event, is_event
+from worker.model.fields import Cell
+from worker.model.measurement import csv_row
+from worker.wire.connection.away import AWAY
+
+logger = logging.getLogger(__name__)
+
+#: One fsync takes as long as writing some hundred rows.
+COMMIT_ROWS = 1000
+#: Following, results trickle in: this gathers them to at most ten fsyncs a second.
+LINGER_S = 0.1
+#: Where another program keeps changing the file, it is not opened again and again without end.
+REOPEN_S = 0.5
+
+
+class Collector:
+    """
+    Collects into one file; whatever ends it, it can be started again and goes on.
+
+    Attributes:
+        group: Name of the file's consumer group. One group a file: two files of one group would
+            each let Redis trim what the other has not got.
+        rows: Written by this collector.
+        bad: Entries that are no measurement; they are in `<file>.bad`, one JSON object a line.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        path: Path,
+        *,
+        group: str | None = None,
+        on_commit: Callable[[int], None] | None = None,
+        from_start: bool = False,
+        events: Path | None = None,
+    ) -> None:
+        """
+        Prepare; nothing is opened yet.
+
+        Args:
+            connection: To a Redis.
+            path: The CSV.
+            group: None makes it of this host's name and the path.
+            on_commit: Called with the number of rows that were just written.
+            from_start: Write what the stream still has of earlier files again.
+            events: A CSV that gets the events; None passes over them.
+
+        Raises:
+            ConfigError: The group's name is not printable ASCII without spaces.
+        """
+        self.connection, self.path = connection, path
+        self.group = default_group(path) if group is None else valid_group(group)
+        self.on_commit = on_commit
+        self.from_start = from_start
+        self.event_file = None if events is None else EventFile(events)
+        self.rows = self.bad = 0
+
+    def drain(self) -> None:
+        """
+        Collect until the end of the stream.
+
+        Raises:
+            ConfigError: The file is not ours, or another process writes it.
+            PtzmeshError: The file cannot be written.
+        """
+        self._check_events()
+        while True:
+            with CsvFile(self.path) as file:
+                batch = self._begin(file)
+                while batch.commit():
+                    if batch.at_end:
+                        return
+            self._say_moved()
+
+    def follow(self, should_stop: Callable[[], bool]) -> None:
+        """
+        Collect until told to stop; a Redis that goes away later on is waited for.
+
+        Raises:
+            ConfigError: The file is not ours, or another process writes it.
+            PtzmeshError: The file cannot be written.
+        """
+        self._check_events()
+        patience = Patience(should_stop)
+        self.connection.ping()  # a wrong address is told at once, not waited for
+        while not should_stop():
+            with CsvFile(self.path) as file:
+                while not should_stop() and file.is_in_place():
+                    try:
+                        self._follow_file(file, should_stop, patience)
+                    except AWAY as exc:
+                        patience.wait(exc)
+            if not should_stop():
+                self._say_moved()
+
+    def _check_events(self) -> None:
+        if self.event_file is not None:
+            self.event_file.check()
+
+    def _follow_file(
+        self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
+    ) -> None:
+        batch = self._begin(file)
+        while not should_stop() and batch.commit():
+            patience.over()
+            if batch.at_end:
+                wait_for_more(self.connection, batch.place.position)
+                time.sleep(LINGER_S)
+                batch.place.check()
+
+    def _begin(self, file: CsvFile) -> _Batch:
+        batch = _Batch(self.connection, file, self.group, self._count, self.event_file)
+        batch.place.begin(from_start=self.from_start)
+        self.from_start = False  # this file has them then, and the next one goes on
+        return batch
+
+    def _say_moved(self) -> None:
+        logger.warning("%s was moved or changed; it is opened again", self.path)
+        time.sleep(REOPEN_S)
+
+    def _count(self, rows: int, bad: int) -> None:
+        self.rows += rows
+        self.bad += bad
+        if self.on_commit is not None and rows:
+            self.on_commit(rows)
+
+
+class _Batch:
+    """Carries rows from the stream to the file, as many at once as one fsync is worth."""
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        file: CsvFile,
+        group: str,
+        on_written: Callable[[int, int], None],
+        event_file: EventFile | None,
+    ) -> None:
+        self.event_file = event_file
+        self.file, self.bad_file, self.on_written = file, BadFile(file.path), on_written
+        self.pages = Pages(connection)
+        self.place = Place(connection, group, file)
+
+    @property
+    def at_end(self) -> bool:
+        """The last commit reached the end of the stream."""
+        return self.pages.at_end
+
+    def commit(self) -> bool:
+        """
+        Collect one batch: read, write, fsync, and tell Redis.
+
+        False when the file was moved, removed or changed meanwhile; then Redis is told nothing, and
+        what was written is found in the file beside, or else written again.
+        """
+        found = _Parsed()
+        position, last, count = self.place.position, None, 0
+        for _ in range(COMMIT_ROWS // MAX_PAGE):
+            entries = self.pages.after(position)
+            for entry in self.place.unseen(entries):
+                found.add(entry)
+            if entries:
+                last = entries[-1]
+                position = last[0].decode()
+                count += len(entries)
+            if self.at_end:
+                break
+        # Redis may have taken its time, and what goes into a file that is removed is lost.
+        if not self.file.is_in_place():
+            return False
+        # The rows last: they say how far the file is, and what is behind is not read again.
+        self.bad_file.append(found.bad)
+        if self.event_file is not None:
+            new = [one for one in found.events if stream_position(one[0]) > self.place.passed_until]
+            self.event_file.append(new)
+        self.file.append(found.rows)
+        if not self.file.is_kept():
+            return False
+        self.on_written(len(found.rows), len(found.bad))
+        if last is not None:
+            self.place.passed(last, count)
+        return True
+
+
+@dataclass
+class _Parsed:
+    """What a batch of entries holds: rows, events, and what is neither."""
+
+    rows: list[list[Cell]] = field(default_factory=list)
+    events: list[tuple[str, Event]] = field(default_factory=list)
+    bad: list[tuple[Entry, WireError]] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        stream_id, fields = entry
+        try:
+            if is_event(fields):
+                self.events.append((stream_id.decode(), Event.from_fields(fields)))
+            else:
+                self.rows.append(csv_row(fields, stream_id))
+        except WireError as exc:
+            self.bad.append((entry, exc))

@@ -1,0 +1,382 @@
+"""
+A CSV of results: one writer, whole lines only, on the disk before anybody is told.
+
+In a collector's file the last column of the last line is the id of the stream entry that was
+written last, so the file itself says how far it is. A file of whole runs has nothing in that
+column: neither of the two takes the other's rows, as a collector would pass over what it has not
+got. A file with a header only is nobody's yet.
+
+A row is one line: no cell holds a line break (`worker.model.measurement`). Needs a file
+system with locks (flock): any local disk; SSHFS and some NFS mounts have none, or locks that other
+machines do not see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import enum
+import errno
+import fcntl
+import io
+import logging
+import os
+import re
+import shlex
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from coordinator.results.stream import START, stream_position
+from worker.model.errors import ConfigError, PtzmeshError
+from worker.model.fields import Cell
+from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
+
+logger = logging.getLogger(__name__)
+
+
+def _header(columns: Sequence[str]) -> bytes:
+    return (",".join(columns) + "\n").encode()
+
+
+HEADER = _header(CSV_COLUMNS)
+#: What a file of ours may begin with: one that an older ptzmesh began keeps its columns.
+COLUMNS = {_header(columns): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
+#: Longer than any of them.
+HEAD_BYTES = 4096
+#: More than one write of the collector, so all that a crash may have left undone is in it.
+TAIL_BYTES = 4 * 1024 * 1024
+#: Rows that a compressor did not read came after its end, and it removes the file just then.
+COMPRESS_S = 0.5
+#: Which file is asked for, where one is read.
+COLLECTED = "--csv names the file that the run was collected into"
+STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+#: What `coordinator.runs.runs` names a run; what records itself has other names.
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{9}-[0-9a-f]{4}")
+_STREAM_IDS = re.compile(rb",([0-9]{1,20}-[0-9]{1,20})$", re.MULTILINE)
+
+
+class Holds(enum.Enum):
+    """What a file is for."""
+
+    STREAM = enum.auto()
+    RUNS = enum.auto()
+
+
+class Identity(NamedTuple):
+    """What a measurement is told from every other one by, whatever its stream id."""
+
+    run: str
+    probe: str
+    source: str
+    target: str
+    started_at: str
+
+
+_IDENTITY = [
+    CSV_COLUMNS.index(name) for name in ("run_id", "probe", "source", "target", "timestamp")
+]
+
+
+class CsvFile:
+    """
+    An open and locked CSV.
+
+    Attributes:
+        path: Where it is.
+        cursor: Stream id of the last row, `START` when there is none.
+        last: Identity of the last row, None when there is none.
+        highest: Highest stream id near the end; above the cursor only after Redis went back.
+        columns: Its columns: `CSV_COLUMNS`, or those of the ptzmesh that began it.
+    """
+
+    def __init__(self, path: Path, holds: Holds = Holds.STREAM) -> None:
+        """
+        Open or make the file, lock it, and cut what a crash left of a last line.
+
+        Raises:
+            ConfigError: It cannot be opened, another process writes it, or it is no file of ours;
+                such a file is left as it is.
+        """
+        self.path, self.holds = path, holds
+        self.cursor: str = START
+        self.highest = (0, 0)
+        self.columns: Sequence[str] = CSV_COLUMNS
+        self.last: Identity | None = None
+        with contextlib.ExitStack() as stack:
+            self._fd = _open_locked(path)
+            stack.callback(os.close, self._fd)
+            self._size = os.fstat(self._fd).st_size
+            self._begin()
+            stack.pop_all()
+
+    def __enter__(self) -> CsvFile:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it, which drops the lock."""
+        os.close(self._fd)
+
+    def append(self, rows: Sequence[Sequence[Cell]]) -> None:
+        """
+        Write rows of `CSV_COLUMNS`, all or none, and return when they are on the disk.
+
+        What the file has no column for is left out.
+
+        Raises:
+            PtzmeshError: The disk is full or failing; the file ends with the last good line.
+        """
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self.columns == CSV_COLUMNS:
+            writer.writerows(rows)
+        else:
+            kept = [CSV_COLUMNS.index(name) for name in self.columns]
+            writer.writerows([row[index] for index in kept] for row in rows)
+        self._write(text.getvalue().encode())
+        self.cursor = str(rows[-1][-1])
+        self.last = identity([str(cell) for cell in rows[-1]])
+
+    def is_in_place(self) -> bool:
+        """Tell whether the path still names this file, as long as we left it."""
+        try:
+            named = self.path.stat()
+        except OSError:
+            return False
+        held = os.fstat(self._fd)
+        return os.path.samestat(named, held) and held.st_size == self._size
+
+    def is_kept(self) -> bool:
+        """Tell whether what was just written stays: what logrotate compresses, it removes."""
+        if not self.is_in_place():
+            time.sleep(COMPRESS_S)
+        return os.fstat(self._fd).st_nlink > 0
+
+    def identities(self) -> Iterator[Identity]:
+        """
+        Yield the identity of every row.
+
+        Raises:
+            ConfigError: A line in the middle is not a row.
+        """
+        with self.path.open(encoding="utf-8", newline="") as file:
+            try:
+                rows = csv.reader(file)
+                next(rows)
+                yield from map(identity, rows)
+            except (ValueError, IndexError, csv.Error) as exc:
+                raise ConfigError(
+                    f"the file ({self.path}) has a line that is not a row: {exc}; "
+                    "repair it, or choose another --csv"
+                ) from exc
+
+    def _begin(self) -> None:
+        head = _first_line(os.pread(self._fd, HEAD_BYTES, 0))
+        self._header = head if head in COLUMNS else HEADER
+        self.columns = COLUMNS[self._header]
+        if head not in COLUMNS:
+            if len(head) != self._size or not any(one.startswith(head) for one in COLUMNS):
+                raise ConfigError(
+                    f"the file ({self.path}) does not begin with our columns and is left as it "
+                    "is: choose another --csv"
+                )
+            self._cut(0)
+            self._write(HEADER)
+            _sync_folder(self.path)
+        self._cut_torn()
+        # A collector that was killed may have left its last rows in the page cache only.
+        os.fsync(self._fd)
+
+    def _cut_torn(self) -> None:
+        tail = self._tail()
+        # After a power cut some file systems show zeros where a write had not reached the disk.
+        hole = tail.find(b"\0")
+        end = tail.rfind(b"\n", 0, hole if hole >= 0 else len(tail)) + 1
+        if end == 0:
+            raise ConfigError(
+                f"the file ({self.path}) does not end with rows of ours: choose another --csv"
+            )
+        torn = len(tail) - end
+        if self._size - torn > len(self._header):
+            self._read_cursor(tail[:end])  # it may turn out to be no file of ours
+        if torn:
+            logger.warning("%s: a torn last line (%d bytes) is cut", self.path, torn)
+            self._cut(self._size - torn)
+
+    def _read_cursor(self, rows: bytes) -> None:
+        line = rows[:-1].rpartition(b"\n")[2]
+        try:
+            cells = next(csv.reader([line.decode(errors="replace")]), [])
+        except csv.Error:
+            cells = []
+        found = kind_of(cells, len(self.columns))
+        if found is None:
+            raise ConfigError(
+                f"the last line of {self.path} is not a row of ours and is left as it is: "
+                "repair it, or choose another --csv"
+            )
+        if found is not self.holds:
+            raise ConfigError(_other_kind(self.path, found))
+        if found is Holds.RUNS:
+            return
+        self.cursor, self.last = cells[-1], identity(cells)
+        self.highest = max(map(stream_position, _STREAM_IDS.findall(rows)))
+
+    def _tail(self) -> bytes:
+        at = max(0, self._size - TAIL_BYTES)
+        return os.pread(self._fd, self._size - at, at)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            write_durably(self._fd, data)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._cut(self._size)
+            if not self._size:
+                raise ConfigError(
+                    f"the file ({self.path}) cannot be written: {exc.strerror}; make room, or "
+                    "choose another --csv"
+                ) from exc
+            raise PtzmeshError(
+                f"the file ({self.path}) cannot be written: {exc.strerror}; it ends with its last "
+                "good row, and Redis keeps the rest: make room and go on"
+            ) from exc
+        self._size += len(data)
+        self._mend_truncated(data)
+
+    def _mend_truncated(self, data: bytes) -> None:
+        """Put the header before rows that went into a file that was truncated just before."""
+        if self._size > len(data) == os.fstat(self._fd).st_size:
+            self._cut(0)
+            self.columns = CSV_COLUMNS
+            self._write(HEADER + data)
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._size = size
+
+
+def kind_of(cells: Sequence[str], width: int) -> Holds | None:
+    """Tell by a row what its file of `width` columns holds; None when the row is neither's."""
+    if len(cells) != width:
+        return None
+    if STREAM_ID.fullmatch(cells[-1]):
+        return Holds.STREAM
+    is_run = RUN_ID.fullmatch(identity(cells).run)
+    return Holds.RUNS if is_run and not cells[-1] else None
+
+
+def _other_kind(path: Path, found: Holds) -> str:
+    name = shlex.quote(str(path))
+    if found is Holds.RUNS:
+        return (
+            f"the file ({path}) holds whole runs and is left as it is: choose another --csv, "
+            f"or add a run to it: ptzmesh run --csv {name}, ptzmesh results --run ID --csv {name}"
+        )
+    return (
+        f"the file ({path}) is a collector's and is left as it is: choose another --csv, or add "
+        f"all results to it: ptzmesh collect --csv {name}"
+    )
+
+
+def write_durably(fd: int, data: bytes) -> None:
+    """
+    Write all of `data` and wait until the disk has it.
+
+    Raises:
+        OSError: Some of it may have been written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.fsync(fd)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock; once more when the file was replaced between the two."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise ConfigError(
+                f"the file ({path}) cannot be opened: {exc.strerror}; choose another --csv"
+            ) from exc
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError(f"the path ({path}) must be a regular file: choose another --csv")
+            _lock(fd, path)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(path.stat(), os.fstat(fd)):
+                    stack.pop_all()
+                    return fd
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise ConfigError(
+                f"another process collects into {path}: wait for it or stop it, or choose "
+                "another --csv"
+            ) from exc
+        raise ConfigError(
+            f"the file system of {path} has no locks ({exc.strerror}), so nothing would stop a "
+            "second writer: choose a --csv on a local disk"
+        ) from exc
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new file's name survive a power cut, where the file system lets us."""
+    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        os.fsync(folder)
+    os.close(folder)
+
+
+def _first_line(data: bytes) -> bytes:
+    line, newline, _ = data.partition(b"\n")
+    return line + newline
+
+
+def identity(cells: Sequence[str]) -> Identity:
+    """Give the identity of a row; the columns that it is of stand first in every version."""
+    return Identity(*(cells[index] for index in _IDENTITY))
+
+
+def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
+    """
+    Yield the whole rows of any such file whose line contains `wanted`, also while it is written.
+
+    Raises:
+        ConfigError: It cannot be read, or is no file of ours.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            columns = COLUMNS.get(file.readline().encode())
+            if columns is None:
+                raise ConfigError(f"the file ({path}) does not begin with our columns: {COLLECTED}")
+            for cells in csv.reader(_whole_lines(file, wanted)):
+                yield dict(zip(columns, cells, strict=True))
+    except OSError as exc:
+        raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}; {COLLECTED}") from exc
+    except (ValueError, csv.Error) as exc:
+        raise ConfigError(
+            f"the file ({path}) has a line that is not a row: {exc}; repair it, or collect anew"
+        ) from exc
+
+
+def _whole_lines(lines: Iterable[str], wanted: str) -> Iterator[str]:
+    return (line for line in lines if wanted in line and line.endswith("\n"))

@@ -1,0 +1,271 @@
+"""
+The consumer groups of the stream of results: one a collector, so that Redis knows what each has.
+
+Only what every group has passed is trimmed (`worker/wire/lua/publish.lua`): a group whose collector
+will never come back holds the stream until it is full, and must be forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import redis
+
+from coordinator.collect.abandoned import forget_it, is_abandoned
+from coordinator.results.stream import last_id, stream_position
+from worker.model.errors import ConfigError
+from worker.model.text import printable
+from worker.wire import keyspace, scripts
+
+logger = logging.getLogger(__name__)
+
+#: The consumer by which Redis knows when a group's collector was last there.
+NOTE = "ptzmesh"
+GROUP = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """
+    How far a collector is.
+
+    Attributes:
+        name: Of its consumer group.
+        position: Stream id of the last entry that it has on its disk.
+        pending: Entries delivered and not acknowledged; 0 unless another program uses the group.
+        lag: Entries it has not read; None where Redis cannot tell: before 7.0, and after a crash of
+            the collector until it has reached the end.
+        behind_s: Seconds between its last entry and the newest of the stream, by Redis' clock;
+            None when it has read nothing yet.
+        idle_s: Seconds since the collector was last there; None where it was of an older version.
+        unread_s: Age of the first entry that it has not read, by Redis' clock; None when it has
+            all.
+    """
+
+    name: str
+    position: str
+    pending: int
+    lag: int | None
+    behind_s: float | None
+    idle_s: float | None
+    unread_s: float | None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Nobody has run its collector for long."""
+        return is_abandoned(self.idle_s, self.unread_s)
+
+
+def default_group(path: Path) -> str:
+    """
+    Name a file's group after this host and the file's own path.
+
+    >>> default_group(Path('/data/my file.csv')).partition(':')[2].partition(':')[2]
+    '/data/my%20file.csv'
+    """
+    return f"csv:{quote(socket.gethostname())}:{quote(str(path.resolve()))}"
+
+
+def valid_group(name: str) -> str:
+    """
+    Pass a group's name through, or refuse it.
+
+    Raises:
+        ConfigError: Not 1 to 255 printable ASCII characters without spaces.
+    """
+    if not GROUP.fullmatch(name):
+        raise ConfigError(f"group ({name[:80]!r}) must be 1 to 255 printable ASCII, no spaces")
+    return name
+
+
+def collectors(connection: redis.Redis) -> list[Group]:
+    """List the groups, with how far each is."""
+    newest = stream_position(last_id(connection))
+    now = scripts.redis_seconds(connection)
+    found = _raw_groups(connection)
+    pipeline = connection.pipeline(transaction=False)
+    for raw in found:
+        after = f"({_text(raw['last-delivered-id'])}"
+        pipeline.xinfo_consumers(keyspace.RESULTS, raw["name"])
+        pipeline.xrange(keyspace.RESULTS, after, "+", count=1)
+    answers = pipeline.execute(raise_on_error=False)
+    return [
+        _group(raw, newest[0], _idle_s(answers[2 * place]), _age_s(answers[2 * place + 1], now))
+        for place, raw in enumerate(found)
+    ]
+
+
+def not_run(group: Group) -> str:
+    """Say since when nobody has run a collector, and what is to be done."""
+    days = (group.idle_s or group.unread_s or 0.0) / 86400
+    return (
+        f"nobody has run it for {days:.1f} days, and it will hold up every run: if it never comes "
+        f"back: {forget_it(group.name)}"
+    )
+
+
+def forget(connection: redis.Redis, group: str) -> None:
+    """
+    Remove the group of a collector that will not come back; one that still runs makes it anew.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
+    known = {_shown(raw): raw["name"] for raw in _raw_groups(connection)}
+    if group not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"collector ({group[:80]!r}) is not known; known: {listed}")
+    connection.xgroup_destroy(keyspace.RESULTS, known[group])
+
+
+def group_position(connection: redis.Redis, group: str) -> str | None:
+    """Give the id that a group has passed; None when there is no such group."""
+    raw = _raw_group(connection, group)
+    return None if raw is None else _text(raw["last-delivered-id"])
+
+
+def has_pending(connection: redis.Redis, group: str) -> bool:
+    """Tell whether another reader of the group has entries that it has not acknowledged."""
+    raw = _raw_group(connection, group)
+    return raw is not None and bool(raw["pending"])
+
+
+def entries_read(connection: redis.Redis, group: str) -> int | None:
+    """Give how many of all entries ever added a group has passed; None where Redis cannot tell."""
+    pipeline = connection.pipeline()  # an entry added between the two would count as read
+    pipeline.xinfo_groups(keyspace.RESULTS)
+    pipeline.xinfo_stream(keyspace.RESULTS)
+    try:
+        groups, stream = pipeline.execute()
+    except redis.ResponseError as exc:
+        if "no such key" not in str(exc):
+            raise
+        return None
+    for raw in groups:
+        if raw["name"] == group.encode() and raw.get("lag") is not None:
+            return max(0, int(stream["entries-added"]) - int(raw["lag"]))
+    return None
+
+
+def set_group(connection: redis.Redis, group: str, position: str, read: int | None = None) -> bool:
+    """
+    Say that the group has passed `position`; False when there is no such group.
+
+    Args:
+        connection: To a Redis.
+        group: Name of the group.
+        position: A stream id.
+        read: What `entries_read` is there; with None, Redis tells no lag until the stream's end.
+    """
+    try:
+        connection.xgroup_setid(keyspace.RESULTS, group, position, entries_read=read)
+    except redis.ResponseError as exc:
+        # The second: the key itself is gone.
+        if "NOGROUP" not in str(exc) and "requires the key to exist" not in str(exc):
+            raise
+        return False
+    return True
+
+
+def create_group(connection: redis.Redis, group: str, position: str) -> None:
+    """Make the group, and the stream if need be; one that is there is set to `position`."""
+    try:
+        connection.xgroup_create(keyspace.RESULTS, group, position, mkstream=True)
+    except redis.ResponseError as exc:
+        if "BUSYGROUP" not in str(exc):
+            raise
+        set_group(connection, group, position)
+
+
+def note_pass(connection: redis.Redis, group: str) -> None:
+    """
+    Let Redis know that the group's collector is there now.
+
+    The note is a consumer that is made anew each time: Redis says how long it has been idle, and
+    it goes with its group. A user who may not make one is not noted.
+    """
+    pipeline = connection.pipeline()
+    pipeline.xgroup_delconsumer(keyspace.RESULTS, group, NOTE)
+    pipeline.xgroup_createconsumer(keyspace.RESULTS, group, NOTE)
+    with contextlib.suppress(redis.ResponseError):
+        pipeline.execute()
+
+
+def drop_pending(connection: redis.Redis, group: str) -> None:
+    """
+    Drop what another reader of this group left pending, as it would hold trimming for ever.
+
+    Only after the group was set to what the file holds: in between nothing must look collected.
+    """
+    for consumer in connection.xinfo_consumers(keyspace.RESULTS, group):
+        if consumer["name"].decode(errors="replace") == NOTE and not consumer["pending"]:
+            continue
+        logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
+        connection.xgroup_delconsumer(keyspace.RESULTS, group, consumer["name"])
+
+
+def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
+    found = (raw for raw in _raw_groups(connection) if raw["name"] == group.encode())
+    return next(found, None)
+
+
+def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
+    try:
+        return cast("Sequence[dict[str, Any]]", connection.xinfo_groups(keyspace.RESULTS))
+    except redis.ResponseError as exc:
+        if "no such key" not in str(exc):
+            raise
+        return []
+
+
+def _shown(raw: dict[str, Any]) -> str:
+    """Give a group's name as it is shown, and said to forget it; another program may name it so."""
+    return printable(raw["name"].decode(errors="replace"))
+
+
+def _idle_s(consumers: Any) -> float | None:
+    if isinstance(consumers, redis.ResponseError):
+        if "NOGROUP" not in str(consumers) and "no such key" not in str(consumers):
+            raise consumers
+        return None  # it was forgotten just now
+    idle = [one["idle"] for one in consumers if one["name"].decode(errors="replace") == NOTE]
+    return idle[0] / 1000 if idle else None
+
+
+def oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
+    """Give the age in seconds of the first result after a position; None when there is none."""
+    return _age_s(connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1), now)
+
+
+def _age_s(entries: Any, now: float) -> float | None:
+    if isinstance(entries, Exception):
+        raise entries
+    return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
+
+
+def _group(
+    raw: dict[str, Any], newest_ms: int, idle_s: float | None, unread_s: float | None
+) -> Group:
+    position = _text(raw["last-delivered-id"])
+    milliseconds = stream_position(position)[0]
+    return Group(
+        name=_shown(raw),
+        position=position,
+        pending=raw["pending"],
+        lag=raw.get("lag"),
+        behind_s=max(0, newest_ms - milliseconds) / 1000 if milliseconds else None,
+        idle_s=idle_s,
+        unread_s=unread_s,
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,139 @@
+"""
+Writes one run's rows to a file, each pair exactly once, and leaves nothing behind in Redis.
+
+The file is its own cursor: what it has of the run is read when the run is taken up, the stream is
+read from the run's beginning, and only what the file has not got is added. So whoever is killed is
+repeated with the same run, and several runs may be in one file. Rows of such a file have no
+`stream_id`: by this it is told from a collector's, whose last row says how far it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from coordinator.collect.csvfile import CsvFile, Holds, rows_of
+from coordinator.results.stream import last_id
+from coordinator.runs.follow import Update, beginning, follow_run
+from coordinator.runs.holds import Hold
+from coordinator.runs.runs import Run, read_run
+from worker.model.errors import PtzmeshError, RunIncomplete
+from worker.model.measurement import Measurement
+
+
+class OneShot:
+    """
+    A file that takes rows of whole runs; locked until it is closed.
+
+    Attributes:
+        path: Where it is.
+        rows: Written to it so far.
+    """
+
+    def __init__(self, connection: redis.Redis, path: Path) -> None:
+        """
+        Open or make the file, and hold the stream from now on.
+
+        Raises:
+            ConfigError: The file cannot be opened, another process writes it, or it holds something
+                else than runs.
+        """
+        self.connection, self.path = connection, path
+        self.rows = 0
+        self._run = ""
+        self._have: set[int] = set()
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(CsvFile(path, Holds.RUNS))
+            self._hold = stack.enter_context(Hold(connection))
+            self._hold.move(last_id(connection))
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> OneShot:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the stream and of the file."""
+        self._open.close()
+
+    def take_up(self, run: Run) -> None:
+        """Hold the stream from the run's beginning, and read what the file has of it."""
+        self._hold.move(beginning(run))
+        self._run = run.id
+        rows = (row for row in rows_of(self.path, run.id) if row["run_id"] == run.id)
+        # 64 bits a pair: a mesh of 1,000 nodes has 999,000 of them a probe.
+        self._have = {hash((row["probe"], row["source"], row["target"])) for row in rows}
+
+    def add(self, update: Update) -> None:
+        """
+        Write what has arrived and is not there yet; it is on the disk when this returns.
+
+        Raises:
+            PtzmeshError: The file cannot be written, or was moved, removed or changed meanwhile.
+        """
+        new: list[Measurement] = []
+        for one in update.arrived:
+            pair = hash((one.probe, one.source, one.target))
+            if pair not in self._have:
+                self._have.add(pair)
+                new.append(one)
+        # What goes into a file that is removed is lost.
+        is_there = self._file.is_in_place()
+        if is_there:
+            self._file.append([one.to_row("") for one in new])
+        if not is_there or not self._file.is_kept():
+            raise PtzmeshError(
+                f"the file ({self.path}) was moved or changed while it was written; all rows of "
+                f"the run in one: {repeat_command(self._run, self.path)}"
+            )
+        self.rows += len(new)
+        self._hold.keep(update.position)
+
+    def check_whole(self, run: Run) -> None:
+        """
+        Tell what the file has not got of a run that has ended.
+
+        Raises:
+            RunIncomplete: Results were trimmed before they were read, or cannot be read.
+        """
+        missing = run.expected - len(self._have)
+        if missing > 0:
+            raise RunIncomplete(
+                f"{missing} of {run.expected} results of run {run.id} are missing in {self.path}: "
+                "they are no longer in the stream, or cannot be read here (a warning says so); "
+                "where a collector has them, see its file"
+            )
+
+
+def written(connection: redis.Redis, run_id: str, file: OneShot) -> Iterator[Update]:
+    """
+    Follow a run to its end, and yield what arrives once the file has it.
+
+    Raises:
+        ConfigError: There is no such run, or Redis has lost it.
+        PtzmeshError: The file cannot be written; it ends with its last good row.
+    """
+    file.take_up(read_run(connection, run_id))
+    for update in follow_run(connection, run_id):
+        file.add(update)
+        yield update
+
+
+def repeat_command(run_id: str, path: Path) -> str:
+    """
+    Give what goes on with a file that was left before its run had ended.
+
+    >>> repeat_command("20261124T101500123-9f3a", Path("my file.csv"))
+    "ptzmesh results --run 20261124T101500123-9f3a --csv 'my file.csv'"
+    """
+    return f"ptzmesh results --run {run_id} --csv {shlex.quote(str(path))}"

@@ -1,0 +1,132 @@
+"""
+Proves that a CSV and a run's plan agree, pair by pair: each has exactly one row.
+
+Pure but for its two reads: the run's record from Redis, and the file, line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import redis
+
+from coordinator.collect.csvfile import rows_of
+from coordinator.runs.runs import read_run
+from worker.model.names import REDIS_TARGET
+from worker.model.plan import Plan
+
+#: A byte counts the rows of a pair; more than this are as wrong as this.
+MAX_COUNT = 255
+
+
+class Pair(NamedTuple):
+    """One ordered pair of a probe."""
+
+    probe: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """
+    What a file has of a run.
+
+    Attributes:
+        run: The run's id.
+        status: `running`, `done` or `cancelled`; rows of a running one may still come.
+        expected: Pairs of the plan.
+        rows: Rows of the run in the file.
+        missing: Pairs of the plan without a row.
+        doubled: Pairs of the plan with more than one row.
+        unexpected: Pairs in the file that the plan does not have.
+    """
+
+    run: str
+    status: str
+    expected: int
+    rows: int
+    missing: tuple[Pair, ...]
+    doubled: tuple[Pair, ...]
+    unexpected: tuple[Pair, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Every pair has exactly one row, and there is no other."""
+        return not (self.missing or self.doubled or self.unexpected)
+
+    @property
+    def mend(self) -> str:
+        """What helps when they do not agree: of a row too many, no collecting again."""
+        if self.doubled or self.unexpected:
+            return f"rows were edited or copied: ptzmesh results --run {self.run} --csv ANOTHER"
+        if self.status == "running":
+            return f"it is open: ptzmesh show --follow {self.run}, then collect and verify again"
+        if not self.rows:
+            return "no row of it is there: name the file that it was collected into, or collect it"
+        return (
+            "collect again; where run --csv began the file: "
+            f"ptzmesh results --run {self.run} --csv FILE; what still waits on a node's disk, "
+            "ptzmesh doctor tells, and what cannot be read is in FILE.bad"
+        )
+
+
+def verify(connection: redis.Redis, run: str, csv_path: Path) -> Verification:
+    """
+    Compare a run's plan with the file.
+
+    Raises:
+        ConfigError: There is no such run, or the file cannot be read or is not ours.
+    """
+    record = read_run(connection, run)
+    tally = _Tally(record.plan)
+    for row in rows_of(csv_path, run):
+        if row["run_id"] == run:
+            tally.add(Pair(row["probe"], row["source"], row["target"]))
+    return Verification(
+        run=run,
+        status=record.status,
+        expected=record.expected,
+        rows=tally.rows,
+        missing=tuple(tally.counted(0, 0)),
+        doubled=tuple(tally.counted(2, MAX_COUNT)),
+        unexpected=tuple(sorted(tally.unexpected)),
+    )
+
+
+class _Tally:
+    """Counts rows in one byte a pair, as a mesh of 1,000 nodes has 999,000 pairs a probe."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.rows = 0
+        self.unexpected: set[Pair] = set()
+        self._index = {node.name: index for index, node in enumerate(plan.nodes)}
+        self._sources, self._targets = frozenset(plan.sources), frozenset(plan.targets)
+        size = len(plan.nodes) ** 2
+        self._counts = {probe: bytearray(size) for probe in plan.probes}
+
+    def add(self, pair: Pair) -> None:
+        self.rows += 1
+        source, target = self._index.get(pair.source, -1), self._index.get(pair.target, -1)
+        counts = self._counts.get(pair.probe)
+        planned = source in self._sources and target in self._targets and source != target
+        if pair.probe == "redis":
+            target, planned = source, source in self._sources and pair.target == REDIS_TARGET
+        if counts is None or not planned:
+            self.unexpected.add(pair)
+            return
+        bit = self.plan.bit(source, target)
+        counts[bit] = min(MAX_COUNT, counts[bit] + 1)
+
+    def counted(self, low: int, high: int) -> Iterator[Pair]:
+        """Yield the pairs of the plan that have between `low` and `high` rows."""
+        nodes = self.plan.nodes
+        for probe, counts in self._counts.items():
+            for source, target in self.plan.pairs(probe):
+                if low <= counts[self.plan.bit(source, target)] <= high:
+                    name = REDIS_TARGET if probe == "redis" else nodes[target].name
+                    yield Pair(probe, nodes[source].name, name)

@@ -1,0 +1,250 @@
+"""
+The matrix of a run: what each source measured of each target, and what stands out.
+
+Pure: made from measurements as they come; how it looks on a terminal is the command line's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from statistics import median
+from sys import intern
+
+from coordinator.results.figures import FIGURES, TITLES, Figure, usual
+from worker.model.errors import ConfigError
+from worker.model.measurement import Measurement, Outcome
+from worker.model.names import REDIS_TARGET
+from worker.model.plan import TRANSFERS, Plan
+from worker.probes.iperf3.record import spent
+
+#: A pair this many times over the mesh's median RTT stands out (below it for throughput).
+FAR_FACTOR = 3.0
+#: A difference stands out from this many standard deviations over the median, estimated from the
+#: median absolute deviation (1.4826 of it in a normal distribution): Hampel's identifier, 1974.
+FAR_DEVIATIONS, MAD_TO_STDDEV = 3.0, 1.4826
+#: A smaller one is of no interest to anybody.
+LEAST_ADDED_MS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """
+    One pair's headline.
+
+    Attributes:
+        value: Of the matrix' figure; None when there is none.
+        loss_pct: Packet loss in percent, where the probe has one.
+        outcome: What became of the pair.
+        error: One line, empty when `ok`.
+        is_untimed: It was answered, but of no answer the time is certain.
+    """
+
+    value: float | None
+    loss_pct: float | None
+    outcome: Outcome
+    error: str
+    is_untimed: bool = False
+
+
+@dataclass
+class Matrix:
+    """
+    Cells of one probe by (source, target); grows as results arrive.
+
+    Attributes:
+        probe: The probe.
+        title: What the values are.
+        figure: What a cell's value is.
+        sources: Row names, in the plan's order.
+        targets: Column names, in the plan's order.
+        cells: What has arrived.
+        sample: Targets that each source measures; None is all.
+    """
+
+    probe: str
+    title: str
+    figure: Figure
+    sources: Sequence[str]
+    targets: Sequence[str]
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    sample: int | None = None
+
+    def add(self, measurement: Measurement) -> None:
+        """Fill a cell."""
+        # A mesh of a thousand nodes has a million cells; each name is kept once.
+        self.cells[intern(measurement.source), intern(measurement.target)] = Cell(
+            self.figure.value_of(measurement),
+            None if self.unit == "%" else measurement.packet_loss_pct,
+            measurement.outcome,
+            measurement.error,
+            measurement.is_untimed,
+        )
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values: `ms`, `Mbit/s` or `%`."""
+        return self.figure.unit
+
+    @property
+    def pair_count(self) -> int:
+        """Cells that there will be."""
+        if self.sample is not None:
+            return len(self.sources) * self.sample
+        both = len(set(self.sources) & set(self.targets))
+        return len(self.sources) * len(self.targets) - both
+
+    @property
+    def median(self) -> float | None:
+        """Median of the cells' values, None when there is none."""
+        values = [cell.value for cell in self.cells.values() if cell.value is not None]
+        return median(values) if values else None
+
+    @property
+    def limit(self) -> float | None:
+        """
+        The value beyond which a pair stands out from the mesh, to the worse.
+
+        None where nothing can stand out: a loss speaks for itself, and so does a mesh without one.
+        """
+        values = [cell.value for cell in self.cells.values() if cell.value is not None]
+        if not values or self.unit == "%":
+            return None
+        typical = median(values)
+        if self.figure.is_difference:
+            spread = MAD_TO_STDDEV * median(abs(value - typical) for value in values)
+            return typical + max(LEAST_ADDED_MS, FAR_DEVIATIONS * spread)
+        if typical <= 0:
+            return None
+        return typical / FAR_FACTOR if self.unit == "Mbit/s" else typical * FAR_FACTOR
+
+    def is_beyond(self, cell: Cell, limit: float | None) -> bool:
+        """Tell whether a cell's value stands out; the limit is asked for once for all cells."""
+        if cell.value is None or limit is None:
+            return False
+        return cell.value < limit if self.unit == "Mbit/s" else cell.value > limit
+
+    def value(self, source: str, target: str) -> float | None:
+        """Give one pair's value; None when there is none (yet)."""
+        cell = self.cells.get((source, target))
+        return cell.value if cell else None
+
+    def rows(self) -> list[list[float | None]]:
+        """Give the values as rows of sources by columns of targets; None on the diagonal."""
+        return [[self.value(s, t) for t in self.targets] for s in self.sources]
+
+    def unfinished(self) -> list[str]:
+        """Give the sources of which some pair is not here yet."""
+        count = Counter(source for source, _ in self.cells)
+        targets, sample = set(self.targets), self.sample
+        return [
+            s
+            for s in self.sources
+            if count[s] < (len(targets) - (s in targets) if sample is None else sample)
+        ]
+
+    def outcomes(self) -> Counter[Outcome]:
+        """Count the outcomes."""
+        return Counter(cell.outcome for cell in self.cells.values())
+
+    def worst(self, count: int) -> list[tuple[str, str, Cell]]:
+        """Give the pairs that answered worst: by loss, then by value."""
+        sign = -1 if self.unit == "Mbit/s" else 1
+        answered = ((s, t, c) for (s, t), c in self.cells.items() if c.value is not None)
+        return nsmallest(
+            count, answered, key=lambda x: (-(x[2].loss_pct or 0), -sign * (x[2].value or 0))
+        )
+
+    def node_medians(self) -> list[tuple[str, float | None, float | None]]:
+        """Give per node the median as source and as target, the worst first."""
+        names = list(dict.fromkeys([*self.sources, *self.targets]))
+        by_source: dict[str, list[float]] = {name: [] for name in names}
+        by_target: dict[str, list[float]] = {name: [] for name in names}
+        for (source, target), cell in self.cells.items():
+            if cell.value is not None:
+                by_source[source].append(cell.value)
+                by_target[target].append(cell.value)
+        medians = [(n, _median(by_source[n]), _median(by_target[n])) for n in names]
+        sign = 1 if self.unit == "Mbit/s" else -1
+        missing = float("-inf")
+        return sorted(medians, key=lambda x: missing if x[2] is None else sign * x[2])
+
+
+@dataclass
+class Report:
+    """
+    The matrices of a run, by title, and what its tests cost.
+
+    Attributes:
+        matrices: One a probe; with `wide`, one more for each probe that loads a link.
+        bytes_by_node: What tests with two ends sent and received, as far as they know it.
+        bytes_are_least: One of them broke in the middle, and may have moved more.
+    """
+
+    matrices: dict[str, Matrix]
+    bytes_by_node: Counter[str] = field(default_factory=Counter)
+    bytes_are_least: bool = False
+
+    def add(self, measurement: Measurement) -> None:
+        """Take a measurement into every matrix of its probe."""
+        for matrix in self.matrices.values():
+            if matrix.probe == measurement.probe:
+                matrix.add(measurement)
+        if measurement.probe in TRANSFERS:
+            cost = spent([measurement])
+            self.bytes_by_node[measurement.source] += cost.bytes
+            self.bytes_by_node[measurement.target] += cost.bytes
+            self.bytes_are_least |= cost.is_least
+
+
+def make_report(
+    plan: Plan,
+    measurements: Iterable[Measurement] = (),
+    *,
+    wide: bool = False,
+    figures: Sequence[str] = (),
+) -> Report:
+    """
+    Make a run's report and fill it.
+
+    Args:
+        plan: The run's.
+        measurements: What has arrived.
+        wide: Also how much a load adds to the RTT.
+        figures: Names of `FIGURES`, instead of the usual ones of each probe.
+
+    Raises:
+        ConfigError: No measurement has such a figure.
+    """
+    names = [node.name for node in plan.nodes]
+    sources, targets = [names[i] for i in plan.sources], [names[i] for i in plan.targets]
+    report = Report({})
+    for probe in plan.probes:
+        columns, sample = ([REDIS_TARGET], None) if probe == "redis" else (targets, plan.sample)
+        first = usual(probe)[0]
+        added = ("added",) if wide and probe in TRANSFERS else ()
+        for name in figures or (*usual(probe), *added):
+            title = probe if name == first else f"{probe}: {TITLES.get(name, name)}"
+            report.matrices[title] = Matrix(
+                probe, title, FIGURES[name], sources, columns, sample=sample
+            )
+    for measurement in measurements:
+        report.add(measurement)
+    if figures:
+        _keep_filled(report, figures)
+    return report
+
+
+def _keep_filled(report: Report, figures: Sequence[str]) -> None:
+    """Leave out the matrices without any value; refuse where that is all of them."""
+    filled = {title: one for title, one in report.matrices.items() if one.median is not None}
+    if not filled:
+        needs = "; ".join(f"{name} needs {FIGURES[name].needs}" for name in figures)
+        raise ConfigError(f"the run has no {' or '.join(figures)}: {needs}")
+    report.matrices = filled
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None

@@ -1,0 +1,102 @@
+"""The stream, page by page."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import redis
+
+from worker.wire import keyspace
+from worker.wire.connection.away import REFUSED
+
+logger = logging.getLogger(__name__)
+
+
+#: The position before the first entry of the stream of results.
+START = "0-0"
+
+
+def last_id(connection: redis.Redis) -> str:
+    """Give the id of the newest result, `START` when there is none."""
+    newest = cast("list[tuple[bytes, Any]]", connection.xrevrange(keyspace.RESULTS, count=1))
+    return newest[0][0].decode() if newest else START
+
+
+def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
+    """
+    Give a stream id as numbers that compare as Redis does.
+
+    >>> stream_position('12-9') < stream_position(b'12-10')
+    True
+    """
+    text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id or "0"
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+Entry = tuple[bytes, Mapping[bytes, bytes]]
+#: 250 ping results of 10 echoes are 140 kB and hold Redis for 0.3 ms; XREADGROUP takes 0.5 ms.
+MAX_PAGE = 250
+FIRST_PAGE = 16
+MAX_PAGE_BYTES = 256 * 1024
+#: How long one XREAD waits; well below the socket time-out of `wire.connect`.
+BLOCK_S = 1.0
+FIRST_BACKOFF_S = 0.2
+MAX_BACKOFF_S = 5.0
+
+
+class Pages:
+    """Reads the stream page by page; a page of large entries has fewer of them."""
+
+    def __init__(self, connection: redis.Redis) -> None:
+        """Begin with a small page, as nothing is known of the entries yet."""
+        self.connection = connection
+        self.at_end = False
+        self._count = FIRST_PAGE
+
+    def after(self, position: str, until: str = "+") -> list[Entry]:
+        """Give the next entries after `position`; sets `at_end` when there are no more yet."""
+        entries = cast(
+            "list[Entry]",
+            self.connection.xrange(keyspace.RESULTS, f"({position}", until, count=self._count),
+        )
+        self.at_end = len(entries) < self._count
+        size = sum(sum(map(len, fields.values())) for _, fields in entries)
+        fitting = MAX_PAGE_BYTES * len(entries) // size if size else MAX_PAGE
+        self._count = max(1, min(2 * self._count, fitting, MAX_PAGE))
+        return entries
+
+
+def wait_for_more(connection: redis.Redis, position: str) -> None:
+    """Wait, at most `BLOCK_S`, until there is an entry after `position`."""
+    connection.xread({keyspace.RESULTS: position}, count=1, block=int(BLOCK_S * 1000))
+
+
+class Patience:
+    """Waits ever longer while Redis is away, and says so once."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        """Wait no longer than until `should_stop`."""
+        self.should_stop = should_stop
+        self._backoff_s = 0.0
+
+    def wait(self, exc: redis.RedisError) -> None:
+        """Wait before the next try; what waiting does not mend is raised again."""
+        if isinstance(exc, REFUSED):
+            raise exc
+        if not self._backoff_s:
+            what = str(exc).partition("\n")[0] or type(exc).__name__
+            logger.warning("Redis is away, trying until it is back: %s", what)
+        self._backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, 2 * self._backoff_s))
+        until = time.monotonic() + self._backoff_s
+        while time.monotonic() < until and not self.should_stop():
+            time.sleep(0.05)
+
+    def over(self) -> None:
+        """Note that Redis answers."""
+        if self._backoff_s:
+            logger.warning("Redis is back")
+        self._backoff_s = 0.0

@@ -1,0 +1,261 @@
+"""
+Carries a run on: the next phase, lost sources, the end.
+
+Runs as an RQ job on any node, and in whatever program follows the run; two at once do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from itertools import islice
+from typing import cast
+
+import redis
+
+from coordinator.runs.nodes import read_nodes
+from coordinator.runs.runs import Run, deadline_s, enqueue_phase, read_run
+from coordinator.runs.unfinished import CLOCK_SLACK_S, Gone, Hope, Lost, judge, read_rows
+from worker.model.errors import ConfigError, OtherWire, WireError
+from worker.model.measurement import Outcome
+from worker.model.text import one_line
+from worker.model.version import WIRE_VERSION
+from worker.publish.outbox import Letter, publish
+from worker.publish.source_clock import REDIS, Clock, moved, read_clocks
+from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire.rows import Row, enqueue_rows
+
+logger = logging.getLogger(__name__)
+
+#: How soon a phase with rows that still wait or run is looked at again.
+LOOK_AGAIN_S = 5.0
+#: Rows published by one advance before it says that it is still at work.
+RENEW_EVERY = 500
+#: Fields removed in one command, which holds every locker.
+FIELDS_AT_A_TIME = 100
+
+
+def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> None:
+    """
+    Do what is due in a run: publish the rows of lost sources, begin the next phase, close it.
+
+    Safe to call at any time, from anywhere, any number of times.
+
+    Args:
+        connection: To a Redis.
+        run_id: The run.
+        patient: Where no node was heard for long it was Redis that was away: wait for them.
+
+    Raises:
+        StreamFull: There is no room for a row that must say what became of a pair.
+    """
+    try:
+        run = read_run(connection, run_id, versions=(WIRE_VERSION,))
+    except ConfigError:
+        connection.zrem(keyspace.RUNS_OPEN, run_id)
+        return
+    except (WireError, redis.ResponseError) as exc:
+        _leave(connection, run_id, exc)
+        return
+    if not run.is_open:
+        connection.zrem(keyspace.RUNS_OPEN, run_id)
+    elif run.cancelled:
+        _end_cancelled(connection, run)
+    else:
+        _carry_on(connection, run, patient)
+
+
+def _leave(connection: redis.Redis, run_id: str, exc: Exception) -> None:
+    """Leave a run that is not understood to nodes of its wire version; else nobody has it."""
+    version = exc.version if isinstance(exc, OtherWire) else None
+    if any(node.alive and node.wire == version for node in read_nodes(connection)):
+        logger.warning("run %s is left to others: %s", one_line(run_id), exc)
+        connection.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)  # due, for whoever is next
+        return
+    # It is given up, and no trigger joins it.
+    logger.warning("run %s is given up: %s", one_line(run_id), one_line(str(exc)))
+    connection.zrem(keyspace.RUNS_OPEN, run_id)
+    with suppress(redis.ResponseError):
+        connection.hset(keyspace.run_key(run_id), "status", "cancelled")
+
+
+def cancel(connection: redis.Redis, run_id: str) -> None:
+    """
+    End a run now; pairs that are not measured get `cancelled`, so its matrix is whole.
+
+    Raises:
+        ConfigError: There is no such run, or it has ended.
+        StreamFull: There is no room for the rows that say so.
+    """
+    run = read_run(connection, run_id)
+    if not run.is_open:
+        raise ConfigError(f"run ({run_id}) has ended already ({run.status})")
+    # The mark comes first: should this process die now, any heartbeat ends what it began.
+    pipeline = connection.pipeline()
+    pipeline.hset(keyspace.run_key(run_id), "cancel", 1)
+    pipeline.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)
+    pipeline.execute()
+    advance(connection, run_id)
+
+
+def _end_cancelled(connection: redis.Redis, run: Run) -> None:
+    lost = Lost(Outcome.CANCELLED, "the run was cancelled")
+    for phase in range(run.phase, len(run.plan.probes)):
+        _publish(connection, run, phase, ((pair, lost) for pair in missing(connection, run, phase)))
+    _close(connection, run, "cancelled")
+
+
+def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
+    probe = run.plan.probes[run.phase]
+    pairs = missing(connection, run, run.phase)
+    unfinished = sorted({run.plan.performer(probe, *pair) for pair in pairs})
+    # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
+    # had time to report.
+    # A heartbeat in the future: Redis' clock was set back, and no node has noticed yet.
+    is_heard = -CLOCK_SLACK_S <= newest_heartbeat_s(connection) <= node_record.REDIS_AWAY_S
+    if unfinished and (is_heard or not patient):
+        unfinished = _settle_lost(connection, run, unfinished)
+    if unfinished:
+        _look_again(connection, run)
+    elif run.phase + 1 < len(run.plan.probes):
+        _begin_phase(connection, run, run.phase + 1)
+    else:
+        _close(connection, run, "done")
+
+
+def newest_heartbeat_s(connection: redis.Redis) -> float:
+    """Give the seconds since any node was heard."""
+    newest = cast(
+        "list[tuple[bytes, float]]",
+        connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True),
+    )
+    return scripts.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
+
+
+def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of a phase that are not in the stream, as indices of the plan."""
+    probe, bit = run.plan.probes[phase], run.plan.bit
+    bitmap = cast("bytes | None", connection.get(keyspace.done_key(run.id, probe))) or b""
+    return (pair for pair in run.plan.pairs(probe) if not run_record.bit_is_set(bitmap, bit(*pair)))
+
+
+def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
+    """Publish the rows of nodes that will not answer; give those that may still come."""
+    rows = [
+        Row(run=run.id, plan=run.plan, phase=run.phase, performer=performer)
+        for performer in performers
+    ]
+    verdicts = [judge(state) for state in read_rows(connection, rows)]
+    judged = list(zip(rows, verdicts, strict=True))
+    enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
+    for row, verdict in judged:
+        field = keyspace.unserved_field(row.phase, row.performer)
+        if verdict is Hope.MARK_UNSERVED:
+            connection.hsetnx(
+                keyspace.run_key(run.id), field, repr(scripts.redis_seconds(connection))
+            )
+        elif verdict is Hope.MARK_SERVED:
+            connection.hdel(keyspace.run_key(run.id), field)
+    lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, (Lost, Gone))}
+    if lost:
+        _publish(connection, run, run.phase, _rows_of(connection, run, lost))
+    return [performer for performer in performers if performer not in lost]
+
+
+def _rows_of(
+    connection: redis.Redis, run: Run, lost: Mapping[int, Lost | Gone]
+) -> Iterator[tuple[tuple[int, int], Lost]]:
+    probe = run.plan.probes[run.phase]
+    for pair in missing(connection, run, run.phase):
+        verdict = lost.get(run.plan.performer(probe, *pair))
+        if isinstance(verdict, Gone):
+            verdict = verdict.of(run.plan.nodes[pair[0]].name)
+        if verdict is not None:
+            yield pair, verdict
+
+
+def _publish(
+    connection: redis.Redis,
+    run: Run,
+    phase: int,
+    findings: Iterable[tuple[tuple[int, int], Lost]],
+) -> None:
+    row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
+    findings = iter(findings)
+    clocks: dict[str, Clock] = {}
+    while some := list(islice(findings, RENEW_EVERY)):
+        at = datetime.fromtimestamp(scripts.redis_seconds(connection), timezone.utc)
+        found = [(pair, row.finding(pair, lost.outcome, lost.error, at)) for pair, lost in some]
+        unknown = {one.source for _, one in found} - clocks.keys()
+        clocks |= read_clocks(connection, sorted(unknown))
+        batch = [
+            Letter(run.plan.bit(*pair), moved(one, REDIS, clocks[one.source]))
+            for pair, one in found
+        ]
+        publish(connection, batch)
+        if len(batch) == RENEW_EVERY:
+            # The mesh's pace makes this long; others need not do the same meanwhile.
+            due = scripts.redis_seconds(connection) + 2 * node_record.HEARTBEAT_S
+            connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
+
+
+def _look_again(connection: redis.Redis, run: Run) -> None:
+    now = scripts.redis_seconds(connection)
+    connection.zadd(keyspace.RUNS_OPEN, {run.id: now + LOOK_AGAIN_S}, xx=True)
+
+
+def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
+    now = scripts.redis_seconds(connection)
+    deadline = now + deadline_s(run.plan, phase)
+    key = keyspace.run_key(run.id)
+    with connection.pipeline() as pipeline:
+        try:
+            if not _has_ended(pipeline, run):
+                return
+            pipeline.multi()
+            pipeline.hset(key, "phase", phase)
+            pipeline.zadd(keyspace.RUNS_OPEN, {run.id: deadline}, xx=True)
+            pipeline.execute()
+        except redis.WatchError:
+            return
+    enqueue_phase(connection, run.id, run.plan, phase)
+    logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
+
+
+def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
+    """
+    Watch a run, and tell whether its present phase is still so and has all its results.
+
+    Another advance may have been first; or Redis came back with an older copy since the results
+    were looked at, and then they are asked for again.
+    """
+    key, probe = keyspace.run_key(run.id), run.plan.probes[run.phase]
+    pipeline.watch(key, keyspace.done_key(run.id, probe))  # type: ignore[no-untyped-call]  # untyped in redis-py
+    phase = cast("bytes | None", pipeline.hget(key, "phase"))
+    lacks_one = next(missing(pipeline, run, run.phase), None) is not None
+    return phase == str(run.phase).encode() and not lacks_one
+
+
+def _close(connection: redis.Redis, run: Run, status: str) -> None:
+    now, key = scripts.redis_seconds(connection), keyspace.run_key(run.id)
+    with connection.pipeline() as pipeline:
+        try:
+            if status == "done" and not _has_ended(pipeline, run):
+                return
+            pipeline.multi()
+            pipeline.hset(key, mapping={"status": status, "closed": repr(now)})
+            pipeline.zrem(keyspace.RUNS_OPEN, run.id)
+            pipeline.execute()
+        except redis.WatchError:
+            # Whatever has changed is looked at when the run is due again.
+            return
+    # Only a run's phases need these, and there is one for each pair.
+    rtts = [keyspace.rtt_field(source) for source in run.plan.sources]
+    for start in range(0, len(rtts), FIELDS_AT_A_TIME):
+        connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
+    same = keyspace.same_plan_key(run.plan.digest)
+    if cast("bytes | None", connection.get(same)) == run.id.encode():
+        connection.delete(same)
+    logger.info("run %s is %s", run.id, status)

@@ -1,0 +1,180 @@
+"""
+The memory that the mesh takes in the Redis it shares, without a scan of the keyspace.
+
+Every key is found through an index of ours: the runs, the nodes, their queues. Redis measures each
+(MEMORY USAGE, which samples the members of large keys itself). Of many runs, nodes or jobs, evenly
+spread ones are measured and the rest is taken to be like them. Left out, as no index names them,
+are the keys of programs that measure themselves (`ptzmesh:monitor:…`); they lapse by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import redis
+
+from coordinator.runs.nodes import Node, commands_per_s
+from worker.model.plan import PROBES
+from worker.wire import keyspace, scripts
+from worker.wire.room import memory_used_pct
+
+T = TypeVar("T")
+
+#: Measured of each kind at most; more are taken to be like these.
+SAMPLE = 64
+#: Keys asked about in one round trip: some 2 µs of Redis each.
+BATCH = 64
+#: Keys that are one of a kind, beside the stream.
+SINGLE = (
+    keyspace.NODES,
+    keyspace.RUNS,
+    keyspace.RUNS_OPEN,
+    keyspace.WAITING,
+    keyspace.LIMITS,
+    keyspace.PACE,
+    keyspace.HOLDS,
+    keyspace.BACK,
+    keyspace.REFUSED,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """
+    Bytes of Redis' memory, by what they hold.
+
+    Attributes:
+        stream: Results, and the collectors' consumer groups.
+        runs: Their plans, counts and bitmaps.
+        nodes: Records, leases, budgets.
+        jobs: RQ's queues, registries and jobs of ours, and its records of our workers.
+        other: What is one of a kind.
+        estimated: There are so many runs, nodes or jobs that not each was measured.
+    """
+
+    stream: int
+    runs: int
+    nodes: int
+    jobs: int
+    other: int
+    estimated: bool
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.stream + self.runs + self.nodes + self.jobs + self.other
+
+
+def read_footprint(connection: redis.Redis) -> Footprint:
+    """Measure it: some hundred short commands at most, whatever there is."""
+    runs, nodes = (members(connection, key) for key in (keyspace.RUNS, keyspace.NODES))
+    day = int(scripts.redis_seconds(connection)) // 86400
+    jobs, jobs_whole = _jobs(connection, nodes)
+    return Footprint(
+        stream=_bytes(connection, [keyspace.RESULTS]),
+        runs=bytes_of_runs(connection, runs),
+        nodes=_scaled(connection, nodes, lambda name: _node_keys(name, day)),
+        jobs=jobs,
+        other=_bytes(connection, SINGLE),
+        estimated=not jobs_whole or max(len(runs), len(nodes)) > SAMPLE,
+    )
+
+
+def used_of_limits(
+    connection: redis.Redis, nodes: Iterable[Node], info: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Give what is used of the mesh's limits, by their names; None where Redis has no maxmemory."""
+    return {
+        "stream_entries": connection.xlen(keyspace.RESULTS),
+        "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
+        "run_bytes": bytes_of_runs(connection, members(connection, keyspace.RUNS)),
+        "redis_memory_pct": memory_used_pct(info),
+        "commands_per_s": commands_per_s(nodes),
+    }
+
+
+def members(connection: redis.Redis, key: str) -> list[str]:
+    """Give the names in a sorted set, lowest first."""
+    return [_text(one) for one in cast("list[bytes]", connection.zrange(key, 0, -1))]
+
+
+def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
+    """Measure what is kept of these runs; of many, evenly spread ones stand for the rest."""
+    return _scaled(connection, runs, run_keys)
+
+
+def _text(name: bytes) -> str:
+    """Read a name; what is no text is no name of ours, and counted as nothing."""
+    return name.decode(errors="replace")
+
+
+def run_keys(run: str) -> list[str]:
+    """Give the keys of a run's record."""
+    return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
+
+
+def _node_keys(name: str, day: int) -> list[str]:
+    budgets = [keyspace.budget_key(name, one) for one in (day - 1, day)]
+    return [keyspace.node_key(name), keyspace.lease_key(name), *budgets]
+
+
+def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
+    """Give the bytes of queues, jobs and workers, and whether all of them were looked at."""
+    chosen = _spread(nodes)
+    own = [queue(name) for name in chosen for queue in (keyspace.node_queue, keyspace.serve_queue)]
+    pipeline = connection.pipeline(transaction=False)
+    queues = [keyspace.CONTROL_QUEUE, *own]
+    for name in queues:
+        pipeline.lrange(keyspace.queue_key(name), 0, SAMPLE - 1)
+        pipeline.zrange(keyspace.registry_key("wip", name), 0, SAMPLE - 1)
+        pipeline.zrange(keyspace.registry_key("failed", name), 0, SAMPLE - 1)
+        pipeline.smembers(keyspace.queue_workers_key(name))
+        pipeline.llen(keyspace.queue_key(name))
+        pipeline.zcard(keyspace.registry_key("failed", name))
+    answers = pipeline.execute()
+    each = [answers[at : at + 6] for at in range(0, len(answers), 6)]
+    by_queue = zip(queues, each, strict=True)
+    total, whole = 0.0, len(chosen) == len(nodes)
+    for name, (waiting, begun, failed, workers, count, failures) in by_queue:
+        factor = 1.0 if name == keyspace.CONTROL_QUEUE else len(nodes) / len(chosen)
+        keys = [keyspace.job_key(_text(job).partition(":")[0]) for job in begun]
+        for found, number in ((waiting, count), (failed, failures)):
+            ids = [keyspace.job_key(_text(job)) for job in found]
+            whole = whole and number <= len(ids)
+            total += factor * _bytes(connection, ids) * number / len(ids) if ids else 0
+        # A responder serves two queues; its record is counted with its own.
+        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(one) for one in workers]
+        total += factor * _bytes(connection, [*keys, *mine, *keyspace.keys_of_queue(name)])
+    return round(total), whole
+
+
+def _scaled(connection: redis.Redis, items: Sequence[str], keys_of: Any) -> int:
+    chosen = _spread(items)
+    if not chosen:
+        return 0
+    keys = [key for one in chosen for key in keys_of(one)]
+    return round(_bytes(connection, keys) * len(items) / len(chosen))
+
+
+def _spread(items: Sequence[T]) -> list[T]:
+    """
+    Give all, or `SAMPLE` of them spread evenly.
+
+    >>> _spread(range(3)), len(_spread(range(1000))), _spread(range(1000))[:3]
+    ([0, 1, 2], 64, [0, 15, 31])
+    """
+    count = min(len(items), SAMPLE)
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def _bytes(connection: redis.Redis, keys: Iterable[str]) -> int:
+    """Add up what keys take; one that is not there takes nothing."""
+    listed, total = list(keys), 0
+    for at in range(0, len(listed), BATCH):
+        pipeline = connection.pipeline(transaction=False)
+        for key in listed[at : at + BATCH]:
+            pipeline.memory_usage(key)
+        total += sum(size or 0 for size in pipeline.execute())
+    return total

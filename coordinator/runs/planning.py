@@ -1,0 +1,300 @@
+"""Turns what a person asks for into a frozen plan, or refuses before anything is enqueued."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from coordinator.runs.nodes import Node, also_claimed_by
+from worker import __version__
+from worker.identity.identity import is_of_shared_network, share_a_namespace, share_a_network
+from worker.model.errors import ConfigError
+from worker.model.names import plain_ip
+from worker.model.options import (
+    PingOptions,
+    RedisOptions,
+    TcpOptions,
+    ThroughputOptions,
+    UdpOptions,
+)
+from worker.model.plan import PROBES, Plan, PlannedNode
+from worker.model.text import some
+from worker.model.version import WIRE_VERSION
+from worker.transfer.leases import spent_today
+
+#: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
+MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """
+    Which nodes take part; empty means every node that is alive.
+
+    Attributes:
+        nodes: Names that are sources as well as targets.
+        sources: Names that are sources; overrides `nodes` for that side.
+        targets: Names that are targets; overrides `nodes` for that side.
+        labels: Only nodes that carry all of these.
+        sample: Targets of each source, chosen anew for each plan; None is all.
+        family: Only nodes that are registered by an address of this version of IP, or by a host
+            name, of which each source takes an address of it.
+    """
+
+    nodes: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sample: int | None = None
+    family: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Options of each probe; those of probes that are not asked for do not matter."""
+
+    ping: PingOptions = field(default_factory=PingOptions)
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
+    udp: UdpOptions = field(default_factory=UdpOptions)
+
+
+def make_plan(
+    nodes: Sequence[Node], selection: Selection, probes: Sequence[str], options: ProbeOptions
+) -> Plan:
+    """
+    Make the plan of a run.
+
+    A node that is named is part of it even while it is not alive: its row then says so.
+
+    Raises:
+        ConfigError: An unknown node, no node alive, one of another wire version or family that is
+            named, no pair, or options that some source may not use.
+    """
+    known = {node.name: node for node in nodes}
+    everyone = [
+        n.name
+        for n in nodes
+        if n.alive
+        and _labelled(n, selection.labels)
+        and _speaks_ours(n)
+        and is_of_family(n, selection.family)
+    ]
+    both = selection.nodes or everyone
+    sources = _known(known, selection.sources or both, selection.labels)
+    targets = _known(known, selection.targets or both, selection.labels)
+    if not any(node.alive for node in nodes):
+        raise ConfigError(_why_nobody(nodes))
+    members = sorted({*sources, *targets})
+    strangers = [known[name] for name in members if not _speaks_ours(known[name])]
+    if not members:
+        strangers = [node for node in nodes if node.alive and not _speaks_ours(node)]
+    if strangers:
+        raise ConfigError(_who_upgrades(strangers))
+    for name in members:
+        if not is_of_family(known[name], selection.family):
+            raise ConfigError(_other_family(known[name], selection.family))
+    if len(members) < 2 or not sources or not targets:
+        raise ConfigError(_who_is_left(nodes, selection, sources, targets))
+    for name in members if "ping" in probes else []:
+        if name in sources:
+            _check_interval(known[name], options.ping)
+    index = {name: place for place, name in enumerate(members)}
+    chosen = _of_probes(options, probes)
+    return Plan(
+        nodes=_planned([known[name] for name in members], nodes),
+        sources=tuple(index[name] for name in sources),
+        targets=tuple(index[name] for name in targets),
+        probes=tuple(sorted(set(probes), key=_place)),
+        sample=selection.sample,
+        seed="" if selection.sample is None else secrets.token_hex(4),
+        family=selection.family,
+        ping=chosen.ping,
+        tcp=chosen.tcp,
+        redis=chosen.redis,
+        throughput=chosen.throughput,
+        udp=chosen.udp,
+    )
+
+
+def _planned(members: Sequence[Node], nodes: Sequence[Node]) -> tuple[PlannedNode, ...]:
+    """Freeze members; nodes that are none of them may claim their addresses, too."""
+    claimed_by = also_claimed_by(nodes)
+    return tuple(
+        PlannedNode(
+            name=one.name,
+            address=one.address,
+            accepts=one.accepts,
+            links=tuple(sorted((link, c) for link, c in one.links.items() if c > 0)),
+            claimed_by=claimed_by.get(one.name, ()),
+        )
+        for one in members
+    )
+
+
+def _of_probes(options: ProbeOptions, probes: Sequence[str]) -> ProbeOptions:
+    """Give the options of these probes, the others' as by default: they make no other plan."""
+    asked = {probe: getattr(options, probe) for probe in probes if probe in PROBES}
+    return ProbeOptions(**asked)
+
+
+def is_of_family(node: Node, family: int | None) -> bool:
+    """Tell whether a node may be measured by a version of IP; one with a name may be by both."""
+    ip = plain_ip(node.address)
+    return family is None or ip is None or ip.version == family
+
+
+def _other_family(node: Node, family: int | None) -> str:
+    """Say that a node has no address of that family."""
+    return (
+        f"node {node.name} is registered at {node.address}, which is no IPv{family} address; give "
+        f"it one with: ptzmesh worker --name {node.name} --address ADDRESS"
+    )
+
+
+def _who_is_left(
+    nodes: Sequence[Node], selection: Selection, sources: Sequence[str], targets: Sequence[str]
+) -> str:
+    """Say that what was chosen has no pair, and by what."""
+    left = f"sources are {some(sources) or 'none'}, targets are {some(targets) or 'none'}"
+    if selection.family is not None:
+        left += f" at IPv{selection.family} addresses"
+    if not selection.labels:
+        return f"the plan has no pair: {left}; {_what_makes_a_pair(nodes, selection)}"
+    asked = ", ".join(f"{key}={value}" for key, value in selection.labels.items())
+    there = {f"{key}={value}" for node in nodes if node.alive for key, value in node.labels.items()}
+    known = some(sorted(there), 12) or "none"
+    return f"the plan has no pair: with label {asked}, {left}; labels of live nodes are {known}"
+
+
+def _why_nobody(nodes: Sequence[Node]) -> str:
+    """Say that no node is alive, and where to look: at those that were, or at another Redis."""
+    where = "where some run, they use another Redis or database: ptzmesh nodes there"
+    if nodes:
+        gone = some([node.name for node in nodes])
+        where = f"those that are known do not run ({gone}): ptzmesh doctor there says why"
+    return f"no node is alive; start one with: ptzmesh worker --name NAME; {where}"
+
+
+def _what_makes_a_pair(nodes: Sequence[Node], selection: Selection) -> str:
+    """Say what is lacking: a choice of two, an address of that family, or nodes that are alive."""
+    if selection.nodes or selection.sources or selection.targets:
+        return "choose at least two different nodes"
+    others = [n.name for n in nodes if n.alive and not is_of_family(n, selection.family)]
+    if others:
+        return (
+            f"without such an address are {some(others)}: give them one with ptzmesh worker "
+            f"--address, or leave -{selection.family} out"
+        )
+    silent = [node.name for node in nodes if not node.alive]
+    gone = f", or those that do not run: {some(silent)}" if silent else ""
+    return f"one node alone has no other: start another with ptzmesh worker{gone}"
+
+
+def _place(probe: str) -> int:
+    """Give a probe's place among the phases; one that is not known is refused by the plan."""
+    return PROBES.index(probe) if probe in PROBES else len(PROBES)
+
+
+def to_upgrade(nodes: Sequence[Node], plan: Plan, labels: Mapping[str, str]) -> str:
+    """Say which live nodes a plan leaves out for their wire version; empty when it does none."""
+    members = {node.name for node in plan.nodes}
+    others = [n for n in nodes if n.alive and n.name not in members and _labelled(n, labels)]
+    return _who_upgrades([node for node in others if not _speaks_ours(node)])
+
+
+def _speaks_ours(node: Node) -> bool:
+    return node.wire == WIRE_VERSION
+
+
+def _who_upgrades(nodes: Sequence[Node]) -> str:
+    older = [_with_version(node) for node in nodes if node.wire < WIRE_VERSION]
+    newer = [_with_version(node) for node in nodes if node.wire > WIRE_VERSION]
+    ours = f"ptzmesh {__version__}, wire {WIRE_VERSION}"
+    parts = [f"upgrade {', '.join(older[:12])}; here is {ours}"] if older else []
+    parts += [f"upgrade {ours}, here; newer are {', '.join(newer[:12])}"] if newer else []
+    return "; ".join(parts)
+
+
+def _with_version(node: Node) -> str:
+    return f"{node.name} (ptzmesh {node.version}, wire {node.wire})"
+
+
+def of_other_family(nodes: Sequence[Node], plan: Plan, family: int | None) -> list[str]:
+    """Give the names of live nodes that a plan leaves out as their address is of another family."""
+    members = {node.name for node in plan.nodes}
+    others = [node for node in nodes if node.alive and node.name not in members]
+    return [node.name for node in others if not is_of_family(node, family)]
+
+
+def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
+    """Give the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
+    members = {node.name for node in plan.nodes}
+    return [node.name for node in nodes if node.state == "silent" and node.name not in members]
+
+
+def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
+    """Give what tells of two nodes of a plan whether the first asks the other one who it is."""
+    known = {node.name: node for node in nodes}
+    members = [known.get(node.name) for node in plan.nodes]
+    claimed = [bool(node.claimed_by) for node in plan.nodes]
+    # A name may lead anywhere.
+    shared = [
+        plain_ip(node.address) is None or is_of_shared_network(node.address) for node in plan.nodes
+    ]
+
+    def is_asked(performer: int, other: int) -> bool:
+        own, record = members[performer], members[other]
+        if record is None or (own is not None and share_a_namespace(own, record)):
+            return False
+        return claimed[other] or (shared[other] and not share_a_network(own, record))
+
+    return is_asked
+
+
+def budgets_left(
+    connection: redis.Redis, nodes: Sequence[Node], names: Sequence[str]
+) -> dict[str, int | None]:
+    """Give the bytes that each node's budget still has for today; None without a budget."""
+    budget = {node.name: node.bytes_per_day for node in nodes}
+    spent = spent_today(connection, names)
+    return {
+        name: None if (limit := budget.get(name)) is None else max(0, limit - spent[name])
+        for name in names
+    }
+
+
+def registered(known: Mapping[str, Node], name: str) -> Node:
+    """
+    Give a node by its name.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in known:
+        listed = some(sorted(known), 12) or "none in this Redis, or this database of it"
+        raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
+    return known[name]
+
+
+def _known(known: Mapping[str, Node], names: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    for name in names:
+        registered(known, name)
+    return sorted({name for name in names if _labelled(known[name], labels)})
+
+
+def _labelled(node: Node, labels: Mapping[str, str]) -> bool:
+    return all(node.labels.get(key) == value for key, value in labels.items())
+
+
+def _check_interval(node: Node, ping: PingOptions) -> None:
+    least = MIN_INTERVAL_S.get(node.icmp)
+    if least is not None and ping.interval_s < least:
+        raise ConfigError(
+            f"interval ({ping.interval_s}) must be at least {least} s: node {node.name} pings "
+            f"through a {node.icmp} socket; see docs/privileges.md"
+        )

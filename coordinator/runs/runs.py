@@ -1,0 +1,320 @@
+"""
+Runs: start one, look at it, carry it on, cancel it.
+
+All state is in Redis. `advance` may be called by anyone at any time; it looks at what is there and
+does what is due, so a run ends whoever dies. Times are Redis' own clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import secrets
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, cast
+
+import redis
+
+from coordinator.results.stream import last_id, stream_position
+from coordinator.runs.nodes import check_pace, read_nodes
+from coordinator.runs.retention import make_room_for_a_run
+from worker.model import version
+from worker.model.cost import phase_seconds
+from worker.model.errors import ConfigError, WireError
+from worker.model.plan import PROBES, Plan, unpack_plan
+from worker.model.text import one_line
+from worker.wire import keyspace, run_record, scripts
+from worker.wire.room import StreamFull, memory_used_pct, no_room, read_limits
+from worker.wire.rows import Row, enqueue_rows
+
+logger = logging.getLogger(__name__)
+
+#: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis.
+GRACE_S = 5.0
+#: A phase that may take longer is looked at that often, as a source may die at once.
+LOOK_S = 30.0
+_RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
+#: Of the run's hash, what `read_run` reads.
+RUN_FIELDS = (
+    *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "newest"),
+    *(f"{count}:{probe}" for count in ("done", "ok") for probe in PROBES),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """
+    A run as it stands.
+
+    Attributes:
+        id: Sorts by time.
+        plan: What was asked.
+        status: `running`, `done` or `cancelled`.
+        cancelled: Somebody has asked to end it.
+        phase: Index of the present probe in the plan.
+        created: Epoch seconds, Redis' clock.
+        closed: Epoch seconds, None while it runs.
+        done: Pairs in the stream, by probe.
+        ok: Of those, outcome `ok`, by probe.
+        by: Who triggered it.
+        begun: Stream id before the first of its results; None of a run of wire version 1.
+        newest: Stream id of the newest of them; None when there is none.
+    """
+
+    id: str
+    plan: Plan
+    status: str
+    cancelled: bool
+    phase: int
+    created: float
+    closed: float | None
+    done: dict[str, int]
+    ok: dict[str, int]
+    by: str
+    begun: str | None = None
+    newest: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """It has not ended yet."""
+        return self.status == "running"
+
+    @property
+    def expected(self) -> int:
+        """Measurements that the run ends with."""
+        return sum(map(self.plan.count, self.plan.probes))
+
+    @property
+    def published(self) -> int:
+        """Measurements that are in the stream."""
+        return sum(self.done.values())
+
+    @property
+    def failed(self) -> int:
+        """Published measurements whose outcome is not `ok`."""
+        return self.published - sum(self.ok.values())
+
+
+def start(
+    connection: redis.Redis, plan: Plan, *, by: str = "", join: bool = True
+) -> tuple[str, bool]:
+    """
+    Write a run and enqueue its first phase, or join an open run of the same plan.
+
+    Whatever forbids a run is asked here, as every run starts here.
+
+    Returns:
+        The run's id, and whether it is new.
+
+    Raises:
+        RedisUnavailable: The results stream is full, Redis is short of memory, the nodes send it
+            more commands than they may, or the open runs take more of it than they may.
+    """
+    limits = read_limits(connection)
+    check_pace(read_nodes(connection), limits["commands_per_s"])
+    make_room_for_a_run(connection, limits["run_bytes"])
+    _check_room(connection)
+    same = keyspace.same_plan_key(plan.digest)
+    with connection.pipeline() as pipeline:
+        while True:
+            try:
+                pipeline.watch(same)  # type: ignore[no-untyped-call]  # untyped in redis-py
+                other = cast("bytes | None", pipeline.get(same))
+                found = run_ids([other] if join and other else [])
+                if found and run_record.run_is_wanted(connection, found[0]):
+                    return found[0], False
+                run = _write(connection, pipeline, plan, same, by)
+                break
+            except redis.WatchError:
+                continue
+    # A trigger that dies here loses nothing: advance enqueues what is missing.
+    enqueue_phase(connection, run, plan, 0)
+    return run, True
+
+
+def _write(
+    connection: redis.Redis, pipeline: redis.client.Pipeline, plan: Plan, same: str, by: str
+) -> str:
+    now = scripts.redis_seconds(connection)
+    stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
+    run = f"{stamp}-{secrets.token_hex(2)}"
+    record: dict[Any, Any] = {
+        "plan": plan.packed(),
+        "status": "running",
+        "phase": 0,
+        "pairs": plan.pair_count,
+        **{f"pairs:{probe}": plan.count(probe) for probe in plan.probes},
+        "created": repr(now),
+        "begun": last_id(connection),
+        "by": by,
+    }
+    deadline = now + deadline_s(plan, 0)
+    pipeline.multi()
+    pipeline.hset(keyspace.run_key(run), mapping=record)
+    pipeline.expire(keyspace.run_key(run), run_record.RUN_TTL_S)
+    pipeline.set(same, run, ex=run_record.RUN_TTL_S)
+    pipeline.zadd(keyspace.RUNS, {run: now})
+    pipeline.zremrangebyscore(keyspace.RUNS, "-inf", now - run_record.RUN_TTL_S)
+    pipeline.zadd(keyspace.RUNS_OPEN, {run: deadline})
+    pipeline.execute()
+    return run
+
+
+def deadline_s(plan: Plan, phase: int) -> float:
+    """Give the seconds after which a phase that has not ended is looked at."""
+    return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + GRACE_S
+
+
+def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> None:
+    """Enqueue one sweep a performer."""
+    performers = plan.performers(plan.probes[phase])
+    enqueue_rows(
+        connection, [Row(run=run, plan=plan, phase=phase, performer=one) for one in performers]
+    )
+
+
+def _check_room(connection: redis.Redis) -> None:
+    """Refuse to start what could not publish."""
+    full = why_no_room(connection)
+    if full is not None:
+        raise no_room(full)
+
+
+def why_no_room(connection: redis.Redis) -> StreamFull | None:
+    """Say why no result can be added, as a worker would be told; None when one can."""
+    caps = read_limits(connection)
+    if (memory_used_pct(connection.info("memory")) or 0) > caps["redis_memory_pct"]:
+        return StreamFull(b"tight", caps["redis_memory_pct"])
+    reached = (
+        connection.xlen(keyspace.RESULTS) >= caps["stream_entries"],
+        (connection.memory_usage(keyspace.RESULTS) or 0) >= caps["stream_bytes"],
+    )
+    if not any(reached) or _can_trim(connection):
+        return None
+    return StreamFull(b"full", 1 + reached.index(True))
+
+
+def _can_trim(connection: redis.Redis) -> bool:
+    """Tell whether every known collector has acknowledged the stream's first entry."""
+    first = connection.xrange(keyspace.RESULTS, count=1)
+    groups = connection.xinfo_groups(keyspace.RESULTS)
+    if not first or not groups:
+        return not first
+    needed = []
+    for group in groups:
+        needed.append(group["last-delivered-id"])
+        if group["pending"]:
+            needed.append(connection.xpending(keyspace.RESULTS, group["name"])["min"])
+    return min(map(stream_position, needed)) > stream_position(first[0][0])
+
+
+def read_run(
+    connection: redis.Redis,
+    run: str,
+    *,
+    plan: Plan | None = None,
+    versions: Container[int] = version.READ_VERSIONS,
+) -> Run:
+    """
+    Read a run.
+
+    Args:
+        connection: To a Redis.
+        run: Its id.
+        plan: Its plan, where it is known already; it never changes, and may be long.
+        versions: Wire versions that will do; who carries it on must have the same.
+
+    Raises:
+        ConfigError: There is none of that id (or no longer).
+        WireError: What Redis has of it makes no sense.
+    """
+    # By name: the hash also has some fields a row, and the round-trip times of each.
+    names = [name for name in RUN_FIELDS if plan is None or name != "plan"]
+    values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
+    raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    if "status" not in raw:
+        raise ConfigError(
+            f"run ({run[:80]!r}) is not known: it is over a week old, newer ones needed its room, "
+            "or Redis lost its data; see: ptzmesh runs"
+        )
+    try:
+        return _run_from(run, raw, plan or unpack_plan(raw["plan"], versions=versions))
+    except (KeyError, ValueError) as exc:
+        raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
+
+
+def _run_from(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
+    phase = int(raw["phase"])
+    if not 0 <= phase < len(plan.probes):
+        raise ValueError(f"phase {phase} is none of the plan's")
+    return Run(
+        id=run,
+        plan=plan,
+        status=raw["status"].decode(),
+        cancelled="cancel" in raw,
+        phase=phase,
+        created=finite(raw["created"]),
+        closed=finite(raw["closed"]) if "closed" in raw else None,
+        done={probe: int(raw.get(f"done:{probe}", 0)) for probe in plan.probes},
+        ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
+        by=one_line(raw.get("by", b"").decode(errors="replace")),
+        begun=_stream_id(raw.get("begun")),
+        newest=_stream_id(raw.get("newest")),
+    )
+
+
+def _stream_id(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    stream_position(raw)  # refuses what is none
+    return raw.decode()
+
+
+def finite(raw: bytes) -> float:
+    """
+    Read a number that Redis keeps as text.
+
+    Raises:
+        ValueError: It is none, or not finite.
+    """
+    value = float(raw)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value
+
+
+def resolve_run(connection: redis.Redis, run: str) -> str:
+    """
+    Give the full id for `last`, an id, or an unambiguous beginning or end of one.
+
+    Raises:
+        ConfigError: None matches, or several do.
+    """
+    if not run:
+        raise ConfigError("run (''): its id is empty; say last, or an id: ptzmesh runs")
+    known = recent(connection, run_record.MAX_RUNS)
+    if not known:
+        raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
+    if run == "last" and known:
+        return known[0]
+    if run in known:
+        return run
+    matches = [one for one in known if one.startswith(run) or one.endswith(run)]
+    if len(matches) == 1:
+        return matches[0]
+    what = "is ambiguous" if matches else "is not known"
+    raise ConfigError(f"run ({run[:80]!r}) {what}; see: ptzmesh runs")
+
+
+def recent(connection: redis.Redis, count: int) -> list[str]:
+    """Give run ids, newest first."""
+    ids = cast("list[bytes]", connection.zrange(keyspace.RUNS, 0, count - 1, desc=True))
+    return run_ids(ids)
+
+
+def run_ids(members: Iterable[bytes]) -> list[str]:
+    """Give those that may be ids of runs; others are printed nowhere, and in no command to copy."""
+    return [one.decode() for one in members if _RUN_ID.fullmatch(one)]

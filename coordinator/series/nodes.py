@@ -1,0 +1,213 @@
+"""
+Measures the rounds of a test from nodes of the mesh: one run an interval.
+
+Not one run with many echoes: so results come while the test goes on, a node that others ask
+something of is not held for the whole of it, and what was measured stays measured whatever is
+interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import redis
+
+from coordinator.mesh import Mesh
+from coordinator.results.results import log_bad, measurements_in
+from coordinator.results.stream import Entry, Pages, last_id
+from coordinator.runs.follow import CARE_S, Silence, carry_on_if_overdue
+from coordinator.runs.planning import ProbeOptions
+from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
+from coordinator.series.options import SeriesOptions
+from coordinator.series.series import Round
+from worker.model.errors import ConfigError
+from worker.model.measurement import Measurement
+from worker.model.options import ThroughputOptions
+from worker.model.plan import Plan
+from worker.wire import keyspace, run_record
+from worker.wire.connection.away import AWAY, REFUSED
+
+logger = logging.getLogger(__name__)
+
+#: How long one XREAD waits: how soon a Ctrl-C is seen, and how smooth a countdown is.
+BLOCK_S = 0.5
+#: Each round is a run, and Redis keeps `run_record.MAX_RUNS`: half of them stay other people's.
+MAX_NODE_ROUNDS = run_record.MAX_RUNS // 2
+MIN_NODE_INTERVAL_S = 1.0
+#: A source gets no new round while an earlier one is awaited, for so long: it is busy, or dead.
+GIVE_UP_S = 60.0
+#: After the last round, what is missing is waited for so long: a dead source is known as such
+#: after 30 s.
+END_WAIT_S = 45.0
+#: Between two tries while Redis is away.
+AWAY_PAUSE_S = 1.0
+
+
+def plan_rounds(
+    mesh: Mesh,
+    sources: Sequence[str],
+    target: str,
+    options: SeriesOptions,
+    family: int | None = None,
+) -> Plan:
+    """
+    Make the plan of every round from nodes.
+
+    Raises:
+        ConfigError: An unknown node or one of another family, the target among the sources, or more
+            rounds than fit.
+    """
+    if target in sources:
+        raise ConfigError(f"node ({target}) cannot be source and target of the same test")
+    if options.interval_s < MIN_NODE_INTERVAL_S:
+        raise ConfigError(
+            f"interval ({options.interval_s:g}) must be at least {MIN_NODE_INTERVAL_S:g} s "
+            "from nodes"
+        )
+    if options.rounds > MAX_NODE_ROUNDS:
+        raise ConfigError(
+            f"interval ({options.interval_s:g}) must be at least "
+            f"{math.ceil(options.duration_s / MAX_NODE_ROUNDS)} s from nodes: "
+            f"each round is a run, and a test may be {MAX_NODE_ROUNDS} of them"
+        )
+    return mesh.plan(
+        probes=("ping", "throughput") if options.throughput else ("ping",),
+        sources=tuple(sources),
+        targets=(target,),
+        family=family,
+        options=ProbeOptions(
+            ping=options.ping, throughput=options.throughput or ThroughputOptions()
+        ),
+    )
+
+
+def from_nodes(
+    mesh: Mesh, plan: Plan, options: SeriesOptions, *, should_stop: ShouldStop
+) -> Iterator[Round]:
+    """
+    Yield rounds as nodes publish them; each is a run of `plan`, of those sources that are free.
+
+    A Redis that goes away for a while costs the rounds of that time.
+
+    Args:
+        mesh: Where the nodes are.
+        plan: From `plan_rounds`.
+        options: Of the test.
+        should_stop: Asked a few times a second; the round under way goes on without us.
+
+    Raises:
+        RedisUnavailable: The stream of results is full.
+        redis.RedisError: Redis is away at the end, or refuses us.
+    """
+    rounds = _NodeRounds(mesh, plan, options)
+    ticks = Ticks(options)
+    while not should_stop() and not rounds.ended(ticks):
+        yield from rounds.step(ticks)
+        if rounds.trouble is not None:
+            _pause(AWAY_PAUSE_S, should_stop)
+    yield from rounds.halves()
+    if rounds.trouble is not None:
+        raise rounds.trouble
+
+
+class _NodeRounds:
+    """The runs of a test that are under way, and what they still owe."""
+
+    def __init__(self, mesh: Mesh, plan: Plan, options: SeriesOptions) -> None:
+        self.mesh, self.plan, self.options = mesh, plan, options
+        self.connection = mesh.connection
+        self.pages, self.position = Pages(self.connection), last_id(self.connection)
+        #: Run → round, of all that were started: late results count too.
+        self.numbers: dict[str, int] = {}
+        #: Source → the run that it owes results of, and since when.
+        self.owed: dict[str, tuple[str, float]] = {}
+        #: Pings that wait for the throughput test of the same round.
+        self.pings: dict[tuple[str, str], Measurement] = {}
+        self.trouble: redis.RedisError | None = None
+        self.silence, self.care_at = Silence(), time.monotonic() + CARE_S
+
+    def ended(self, ticks: Ticks) -> bool:
+        """No round is left, and nothing is owed that is worth waiting for."""
+        return ticks.over and (not self.owed or ticks.left_s < -END_WAIT_S)
+
+    def step(self, ticks: Ticks) -> list[Round]:
+        """Start the round that is due; give what has arrived, or wait a little for it."""
+        try:
+            if not ticks.over and ticks.left_s <= 0 and (number := ticks.take()) is not None:
+                self._start(number)
+            found = self._read()
+            if not found:
+                self._wait(ticks)
+            self._care()
+        except AWAY as exc:
+            if isinstance(exc, REFUSED):
+                raise
+            if self.trouble is None:
+                logger.warning("Redis is away; rounds are left out until it is back")
+            self.trouble = exc
+            return []
+        self.trouble = None
+        return found
+
+    def _start(self, number: int) -> None:
+        now, names = time.monotonic(), self.plan.nodes
+        late = {source for source, (_, since) in self.owed.items() if now - since < GIVE_UP_S}
+        free = tuple(index for index in self.plan.sources if names[index].name not in late)
+        if free:
+            # Not joined: a run that began earlier would be of another time.
+            run = self.mesh.start(replace(self.plan, sources=free), join=False).id
+            self.numbers[run] = number
+            self.owed |= {names[index].name: (run, now) for index in free}
+
+    def _read(self) -> list[Round]:
+        entries = self.pages.after(self.position)
+        if entries:
+            self.position = entries[-1][0].decode()
+        mine = [entry for entry in entries if self._is_mine(entry)]
+        rounds = [self._take(found) for _, found in measurements_in(mine, None, log_bad)]
+        return [one for one in rounds if one is not None]
+
+    def _is_mine(self, entry: Entry) -> bool:
+        return entry[1].get(b"run", b"").decode(errors="replace") in self.numbers
+
+    def _take(self, found: Measurement) -> Round | None:
+        """Give the round that a measurement completes; None while its other half is missing."""
+        key, number = (found.run, found.source), self.numbers[found.run]
+        if self.options.throughput is not None and found.probe == "ping":
+            self.pings[key] = found
+            return None
+        if self.owed.get(found.source, ("", 0.0))[0] == found.run:
+            del self.owed[found.source]
+        if found.probe == "ping":
+            return Round(number=number, ping=found)
+        pinged = self.pings.pop(key, None)
+        return None if pinged is None else Round(number=number, ping=pinged, throughput=found)
+
+    def halves(self) -> list[Round]:
+        """Give the rounds whose throughput test has not ended."""
+        waiting, self.pings = self.pings, {}
+        return [Round(number=self.numbers[run], ping=m) for (run, _), m in waiting.items()]
+
+    def _wait(self, ticks: Ticks) -> None:
+        left_s = BLOCK_S if ticks.over else min(BLOCK_S, ticks.left_s)
+        if left_s > 0:
+            block_ms = max(1, int(left_s * 1000))  # 0 would wait for ever
+            self.connection.xread({keyspace.RESULTS: self.position}, count=1, block=block_ms)
+
+    def _care(self) -> None:
+        """Carry on what is overdue, should every node be dead: a run always ends."""
+        if time.monotonic() >= self.care_at:
+            self.care_at = time.monotonic() + CARE_S
+            silent_s = self.silence.lasts_s(self.connection)
+            for run in {run for run, _ in self.owed.values()}:
+                carry_on_if_overdue(self.connection, run, silent_s)
+
+
+def _pause(seconds: float, should_stop: ShouldStop) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not should_stop():
+        time.sleep(STOP_CHECK_S)

@@ -1,0 +1,206 @@
+"""A plan is frozen, whole, and nothing damaged is taken for one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.model.cost import SLACK, longest_seconds, phase_seconds
+from worker.model.errors import ConfigError, PtzmeshError, WireError
+from worker.model.options import PingOptions, ThroughputOptions
+from worker.model.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
+
+
+def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) -> Plan:
+    nodes = tuple(
+        PlannedNode(name=f"n{i}", address=f"10.0.0.{i}", accepts=accepts, links=links)
+        for i in range(count)
+    )
+    everyone = tuple(range(count))
+    return Plan(**{"nodes": nodes, "sources": everyone, "targets": everyone, **fields})
+
+
+def test_plan_comes_back_from_its_packed_form() -> None:
+    plan = mesh(4, ping=PingOptions(count=3, wait_s=0.5))
+    assert unpack_plan(plan.packed()) == plan
+
+
+def test_every_ordered_pair_has_a_bit_of_its_own() -> None:
+    plan = mesh(7)
+    bits = [plan.bit(s, t) for s, t in plan.pairs()]
+    assert len(bits) == len(set(bits)) == plan.pair_count == 42
+
+
+def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
+    plan = mesh(4, sources=(0, 1), targets=(1, 2, 3))
+    assert plan.pair_count == len(list(plan.pairs())) == 5
+
+
+CELL = (("cell", 1),)
+
+
+@pytest.mark.parametrize(
+    ("plan", "tests_in_a_row"),
+    [
+        (mesh(2, sources=(0,), targets=(1,)), 1),
+        (mesh(4, sources=(0,), targets=(1, 2, 3)), 3),
+        (mesh(4, sources=(1, 2, 3), targets=(0,)), 3),
+        (mesh(4), 6),
+        (mesh(3), 6),
+        (mesh(4, throughput=ThroughputOptions(bidir=True, duration_s=1)), 3),
+        (mesh(4, links=CELL), 12),
+        (mesh(4, links=(("hub", 2),)), 6),
+        (mesh(4, links=CELL, throughput=ThroughputOptions(bidir=True, duration_s=1)), 6),
+        (mesh(4, accepts=False), 0),
+    ],
+)
+def test_tests_take_at_most_what_ends_and_shared_links_let_follow_each_other(
+    plan: Plan, tests_in_a_row: int
+) -> None:
+    whole = replace(plan, probes=("throughput",), throughput=replace(plan.throughput, duration_s=1))
+    assert phase_seconds(whole, "throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
+    # With a round trip of 600 ms each way, and full buffers to be emptied.
+    longest_s = SLACK * 22.5 * tests_in_a_row
+    assert longest_seconds(whole, "throughput") == pytest.approx(longest_s)
+    assert unpack_plan(whole.packed()) == whole
+
+
+@pytest.mark.parametrize("probe", ["ping", "tcp", "throughput", "udp"])
+def test_source_without_a_target_performs_nothing(probe: str) -> None:
+    plan = mesh(3, targets=(1,), probes=(probe,))
+    assert plan.performers(probe) == [0, 2]
+    assert all(plan.pairs_of(probe, one) for one in plan.performers(probe))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sources": (), "targets": ()},
+        {"sources": (), "targets": (), "sample": 1},
+        {"sources": (0,), "targets": (0,)},
+        {"sources": (0,), "targets": (0,), "sample": 1},
+        {"targets": ()},
+        {"probes": ()},
+    ],
+)
+def test_plan_in_which_nothing_is_measured_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="the plan has no"):
+        mesh(3, **fields)
+
+
+def test_targets_are_rotated_so_that_sources_start_apart() -> None:
+    plan = mesh(4)
+    assert [plan.pairs_of("ping", s)[0][1] for s in plan.sources] == [1, 2, 3, 0]
+
+
+def test_starts_are_spread_within_half_a_second() -> None:
+    plan = mesh(100)
+    offsets = [plan.start_offset_s(s) for s in plan.sources]
+    assert len(set(offsets)) == 100
+    assert max(offsets) < 0.5
+
+
+@pytest.mark.parametrize(("count", "sample"), [(2, 1), (7, 3), (50, 49), (200, 10)])
+def test_node_of_a_sample_is_as_often_a_target_as_a_source(count: int, sample: int) -> None:
+    plan = mesh(count, sample=sample, seed="a")
+    pairs = list(plan.pairs())
+    assert len(set(pairs)) == len(pairs) == plan.pair_count == count * sample
+    assert all(s != t for s, t in pairs)
+    assert {Counter(s for s, _ in pairs)[i] for i in range(count)} == {sample}
+    assert {Counter(t for _, t in pairs)[i] for i in range(count)} == {sample}
+
+
+@pytest.mark.parametrize("probe", ["ping", "throughput"])
+def test_sweeps_of_a_sample_measure_its_pairs_and_no_others(probe: str) -> None:
+    plan = unpack_plan(mesh(9, sample=3, seed="a", probes=(probe,)).packed())
+    measured = [pair for one in plan.performers(probe) for pair in plan.pairs_of(probe, one)]
+    assert sorted(measured) == sorted(plan.pairs())
+
+
+def test_seed_chooses_the_pairs_of_a_sample() -> None:
+    one, same, other = (mesh(20, sample=3, seed=seed) for seed in ("a", "a", "b"))
+    assert set(one.pairs()) == set(same.pairs()) != set(other.pairs())
+    assert len({frozenset(mesh(20, sample=3, seed=str(i)).pairs()) for i in range(50)}) == 50
+
+
+@pytest.mark.parametrize("fields", [{"sample": 0}, {"sample": 4}, {"sample": 1, "targets": (0, 1)}])
+def test_sample_that_cannot_be_taken_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="sample"):
+        mesh(4, seed="a", **fields)
+
+
+def test_same_question_has_the_same_digest_and_another_has_not() -> None:
+    assert mesh(3).digest == mesh(3).digest
+    assert mesh(3).digest != mesh(3, ping=PingOptions(count=11)).digest
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sources": (0,), "targets": (0,)},
+        {"sources": (0, 9)},
+        {"targets": (-1,)},
+        {"probes": ("pong",)},
+    ],
+)
+def test_plan_that_cannot_be_run_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        mesh(3, **fields)
+
+
+def test_mesh_beyond_the_bound_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        mesh(MAX_NODES + 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 0},
+        {"count": 10_001},
+        {"interval_s": 0.0001},
+        {"wait_s": 0},
+        {"size_bytes": 8},
+        {"count": True},
+        {"count": "10"},
+        {"interval_s": float("nan")},
+    ],
+)
+def test_options_out_of_bounds_are_refused_with_the_rule(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        PingOptions(**wrong)
+
+
+def test_plan_that_is_too_long_is_not_looked_at() -> None:
+    with pytest.raises(WireError, match="over"):
+        unpack_plan(b"\x00" * (MAX_PLAN_BYTES + 1))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_plan_are_refused(packed: bytes) -> None:
+    with pytest.raises(WireError):
+        unpack_plan(packed)
+
+
+GOOD = asdict(mesh(2))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*GOOD, "more"]), values)
+def test_plan_with_one_field_replaced_is_a_plan_or_refused(name: str, value: object) -> None:
+    try:
+        plan = unpack_plan(msgpack.packb({**GOOD, name: value}))
+    except PtzmeshError as exc:
+        assert isinstance(exc, WireError)  # noqa: PT017 - the class is the point
+    else:
+        assert list(plan.pairs())

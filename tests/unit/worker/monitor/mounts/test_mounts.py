@@ -1,0 +1,229 @@
+"""A mount's result is the host's own, whatever the measuring does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import wait_until
+
+from worker.model.measurement import Measurement, Outcome
+from worker.monitor import measured_mounts, probe_mount, process
+from worker.monitor.mounts import mount_probe, mounts, probing
+from worker.monitor.mounts.mounts import MeasuredMounts
+
+
+class Folder:
+    """A mounter of the newer form, which mounts nothing."""
+
+    def __init__(
+        self,
+        host_username: str,
+        host_ip: str,
+        host_data_directory: str,
+        local_data_directory: str,
+        identity_file: str = "/root/.ssh/id_rsa",
+    ) -> None:
+        self.local = local_data_directory
+        self.answer: Any = True
+
+    def mount(self) -> bool:
+        return self._answer()
+
+    def unmount(self) -> None:
+        self._answer()
+
+    def _answer(self) -> bool:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return bool(self.answer)
+
+    def verify_mount(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts that were pinged; none is."""
+    asked: list[str] = []
+
+    def measure(hosts: list[str]) -> list[Measurement]:
+        asked.extend(hosts)
+        return []
+
+    monkeypatch.setattr(mounts, "measure_hosts", measure)
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def _ends_what_it_began(_fresh_process: None) -> Iterator[None]:
+    """Let no probe and no ping go on in the next test, and be recorded there."""
+    yield
+    state = process._process
+    wait_until(lambda: state.beside is None or state.beside.is_idle)
+    for thread in threading.enumerate():
+        if thread.name == "ptzmesh-mount":
+            thread.join()
+
+
+def recorded() -> list[Measurement]:
+    return [entry.measurement for entry in process.recorder()._for_csv]
+
+
+def make(folder: Path, kind: type = Folder) -> Any:
+    return measured_mounts(kind)("user", "10.0.0.1", "/data", str(folder))
+
+
+def test_decorator_and_mixin_keep_name_and_kind(tmp_path: Path) -> None:
+    decorated = measured_mounts(Folder)
+    assert (decorated.__name__, decorated.__module__) == ("Folder", Folder.__module__)
+    assert decorated.__doc__ == Folder.__doc__
+    made = decorated("user", "10.0.0.1", "/data", str(tmp_path))
+    assert isinstance(made, Folder)
+    assert isinstance(made, MeasuredMounts)
+    assert made.verify_mount()
+
+
+def test_mount_and_unmount_are_timed_and_the_host_is_pinged(
+    tmp_path: Path, pinged: list[str]
+) -> None:
+    made = make(tmp_path)
+    assert made.mount() is True
+    wait_until(lambda: len(pinged) == 2)
+    wait_until(lambda: len(recorded()) == 2)
+    assert made.unmount() is None
+    operations = {m.detail["operation"]: m for m in recorded()}
+    assert set(operations) == {"mount", "probe", "unmount"}
+    assert {m.probe for m in recorded()} == {"sshfs"}
+    assert operations["mount"].target == str(tmp_path)
+    assert operations["mount"].address == "10.0.0.1"
+    assert operations["mount"].detail["elapsed_s"] >= 0
+    assert operations["probe"].outcome is Outcome.UNREACHABLE
+    assert operations["probe"].error == "nothing is mounted there"
+    assert pinged == ["10.0.0.1", "10.0.0.1"]
+
+
+def test_a_mount_that_fails_is_recorded_and_not_probed(tmp_path: Path, pinged: list[str]) -> None:
+    made = make(tmp_path)
+    made.answer = False
+    assert made.mount() is False
+    made.answer = OSError("no fuse")
+    with pytest.raises(OSError, match="no fuse"):
+        made.mount()
+    assert [(m.outcome, m.error) for m in recorded()] == [
+        (Outcome.REFUSED, "mount() gave False"),
+        (Outcome.CRASHED, "OSError: no fuse"),
+    ]
+
+
+@pytest.mark.usefixtures("pinged")  # no packet leaves this machine
+@pytest.mark.parametrize(
+    "broken", ["recorder", "record", "beside", "measure_hosts", "probe_mount", "probes"]
+)
+def test_measuring_that_fails_changes_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    made = make(tmp_path)
+    monkeypatch.setattr(mounts, broken, None)
+    assert made.mount() is True
+    assert made.unmount() is None
+
+
+def test_an_unknown_constructor_is_no_reason_to_fail(pinged: list[str]) -> None:
+    class Other:
+        def __init__(self) -> None:
+            self.host_ip = "10.0.0.2"
+
+        def mount(self) -> str:
+            return "mounted"
+
+        def unmount(self) -> str:
+            return "gone"
+
+    made = measured_mounts(Other)()
+    assert (made.mount(), made.unmount()) == ("mounted", "gone")
+    wait_until(lambda: pinged == ["10.0.0.2"] * 2)
+    assert {m.address for m in recorded()} == {"10.0.0.2"}
+
+
+def test_a_folder_is_probed_within_its_bytes_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "BULK_MAX_S", 60.0)
+    found = probe_mount(str(tmp_path), bulk_bytes=300_000, deadline_s=300.0, mount_only=False)
+    assert found.outcome is Outcome.OK
+    names = ("create_ms", "write_ms", "fsync_ms", "read_ms", "delete_ms")
+    assert all(found.detail[name] >= 0 for name in names)
+    assert sum(found.detail[name] for name in names) < found.detail["elapsed_s"] * 1000
+    assert found.detail["bytes_written"] == found.detail["bytes_read"] == 300_000
+    assert found.throughput_mbps == found.detail["read_mbps"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_mount_is_not_written_to(tmp_path: Path) -> None:
+    assert probe_mount(str(tmp_path)).outcome is Outcome.UNREACHABLE
+    assert probe_mount(str(tmp_path / "none"), mount_only=False).outcome is Outcome.UNREACHABLE
+
+
+def test_two_probes_of_a_node_keep_apart_and_a_stale_file_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".ptzmesh-probe-cam-7"
+    left.write_text("x")
+    busy = probe_mount(str(tmp_path), bulk_bytes=0, mount_only=False)
+    assert (busy.outcome, left.exists()) == (Outcome.TARGET_BUSY, True)
+    os.utime(left, (time.time() - 3600,) * 2)
+    assert probe_mount(str(tmp_path), bulk_bytes=0, mount_only=False).outcome is Outcome.OK
+    assert not left.exists()
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinged: list[str]
+) -> None:
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _argv, **options: popen(SLEEP, **options))
+    made = make(tmp_path)
+    made.mount()
+    wait_until(lambda: str(tmp_path) in probing.probes.running)
+    made.unmount()
+    wait_until(lambda: len(recorded()) == 3)
+    (probe,) = (m for m in recorded() if m.detail["operation"] == "probe")
+    assert (probe.outcome, probe.error) == (Outcome.CANCELLED, "the folder is being unmounted")
+    probing.probes.keep_out("/elsewhere")
+    assert probing.probes.start("/elsewhere", SLEEP) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "deadline_s", "outcome"),
+    [
+        ("import signal, time; signal.setitimer(0, 0.1); time.sleep(900)", 300, Outcome.TIMEOUT),
+        ("print('no json')", 300, Outcome.BAD_REPLY),
+        ("print('[1]')", 300, Outcome.BAD_REPLY),
+        ("import time; time.sleep(900)", 0.2, Outcome.TIMEOUT),
+    ],
+)
+def test_a_probe_that_hangs_or_babbles_is_a_finding(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    deadline_s: float,
+    outcome: Outcome,
+) -> None:
+    popen, argv = subprocess.Popen, [sys.executable, "-c", program]
+    monkeypatch.setattr(subprocess, "Popen", lambda _argv, **options: popen(argv, **options))
+    monkeypatch.setattr(probing, "START_S", 0.1)
+    assert probe_mount(str(tmp_path), deadline_s=deadline_s).outcome is outcome
+
+
+def test_the_probes_own_clock_ends_it(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", "-S", mount_probe.__file__, str(tmp_path), "--anywhere"]
+    argv += ["--bulk-bytes", str(10**12), "--max-s", "60", "--deadline-s", "0.2"]
+    assert subprocess.run(argv, check=False, timeout=30).returncode == -14

@@ -1,0 +1,140 @@
+"""
+Which machine and network this process is in: what tells one 192.168.1.100 from another.
+
+Linux; elsewhere nothing is known, and nothing is taken for one's own. Facts are read anew with each
+call, which costs microseconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+from worker.model.names import plain_ip
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAMESPACE = Path("/proc/self/ns/net")
+ROUTES, NEIGHBOURS = Path("/proc/net/route"), Path("/proc/net/arp")
+ADDRESSES4 = Path("/proc/net/fib_trie")
+#: One line an address: 32 hex digits, interface index, prefix length, scope, flags, interface name.
+ADDRESSES6 = Path("/proc/net/if_inet6")
+
+#: Flags of a route (linux/route.h): it is in use, and has a gateway.
+UP_WITH_GATEWAY = 0x3
+#: Of an entry of the ARP table (linux/if_arp.h): the address is known.
+COMPLETE = 0x2
+#: A MAC address whose first byte has this bit is of somebody's making (IEEE 802, U/L bit): bridges
+#: and veths of containers, clouds' gateways. Those of VRRP and HSRP are the same in many places.
+LOCALLY_MADE = 0x02
+SHARED_MACS = ("00:00:5e:00:0", "00:00:0c:07:ac", "00:00:0c:9f:f")
+
+
+def facts() -> dict[str, str]:
+    """
+    Give the fields of a node's record that say where it is; each is empty when it is not known.
+
+    `boot` and `netns` together are one network namespace of one machine since its start; `gateway`
+    is the MAC address of its default router: who shares that is on the same network.
+    """
+    return {"boot": boot_id(), "netns": network_namespace(), "gateway": gateway_mac()}
+
+
+def boot_id() -> str:
+    """Give the id of this machine's present start."""
+    return _read(BOOT_ID).strip()
+
+
+def network_namespace() -> str:
+    """Give the inode of this process's network namespace, which is unique on its machine."""
+    try:
+        return str(NAMESPACE.stat().st_ino)
+    except OSError:
+        return ""
+
+
+def gateway_mac() -> str:
+    """Give the MAC address of the default IPv4 router, if it tells that network from others."""
+    found = default_gateway(_read(ROUTES))
+    mac = "" if found is None else mac_of(found, _read(NEIGHBOURS))
+    return mac if mac and tells_networks_apart(mac) else ""
+
+
+def default_gateway(routes: str) -> tuple[str, str] | None:
+    """
+    Give interface and address of the default router, from `/proc/net/route`; None without one.
+
+    >>> default_gateway("Iface ...\\neth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0")
+    ('eth0', '192.168.1.1')
+    """
+    found = []
+    for line in routes.splitlines()[1:]:
+        parts = line.split()
+        if len(parts) < 8 or parts[1] != "00000000" or parts[7] != "00000000":
+            continue
+        if int(parts[3], 16) & UP_WITH_GATEWAY == UP_WITH_GATEWAY:
+            address = ipaddress.IPv4Address(bytes.fromhex(parts[2])[::-1])
+            found.append((int(parts[6]), parts[0], str(address)))
+    return min(found)[1:] if found else None
+
+
+def mac_of(gateway: tuple[str, str], neighbours: str) -> str:
+    """Give the MAC address of (interface, address), from `/proc/net/arp`; empty when not known."""
+    interface, address = gateway
+    for line in neighbours.splitlines()[1:]:
+        parts = line.split()
+        if len(parts) >= 6 and (parts[0], parts[5]) == (address, interface):
+            return parts[3].lower() if int(parts[2], 16) & COMPLETE else ""
+    return ""
+
+
+def tells_networks_apart(mac: str) -> bool:
+    """
+    Tell whether no other router has this MAC address.
+
+    >>> [tells_networks_apart(m) for m in ("3c:37:12:00:00:01", "02:42:ac:11:00:01",
+    ...     "00:00:5e:00:01:07", "00:00:00:00:00:00")]
+    [True, False, False, False]
+    """
+    made = int(mac[:2], 16) & LOCALLY_MADE
+    return not made and not mac.startswith(SHARED_MACS) and bool(mac.strip("0:"))
+
+
+def is_own(literal: str) -> bool:
+    """Tell whether what is sent to a literal address stays in this network namespace."""
+    ip = plain_ip(literal)
+    if ip is None or ip.is_loopback:
+        return ip is not None
+    zone = literal.partition("%")[2]
+    return (f"{ip}%{zone}" if zone else str(ip)) in own_addresses()
+
+
+def own_addresses() -> frozenset[str]:
+    """Give this namespace's addresses, link-local IPv6 ones also with `%` and their interface."""
+    found6 = own_addresses6()
+    zoned = (f"{ip}%{interface}" for ip, interface in found6 if ip.is_link_local)
+    return frozenset([*_own4(_read(ADDRESSES4)), *(str(ip) for ip, _ in found6), *zoned])
+
+
+def own_addresses6() -> list[tuple[ipaddress.IPv6Address, str]]:
+    """Give this namespace's IPv6 addresses, each with its interface; none without IPv6."""
+    lines = [line.split() for line in _read(ADDRESSES6).splitlines()]
+    return [(ipaddress.IPv6Address(bytes.fromhex(packed)), name) for packed, *_, name in lines]
+
+
+def _own4(trie: str) -> Iterator[str]:
+    """Read the kernel's table of routes: an address is on one line, what it is on the next ones."""
+    address = ""
+    for line in trie.splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            address = words[1]
+        elif words == ["/32", "host", "LOCAL"]:
+            yield address
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeError):
+        return ""

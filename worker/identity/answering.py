@@ -1,0 +1,227 @@
+"""
+The RQ job `answer`, and asking for it: a node opens one port, UDP and TCP, for 10 s at most.
+
+Who asks sets `ptzmesh:answer:<token>` to a secret of its own, unless it is set: then somebody else
+has just asked, and the same port serves both. The node adds the port. The key lapses before the
+port closes, so that whoever finds it has time to use it. What the port does: see `probes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import redis
+
+from worker.identity.context import NodeContext
+from worker.model.errors import ForeignWork, WireError
+from worker.probes.answer.port import answer_until, open_port
+from worker.probes.interception import syn_nonce
+from worker.wire import keyspace, rq_jobs
+from worker.wire.connection import server
+
+logger = logging.getLogger(__name__)
+
+#: A port is open for so long, and found for less: whoever finds it needs some seconds.
+OPEN_S, FOUND_S = 10.0, 7.0
+#: A request that no responder has taken in this time is no longer wanted.
+WANTED_S = 10
+#: An idle responder says its port within 100 ms; one that serves a test does not, in this time.
+PORT_S = 2.5
+STDERR = 2
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 0.2
+SECRET_BYTES = 16
+#: The secret, and then the port; `0` when none could be opened.
+_WORD = re.compile(rb"([0-9a-f]{%d})(?: ([0-9]{1,5}))?" % (2 * SECRET_BYTES))
+
+
+@dataclass(frozen=True)
+class Port:
+    """
+    An answering port.
+
+    Attributes:
+        number: None until it is open, 0 when none can be.
+        secret: What its node knows, and who asks.
+        open_until: It is open until then at least, in monotonic seconds; 0 before it was found.
+    """
+
+    number: int | None
+    secret: bytes
+    open_until: float = field(default=0.0, compare=False)
+
+
+def answer(context: NodeContext, token: str) -> None:
+    """
+    Open a port and answer at it, beside whatever this node's responder does next.
+
+    Raises:
+        ForeignWork: The token is another node's.
+        WireError: What Redis has of it makes no sense.
+    """
+    if _node_of(token) != context.name:
+        raise ForeignWork(
+            f"an answer is asked for of {_node_of(token)[:80]}, not of {context.name}"
+        )
+    connection, key = server.connect(context.redis_url), keyspace.answer_key(token)
+    packed = cast("bytes | None", connection.get(key))
+    if packed is None:
+        logger.debug("nobody waits any more for a port that answers: %s", token)
+        return
+    wanted, context = unpack_port(packed), context.now(connection)
+    if wanted.number is not None:
+        return  # asked for twice, and open
+    opened = open_port(context.policy.port_range)
+    number = 0 if opened is None else opened.getsockname()[1]
+    if opened is not None:
+        until, listener = time.monotonic() + OPEN_S, syn_nonce.listen(number)
+        kept = [one for one in (opened, listener) if one is not None]
+        _apart(kept, lambda: _serve(opened, listener, context, wanted.secret, until))
+        for one in kept:
+            one.close()
+    word = f"{wanted.secret.hex()} {number}"
+    connection.set(key, word, px=int(FOUND_S * 1000), xx=True)
+
+
+def _serve(
+    opened: socket.socket,
+    listener: socket.socket | None,
+    context: NodeContext,
+    secret: bytes,
+    until: float,
+) -> None:
+    """Answer datagrams, and beside them connections to the port of the same number."""
+    if listener is not None:
+        arguments = (listener, secret, until, context.should_stop)
+        threading.Thread(target=syn_nonce.answer_until, args=arguments, daemon=True).start()
+    answer_until(opened, context.name, secret, until, context.should_stop)
+
+
+def _apart(kept: Sequence[socket.socket], call: Callable[[], None]) -> None:
+    """
+    Call in a process of its own, so that the responder is free for the next test at once.
+
+    It keeps no other file open: Redis would hand work to a connection whose worker has died.
+    """
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        _close_all_but({one.fileno() for one in kept})
+        call()
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for number in [int(one.name) for one in Path("/proc/self/fd").iterdir()]:
+        if number > STDERR and number not in kept:
+            with suppress(OSError):  # the one that listed them
+                os.close(number)
+
+
+def ask_for_ports(
+    connection: redis.Redis,
+    nodes: Sequence[str],
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    purpose: str = "",
+    wait_s: float = PORT_S,
+) -> dict[str, Port]:
+    """
+    Have nodes open their answering ports; give those that did within `wait_s`, by node.
+
+    Args:
+        connection: To the mesh's Redis.
+        nodes: Names of live nodes.
+        should_stop: Asked a few times a second.
+        purpose: Empty for a port that others may have asked for, which has some seconds left; else
+            something of one's own, for a port that is open for the whole `OPEN_S`.
+        wait_s: A responder that serves a test answers after that.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    tokens = {node: f"{node}/{purpose}" for node in nodes}
+    if not tokens:
+        return {}
+    _ask(connection, tokens)
+    found: dict[str, Port] = {}
+    until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
+    while True:
+        left = [node for node in tokens if node not in found]
+        keys = [keyspace.answer_key(tokens[node]) for node in left]
+        for node, packed in zip(left, _said(connection, keys), strict=True):
+            port = _port(packed)
+            if port is not None and port.number is not None:
+                found[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
+        if len(found) == len(tokens) or time.monotonic() >= until or should_stop():
+            return {node: port for node, port in found.items() if port.number}
+        time.sleep(look_s)
+        look_s = min(2 * look_s, LONGEST_LOOK_S)
+
+
+def _ask(connection: redis.Redis, tokens: dict[str, str]) -> None:
+    """Enqueue the job of each node whose port nobody has asked for just now."""
+    pipeline = connection.pipeline(transaction=False)
+    for token in tokens.values():
+        key, secret = keyspace.answer_key(token), secrets.token_hex(SECRET_BYTES)
+        pipeline.set(key, secret, nx=True, ex=WANTED_S)
+    is_new = pipeline.execute()
+    wanted = [one for one, new in zip(tokens.items(), is_new, strict=True) if new]
+    for start in range(0, len(wanted), rq_jobs.JOBS_AT_A_TIME):
+        jobs = connection.pipeline()
+        for node, token in wanted[start : start + rq_jobs.JOBS_AT_A_TIME]:
+            queue = keyspace.serve_queue(node)
+            rq_jobs.enqueue(
+                connection, jobs, queue, keyspace.ANSWER, {"token": token}, at_front=True
+            )
+        jobs.execute()
+
+
+def _said(connection: redis.Redis, keys: Sequence[str]) -> list[bytes | None]:
+    return cast("list[bytes | None]", connection.mget(keys))
+
+
+def _port(packed: bytes | None) -> Port | None:
+    try:
+        return None if packed is None else unpack_port(packed)
+    except WireError as exc:
+        logger.warning("an answering port is not used: %s", exc)
+        return None
+
+
+def unpack_port(packed: bytes) -> Port:
+    """
+    Read what Redis has of an answering port.
+
+    Raises:
+        WireError: It makes no sense.
+
+    >>> unpack_port(b"00" * 16).number, unpack_port(b"00" * 16 + b" 5216").number
+    (None, 5216)
+    """
+    found = _WORD.fullmatch(packed)
+    if found is None:
+        raise WireError(f"a secret with a port ({packed[:40]!r}) makes no sense")
+    number = None if found[2] is None else int(found[2])
+    if number is not None and number > 65535:
+        raise WireError(f"port ({number}) is none")
+    return Port(number, bytes.fromhex(found[1].decode()))
+
+
+def _node_of(token: str) -> str:
+    return token.partition("/")[0]

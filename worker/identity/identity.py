@@ -1,0 +1,340 @@
+"""
+Whose an address is: before anything is measured there, and only where it can be another's.
+
+Two networks may have the same addresses. An address of this very network namespace is no other
+machine's. One that is private, of a carrier's NAT or link-local may be another machine's, unless
+source and target say that they are on one network; so may one that two live nodes claim, or whose
+node is not heard any more. There the target's responder is asked who answers (`answering`); a name
+that came back holds for a day, as long as the same nodes claim the address. Where several answer at
+one address, its ports are forwarded: of an echo nobody knows to whom.
+
+A responder may be busy. So another's answer is proof only where the target had opened its port,
+too, and the other one's own machine has the address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from secrets import SystemRandom
+from typing import Protocol
+
+import redis
+
+from worker.host.machine import boot_id, gateway_mac, is_own, network_namespace
+from worker.identity.answering import ask_for_ports
+from worker.identity.context import NodeContext
+from worker.identity.verified import keep_verified, read_verified, verified_path
+from worker.model.measurement import Outcome
+from worker.model.names import plain_ip
+from worker.model.text import some
+from worker.probes.answer.who_answers import Question, who_answers
+from worker.wire.connection import server
+from worker.wire.registry import Record
+
+logger = logging.getLogger(__name__)
+
+ShouldStop = Callable[[], bool]
+
+#: A Redis that does not answer in this time is not asked for ports.
+SILENT_S = 2.0
+#: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
+SHARED_NETWORKS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+            *("100.64.0.0/10", "169.254.0.0/16", "fe80::/10"),
+        ),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """
+    Who is to be measured where.
+
+    Attributes:
+        name: The node's.
+        address: Literal, as it will be measured.
+        is_there: Its address is one of its own machine, and not of a router before it.
+        claimed_by: Other live nodes, of other namespaces, that claim the same address.
+        also_there: Those of them whose own machine has it, too.
+    """
+
+    name: str
+    address: str
+    is_there: bool = False
+    claimed_by: Sequence[str] = ()
+    also_there: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """
+    What is known of who answers.
+
+    Attributes:
+        outcome: `ok` to measure; else `wrong_host` or `unverified`, and nothing is measured.
+        error: Why not, as one line.
+        unverified: It is measured, and who answers could not be asked.
+    """
+
+    outcome: Outcome = Outcome.OK
+    error: str = ""
+    unverified: bool = False
+
+
+FINE = Verdict()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Who answered at a target's address, and whether the target had opened its port."""
+
+    names: frozenset[str] = frozenset()
+    was_asked: bool = False
+
+
+NOBODY = Answers()
+
+
+@dataclass
+class Allowance:
+    """How many targets a node may still ask in this phase of its run."""
+
+    left: int
+
+    def chosen(self, targets: Sequence[Target]) -> list[Target]:
+        """Take who is asked: those whose address others claim, and then by lot."""
+        by_lot = SystemRandom().sample(targets, len(targets))
+        found = sorted(by_lot, key=lambda one: not one.claimed_by)[: self.left]
+        self.left -= len(found)
+        return found
+
+
+def identify(
+    context: NodeContext,
+    targets: Sequence[Target],
+    records: Mapping[str, Record],
+    allowed: Allowance,
+    should_stop: ShouldStop,
+) -> dict[str, Verdict]:
+    """
+    Say of each target, by name, whether what answers at its address is it.
+
+    Args:
+        context: The node that measures; should its Redis be away, nobody is asked.
+        targets: Who is to be measured.
+        records: What the registry has of them, of who claims their addresses, and of this node.
+        allowed: How many may be asked; the others are measured unverified, or not at all where
+            others claim the address.
+        should_stop: Asked a few times a second.
+    """
+    # Its last heartbeat may be older than the network that it is in now.
+    own = records.get(context.name)
+    own = None if own is None else replace(own, gateway=gateway_mac())
+    found: dict[str, Verdict] = {}
+    doubted = []
+    for target in targets:
+        record = records.get(target.name)
+        if is_own(target.address):
+            verdict = _of_own_address(context.name, target, record)
+            if verdict is None:
+                # This very node may be what is there.
+                rivals = dict.fromkeys((*target.claimed_by, context.name))
+                doubted.append(replace(target, claimed_by=list(rivals), also_there=()))
+            else:
+                found[target.name] = verdict
+        elif _is_doubtful(target, own, record):
+            doubted.append(target)
+        else:
+            found[target.name] = FINE
+    return found | _asked(context, doubted, records, allowed, should_stop)
+
+
+def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict | None:
+    """
+    Judge an address of this namespace: several nodes of one machine may share it.
+
+    None where it is not known in which namespace one of the two is: some sandboxes hide it.
+    """
+    if record is not None:
+        if is_here(record):
+            return FINE
+        if not (record.boot and record.netns and boot_id() and network_namespace()):
+            return None
+    ip = plain_ip(target.address)
+    if record is None and ip is not None and ip.is_loopback:
+        # No node: who lets nodes measure such has said so (--allow-unregistered-targets).
+        return FINE
+    return Verdict(
+        outcome=Outcome.WRONG_HOST,
+        error=f"{target.address} is an address of {source} itself, not of {target.name} from here; "
+        f"start {target.name} with an --address that leads to it",
+    )
+
+
+def is_here(record: Record) -> bool:
+    """Tell whether a node is in this process's own network namespace."""
+    return bool(record.boot and record.netns) and (record.boot, record.netns) == (
+        boot_id(),
+        network_namespace(),
+    )
+
+
+def _is_doubtful(target: Target, source: Record | None, record: Record | None) -> bool:
+    if record is None:
+        return False  # no node of the mesh: nobody to ask
+    is_shared = is_of_shared_network(target.address)
+    may_be_elsewhere = is_shared and not share_a_network(source, record)
+    return bool(target.claimed_by) or not record.alive or may_be_elsewhere
+
+
+def is_of_shared_network(address: str) -> bool:
+    """
+    Tell whether machines of different networks may have the same address.
+
+    >>> [is_of_shared_network(a) for a in ("192.168.1.9", "100.64.1.2", "fe80::1%eth0", "8.8.8.8")]
+    [True, True, True, False]
+    """
+    ip = plain_ip(address)
+    return ip is not None and any(ip in network for network in SHARED_NETWORKS)
+
+
+class OfMachine(Protocol):
+    """What says in which network namespace of which machine a node is."""
+
+    @property
+    def boot(self) -> str:
+        """Its machine's boot id; empty where it is not told."""
+
+    @property
+    def netns(self) -> str:
+        """Its network namespace there; empty where it is not told."""
+
+
+def share_a_namespace(one: OfMachine, other: OfMachine) -> bool:
+    """Tell whether two nodes are known to be in one network namespace of one machine."""
+    is_known = bool(one.boot and one.netns)
+    return is_known and (one.boot, one.netns) == (other.boot, other.netns)
+
+
+class Placed(Protocol):
+    """What says on which network a node is."""
+
+    @property
+    def site(self) -> str:
+        """Its label of that name."""
+
+    @property
+    def gateway(self) -> str:
+        """MAC address of its default router, if that tells networks apart."""
+
+
+def share_a_network(one: Placed | None, other: Placed) -> bool:
+    """Tell whether two nodes have a `site` label or a default router in common."""
+    if one is None:
+        return False
+    return bool(one.site and one.site == other.site) or bool(
+        one.gateway and one.gateway == other.gateway
+    )
+
+
+def _asked(
+    context: NodeContext,
+    doubted: Sequence[Target],
+    records: Mapping[str, Record],
+    allowed: Allowance,
+    should_stop: ShouldStop,
+) -> dict[str, Verdict]:
+    """Ask who answers, but for those that have said so in the last day."""
+    path = verified_path(context.outbox_path)
+    known = read_verified(path) if doubted else {}
+    keys = {one.name: _key(context, one, records) for one in doubted}
+    # One that is silent may have left its address to another machine since it was asked.
+    left = [one for one in doubted if keys[one.name] not in known or not records[one.name].alive]
+    answered = _ask(context, allowed.chosen(left), records, should_stop)
+    judged = {one.name: judge(one, answered.get(one.name, NOBODY)) for one in left}
+    # Who is not there itself may share the address with one that had no time to answer.
+    lasting = [one for one in left if one.is_there or not one.claimed_by]
+    if new := [keys[one.name] for one in lasting if judged[one.name] == FINE]:
+        keep_verified(path, new)
+    return dict.fromkeys(keys, FINE) | judged
+
+
+def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
+    """Name what was verified: from where, which address, which start of which node."""
+    here = (context.name, context.address, gateway_mac())
+    since = {name: record.since for name, record in records.items()}
+    # With another one that claims the address its ports may be forwarded, each to somebody else.
+    claims = (f"{name} {since.get(name, '')}" for name in sorted(target.claimed_by))
+    return "|".join((*here, target.address, target.name, since[target.name], *claims))
+
+
+def _ask(
+    context: NodeContext,
+    targets: Sequence[Target],
+    records: Mapping[str, Record],
+    should_stop: ShouldStop,
+) -> dict[str, Answers]:
+    """Give who answered at each target's address, by the target's name: itself, or who else."""
+    may_answer = {one.name: (one.name, *one.claimed_by) for one in targets}
+    if not targets:
+        return {}
+    live = {n for names in may_answer.values() for n in names if n in records and records[n].alive}
+    # Should Redis fall silent now, the echoes are not to wait for it.
+    connection = server.connect(
+        context.redis_url, socket_timeout_s=SILENT_S, connect_timeout_s=SILENT_S, retries=0
+    )
+    try:
+        ports = ask_for_ports(connection, sorted(live), should_stop)
+    except redis.RedisError as exc:
+        logger.log(server.severity(exc), "nobody is asked who answers: %s", exc)
+        return dict.fromkeys(may_answer, NOBODY)
+    finally:
+        connection.close()
+    pairs = [(one, name) for one in targets for name in may_answer[one.name] if name in ports]
+    questions = [
+        Question(address=one.address, port=ports[name].number or 0, secret=ports[name].secret)
+        for one, name in pairs
+    ]
+    answered: dict[str, set[str]] = {one.name: set() for one in targets}
+    for index, name in who_answers(questions, context.name, should_stop).items():
+        answered[pairs[index][0].name].add(name)
+    return {name: Answers(frozenset(who), name in ports) for name, who in answered.items()}
+
+
+def judge(target: Target, answers: Answers) -> Verdict:
+    """Judge a target by who answered at its address."""
+    answered, others = answers.names, answers.names - {target.name}
+    if target.name in answered:
+        # What is not forwarded, as echoes, goes to the machine that has the address.
+        has_it = target.is_there and others.isdisjoint(target.also_there)
+        return FINE if has_it or not others else _forwarded(target, answered)
+    if answers.was_asked and (instead := others & {*target.also_there}):
+        return Verdict(
+            outcome=Outcome.WRONG_HOST,
+            error=f"{some(sorted(instead))} answers at {target.address}, not {target.name}; "
+            f"start {target.name} with an --address that leads to it from here",
+        )
+    if not target.claimed_by:
+        return Verdict(unverified=True)
+    return Verdict(
+        outcome=Outcome.UNVERIFIED,
+        error=f"{some(sorted((target.name, *target.claimed_by)))} say that they have "
+        f"{target.address}, and {target.name} did not say that it answers there; "
+        "give each an --address of its own, or let UDP through to its --ports",
+    )
+
+
+def _forwarded(target: Target, answered: Collection[str]) -> Verdict:
+    return Verdict(
+        outcome=Outcome.UNVERIFIED,
+        error=f"{some(sorted(answered))} answer at {target.address}: its ports are forwarded, and "
+        f"what else is sent there may not reach {target.name}; "
+        f"start {target.name} with an --address of its own",
+    )

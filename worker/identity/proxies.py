@@ -1,0 +1,256 @@
+"""
+Whether TCP from this node reaches its targets themselves, or a transparent proxy on the way.
+
+A sign that a handshake of one hop gave (`probes.interception`) is settled by asking the target,
+where it is a live node: its answering port says which SYN came (`probes.syn_nonce`). That also
+tells a proxy beyond the first hop, and clears an address that is translated to the node's own. A
+target that got our SYN is not asked again for a day, unless there is a new sign.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from secrets import SystemRandom
+
+import redis
+
+from worker.host.machine import gateway_mac
+from worker.identity.answering import Port, ask_for_ports
+from worker.identity.context import NodeContext
+from worker.identity.verified import keep_verified, read_verified, verified_path
+from worker.model.errors import ConfigError
+from worker.model.policy import DEFAULT_PORTS, parse_ports
+from worker.probes.answer.who_answers import Question, who_answers
+from worker.probes.interception import syn_nonce
+from worker.probes.interception.interception import Beside, End, Settle, Sign, is_near
+from worker.probes.interception.syn_nonce import Seen
+from worker.wire import keyspace
+from worker.wire.connection import server
+from worker.wire.registry import Record, read_records
+
+logger = logging.getLogger(__name__)
+
+ShouldStop = Callable[[], bool]
+
+#: Targets asked at a time; each takes a few round trips.
+AT_A_TIME = 16
+#: Hint: a handshake with the target's answering port was answered, and the node saw none.
+UNSEEN = "handshake_unseen"
+
+
+def settler(
+    context: NodeContext,
+    connection: redis.Redis,
+    names: Mapping[End, str],
+    most: int,
+    should_stop: ShouldStop,
+) -> Settle:
+    """
+    Give what settles signs of these ends by asking the nodes there; no failure stops it.
+
+    So many at most are asked without a sign of anything: see `cost.MOST_QUESTIONS`.
+    """
+
+    def settle(signs: Mapping[End, Sign]) -> Mapping[End, Sign]:
+        try:
+            return _settled(context, connection, names, signs, most, should_stop)
+        except redis.RedisError as exc:
+            logger.log(server.severity(exc), "nobody is asked which handshake came: %s", exc)
+            return signs
+
+    return settle
+
+
+class BeforeTests:
+    """Looks for proxies before nodes that are tested, all at once when a row begins."""
+
+    def __init__(
+        self,
+        context: NodeContext,
+        connection: redis.Redis,
+        addresses: Mapping[str, str],
+        most: int,
+        should_stop: ShouldStop,
+    ) -> None:
+        """
+        Begin to look.
+
+        Asked is the last of each one's ports: a test's server, of others too, takes the first.
+
+        Args:
+            context: The node that connects.
+            connection: To the mesh's Redis.
+            addresses: Names of nodes → literal addresses.
+            most: Nodes that may be asked without a sign of anything.
+            should_stop: Asked a few times a second.
+        """
+        last = _last_ports(connection, list(addresses))
+        self._ends = {name: (address, last[name]) for name, address in addresses.items()}
+        names = {end: name for name, end in self._ends.items()}
+        settle = settler(context, connection, names, most, should_stop)
+        self._should_stop = should_stop
+        self._beside = Beside(list(names), settle=settle, after_s=0.0)
+
+    def wait(self) -> bool:
+        """Wait until it has looked; False when stopped before."""
+        return self._beside.wait(self._should_stop)
+
+    def sign(self, name: str) -> Sign:
+        """Give what it saw before a node, of those it was told, once it has looked."""
+        return self._beside.sign(self._ends[name]) if name in self._ends else Sign()
+
+
+def _last_ports(connection: redis.Redis, names: Sequence[str]) -> dict[str, int]:
+    pipeline = connection.pipeline(transaction=False)
+    for name in names:
+        pipeline.hget(keyspace.node_key(name), "ports")
+    return {name: _last_port(text) for name, text in zip(names, pipeline.execute(), strict=True)}
+
+
+def _last_port(text: bytes | None) -> int:
+    try:
+        return parse_ports((text or b"").decode(errors="replace"))[1]
+    except ConfigError:
+        return DEFAULT_PORTS[1]
+
+
+def _settled(
+    context: NodeContext,
+    connection: redis.Redis,
+    names: Mapping[End, str],
+    signs: Mapping[End, Sign],
+    most: int,
+    should_stop: ShouldStop,
+) -> dict[End, Sign]:
+    records = read_records(connection, sorted({*names.values()}))
+    path = verified_path(context.outbox_path)
+    known = read_verified(path)
+    keys = {
+        end: _key(context, records, end, name)
+        for end, name in names.items()
+        if name in records and records[name].alive
+    }
+    asked = to_ask(keys, signs, known, most)
+    ports = ask_for_ports(connection, sorted({names[end] for end in asked}), should_stop)
+    questions = [
+        _Question(end, names[end], ports[names[end]], signs.get(end, Sign()))
+        for end in asked
+        if names[end] in ports
+    ]
+    words = _answers(context.name, questions, should_stop)
+    settled = dict(signs)
+    for one, (seen, sign) in words:
+        if seen is Seen.STRAIGHT:
+            settled.pop(one.end, None)
+        elif sign is not None and not one.sign.error:
+            settled[one.end] = sign
+    sure = [one.end for one, (seen, _) in words if _holds(one, seen)]
+    if sure:
+        keep_verified(path, [keys[end] for end in sure])
+    return settled
+
+
+def to_ask(
+    keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str], most: int
+) -> list[End]:
+    """
+    Give who is asked: all that there is a sign of, and then others that have not said it lately.
+
+    Args:
+        keys: Live nodes, each with the name of what was seen of it.
+        signs: What was seen just now.
+        known: Names of what was seen in the last day.
+        most: Of those without a sign so many are chosen, by lot; later looks ask the others.
+    """
+    suspected = [end for end in keys if end in signs]
+    others = [end for end, key in keys.items() if end not in signs and key not in known]
+    count = min(len(others), most)
+    return [*suspected, *SystemRandom().sample(others, count)]
+
+
+def _answers(
+    source: str, questions: Sequence[_Question], should_stop: ShouldStop
+) -> list[tuple[_Question, tuple[Seen, Sign | None]]]:
+    """
+    Ask while the ports are open; whose turn comes later is left out.
+
+    Where a firewall drops what is asked, each one takes seconds; and a port that has closed says no
+    more than that, which is not to be kept.
+    """
+
+    def ask(one: _Question) -> tuple[Seen, Sign | None] | None:
+        is_late = time.monotonic() >= one.port.open_until or should_stop()
+        return None if is_late else _ask(source, one, should_stop)
+
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        words = list(threads.map(ask, questions))
+    return [(one, word) for one, word in zip(questions, words, strict=True) if word is not None]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Whom to ask where, and the sign that there is."""
+
+    end: End
+    name: str
+    port: Port
+    sign: Sign
+
+
+def _holds(one: _Question, seen: Seen) -> bool:
+    """Tell whether a node's word holds for a day; a way on which no word comes has none then."""
+    return seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and one.sign == Sign())
+
+
+def _ask(source: str, one: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
+    """Ask a node which SYN came; give what it says, and what that is a sign of."""
+    address, number, secret = one.end[0], one.port.number or 0, one.port.secret
+    if is_near(one.sign):
+        # An answer of one hop is true of a node that is one hop away, and that is asked for. Other
+        # ports may go another way.
+        tries = 1 if one.sign.error else syn_nonce.TRIES
+        seen = syn_nonce.ask(address, number, secret, tries=tries, hops=1)
+        return seen, None
+    seen, is_there = syn_nonce.ask(address, number, secret, tries=1), False
+    if seen is Seen.UNSEEN:
+        # Asked before the other tries: the port is open for some seconds only.
+        question = Question(address=address, port=number, secret=secret)
+        is_there = who_answers([question], source, should_stop) == {0: one.name}
+        seen = syn_nonce.ask(address, number, secret, tries=syn_nonce.TRIES - 1)
+    return seen, judge(one.name, address, seen, is_there=is_there)
+
+
+def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None:
+    """
+    Say what a target's word means.
+
+    Args:
+        name: The target's.
+        address: Its address.
+        seen: What it got of the handshakes that were sent to it.
+        is_there: It answered a datagram to the same port meanwhile.
+
+    Returns:
+        None when it means nothing.
+    """
+    if seen is Seen.RELAYED:
+        return Sign(
+            error=f"a proxy on the way to {address} relays TCP: {name} got another handshake than "
+            "was sent, so no number is of the way to it"
+        )
+    if seen is Seen.UNSEEN and is_there:
+        return Sign(
+            error=f"a proxy on the way answers TCP for {address}: {name} never saw the connection "
+            "that was accepted, so no number is of the way to it"
+        )
+    return Sign(hint=UNSEEN) if seen is Seen.UNSEEN else None
+
+
+def _key(context: NodeContext, records: Mapping[str, Record], end: End, name: str) -> str:
+    """Name what was seen: from where, at which address, of which start of which node."""
+    here = ("tcp", context.name, context.address, gateway_mac())
+    return "|".join((*here, end[0], name, records[name].since))

@@ -1,0 +1,49 @@
+"""
+The records by which a row tells whose an address is, read from the registry when the row begins.
+
+A plan names those that claimed one address when it was made. A node that has moved since may be at
+the address of one that the plan does not know at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import cast
+
+import redis
+
+from worker.identity.places import registered
+from worker.identity.whose import names_to_look_up
+from worker.model.names import plain_ip
+from worker.wire import keyspace, node_record, scripts
+from worker.wire.registry import Record, read_records
+from worker.wire.rows import Row
+
+
+def read_row_records(
+    connection: redis.Redis, row: Row, others: Collection[int]
+) -> dict[str, Record]:
+    """
+    Give the records of a row's own node, of these others, and of who may answer in their place.
+
+    The whole registry is looked through only where one of them is not where the plan has it.
+    """
+    records = read_records(connection, names_to_look_up(row, others))
+    planned = {row.plan.nodes[index].name: row.plan.nodes[index].address for index in others}
+    moved_to = {
+        plain_ip(record.address.decode(errors="replace"))
+        for name, record in records.items()
+        if name in planned and record.address != planned[name].encode()
+    } - {None}
+    if not moved_to:
+        return records
+    places = registered(connection, [one for one in _live(connection) if one not in records])
+    rivals = [name for name, address in places.items() if plain_ip(address) in moved_to]
+    return records | read_records(connection, rivals)
+
+
+def _live(connection: redis.Redis) -> list[str]:
+    """Give the names of the nodes that were heard of late."""
+    since = scripts.redis_seconds(connection) - node_record.ALIVE_S
+    found = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
+    return [name.decode(errors="replace") for name in found]

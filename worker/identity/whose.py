@@ -1,0 +1,131 @@
+"""A row's pairs by whose the other's address is: what is measured, and what its record says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from worker.identity.context import NodeContext
+from worker.identity.identity import (
+    Allowance,
+    ShouldStop,
+    Target,
+    Verdict,
+    identify,
+    share_a_namespace,
+)
+from worker.model.measurement import Measurement, Outcome
+from worker.model.names import IP, plain_ip
+from worker.model.plan import PlannedNode, TargetNode
+from worker.wire.registry import Record
+from worker.wire.rows import Row
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Parted:
+    """
+    The pairs of a row.
+
+    Attributes:
+        ready: Those that are measured, each with its other node.
+        findings: Records of the others.
+        unverified: Names of nodes that are measured and may be somebody else.
+    """
+
+    ready: Mapping[Pair, TargetNode]
+    findings: Sequence[Measurement]
+    unverified: frozenset[str]
+
+    def marked(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
+        """Mark the numbers that may be of another machine than the record says."""
+        for one in measurements:
+            has_number = one.latency_ms is not None or one.throughput_mbps is not None
+            if has_number and not self.unverified.isdisjoint((one.source, one.target)):
+                yield replace(one, detail={**one.detail, "unverified": "yes"})
+            else:
+                yield one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """
+    Tells of a row's pairs whether the right machine would be measured.
+
+    Attributes:
+        context: The node that measures.
+        row: What is measured.
+        records: What the registry has of `names_to_look_up`, and of who else has one's new place.
+        allowed: How many others it may still ask who they are.
+        at: Node → the address that a name of it led to, as far as that is known by now.
+    """
+
+    context: NodeContext
+    row: Row
+    records: Mapping[str, Record]
+    allowed: Allowance
+    at: dict[str, IP | None] = field(default_factory=dict)
+
+    def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
+        """Part pairs, each given with its other node at the address that will be measured."""
+        records = self.records
+        self.at.update((node.name, plain_ip(node.address)) for node in ready.values())
+        targets = {node.name: self._target(node) for node in ready.values()}
+        verdicts = identify(
+            self.context, list(targets.values()), records, self.allowed, should_stop
+        )
+        if should_stop():  # who was asked may have had no time to answer: the row is handed back
+            return Parted(ready={}, findings=(), unverified=frozenset())
+        bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
+        return Parted(
+            ready={pair: node for pair, node in ready.items() if pair not in bad},
+            findings=[
+                _finding(self.row, pair, node, verdicts[node.name])
+                for pair, node in ready.items()
+                if pair in bad
+            ],
+            unverified=frozenset(name for name, one in verdicts.items() if one.unverified),
+        )
+
+    def _target(self, node: PlannedNode) -> Target:
+        """
+        Say who else has a node's address now, of those whose records were looked up.
+
+        Who measures may be among them: behind the same router, to whom others say that address.
+        """
+        records, ip = self.records, plain_ip(node.address)
+        own = records.get(node.name)
+        claimed_by = [
+            name
+            for name, record in records.items()
+            if name != node.name
+            and record.alive
+            and ip == (self.at[name] if name in self.at else _claimed(record))
+        ]
+        rivals = [n for n in claimed_by if not (own and share_a_namespace(own, records[n]))]
+        return Target(
+            name=node.name,
+            address=node.address,
+            is_there=own is not None and own.is_there,
+            claimed_by=rivals,
+            also_there=[name for name in rivals if records[name].is_there],
+        )
+
+
+def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
+    """Give the nodes whose records tell who may answer: the row's own, these others, rivals."""
+    wanted = {row.name: None}
+    for node in (row.plan.nodes[index] for index in others):
+        wanted |= dict.fromkeys((node.name, *node.claimed_by))
+    return list(wanted)
+
+
+def _claimed(record: Record) -> IP | None:
+    return plain_ip(record.address.decode(errors="replace"))
+
+
+def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:
+    found = row.finding(pair, verdict.outcome, verdict.error)
+    # Where the row's own node is the target, its address is not the one that was judged.
+    return replace(found, address=node.address) if found.target == node.name else found

@@ -1,0 +1,311 @@
+"""
+One measurement: (run, probe, source, target), a time, numbers or an error class.
+
+Pure: knows no Redis. Its stream form is flat fields plus one msgpack field `detail`; its CSV form
+is `CSV_COLUMNS`, whose first five columns are those of PTZJEPA's own file, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+import msgpack
+
+from worker.model.errors import OtherWire, WireError
+from worker.model.fields import Cell, as_cells, parse_detail, parse_number, parse_text
+from worker.model.rounding import times_to_ns
+from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
+from worker.model.version import READ_VERSIONS, WIRE_VERSION
+
+
+class Outcome(str, Enum):
+    """What became of one pair; every one but `crashed` is a finding."""
+
+    OK = "ok"
+    NO_REPLY = "no_reply"
+    UNREACHABLE = "unreachable"
+    UNRESOLVED = "unresolved"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    TARGET_BUSY = "target_busy"
+    DENIED = "denied"
+    OVER_BUDGET = "over_budget"
+    SOURCE_LOST = "source_lost"
+    TARGET_LOST = "target_lost"
+    WRONG_HOST = "wrong_host"
+    UNVERIFIED = "unverified"
+    INTERCEPTED = "intercepted"
+    TOOL_MISSING = "tool_missing"
+    BAD_REPLY = "bad_reply"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+
+
+#: Columns of a CSV that ptzmesh began when its wire version was 1; one that is there goes on so.
+_WIRE_1_DETAIL_COLUMNS = (
+    "sent",
+    "received",
+    "duplicates",
+    "late",
+    "refused",
+    "wait_s",
+    "rtt_min_ms",
+    "rtt_mean_ms",
+    "rtt_median_ms",
+    "rtt_p95_ms",
+    "rtt_max_ms",
+    "rtt_stddev_ms",
+    "jitter_mean_abs_ms",
+    "jitter_rfc3550_ms",
+    "out_of_order",
+    "sent_mbps",
+    "retransmits",
+    "bytes_received",
+    "elapsed_s",
+    "rtt_loaded_median_ms",
+    "host_limited",
+    "send_lag_max_ms",
+    "read_lag_max_ms",
+    "receive_drops",
+    "times_refused",
+    "activity",
+    "operation",
+    "clock_offset_ms",
+)
+#: Columns taken from `detail` by name: statistics that a reader of the CSV wants in cells.
+DETAIL_COLUMNS = (
+    *_WIRE_1_DETAIL_COLUMNS,
+    "clock_offset_uncertainty_ms",
+    "wake_ms",
+    "reply_ttl",
+    "unverified",
+    "hint",
+)
+
+_FIRST_COLUMNS = (
+    "timestamp",
+    "host",
+    "latency_ms",
+    "packet_loss_pct",
+    "throughput_mbps",
+    "source",
+    "target",
+    "probe",
+    "run_id",
+    "outcome",
+    "error",
+)
+CSV_COLUMNS = (*_FIRST_COLUMNS, *DETAIL_COLUMNS, "stream_id")
+WIRE_1_CSV_COLUMNS = (*_FIRST_COLUMNS, *_WIRE_1_DETAIL_COLUMNS, "stream_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """
+    One result of one ordered pair.
+
+    Attributes:
+        run: Run id; sorts by time.
+        probe: Kind of measurement, such as `ping`.
+        source: Name of the node that sent.
+        target: Name of the node that was measured.
+        address: The address that was measured.
+        started_at: Aware UTC time of the first packet (or of the finding).
+        outcome: What became of the pair.
+        error: One line for a person, empty when `ok`; made one line and cut if it is not.
+        latency_ms: Mean round-trip time; None when nothing answered.
+        packet_loss_pct: Round-trip loss in percent (RFC 6673), None when nothing was sent.
+        throughput_mbps: Goodput at the receiver, 10^6 bit/s.
+        detail: Everything else, samples included; plain msgpack values.
+    """
+
+    run: str
+    probe: str
+    source: str
+    target: str
+    address: str
+    started_at: datetime
+    outcome: Outcome
+    error: str = ""
+    latency_ms: float | None = None
+    packet_loss_pct: float | None = None
+    throughput_mbps: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make `error` one bounded line: a row of the CSV is a line of the file."""
+        if self.error:
+            object.__setattr__(self, "error", one_line(self.error))
+
+    @property
+    def is_untimed(self) -> bool:
+        """Answered, at no certain time: the source was busy as it sent, or its clock was set."""
+        refused = self.detail.get("times_refused")
+        return self.outcome is Outcome.OK and self.latency_ms is None and bool(refused)
+
+    def to_fields(self) -> dict[str, bytes | str]:
+        """Give the flat fields of a stream entry; a number that is absent is left out."""
+        numbers = {
+            "latency_ms": self.latency_ms,
+            "packet_loss_pct": self.packet_loss_pct,
+            "throughput_mbps": self.throughput_mbps,
+        }
+        return {
+            "v": str(WIRE_VERSION),
+            "run": self.run,
+            "probe": self.probe,
+            "source": self.source,
+            "target": self.target,
+            "address": self.address,
+            "started_at": iso_utc(self.started_at),
+            "outcome": self.outcome.value,
+            "error": self.error,
+            **{name: repr(value) for name, value in numbers.items() if value is not None},
+            "detail": msgpack.packb(dict(self.detail)),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Measurement:
+        """
+        Read a stream entry's fields back; whatever is accepted makes a CSV row of one line.
+
+        Raises:
+            WireError: A field is missing, of another version, or does not parse.
+        """
+        try:
+            _check_version(fields)
+            return cls(
+                run=parse_text(fields[b"run"]),
+                probe=parse_text(fields[b"probe"]),
+                source=parse_text(fields[b"source"]),
+                target=parse_text(fields[b"target"]),
+                address=parse_text(fields[b"address"]),
+                started_at=parse_iso_utc(fields[b"started_at"].decode()),
+                outcome=_OUTCOMES[fields[b"outcome"]],
+                error=fields[b"error"].decode(),
+                latency_ms=parse_number(fields, b"latency_ms"),
+                packet_loss_pct=parse_number(fields, b"packet_loss_pct"),
+                throughput_mbps=parse_number(fields, b"throughput_mbps"),
+                detail=parse_detail(fields[b"detail"], DETAIL_COLUMNS)[0],
+            )
+        except _NOT_OURS as exc:
+            raise _refusal(exc) from exc
+
+    def to_row(self, stream_id: str) -> list[Cell]:
+        """Give the CSV cells, in the order of `CSV_COLUMNS`; None is an empty cell."""
+        return [
+            iso_utc(self.started_at),
+            self.address,
+            self.latency_ms,
+            self.packet_loss_pct,
+            self.throughput_mbps,
+            self.source,
+            self.target,
+            self.probe,
+            self.run,
+            self.outcome.value,
+            self.error,
+            *as_cells(map(self.detail.get, DETAIL_COLUMNS)),
+            stream_id,
+        ]
+
+    def to_json(self, stream_id: str | None = None) -> dict[str, Any]:
+        """Give one JSON-ready object with the record's field names; absent is null."""
+        record = {
+            "run": self.run,
+            "probe": self.probe,
+            "source": self.source,
+            "target": self.target,
+            "address": self.address,
+            "started_at": iso_utc(self.started_at),
+            "outcome": self.outcome.value,
+            "error": self.error,
+            "latency_ms": self.latency_ms,
+            "packet_loss_pct": self.packet_loss_pct,
+            "throughput_mbps": self.throughput_mbps,
+            "stream_id": stream_id,
+        }
+        more = {name: json_ready(v) for name, v in self.detail.items() if name not in record}
+        return {**record, **more}
+
+
+def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
+    """
+    Give the CSV cells of a stream entry: those of `from_fields(…).to_row(…)`, at half the cost.
+
+    The collector's inner loop.
+
+    Raises:
+        WireError: For just what `from_fields` refuses.
+    """
+    try:
+        _check_version(fields)
+        started_at = fields[b"started_at"].decode()
+        parse_iso_utc(started_at)
+        return [
+            started_at,
+            parse_text(fields[b"address"]),
+            parse_number(fields, b"latency_ms"),
+            parse_number(fields, b"packet_loss_pct"),
+            parse_number(fields, b"throughput_mbps"),
+            parse_text(fields[b"source"]),
+            parse_text(fields[b"target"]),
+            parse_text(fields[b"probe"]),
+            parse_text(fields[b"run"]),
+            _OUTCOMES[fields[b"outcome"]].value,
+            one_line(fields[b"error"].decode()),
+            *as_cells(parse_detail(fields[b"detail"], DETAIL_COLUMNS)[1]),
+            stream_id.decode(),
+        ]
+    except _NOT_OURS as exc:
+        raise _refusal(exc) from exc
+
+
+def made(measurement: Measurement) -> Measurement:
+    """Give a new record with its times in whole nanoseconds; whoever makes one, makes it so."""
+    times = times_to_ns({"latency_ms": measurement.latency_ms})
+    return replace(measurement, **times, detail=times_to_ns(measurement.detail))
+
+
+def finding(
+    *,
+    run: str,
+    probe: str,
+    source: str,
+    target: str,
+    address: str,
+    outcome: Outcome,
+    error: str,
+    started_at: datetime | None = None,
+) -> Measurement:
+    """Give a measurement without numbers, which says why there are none; by default as of now."""
+    return Measurement(
+        run=run,
+        probe=probe,
+        source=source,
+        target=target,
+        address=address,
+        started_at=started_at or datetime.now(timezone.utc),
+        outcome=outcome,
+        error=error,
+    )
+
+
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+_READABLE = frozenset(str(version).encode() for version in READ_VERSIONS)
+_NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
+
+
+def _check_version(fields: Mapping[bytes, bytes]) -> None:
+    version = fields[b"v"]
+    if version not in _READABLE:
+        shown = version[:20].decode(errors="replace")
+        raise OtherWire("the record", int(shown) if shown.isdecimal() else shown, WIRE_VERSION)
+
+
+def _refusal(exc: Exception) -> WireError:
+    return WireError(f"stream entry is not a measurement: {one_line(repr(exc))}")

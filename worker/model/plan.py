@@ -1,0 +1,397 @@
+"""
+The frozen plan of a run: which sources measure which targets, with which probes and options.
+
+Pure. A plan is written once, when the run starts, and never changes: a node that joins later is
+not part of it, and one that leaves gets `source_lost` rows. Pairs are numbered
+`source_index * N + target_index`, which is their bit in the run's done bitmap. What it costs is in
+`cost`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import msgpack
+
+from worker.model.errors import ConfigError, OtherWire, WireError
+from worker.model.names import IpLiteral, ip_literal, valid_address, valid_name
+from worker.model.options import (
+    PingOptions,
+    RedisOptions,
+    TcpOptions,
+    ThroughputOptions,
+    UdpOptions,
+    whole,
+    within,
+)
+from worker.model.tournament import least_rounds, plays_first, preferred
+from worker.model.version import WIRE_VERSION
+
+#: In the order of their phases: a loaded link spoils round-trip times.
+PROBES = ("ping", "tcp", "redis", "throughput", "udp")
+#: Those that saturate a link, and so hold both ends of a pair under a lease.
+TRANSFERS = ("throughput", "udp")
+#: Versions of IP.
+FAMILIES = (4, 6)
+
+#: A plan for 1,000 nodes packs to about 40 kB.
+MAX_PLAN_BYTES = 4 * 1024 * 1024
+MAX_NODES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedNode:
+    """
+    A node as the plan froze it.
+
+    Attributes:
+        name: Unique in the mesh.
+        address: Where others reach it.
+        accepts: Others can connect to it; else it is the connecting side of every test.
+        links: Shared links on its way, each with the tests that it carries at once.
+        claimed_by: Other live nodes that say they have the same address.
+    """
+
+    name: str
+    address: str
+    accepts: bool = True
+    links: tuple[tuple[str, int], ...] = ()
+    claimed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetNode(PlannedNode):
+    """A node that is measured now, at an address that was looked up and judged; see `targets`."""
+
+    address: IpLiteral
+
+    def __post_init__(self) -> None:
+        """
+        Refuse a name.
+
+        Raises:
+            ValueError: The probes would have to look it up, and nobody would judge the answer.
+        """
+        ip_literal(self.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encounter:
+    """
+    The tests of one pair of nodes that one of them performs under one lease.
+
+    Attributes:
+        far: The other node's index; it listens.
+        tests: Options of each test, in order, `reverse` and `bidir` as they have to be.
+        pairs: (source, target) of every measurement that the tests make.
+    """
+
+    far: int
+    tests: tuple[ThroughputOptions | UdpOptions, ...]
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """
+    Ordered pairs × probes, with options.
+
+    Attributes:
+        nodes: Every node that is a source or a target.
+        sources: Indices into `nodes`.
+        targets: Indices into `nodes`; a node is never its own target.
+        probes: One phase each, in order.
+        sample: Targets of each source, and sources of each target; None is all.
+        seed: Chooses which; another seed, other pairs.
+        family: 4 or 6: the version of IP by which targets are measured, also those that have a host
+            name or have moved; None takes of a name what a source has a route to, IPv4 first.
+        ping: Options of the `ping` probe.
+        tcp: Options of the `tcp` probe.
+        redis: Options of the `redis` probe.
+        throughput: Options of the `throughput` probe.
+        udp: Options of the `udp` probe.
+    """
+
+    nodes: tuple[PlannedNode, ...]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    probes: tuple[str, ...] = ("ping",)
+    sample: int | None = None
+    seed: str = ""
+    family: int | None = None
+    ping: PingOptions = field(default_factory=PingOptions)
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
+    udp: UdpOptions = field(default_factory=UdpOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse a plan without pairs, of unknown probes, or with indices out of range."""
+        within("nodes", len(self.nodes), 1, MAX_NODES)
+        if not self.probes:
+            raise ConfigError(f"the plan has no probe: choose some of {', '.join(PROBES)}")
+        for probe in self.probes:
+            if probe not in PROBES:
+                raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
+        if len(set(self.probes)) != len(self.probes):
+            raise ConfigError("a probe is named twice")
+        if len({node.name for node in self.nodes}) != len(self.nodes):
+            raise ConfigError("a node is named twice")
+        for indices in (self.sources, self.targets):
+            if len(set(indices)) != len(indices):
+                raise ConfigError("a source or a target is named twice")
+        for index in (*self.sources, *self.targets):
+            within("node index", index, 0, len(self.nodes) - 1)
+        if self.sample is not None:
+            if set(self.sources) != set(self.targets):
+                raise ConfigError("a sample is of a full mesh: every source must be a target")
+            whole("sample", self.sample, 1, MAX_NODES)
+            if self.sample > max(1, others := len(self.sources) - 1):
+                raise ConfigError(
+                    f"sample ({self.sample}) must be at most {others}, the others of a node"
+                )
+        if self.family is not None and (
+            type(self.family) is not int or self.family not in FAMILIES
+        ):
+            raise ConfigError(f"family ({self.family!r}) must be 4 or 6")
+        if self.pair_count == 0:
+            raise ConfigError("the plan has no pair: choose at least two different nodes")
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {node.name: index for index, node in enumerate(self.nodes)}
+
+    def index_of(self, name: str) -> int:
+        """Give a node's index; KeyError when it is not part of the plan."""
+        return self._index_of[name]
+
+    def targets_of(self, source: int) -> Sequence[int]:
+        """Give the targets of a source, in the plan's order."""
+        if self.sample is not None:
+            return self._sampled.get(source, ())
+        return [t for t in self.targets if t != source] if source in self._ends[0] else ()
+
+    def has_pair(self, source: int, target: int) -> bool:
+        """Tell whether a pair is measured."""
+        if self.sample is not None:
+            return target in self._sampled.get(source, ())
+        return source != target and source in self._ends[0] and target in self._ends[1]
+
+    @cached_property
+    def _ends(self) -> tuple[frozenset[int], frozenset[int]]:
+        return frozenset(self.sources), frozenset(self.targets)
+
+    @cached_property
+    def _sampled(self) -> dict[int, tuple[int, ...]]:
+        """
+        The targets of each source of a sample.
+
+        The nodes are put in a ring, and the same steps are taken from each, both by the seed: so
+        each node is a target as often as it is a source. By digests, as every node must find the
+        same, whatever its Python.
+        """
+        ring = sorted(self.sources, key=lambda node: _digest(self.seed, "ring", node))
+        steps = sorted(range(1, len(ring)), key=lambda step: _digest(self.seed, "step", step))
+        chosen = steps[: self.sample]
+        return {
+            source: tuple(sorted(ring[(place + step) % len(ring)] for step in chosen))
+            for place, source in enumerate(ring)
+        }
+
+    def transfer(self, probe: str) -> ThroughputOptions | UdpOptions:
+        """Give the options of a probe that saturates links."""
+        return self.udp if probe == "udp" else self.throughput
+
+    def performer(self, probe: str, source: int, target: int) -> int:
+        """
+        Give the node that does a pair's measurement: the source, but for tests with two ends.
+
+        There it is who connects: the target under `reverse`, one of the two under `bidir`, and
+        always a node that others cannot connect to.
+        """
+        if probe not in TRANSFERS:
+            return source
+        options, count = self.transfer(probe), len(self.nodes)
+        near, far = (target, source) if options.reverse else (source, target)
+        if options.bidir and not plays_first(near, far, count):
+            near, far = far, near
+        return far if self.nodes[near].accepts and not self.nodes[far].accepts else near
+
+    def pairs_of(self, probe: str, performer: int) -> list[tuple[int, int]]:
+        """Give the pairs of a performer; a ping's are rotated, so that sources start apart."""
+        if probe == "redis":
+            return [(performer, performer)]
+        if probe in TRANSFERS:
+            mine = (pair for each in self._touching(performer) for pair in each)
+            return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
+        targets = self.targets_of(performer)
+        after = [t for t in targets if t > performer]
+        before = [t for t in targets if t < performer]
+        return [(performer, t) for t in after + before]
+
+    def performers(self, probe: str) -> list[int]:
+        """Give the nodes that do a phase's measurements: one sweep each, none of no pair."""
+        if probe == "redis":
+            return sorted(set(self.sources))
+        if probe not in TRANSFERS:
+            return sorted({source for source in self.sources if self.targets_of(source)})
+        return sorted({self.performer(probe, s, t) for s, t in self.pairs()})
+
+    def encounters(self, probe: str, performer: int) -> list[Encounter]:
+        """Give a performer's tests by the other node, in the order that keeps the mesh busy."""
+        by_far: dict[int, list[tuple[int, int]]] = {}
+        for s, t in self.pairs_of(probe, performer):
+            by_far.setdefault(t if s == performer else s, []).append((s, t))
+        order = preferred(performer, len(self.nodes), list(by_far))
+        return [self._encounter(probe, performer, far, by_far[far]) for far in order]
+
+    def _encounter(
+        self, probe: str, performer: int, far: int, pairs: list[tuple[int, int]]
+    ) -> Encounter:
+        options = self.transfer(probe)
+        if options.bidir:
+            return Encounter(far=far, tests=(options,), pairs=tuple(pairs))
+        tests = tuple(replace(options, reverse=source != performer) for source, _ in pairs)
+        return Encounter(far=far, tests=tests, pairs=tuple(pairs))
+
+    def _touching(self, node: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the pairs of a node with each other node."""
+        for other in range(len(self.nodes)):
+            both = ((node, other), (other, node))
+            yield [(s, t) for s, t in both if self.has_pair(s, t)]
+
+    def pairs(self, probe: str = "ping") -> Iterator[tuple[int, int]]:
+        """Yield every ordered pair of a phase as indices; a `redis` phase has each source once."""
+        if probe == "redis":
+            return ((s, s) for s in self.sources)
+        return ((s, t) for s in self.sources for t in self.targets_of(s))
+
+    def count(self, probe: str) -> int:
+        """Measurements of one phase."""
+        return len(set(self.sources)) if probe == "redis" else self.pair_count
+
+    @property
+    def pair_count(self) -> int:
+        """Pairs in one phase."""
+        if self.sample is not None:
+            return len(self.sources) * min(self.sample, len(self.sources) - 1)
+        both = len(set(self.sources) & set(self.targets))
+        return len(self.sources) * len(self.targets) - both
+
+    def bit(self, source: int, target: int) -> int:
+        """Give the pair's place in the done bitmap."""
+        return source * len(self.nodes) + target
+
+    @property
+    def start_spread_s(self) -> float:
+        """Seconds over which sources start, so that a mesh does not ping in lockstep."""
+        return min(0.5, 0.02 * len(self.sources))
+
+    def start_offset_s(self, source: int) -> float:
+        """Give the source's own share of the start spread, in seconds."""
+        return self.start_spread_s * self.sources.index(source) / len(self.sources)
+
+    def rounds(self, probe: str) -> int:
+        """Give how many tests of a phase follow one another at least."""
+        return self._rounds[self.transfer(probe).bidir]
+
+    @cached_property
+    def _rounds(self) -> Mapping[bool, int]:
+        """Tests that follow one another at least; one for both directions of a pair, or two."""
+        links = {i: dict(node.links) for i, node in enumerate(self.nodes) if node.links}
+        kinds = {self.transfer(probe).bidir for probe in self.probes if probe in TRANSFERS}
+        return {both: least_rounds(self._tests(bidir=both), links) for both in kinds}
+
+    def _tests(self, *, bidir: bool) -> Iterator[tuple[int, int]]:
+        """Yield the two nodes of each test; two of which none accepts connections make none."""
+        for s, t in self.pairs():
+            is_other_half = bidir and s > t and self.has_pair(t, s)
+            if not is_other_half and (self.nodes[s].accepts or self.nodes[t].accepts):
+                yield s, t
+
+    def packed(self) -> bytes:
+        """Give the msgpack form, with the wire version."""
+        return bytes(msgpack.packb({"wire": WIRE_VERSION, **asdict(self)}))
+
+    @property
+    def digest(self) -> str:
+        """Give the identity under which two people who ask for the same plan join one run."""
+        return hashlib.sha256(self.packed()).hexdigest()[:16]
+
+
+def unpack_plan(packed: bytes, *, versions: Container[int] = (WIRE_VERSION,)) -> Plan:
+    """
+    Read a plan back.
+
+    Args:
+        packed: What `Plan.packed` gave.
+        versions: Wire versions that will do: to look at a run is less than to carry it out.
+
+    Raises:
+        OtherWire: Of another wire version.
+        WireError: Not a plan: too large, wrong types, unknown or missing fields.
+    """
+    if len(packed) > MAX_PLAN_BYTES:
+        raise WireError(f"plan ({len(packed)} bytes) is over {MAX_PLAN_BYTES}")
+    try:
+        return _plan_from(msgpack.unpackb(packed), versions)
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as exc:
+        raise WireError(f"not a plan: {exc}") from exc
+
+
+def _plan_from(raw: Mapping[str, Any], versions: Container[int]) -> Plan:
+    if raw.get("wire") not in versions:
+        raise OtherWire("the run", raw.get("wire"), WIRE_VERSION)
+    return Plan(
+        nodes=tuple(_node(n) for n in raw["nodes"]),
+        sources=_indices(raw["sources"]),
+        targets=_indices(raw["targets"]),
+        probes=tuple(str(probe) for probe in raw["probes"]),
+        sample=None if raw["sample"] is None else _indices([raw["sample"]])[0],
+        seed=_text(raw, "seed"),
+        family=raw.get("family"),
+        ping=PingOptions(**raw["ping"]),
+        tcp=TcpOptions(**raw["tcp"]),
+        redis=RedisOptions(**raw["redis"]),
+        throughput=ThroughputOptions(**raw["throughput"]),
+        udp=UdpOptions(**raw["udp"]),
+    )
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+
+
+def _node(raw: Mapping[str, Any]) -> PlannedNode:
+    accepts = raw["accepts"]
+    if not isinstance(accepts, bool):
+        raise TypeError("accepts is not true or false")
+    name, address = valid_name(_text(raw, "name")), valid_address(_text(raw, "address"))
+    links = tuple((valid_name(link), _capacity(count)) for link, count in raw.get("links", ()))
+    claimed_by = tuple(map(valid_name, raw.get("claimed_by", ())))
+    return PlannedNode(
+        name=name, address=address, accepts=accepts, links=links, claimed_by=claimed_by
+    )
+
+
+def _capacity(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise TypeError("a link's capacity is no whole number above 0")
+    return value
+
+
+def _text(raw: Mapping[str, Any], name: str) -> str:
+    value = raw[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not text")
+    return value
+
+
+def _indices(raw: Sequence[Any]) -> tuple[int, ...]:
+    if not all(type(index) is int for index in raw):
+        raise TypeError("an index is not a whole number")
+    return tuple(raw)

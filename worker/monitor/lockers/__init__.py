@@ -1,0 +1,1 @@
+"""The lockers of PTZJEPA: held and timed; who holds and who waits."""

@@ -1,0 +1,1 @@
+"""Mounted folders: whether each answers, how fast, in a process that may hang."""

@@ -1,0 +1,1 @@
+"""The network as the host program sees it: hosts measured in a loop or once."""

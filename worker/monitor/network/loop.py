@@ -1,0 +1,189 @@
+"""
+`NetworkMonitor`: measures hosts beside the host program, at intervals or at its cycles.
+
+Everything happens on a thread of the monitor's: measuring, the file and Redis. The methods that
+the host calls set a flag and return.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from worker.model.errors import ConfigError
+from worker.monitor import tagging
+from worker.monitor.guard import never_raises, tell
+from worker.monitor.network.hosts import MAX_HOSTS
+from worker.monitor.network.network import COUNT, joined, keep, measure_hosts, measure_throughput
+from worker.monitor.process import recorder
+
+DEFAULT_INTERVAL_S = 300.0
+MIN_INTERVAL_S = 1.0
+#: Nodes that were started together do not measure together for long.
+JITTER = 0.1
+#: At its end the monitor gets so long to end a measurement, write and publish.
+STOP_DEADLINE_S = 3.0
+
+
+class NetworkMonitor:
+    """
+    Measures until it is stopped; use as a context manager, or `start` and `stop` it.
+
+    In a forked child it is stopped: the parent's goes on, and hosts are not measured twice.
+
+    Attributes:
+        hosts: What is measured.
+    """
+
+    @never_raises(lambda: None)
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        interval_s: float = DEFAULT_INTERVAL_S,
+        *,
+        every_cycles: int | None = None,
+        throughput: bool = False,
+        count: int = COUNT,
+        csv_path: Path | str | None = None,
+    ) -> None:
+        """
+        Describe what is measured; nothing is until `start`.
+
+        Args:
+            hosts: Host names or addresses; what is none of these gets records that say so.
+            interval_s: Seconds between two measurements, give or take a tenth; `math.inf` leaves
+                it to the cycles.
+            every_cycles: Measure at each n-th cycle as well; None does not.
+            throughput: Run an iperf3 test of up to 10 MB to each host as well.
+            count: Echoes to each host.
+            csv_path: File of the records; None is the process's own.
+        """
+        # First, so that the methods work whatever is wrong with the arguments.
+        self.hosts: tuple[str, ...] = ()
+        self.interval_s, self.every_cycles = DEFAULT_INTERVAL_S, every_cycles
+        self.throughput, self.count = throughput, count
+        self._csv_path = None if csv_path is None else Path(csv_path)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._measure_asked = self._save_asked = False
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self.interval_s = _interval(interval_s)
+        self.hosts = _hosts(hosts)
+
+    def start(self) -> NetworkMonitor:
+        """Begin to measure; the first time is now."""
+        self._start()
+        return self
+
+    @never_raises(lambda: None)
+    def _start(self) -> None:
+        if self._thread is not None or os.getpid() != self._pid:
+            return
+        if not self.hosts:
+            tell("no hosts", "monitor: there is no host to measure; records are kept and saved")
+        self._thread = threading.Thread(target=self._work, name="ptzmesh-monitor", daemon=True)
+        self._thread.start()
+
+    @never_raises(lambda: None)
+    def stop(self) -> None:
+        """End, and save what is recorded; waits `STOP_DEADLINE_S` at most."""
+        if self._thread is None or os.getpid() != self._pid:
+            return
+        thread, self._thread = self._thread, None
+        give_up_at = time.monotonic() + STOP_DEADLINE_S
+        self._stopping.set()
+        self._wake.set()
+        thread.join(STOP_DEADLINE_S)
+        recorder().publish_now(max(0.0, give_up_at - time.monotonic()))
+
+    def __enter__(self) -> NetworkMonitor:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop; what the block raised goes on."""
+        self.stop()
+
+    @never_raises(lambda: None)
+    def cycle(self, number: int) -> None:
+        """Say that the host's cycle of this number has ended: records are saved, at once beside."""
+        tagging.set_cycle(number)
+        if os.getpid() != self._pid:
+            return
+        if self.every_cycles and number % self.every_cycles == 0:
+            self._measure_asked = True
+        self._save_asked = True
+        self._wake.set()
+
+    def activity(self, name: str) -> AbstractContextManager[None]:
+        """Tag what is recorded within the block with what the host does there."""
+        return tagging.activity(name)
+
+    @never_raises(lambda: None)
+    def _work(self) -> None:
+        due_at = time.monotonic()
+        while not self._stopping.is_set():
+            if self._measure_asked or time.monotonic() >= due_at:
+                self._measure_asked = False
+                due_at = time.monotonic() + self._pause_s()
+                self._measure()
+                self._save_asked = True
+            if self._save_asked:
+                self._save_asked = False
+                self._save()
+            left_s = due_at - time.monotonic()
+            if not self._measure_asked:
+                self._wake.wait(min(max(0.0, left_s), threading.TIMEOUT_MAX))
+            self._wake.clear()
+        self._save()
+
+    def _pause_s(self) -> float:
+        # Not the module's generator, which the host may have seeded.
+        spread = random.SystemRandom().uniform(-JITTER, JITTER)
+        return self.interval_s * (1 + spread)
+
+    @never_raises(lambda: None)
+    def _measure(self) -> None:
+        stopping = self._stopping.is_set
+        for pinged in measure_hosts(self.hosts, count=self.count, should_stop=stopping):
+            tested = None
+            if self.throughput and not stopping():
+                tested = measure_throughput(pinged.target, should_stop=stopping)
+            keep(pinged.target, joined(pinged, tested))
+
+    @never_raises(lambda: None)
+    def _save(self) -> None:
+        recorder().save_csv(self._csv_path)
+
+
+def _interval(asked: float) -> float:
+    if asked >= MIN_INTERVAL_S and not math.isnan(asked):
+        return asked
+    tell(
+        f"interval/{asked}",
+        "monitor: interval (%s) must be %s s or more; %s s is used",
+        asked, MIN_INTERVAL_S, DEFAULT_INTERVAL_S,
+    )  # fmt: skip
+    return DEFAULT_INTERVAL_S
+
+
+def _hosts(asked: Iterable[str]) -> tuple[str, ...]:
+    """Give each host once; one string is a mistake that would be one host a letter."""
+    if isinstance(asked, str):
+        raise ConfigError(f"hosts ({asked[:80]!r}) must be a list of hosts")
+    found = tuple(dict.fromkeys(str(host) for host in asked))
+    if len(found) > MAX_HOSTS:
+        tell("hosts", "monitor: %d hosts are too many; the first %d are", len(found), MAX_HOSTS)
+    return found[:MAX_HOSTS]

@@ -1,0 +1,127 @@
+"""
+The queues that a worker takes jobs from: whatever is in them, and in RQ's lists beside them.
+
+Ids that are none, records that are refused and keys that are of another type than RQ's are noted
+(`refusals`) and put out of the way, so that the next job is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+
+from worker.node.allowlist import JOB_ID, Refused
+from worker.node.refusals import Cause, Refusals
+from worker.wire import keyspace, rq_jobs
+
+
+def guarded_queue(refusals: Refusals) -> type[Queue]:
+    """Make the queue class of a worker, which notes what it refuses."""
+
+    class GuardedQueue(Queue):
+        """RQ's queue, of which only jobs come that may be executed."""
+
+        @classmethod
+        def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
+            """Take an id from the one queue, to RQ's list of what is taken."""
+            while True:
+                try:
+                    taken = super().lmove(connection, queue_key, timeout)
+                except redis.ResponseError as exc:
+                    _mend_or_raise(connection, [queue_key], refusals, exc)
+                    continue
+                if taken is None or _is_job_id(taken[1]):
+                    return taken
+                _refuse_id(connection, taken[1], refusals)
+                connection.lrem(keyspace.intermediate_key(_name_of(queue_key)), 1, taken[1])
+
+        @classmethod
+        def lpop(
+            cls, queue_keys: Any, timeout: int | None, connection: redis.Redis | None = None
+        ) -> Any:
+            """Take an id from the first queue that has one."""
+            assert connection is not None  # noqa: S101 - RQ always gives it
+            while True:
+                try:
+                    taken = super().lpop(queue_keys, timeout, connection=connection)
+                except redis.ResponseError as exc:
+                    _mend_or_raise(connection, queue_keys, refusals, exc)
+                    continue
+                if taken is None or _is_job_id(taken[1]):
+                    return taken
+                _refuse_id(connection, taken[1], refusals)
+
+        @classmethod
+        def _fetch_dequeued_job(
+            cls,
+            connection: redis.Redis,
+            queue_key: str,
+            job_id: str,
+            job_class: type[Job] | None = None,
+            serializer: Any = None,
+            death_penalty_class: Any = None,
+        ) -> tuple[Job, Queue] | None:
+            queue = cls.from_queue_key(
+                queue_key, connection, job_class, serializer, death_penalty_class
+            )
+            try:
+                job = queue.job_class.fetch(job_id, connection, serializer=queue.serializer)
+                if job.origin != queue.name:
+                    raise Refused(f"its origin ({job.origin[:80]!r}) is not this queue")
+                return job, queue
+            except Refused as exc:
+                refusals.note(connection, job_id, str(exc), exc.cause)
+                if exc.is_ours:
+                    connection.expire(keyspace.job_key(job_id), rq_jobs.JOB_TTL_S)
+            except NoSuchJobError:
+                pass
+            connection.lrem(keyspace.intermediate_key(queue.name), 1, job_id)
+            return None
+
+    return GuardedQueue
+
+
+def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
+    """
+    Delete what is of another type than RQ's at the keys of one queue of ours, and note it.
+
+    RQ could do nothing with it, and neither could whoever enqueues a job.
+    """
+    types = keyspace.keys_of_queue(queue_name)
+    pipeline = connection.pipeline(transaction=False)
+    for key in types:
+        pipeline.type(key)
+    for (key, wanted), found in zip(types.items(), pipeline.execute(), strict=True):
+        kind = found.decode()
+        if kind not in (wanted, "none"):
+            connection.delete(key)
+            reason = f"the key is a {kind}; it is deleted"
+            refusals.note(connection, key, reason, Cause.FOREIGN)
+
+
+def _mend_or_raise(
+    connection: redis.Redis, queue_keys: list[str], refusals: Refusals, exc: redis.ResponseError
+) -> None:
+    if not str(exc).startswith("WRONGTYPE"):
+        raise exc
+    # Another node that serves the queue may have been first, and then nothing is left to mend.
+    for key in queue_keys:
+        mend(connection, _name_of(key), refusals)
+
+
+def _name_of(queue_key: str) -> str:
+    return queue_key.removeprefix(keyspace.queue_key(""))
+
+
+def _is_job_id(raw: object) -> bool:
+    text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
+    return JOB_ID.fullmatch(text) is not None
+
+
+def _refuse_id(connection: redis.Redis, raw: object, refusals: Refusals) -> None:
+    shown = raw[:80].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:80]
+    refusals.note(connection, shown, "the job's id is none", Cause.FOREIGN)

@@ -1,0 +1,127 @@
+"""
+The `redis` probe: a node's way to the mesh's own Redis, by PING and by what a locker does there.
+
+A row of it has one measurement, whose target is `redis`. It uses a connection of its own that
+repeats nothing, and a key of its own that lapses by itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime, timezone
+from statistics import median
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.model.measurement import Measurement, Outcome, made
+from worker.model.names import REDIS_TARGET
+from worker.model.options import RedisOptions
+from worker.model.rtt import packet_loss_pct, rtt_statistics
+from worker.wire import keyspace
+from worker.wire.connection import command_count, redis_url
+
+PROBE = "redis"
+KEY_TTL_S = 10
+
+
+def measure(
+    run: str,
+    source: str,
+    url: str,
+    options: RedisOptions,
+    should_stop: Callable[[], bool],
+) -> Iterator[Measurement]:
+    """Yield the one measurement, or nothing when stopped early."""
+    started_at, begun = datetime.now(timezone.utc), time.monotonic()
+    connection = redis.Redis.from_url(
+        redis_url.plain(url),
+        socket_timeout=options.wait_s,
+        socket_connect_timeout=options.wait_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    command_count.count_on(connection)
+    pings: list[float | None] = []
+    cycles: list[float | None] = []
+    error = ""
+    with suppress(redis.RedisError):
+        connection.ping()  # opens the connection, whose handshake is not what is measured
+    for place in range(options.count):
+        if should_stop():
+            return
+        time.sleep(max(0.0, begun + place * options.interval_s - time.monotonic()))
+        ping_ms, failed = _time(connection.ping)
+        cycle_ms, failed_too = _time(lambda: _locker_cycle(connection, source))
+        pings.append(ping_ms)
+        cycles.append(cycle_ms)
+        error = failed or failed_too or error
+    connection.close()
+    where = connection.connection_pool.connection_kwargs
+    address = str(where.get("host") or where.get("path") or "")
+    yield _measurement(run, source, address, options, started_at, begun, pings, cycles, error)
+
+
+def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
+    begun = time.monotonic()
+    try:
+        call()
+    except redis.RedisError as exc:
+        return None, str(exc).partition("\n")[0] or type(exc).__name__
+    return (time.monotonic() - begun) * 1000, ""
+
+
+def _locker_cycle(connection: redis.Redis, source: str) -> None:
+    """Take and give up a locker of our own: SET NX EX, then DEL."""
+    key, identifier = keyspace.probe_key(source), secrets.token_hex(8)
+    connection.set(key, identifier, nx=True, ex=KEY_TTL_S)
+    connection.delete(key)
+
+
+def _measurement(
+    run: str,
+    source: str,
+    address: str,
+    options: RedisOptions,
+    started_at: datetime,
+    begun: float,
+    pings: list[float | None],
+    cycles: list[float | None],
+    error: str,
+) -> Measurement:
+    statistics = rtt_statistics(pings)
+    answered = [ms for ms in pings if ms is not None]
+    cycled = [ms for ms in cycles if ms is not None]
+    outcome = Outcome.OK if answered else Outcome.NO_REPLY
+    return made(
+        Measurement(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=REDIS_TARGET,
+            address=address,
+            started_at=started_at,
+            outcome=outcome,
+            error="" if answered else error or "Redis did not answer",
+            latency_ms=statistics.rtt_mean_ms,
+            packet_loss_pct=packet_loss_pct(len(pings), len(answered)),
+            detail={
+                "sent": len(pings),
+                "received": len(answered),
+                "wait_s": options.wait_s,
+                "interval_s": options.interval_s,
+                **asdict(statistics),
+                "locker_cycle_median_ms": median(cycled) if cycled else None,
+                "locker_cycle_max_ms": max(cycled) if cycled else None,
+                "locker_cycles": len(cycled),
+                "last_error": error,
+                "elapsed_s": time.monotonic() - begun,
+                "rtts_ms": pings,
+            },
+        )
+    )

@@ -1,0 +1,383 @@
+"""
+The process on a node: registers, heartbeats, keeps its RQ workers alive.
+
+One supervising process, two children: the *prober* measures, the *responder* answers tests and
+carries runs on (queue `ptzmesh:control`) while the prober is busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import redis
+
+from worker.host import machine
+from worker.host.orphans import reap
+from worker.host.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
+from worker.identity.context import NodeContext
+from worker.identity.own_address import (
+    checked_address,
+    is_local,
+    led_to,
+    local_address,
+    present_address,
+)
+from worker.model.errors import ConfigError
+from worker.model.names import plain_ip
+from worker.model.version import WIRE_VERSION
+from worker.node.allowlist import AllowList, allow_listed
+from worker.node.children import Child, open_many_files
+from worker.node.outage import Outage
+from worker.node.registration.changes import Changes
+from worker.node.registration.facts import Facts, Said
+from worker.node.registration.instance import (
+    LOOK_S,
+    SETTLE_S,
+    Other,
+    Succession,
+    instance_of,
+    other_from,
+    refusal,
+)
+from worker.node.registration.leftovers import Leftovers
+from worker.node.registration.state_folder import hold, owner_token, usable
+from worker.node.settings import NodeSettings
+from worker.node.startup import when_redis_is_there
+from worker.publish.outbox import Outbox, outbox_path
+from worker.wire import keyspace, node_record, rq_jobs, scripts
+from worker.wire.clock_offset import ClockOffset, steady_s
+from worker.wire.connection import command_count, server
+
+logger = logging.getLogger(__name__)
+
+#: SIGTERM is answered within 10 s: this long for the job in hand, the rest to deregister.
+STOP_GRACE_S = 7.0
+#: While Redis does not answer: soon enough to be heard before anybody counts this node as lost.
+RETRY_S = node_record.HEARTBEAT_S / 4
+
+AllowListMaker = Callable[[NodeContext], AllowList]
+
+
+class Supervisor:
+    """Supervises one node until it is told to stop."""
+
+    def __init__(self, settings: NodeSettings, make_allow_list: AllowListMaker) -> None:
+        """Take the settings, and what makes the allow-list from the node's context."""
+        self.settings = settings
+        self.make_allow_list = make_allow_list
+        # Shared with every child; a lock would be held by whom a signal interrupts.
+        self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
+        self.owns_name = False
+        self.refusal: ConfigError | None = None
+        self.is_unheard = False
+        self.is_nowhere = False
+        self.outage = Outage()
+        self.counted, self.counted_at = command_count.commands_sent(), float("-inf")
+        self.told_per_s = ""
+        self.children: list[Child] = []
+        self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
+        self.leftovers = Leftovers(settings.state_dir, settings.name)
+        said = Said(labels=settings.labels, policy=settings.policy)
+        self.changes = Changes(settings.name)
+        self.facts = Facts(said=said, reread=settings.reread)
+        self.record: dict[str, str] = {}
+        self.clock_offset = ClockOffset()
+
+    def run(self) -> None:
+        """
+        Register, then heartbeat and supervise until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: Another live process has this name.
+            RedisUnavailable: Redis cannot be used at the start.
+        """
+        open_many_files()
+        lock = hold(self.settings.state_dir, self.settings.name)
+        with usable(self.settings.state_dir):
+            self.instance = instance_of(lock, owner_token(lock))
+            self.outbox.set_aside_others()
+        connection = server.connect(self.settings.redis_url)
+        # Taken in `_supervise`: who is registered does not end without deregistering.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        url, patient = self.settings.redis_url, self.settings.waits_for_redis
+        try:
+            when_redis_is_there(url, lambda: self._enter(connection), patient=patient)
+        except StopAsked:
+            self._stop()
+            return
+        connection.close()  # children are forked without a socket of ours
+        self._start_children()
+        place = f"{self.record['address']}, which does not resolve here, "
+        place = self.record["address"] + " " if self._has_address() else place
+        logger.info("node %s at %sis ready", self.settings.name, place)
+        self._supervise(connection)
+        self._stop()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _enter(self, connection: redis.Redis) -> None:
+        server.check_server(connection, self.settings.redis_url, scripts=True)
+        self.record = self._describe(connection)
+        self._register(connection)
+        self.changes.begin(self.record)
+
+    def _describe(self, connection: redis.Redis) -> dict[str, str]:
+        towards_redis = local_address(connection)
+        if self.settings.address is not None:
+            address = checked_address(self.settings.address, towards_redis)
+        elif towards_redis is not None:
+            address = towards_redis
+        else:
+            raise ConfigError("the node's address is not known over a unix socket: say --address")
+        self.facts.look()
+        self._share(address)
+        return {
+            **self.facts.fields(address, looks_up=True),
+            "version": self.settings.version,
+            "wire": str(WIRE_VERSION),
+            "pid": str(os.getpid()),
+            "host": socket.gethostname(),
+            "since": repr(self._look_at_clock(connection)),
+            "stopped": "",
+        }
+
+    def _share(self, address: str) -> None:
+        """Let the jobs know where we are, and all else that was found out."""
+        self.facts.address = address
+        self.facts.share()
+
+    def _look_at_settings(self) -> bool:
+        """Look whether the operator says something new; it is told with a heartbeat at once."""
+        if not self.facts.look_at_settings():
+            return False
+        self.facts.share()
+        if self.facts.complaint:
+            logger.warning("labels and limits stay as they were: %s", self.facts.complaint)
+            return True
+        logger.info("settings were read again")
+        if later := self.facts.said.later:
+            logger.warning("settings that take another start: %s", ", ".join(later))
+        return True
+
+    def _has_moved(self, connection: redis.Redis) -> bool:
+        """Look whether we are at another address than the record says, and write that into it."""
+        before = self.record["address"]
+        if self.settings.address is None:
+            self.record["address"] = present_address(connection, before)
+        if self.record["address"] == before:
+            return False
+        self._share(self.record["address"])
+        self.record |= self.facts.fields(self.record["address"])
+        for child in self.children:
+            child.reconnect()
+        logger.info("node %s is at %s now", self.settings.name, self.record["address"])
+        return True
+
+    def _has_address(self) -> bool:
+        """Look whether our address is one, and say once when a name does not resolve here."""
+        address = self.record["address"]
+        literals = led_to(address)
+        if not literals and not self.is_nowhere:
+            logger.warning(
+                "address %s of this node does not resolve here, and likely nowhere: correct "
+                "--address, or DNS; it is looked up again with each heartbeat",
+                address,
+            )
+        if literals and self.is_nowhere:
+            logger.warning("address %s resolves now", address)
+        if literals:  # of a name that leads elsewhere by now
+            self.facts.is_here = is_local(address, literals)
+            self.record |= self.facts.fields(address)
+        self.is_nowhere = not literals
+        return bool(literals)
+
+    def _look_at_clock(self, connection: redis.Redis) -> float:
+        """Give Redis' time, and note how far this node's clock is from it."""
+        sent_s = steady_s()
+        now = scripts.redis_seconds(connection)
+        self.clock_offset.add(sent_s, now)
+        return now
+
+    def _register(self, connection: redis.Redis) -> None:
+        """
+        Take the name; the process that had it before is given the time to be heard, if it lives.
+
+        Raises:
+            ConfigError: Another live process has the name.
+        """
+        name, before, intent = self.settings.name, Succession(), "claim"
+        self.owns_name = True  # from now on there may be something to deregister
+        while isinstance(found := self._beat(connection, intent), Other):
+            is_first = before.note(found, time.monotonic())
+            if found.word != "heard" or before.lives:
+                raise refusal(name, self.record["address"], found)
+            if is_first:
+                logger.info("%s was heard just now, on %s: waiting whether it lives", name, found)
+            intent = "replace" if before.has_ended(time.monotonic()) else "claim"
+            time.sleep(LOOK_S)
+
+    def _beat(self, connection: redis.Redis, intent: str = "beat") -> list[str] | Other:
+        """Send one heartbeat: ids of overdue runs, or who has the name instead."""
+        counted, counted_at = command_count.commands_sent(), time.monotonic()
+        # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
+        is_long = counted_at - self.counted_at >= node_record.HEARTBEAT_S / 2
+        if is_long:
+            self.told_per_s = self._commands_per_s(counted, counted_at)
+        sent_s = steady_s()
+        answer = self._call_heartbeat(connection, intent)
+        if answer[0] == b"insist":
+            other = "another worker began with the token of this node, on %s; it is refused"
+            logger.warning(other, other_from(answer))
+            sent_s = steady_s()
+            answer = self._call_heartbeat(connection, "insist")
+        if answer[0] != b"ok":
+            return other_from(answer)
+        if is_long:
+            self.counted, self.counted_at = counted, counted_at
+        self.clock_offset.add(sent_s, int(answer[1]) + int(answer[2]) / 1e6)
+        ids: list[bytes] = answer[3]
+        if odd := [run for run in ids if not run.isascii()]:
+            connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
+        return [run.decode() for run in ids if run.isascii()]
+
+    def _call_heartbeat(self, connection: redis.Redis, intent: str) -> list[Any]:
+        name, mine = self.settings.name, self.instance
+        fields = {
+            **self.record,
+            **machine.facts(),
+            "outbox": str(self.outbox.waiting_bytes()),
+            "redis_commands_per_s": self.told_per_s,
+        }
+        if (estimate := self.clock_offset.estimate()) is not None:
+            fields |= estimate.fields()
+        keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
+        times = [node_record.ALIVE_S, node_record.NODE_TTL_S, node_record.HEARTBEAT_S, SETTLE_S]
+        who = [intent, mine.id, mine.file, self.record["since"]]
+        flat = [part for pair in fields.items() for part in pair]
+        beat = scripts.script(connection, "heartbeat")
+        return cast("list[Any]", beat(keys, [name, mine.token, *times, *who, *flat]))
+
+    def _commands_per_s(self, counted: int, counted_at: float) -> str:
+        """Give what the node has sent since its last heartbeat; nothing before the second."""
+        # Not since that was answered: a Redis that stood still may have answered just now.
+        elapsed_s = counted_at - self.counted_at
+        return f"{(counted - self.counted) / elapsed_s:.3f}" if elapsed_s < math.inf else ""
+
+    def _start_children(self) -> None:
+        name = self.settings.name
+        context = NodeContext(
+            name=name,
+            address=self.record["address"],
+            redis_url=self.settings.redis_url,
+            outbox_path=self.outbox.path,
+            policy=self.facts.said.policy,
+            iperf3=self.facts.iperf3,
+            should_stop=lambda: bool(self.stopping.value),
+            given=self.settings.address,
+            renew=self.facts.renewed,
+        )
+        job_class = allow_listed(self.make_allow_list(context))
+        queues = {
+            "prober": [keyspace.node_queue(name)],
+            "responder": [keyspace.serve_queue(name), keyspace.CONTROL_QUEUE],
+        }
+        for role, names in queues.items():
+            child = Child(
+                role=role,
+                node=name,
+                redis_url=self.settings.redis_url,
+                queues=names,
+                job_class=job_class,
+            )
+            self.children.append(child)
+            child.keep_alive()
+
+    def _supervise(self, connection: redis.Redis) -> None:
+        waits = self.outbox.waiting_bytes() or self.leftovers.waiting()
+        next_beat = time.monotonic() + (0 if waits else node_record.HEARTBEAT_S)
+        while not self.stopping.value:
+            wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
+            if stop_comes_within(wait_s):
+                self.stopping.value = 1
+                return
+            for child in self.children:
+                child.keep_alive()
+            if self._look_at_settings():
+                next_beat = time.monotonic()
+            reap({child.process.pid or 0 for child in self.children if child.process})
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + node_record.HEARTBEAT_S
+                try:
+                    with stoppable():
+                        self._heartbeat(connection)
+                except StopAsked:
+                    self.stopping.value = 1
+                if self.outbox.is_behind:
+                    next_beat = time.monotonic()
+                elif self.is_unheard:
+                    next_beat = time.monotonic() + RETRY_S
+
+    def _heartbeat(self, connection: redis.Redis) -> None:
+        try:
+            # Before an overdue run is looked at.
+            finished = self.outbox.resend(connection)
+            if not self.outbox.is_behind:
+                finished += self.leftovers.resend(connection)
+            self.facts.look()
+            self.facts.share()
+            self.record |= self.facts.fields(self.record["address"])
+            overdue = self._beat(connection)
+            if not isinstance(overdue, Other) and self._has_moved(connection):
+                again = self._beat(connection)
+                overdue = again if isinstance(again, Other) else [*overdue, *again]
+            if isinstance(overdue, Other):
+                self.refusal = refusal(self.settings.name, self.record["address"], overdue)
+                self.owns_name = False
+                self.stopping.value = 1
+                return
+            for run in {*overdue, *finished}:
+                rq_jobs.enqueue_advance(connection, run)
+            self.changes.tell(connection, self.record)
+            if plain_ip(self.record["address"]) is None:
+                self._has_address()  # after the beat: a silent name server takes its time
+            self.is_unheard = False
+            self._say(self.outage.answered(time.monotonic()))
+        except redis.RedisError as exc:
+            self.is_unheard = True
+            logger.debug("heartbeat not sent: %s", exc)
+            self._say(self.outage.failed(time.monotonic(), exc))
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            logger.warning("%s", line)
+
+    def _stop(self) -> None:
+        for child in self.children:
+            child.ask_to_stop()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for child in self.children:
+            child.stop_by(deadline)
+        if self.owns_name:
+            self._deregister()
+        logger.info("node %s stopped", self.settings.name)
+
+    def _deregister(self) -> None:
+        # The last seconds of the ten: one try, and what a heartbeat left half-done is not used.
+        connection = server.connect(
+            self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
+        )
+        try:
+            goodbye = scripts.script(connection, "goodbye")
+            goodbye(
+                [keyspace.node_key(self.settings.name)], [self.instance.id, node_record.NODE_TTL_S]
+            )
+        except redis.RedisError as exc:
+            logger.warning("could not deregister: %s", exc)

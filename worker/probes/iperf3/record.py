@@ -1,0 +1,243 @@
+"""
+The measurements that one iperf3 test makes: who sent to whom, and every number in its place.
+
+Pure. Both ends are named by their roles in the test, `near` and `far`; in a record by who sends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from worker.model.measurement import Measurement, Outcome, made
+from worker.model.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
+from worker.model.plan import PlannedNode, TargetNode
+from worker.probes.iperf3.report import Flow, Iperf3Report
+from worker.probes.iperf3.tool import THREADS_VERSION, Iperf3, parse_version
+
+Options = ThroughputOptions | UdpOptions
+
+#: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
+BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
+WHOLE = (Outcome.OK, Outcome.NO_REPLY)
+#: Of `detail`: what the other direction of the test cost, which has no record of its own.
+OTHER_WAY = "other_way_bytes"
+#: With so much of a core used, the machine and not the network may set the pace.
+CPU_LIMIT_PCT = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """The two ends of one test in a run: `near` connects to `far`, which listens on `port`."""
+
+    run: str
+    near: PlannedNode
+    far: TargetNode
+    port: int
+    far_version: str | None = None
+
+    def pairs(self, options: Options) -> list[tuple[PlannedNode, PlannedNode]]:
+        """Give (source, target) of each measurement that the test makes."""
+        forth, back = (self.near, self.far), (self.far, self.near)
+        if options.bidir:
+            return [forth, back]
+        return [back] if options.reverse else [forth]
+
+
+def probe_of(options: Options) -> str:
+    """Give the name of the probe that these are options of."""
+    return "udp" if options.udp else "throughput"
+
+
+def findings(
+    ends: Ends,
+    options: Options,
+    outcome: Outcome,
+    error: str,
+    started_at: datetime | None = None,
+) -> list[Measurement]:
+    """Give the measurements of a test that was not made: they say why."""
+    at = started_at or datetime.now(timezone.utc)
+    return [
+        _measurement(ends, options, source, target, outcome, error, at, Flow(), _settings(options))
+        for source, target in ends.pairs(options)
+    ]
+
+
+def records(
+    ends: Ends,
+    options: Options,
+    report: Iperf3Report,
+    iperf3: Iperf3,
+    outcome: Outcome,
+    error: str,
+    started_at: datetime,
+    common: dict[str, Any],
+) -> list[Measurement]:
+    """
+    Give one measurement a direction.
+
+    Args:
+        ends: Who connected to whom.
+        options: What was asked.
+        report: What iperf3 printed.
+        iperf3: The one at the near end.
+        outcome: What became of the test.
+        error: Why, as one line.
+        started_at: When the client was started.
+        common: More of the detail, the same for both directions.
+    """
+    found = []
+    for (source, target), flow in zip(ends.pairs(options), _flows(report, options), strict=True):
+        detail = {
+            **_settings(options),
+            **common,
+            **_hosts(report, iperf3, ends, source),
+            **_numbers(flow),
+        }
+        found.append(
+            _measurement(ends, options, source, target, outcome, error, started_at, flow, detail)
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What tests cost each of their ends; `is_least` where one broke, and nobody knows the rest."""
+
+    bytes: int
+    is_least: bool
+
+
+def spent(found: Iterable[Measurement]) -> Spent:
+    """
+    Give what tests sent and received at each end at the IP layer, the omitted time too.
+
+    Of a test that broke in the middle its intervals tell what had moved until the last of them.
+    """
+    data, beside, is_least = 0.0, 0, False
+    for measurement in found:
+        intervals = measurement.detail.get("intervals") or []
+        # Whatever broke off connections that were there did so after some of their data.
+        broke = bool(measurement.detail.get("streams_connected")) or (
+            "test_s" in measurement.detail and measurement.outcome in BROKEN
+        )
+        is_least |= broke or bool(intervals and measurement.outcome not in WHOLE)
+        beside += measurement.detail.get(OTHER_WAY) or 0
+        data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
+    return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE) + beside, is_least=is_least)
+
+
+def with_other_way(
+    found: Sequence[Measurement], wanted: Collection[tuple[str, str]]
+) -> list[Measurement]:
+    """
+    Leave out the direction of a test of both that nobody asked for, and keep what it cost.
+
+    Args:
+        found: What the test measured.
+        wanted: Source and target of what is asked for.
+    """
+    asked = [one for one in found if (one.source, one.target) in wanted]
+    cost = spent([one for one in found if (one.source, one.target) not in wanted]).bytes
+    return [replace(one, detail={**one.detail, OTHER_WAY: cost}) if cost else one for one in asked]
+
+
+def host_limits(
+    ends: Ends, options: Options, report: Iperf3Report, iperf3: Iperf3, throttled: str | None
+) -> dict[str, Any]:
+    """Say whether a host may have set the pace; unknown when neither end's CPU is known."""
+    streams = options.parallel * (1 + options.bidir)
+    reasons = [f"{ends.near.name}: {throttled}"] if throttled else []
+    for node, used_pct, version in (
+        (ends.near, report.cpu_near_pct, iperf3.version),
+        (ends.far, report.cpu_far_pct, parse_version(ends.far_version or "")),
+    ):
+        cores = streams if version >= THREADS_VERSION else 1
+        if used_pct is not None and used_pct >= CPU_LIMIT_PCT * cores:
+            reasons.append(f"{node.name}: CPU")
+    known = report.cpu_near_pct is not None or bool(reasons)
+    return {"host_limited": bool(reasons) if known else None, "host_limits": reasons}
+
+
+def _flows(report: Iperf3Report, options: Options) -> list[Flow]:
+    """Give one flow a pair, in their order; an empty one where iperf3 said nothing at all."""
+    wanted = [] if options.reverse else [report.outbound]
+    wanted += [report.inbound] if options.reverse or options.bidir else []
+    return [flow or Flow() for flow in wanted]
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    return {
+        "duration_s": options.duration_s,
+        "omit_s": options.omit_s,
+        "parallel": options.parallel,
+        "bidir": options.bidir,
+        "bitrate_mbps": options.bitrate_mbps,
+        "bytes_limit": options.bytes_limit,
+        "dscp": options.dscp,
+    }
+
+
+def _hosts(report: Iperf3Report, iperf3: Iperf3, ends: Ends, source: PlannedNode) -> dict[str, Any]:
+    near, far = (report.cpu_near_pct, iperf3.text), (report.cpu_far_pct, ends.far_version)
+    sender, receiver = (near, far) if source == ends.near else (far, near)
+    return {
+        "cpu_source_pct": sender[0],
+        "cpu_target_pct": receiver[0],
+        "iperf3_source": sender[1],
+        "iperf3_target": receiver[1],
+        "connected_by": ends.near.name,
+    }
+
+
+def _numbers(flow: Flow) -> dict[str, Any]:
+    return {
+        "bytes_received": flow.bytes_received,
+        "bytes_sent": flow.bytes_sent,
+        "elapsed_s": flow.elapsed_s,
+        "sent_mbps": flow.sent_mbps,
+        "retransmits": flow.retransmits,
+        "congestion": flow.congestion,
+        "sent": flow.sent,
+        "received": flow.received,
+        "undecided": flow.undecided,
+        "jitter_rfc3550_ms": flow.jitter_rfc3550_ms,
+        "out_of_order": flow.out_of_order,
+        "intervals_at": flow.intervals_at,
+        "interval_columns": ["start_s", "end_s", "mbps", "retransmits", "omitted"],
+        "intervals": [
+            [i.start_s, i.end_s, i.mbps, i.retransmits, i.omitted] for i in flow.intervals
+        ],
+    }
+
+
+def _measurement(
+    ends: Ends,
+    options: Options,
+    source: PlannedNode,
+    target: PlannedNode,
+    outcome: Outcome,
+    error: str,
+    started_at: datetime,
+    flow: Flow,
+    detail: dict[str, Any],
+) -> Measurement:
+    return made(
+        Measurement(
+            run=ends.run,
+            probe=probe_of(options),
+            source=source.name,
+            target=target.name,
+            address=target.address,
+            started_at=started_at,
+            outcome=outcome,
+            error=error,
+            packet_loss_pct=flow.packet_loss_pct,
+            throughput_mbps=flow.throughput_mbps,
+            detail=detail,
+        )
+    )

@@ -1,0 +1,65 @@
+"""
+When the other node of a pair was last heard, said in the records of pairs that had no answer.
+
+Silence of the network and of a node that has just died look alike: only the registry tells them
+apart, and it counts a node as lost after half a minute. Until then it knows this much.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import redis
+
+from worker.model.measurement import Measurement, Outcome
+from worker.wire import node_record
+from worker.wire.connection import server
+
+logger = logging.getLogger(__name__)
+
+#: What a pair may read whose other node has just died.
+UNANSWERED = frozenset(
+    {Outcome.NO_REPLY, Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.TIMEOUT, Outcome.BAD_REPLY}
+)
+#: A heartbeat that is on its way, or late on a busy machine, is not missing yet.
+OVERDUE_S = node_record.HEARTBEAT_S + 4.0
+
+
+def with_last_heard(
+    connection: redis.Redis, batch: Sequence[Measurement], performer: str
+) -> list[Measurement]:
+    """
+    Give measurements with when the other node was last heard, where that is overdue.
+
+    Args:
+        connection: To Redis; should it be away, nothing is said.
+        batch: Measurements of one row.
+        performer: The row's own node.
+    """
+    names = {_other(one, performer) for one in batch if one.outcome in UNANSWERED}
+    names.discard(performer)
+    if not names:
+        return list(batch)
+    try:
+        silent_s = node_record.missing_s(connection, sorted(names))
+    except redis.RedisError as exc:
+        logger.log(server.severity(exc), "it is not known who was heard: %s", exc)
+        return list(batch)
+    return [_told(one, _other(one, performer), silent_s) for one in batch]
+
+
+def _other(one: Measurement, performer: str) -> str:
+    return one.source if one.target == performer else one.target
+
+
+def _told(one: Measurement, name: str, silent_s: dict[str, float]) -> Measurement:
+    # Infinite: the registry knows nothing of it.
+    if one.outcome not in UNANSWERED or not OVERDUE_S < silent_s.get(name, 0.0) < math.inf:
+        return one
+    # What helps is behind a semicolon, and stays there.
+    what, mark, helps = one.error.partition("; ")
+    heard = f"{name} was last heard {silent_s[name]:.0f} s ago"
+    return replace(one, error=f"{what}, and {heard}{mark}{helps}")

@@ -1,0 +1,154 @@
+"""
+Publishes a sweep's results beside the measuring, so that a slow Redis never delays a probe.
+
+A thread of its own takes measurements from a queue, sends them in small batches, and notices when
+the run has been cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import redis
+
+from worker.model.measurement import Measurement
+from worker.publish.last_heard import with_last_heard
+from worker.publish.outbox import BATCH, Letter, Outbox
+from worker.publish.source_clock import SourceClock
+from worker.wire import rq_jobs, run_record, scripts
+from worker.wire.connection import server
+
+logger = logging.getLogger(__name__)
+
+#: Results wait at most this long for company: a matrix fills smoothly, and Redis sees batches.
+LINGER_S = 0.05
+#: How often a sweep gives a sign of life, and looks whether its run was cancelled.
+LOOK_S = 4.0
+
+
+class Publisher:
+    """
+    Takes the measurements of one row and publishes each once; use as a context manager.
+
+    Attributes:
+        stopped: Set when the run is no longer running; the sweep may end.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        outbox: Outbox,
+        run: str,
+        *,
+        bit_of: Callable[[Measurement], int],
+        seen_field: str,
+        clock: SourceClock,
+    ) -> None:
+        """
+        Publish to a run.
+
+        Args:
+            connection: To Redis.
+            outbox: Keeps what cannot be published.
+            run: The run's id.
+            bit_of: Gives a measurement's place in the run's bitmap.
+            seen_field: The run's field for this row's signs of life.
+            clock: Gives each record the clock of its source.
+        """
+        self.connection, self.outbox, self.run = connection, outbox, run
+        self.bit_of, self.seen_field, self.clock = bit_of, seen_field, clock
+        self.stopped = threading.Event()
+        self.hurried = False
+        self.ended = threading.Event()
+        self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def __enter__(self) -> Publisher:
+        """Start the thread."""
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Publish what waits, then end; on disk with it when the job's time is up."""
+        self.waiting.put(None)
+        # Not `join`: before Python 3.13 one that is interrupted takes the thread for ended.
+        try:
+            self.ended.wait()
+        except BaseException:
+            self.hurried = True
+            self.ended.wait()
+            raise
+
+    def put(self, measurement: Measurement) -> None:
+        """Hand a measurement over; returns at once."""
+        self.waiting.put(measurement)
+
+    def _work(self) -> None:
+        try:
+            self._publish_all()
+        finally:
+            self.ended.set()
+
+    def _publish_all(self) -> None:
+        look_at = time.monotonic() + LOOK_S
+        open_ = True
+        while open_:
+            batch, open_ = self._take(look_at)
+            if batch:
+                self._send(batch)
+            if open_ and time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + LOOK_S
+
+    def _take(self, until: float) -> tuple[list[Measurement], bool]:
+        """Wait for a first measurement, then a little for more; False when closed."""
+        batch: list[Measurement] = []
+        deadline = until
+        while len(batch) < BATCH:
+            try:
+                one = self.waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if one is None:
+                return batch, False
+            if not batch:
+                deadline = time.monotonic() + LINGER_S
+            batch.append(one)
+        return batch, True
+
+    def _send(self, batch: list[Measurement]) -> None:
+        if not self.hurried:
+            self.clock.look(one.source for one in batch)
+            batch = with_last_heard(self.connection, batch, self.clock.performer)
+        letters = [Letter(self.bit_of(one), self.clock.stamp(one)) for one in batch]
+        if self.hurried:
+            self.outbox.keep(letters)
+            return
+        try:
+            if self.outbox.post(self.connection, letters):
+                rq_jobs.enqueue_advance(self.connection, self.run)
+        except redis.RedisError as exc:
+            # The results are in; the overdue run is seen by the next heartbeat.
+            logger.log(server.severity(exc), "advance of run %s not enqueued: %s", self.run, exc)
+
+    def _look(self) -> None:
+        try:
+            if not run_record.run_is_wanted(self.connection, self.run):
+                self.stopped.set()
+                return
+            now = scripts.redis_seconds(self.connection)
+            run_record.note_in_run(self.connection, self.run, self.seen_field, repr(now))
+            self.outbox.is_away = False
+        except redis.RedisError as exc:
+            self.outbox.is_away = True
+            logger.debug("no sign of life: %s", exc)

@@ -1,0 +1,250 @@
+"""
+Who may test now: both ends of a test and every shared link on its way, or nothing, in one call.
+
+A lease is held by a token, lapses by itself, and is given up by its token only. With it go the
+bytes that the test may cost each end, reserved before and settled after. The clock is Redis's.
+The two ends are `near`, which performs the test (it connects), and `far`, which listens; which of
+them sends the data is another matter: a record's `source` is who sends, see `iperf3.record`.
+Names are those of nodes and links: letters, digits, '.', '-' and '_' (`names.valid_name`).
+
+Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
+node that waits costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import redis
+
+from worker.model.errors import ConfigError, WireError
+from worker.model.fields import exact_count
+from worker.model.names import valid_name
+from worker.wire import keyspace, scripts
+
+#: What a crash leaves behind is free after this long; holders renew at a third of it.
+LEASE_TTL_S = 15.0
+#: A spent day's count is kept for people to read on the next.
+BUDGET_TTL_S = 3 * 24 * 3600
+#: One call looks at so many far ends, so that it stays far below a millisecond.
+MAX_OTHERS = 64
+#: BLPOP returns after this long at most, so that who waits can be told to stop.
+WAIT_SLICE_S = 2.0
+#: A registration counts for longer than a waiting node sleeps.
+WAITING_TTL_S = 60.0
+#: A Redis without other work notices the end of a BLPOP up to 0.1 s late (`hz` 10): the last part
+#: of a wait is slept here, with a glance every `GLANCE_S`.
+LATE_S = 0.1
+GLANCE_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """
+    One end of a test.
+
+    Attributes:
+        name: The node.
+        links: Shared links on its way to everyone → tests that each carries at once.
+        bytes_per_day: Its own budget; None is no limit.
+    """
+
+    name: str
+    links: Mapping[str, int] = field(default_factory=dict)
+    bytes_per_day: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The hold of both ends and the links between them."""
+
+    token: str
+    near: str
+    far: str
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """
+    What one call of `acquire` brought.
+
+    Attributes:
+        lease: What is held now; None when everything is in use, and near waits.
+        over_budget: Targets whose budget of today the test would exceed; they were passed over.
+        near_over_budget: The same of near itself: nothing was tried.
+        near_held: Near itself takes part in another's test.
+        lapses_s: Something that is in the way lapses after so long unless renewed; None unknown.
+    """
+
+    lease: Lease | None = None
+    over_budget: tuple[str, ...] = ()
+    near_over_budget: bool = False
+    near_held: bool = False
+    lapses_s: float | None = None
+
+
+def new_token() -> str:
+    """Give a token that no other test has."""
+    return secrets.token_hex(8)
+
+
+def acquire(
+    connection: redis.Redis,
+    token: str,
+    near: End,
+    others: Sequence[End],
+    *,
+    reserve_bytes: int = 0,
+    ttl_s: float = LEASE_TTL_S,
+) -> Attempt:
+    """
+    Take near and the first far end that is free; else be woken when it is worth another call.
+
+    Called again with the same token it gives the same lease: the first answer may have been lost.
+
+    Args:
+        connection: To Redis.
+        token: From `new_token`, one a test.
+        near: The end that asks.
+        others: The other ends, in the order preferred; only the first `MAX_OTHERS` are tried.
+        reserve_bytes: What the test may cost each end, at most.
+        ttl_s: The lease lapses after so long unless renewed.
+    """
+    tried = list(others[:MAX_OTHERS])
+    arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes]
+    arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S]
+    for end in (near, *tried):
+        limit = "" if end.bytes_per_day is None else end.bytes_per_day
+        arguments += [end.name, limit, len(end.links)]
+        arguments += [part for link in end.links.items() for part in link]
+    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
+    index, lapses_ms, state, over = scripts.script(connection, "lease_acquire")(keys, arguments)
+    taken = tried[index - 1] if index else None
+    return Attempt(
+        lease=None if taken is None else _lease(token, near, taken),
+        over_budget=tuple(tried[i - 1].name for i in over),
+        near_over_budget=state == b"over",
+        near_held=state == b"held",
+        lapses_s=None if lapses_ms < 0 else lapses_ms / 1000,
+    )
+
+
+def _lease(token: str, near: End, far: End) -> Lease:
+    links = tuple(sorted({*near.links, *far.links}))
+    return Lease(token=token, near=near.name, far=far.name, links=links)
+
+
+def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) -> bool:
+    """Sleep until something that the node waits for is given up; False when nothing was."""
+    key = keyspace.WAKE_PREFIX + node
+    if at_most_s > 2 * LATE_S:
+        timeout_s = min(at_most_s, WAIT_SLICE_S) - LATE_S
+        return connection.blpop([key], timeout=timeout_s) is not None
+    until = time.monotonic() + at_most_s
+    while connection.lpop(key) is None:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return False
+        time.sleep(min(left_s, GLANCE_S))
+    return True
+
+
+def renew(
+    connection: redis.Redis, lease: Lease, *, ttl_s: float = LEASE_TTL_S, cost_bytes: int = 0
+) -> bool:
+    """
+    Hold on for `ttl_s` more; False when the lease is lost, and the test must end.
+
+    `cost_bytes` is what the test has cost each end so far: so much at least is reserved from now
+    on, and so stays counted should nobody settle it.
+    """
+    arguments = [lease.token, round(ttl_s * 1000), lease.near, lease.far, cost_bytes, *lease.links]
+    keys = [keyspace.LEASE_PREFIX, keyspace.BUDGET_PREFIX]
+    return bool(scripts.script(connection, "lease_renew")(keys, arguments))
+
+
+def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:
+    """
+    Give up both ends and the links, settle the bytes, and wake who waits for them.
+
+    Args:
+        connection: To Redis.
+        lease: What is held; an end that lapsed and is another's by now is left alone.
+        spent_bytes: What the test cost each end; None keeps what was reserved.
+
+    Returns:
+        Whether far was waiting for its own test with near: it should come next.
+    """
+    spent = "" if spent_bytes is None else max(0, spent_bytes)
+    arguments = [lease.token, lease.near, lease.far, spent, round(WAITING_TTL_S * 1000)]
+    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
+    answer = scripts.script(connection, "lease_release")(keys, [*arguments, *lease.links])
+    return bool(answer[1])
+
+
+def leave(connection: redis.Redis, node: str) -> None:
+    """Wait no longer: whoever releases something need not wake this node."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hdel(keyspace.WAITING, node)
+    pipeline.delete(keyspace.WAKE_PREFIX + node)
+    pipeline.execute()
+
+
+def holds(connection: redis.Redis, node: str, token: str) -> bool:
+    """Say whether the node is held by this token: a responder answers such a test and no other."""
+    return cast("bytes | None", connection.get(keyspace.lease_key(node))) == token.encode()
+
+
+def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
+    """
+    Give the bytes that each node spent today (UTC, by Redis's clock), reservations included.
+
+    Raises:
+        WireError: What Redis has is no number.
+    """
+    day = int(scripts.redis_seconds(connection) // 86400)
+    values = connection.mget([keyspace.budget_key(node, day) for node in nodes]) if nodes else []
+    found = zip(nodes, cast("list[bytes | None]", values), strict=True)
+    try:
+        return {node: int(value or 0) for node, value in found}
+    except ValueError as exc:
+        raise WireError(f"bytes spent today are no number: {exc}") from exc
+
+
+def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
+    """Read from the registry what a lease needs to know of nodes: shared links, daily budget."""
+    pipeline = connection.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(keyspace.node_key(name), ["links", "bytes_per_day"])
+    return {
+        name: End(
+            name=name,
+            links=_links(name, links),
+            bytes_per_day=_budget(name, budget),
+        )
+        for name, (links, budget) in zip(names, pipeline.execute(), strict=True)
+    }
+
+
+def _links(node: str, packed: bytes | None) -> dict[str, int]:
+    """Give a node's shared links; what makes no sense lets nothing through: see `_budget`."""
+    try:
+        raw = json.loads(packed) if packed else {}
+        return {valid_name(name): exact_count(capacity) for name, capacity in raw.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, ConfigError) as exc:
+        raise WireError(f"the links of node {node} are damaged: {exc}") from exc
+
+
+def _budget(node: str, raw: bytes | None) -> int | None:
+    if not raw:
+        return None
+    try:
+        return exact_count(int(raw))
+    except (ValueError, TypeError) as exc:
+        raise WireError(f"the daily budget of node {node} is damaged: {exc}") from exc

@@ -1,0 +1,172 @@
+"""Connecting to the Redis of the mesh, and judging whether a mesh can live on it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, unquote_plus, urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from worker.model.errors import ConfigError, RedisUnavailable
+from worker.wire.connection import command_count, redis_url
+from worker.wire.connection.away import AWAY
+from worker.wire.connection.redis_trouble import passes, sentence
+
+#: XTRIM MINID and XAUTOCLAIM came with 6.2.
+MIN_REDIS = (6, 2, 0)
+
+
+def connect(
+    url: str,
+    *,
+    socket_timeout_s: float = 8.0,
+    connect_timeout_s: float = 4.0,
+    retries: int = 1,
+) -> redis.Redis:
+    """
+    Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
+
+    A command is tried once more, which may take a second connect.
+
+    Raises:
+        ConfigError: The URL is not a Redis URL.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout_s,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
+    }
+    url = redis_url.plain(url)
+    if redis_url.split(url).scheme != "unix":
+        options |= _tcp_options(connect_timeout_s)
+    try:
+        return command_count.count_on(redis.Redis.from_url(url, **options))
+    except ValueError:
+        raise ConfigError(redis_url.FORM) from None
+
+
+def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
+    keepalive = {
+        "TCP_KEEPIDLE": 10,
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 20_000,
+    }
+    return {
+        "socket_connect_timeout": connect_timeout_s,
+        "socket_keepalive": True,
+        "socket_keepalive_options": {
+            getattr(socket, name): value
+            for name, value in keepalive.items()
+            if hasattr(socket, name)
+        },
+    }
+
+
+def safe_url(url: str) -> str:
+    """
+    Give the URL without user, password and query, for messages.
+
+    >>> safe_url('rediss://worker:hunter2@10.0.0.1:6379/0?ssl_password=x')
+    'rediss://10.0.0.1:6379/0'
+    """
+    try:
+        parts = redis_url.split(url)
+    except ConfigError:
+        return "its URL"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """
+    Blot the URL's secrets out of a text, such as another library's error.
+
+    >>> without_secrets('cannot reach redis://:hunter2@h', 'redis://:hunter2@h')
+    'cannot reach redis://:***@h'
+    """
+    try:
+        secrets = redis_url.secrets_of(urlsplit(url))
+    except ValueError:
+        secrets = (url,)
+    for secret in secrets:
+        for spelling in (secret, unquote(secret), unquote_plus(secret)):
+            text = text.replace(spelling, "***")
+    return text
+
+
+def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) -> None:
+    """
+    Ask the server whether the mesh can live on it.
+
+    Args:
+        connection: To it.
+        url: Its URL, for messages.
+        scripts: Try a script, too: who publishes needs them.
+
+    Raises:
+        RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
+            with a policy that may evict results, queues and the lockers.
+    """
+    where = safe_url(url)
+    try:
+        info = connection.info()
+        if scripts:
+            try_script(connection)
+    except redis.RedisError as exc:
+        raise unavailable(exc, where) from exc
+    reason = objection(info)
+    if reason is not None:
+        raise RedisUnavailable(f"Redis at {where} {reason}")
+
+
+def try_script(connection: redis.Redis) -> None:
+    """Run a script that does nothing; what Redis raises passes through."""
+    connection.register_script("return 1")()
+
+
+def objection(info: Mapping[str, Any]) -> str | None:
+    """
+    Say why a mesh cannot live on a server of which this is the INFO; None when it can.
+
+    >>> objection({"redis_version": "6.0.16"})
+    'is version 6.0.16; ptzmesh needs 6.2 or newer'
+    >>> objection({"redis_version": "6.2.0", "maxmemory_policy": "noeviction"})
+    """
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < MIN_REDIS:
+        return f"is version {version}; ptzmesh needs 6.2 or newer"
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        return (
+            f"has maxmemory-policy {policy}, which may evict lockers that are held, nodes, runs or "
+            "results; set it to noeviction"
+        )
+    if int(info.get("cluster_enabled", 0)):
+        return (
+            "is a cluster, over which the mesh cannot spread its keys; name one without cluster "
+            "mode"
+        )
+    return None
+
+
+def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
+    """Turn redis-py's error into one line that says what to do."""
+    text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+    said = f"Redis at {where} {sentence(text, where)}"
+    is_of_connection = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
+    return RedisUnavailable(said, passes=passes(text, where, is_of_connection=is_of_connection))
+
+
+def severity(exc: Exception) -> int:
+    """
+    Give the level at which a failure at Redis is logged: what passes by itself is no warning.
+
+    That Redis is away is said once, by the supervisor (`worker.node.outage`).
+    """
+    return logging.DEBUG if isinstance(exc, AWAY) else logging.WARNING

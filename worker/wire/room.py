@@ -1,0 +1,167 @@
+"""
+How much of the shared Redis the mesh may use, and the way in: one for all that adds results.
+
+The lockers of the fleet live in the same Redis. What is over a limit waits, in the end on its
+node's disk; it is never dropped.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import redis
+
+from worker.model.errors import RedisUnavailable, WireError
+from worker.wire import keyspace, scripts
+
+#: What holds where `ptzmesh limits` has set nothing.
+DEFAULTS = {
+    # 256 MiB hold some 450,000 ping results.
+    "stream_entries": 1_000_000,
+    "stream_bytes": 256 * 1024 * 1024,
+    # What is kept of runs for a week: 130 of a thousand nodes; beyond it the oldest ended ones go.
+    "run_bytes": 64 * 1024 * 1024,
+    # A third of what makes lockers twice as slow where they share one slow core with the mesh.
+    "results_per_s": 4_000,
+    # Of Redis' maxmemory, by whatever uses it.
+    "redis_memory_pct": 80,
+    # Of all nodes together; beyond it no run is started.
+    "commands_per_s": 5_000,
+}
+#: Those that a script looks at for each batch, in its order.
+OF_RESULTS = ("stream_entries", "stream_bytes", "results_per_s", "redis_memory_pct")
+
+REASONS = {
+    b"full": "the results stream is full",
+    b"tight": "Redis is short of memory",
+}
+
+#: What Lua holds exactly.
+_NUMBER = re.compile(rb"[0-9]{1,15}")
+
+
+class StreamFull(Exception):  # noqa: N818 - control flow between publish and outbox
+    """
+    The results stream or Redis itself is at its cap, and no collector has freed anything.
+
+    Attributes:
+        raised_to: The limit that makes room when it is raised, as an option of `ptzmesh limits`
+            with its value; None where raising one is of no use.
+    """
+
+    def __init__(self, status: bytes, held: int) -> None:
+        """
+        Take what `room.lua` gives.
+
+        Args:
+            status: A key of `REASONS`.
+            held: The place of the limit of the stream that is reached, from 1; or the percentage of
+                Redis' memory that may be used.
+        """
+        super().__init__(REASONS[status])
+        self.raised_to: str | None = None
+        usual = DEFAULTS["redis_memory_pct"]
+        if status == b"full":
+            self.raised_to = f"--{OF_RESULTS[held - 1].replace('_', '-')} N"
+        elif held < usual:
+            self.raised_to = f"--redis-memory-pct {usual}"
+
+
+def read_limits(connection: redis.Redis) -> dict[str, int]:
+    """
+    Give the limits that hold for this mesh, by the names of `DEFAULTS`.
+
+    Raises:
+        WireError: One of them is no number.
+    """
+    found = connection.hmget(keyspace.LIMITS, list(DEFAULTS))
+    return unpack_limits(cast("list[bytes | None]", found))
+
+
+def unpack_limits(found: Sequence[bytes | None]) -> dict[str, int]:
+    """
+    Read the values of `DEFAULTS`, in their order; one that is not there is the default.
+
+    Raises:
+        WireError: One is no number, or too large for one in Lua.
+    """
+    limits = {}
+    for (name, default), value in zip(DEFAULTS.items(), found, strict=False):
+        if value and not _NUMBER.fullmatch(value):
+            raise WireError(
+                f"limit {name} ({value[:40]!r}) is no number; set it again: ptzmesh limits"
+            )
+        limits[name] = int(value or default)
+    return limits
+
+
+def memory_used_pct(info: Mapping[str, Any]) -> float | None:
+    """Give what of its maxmemory a Redis uses, from its INFO; None when it has none."""
+    most = int(info["maxmemory"])
+    return 100 * int(info["used_memory"]) / most if most else None
+
+
+def add_results(
+    connection: redis.Redis,
+    script: str,
+    count: int,
+    keys: Sequence[str],
+    arguments: Sequence[Any],
+    *,
+    longest_wait_s: float = math.inf,
+) -> tuple[bytes, int, int]:
+    """
+    Call a script that adds results, when it is its turn.
+
+    Over the mesh's pace a batch is given a turn, first come, first served; this waits for it.
+
+    Args:
+        connection: To Redis.
+        script: Name of the Lua file, which stands on `room.lua`.
+        count: Results in the batch.
+        keys: Its keys, those of `room.lua` left out.
+        arguments: Its arguments, likewise.
+        longest_wait_s: A turn that is further away is let go.
+
+    Returns:
+        The script's own answer; `wait` and 0 where the turn was let go.
+
+    Raises:
+        StreamFull: Nothing was added.
+        redis.RedisError: Redis did not answer; whether the batch is in is unknown.
+    """
+    call = scripts.script(connection, "room", script)
+    all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS, *keys]
+    defaults = [DEFAULTS[name] for name in OF_RESULTS]
+    booked = 0
+    while True:
+        status, first, second = call(all_keys, [booked, count, *defaults, *arguments])
+        if status in REASONS:
+            raise StreamFull(status, int(first))
+        if status != b"wait":
+            return status, int(first), int(second)
+        if first / 1000 > longest_wait_s:
+            return status, 0, 0
+        time.sleep(first / 1000)
+        booked = 1
+
+
+def no_room(exc: StreamFull) -> RedisUnavailable:
+    """Say that results have no room, and what makes room: a limit only where it is what holds."""
+    raised = f"ptzmesh limits {exc.raised_to}"
+    usual = DEFAULTS["redis_memory_pct"]
+    if str(exc) == REASONS[b"tight"]:
+        share = f"; or, while less than {usual} % is used, let the mesh use so much: {raised}"
+        return RedisUnavailable(
+            "Redis is short of memory, and results wait; free memory (ptzmesh doctor says what is "
+            "the mesh's) or raise its maxmemory" + (share if exc.raised_to else "")
+        )
+    return RedisUnavailable(
+        "the results stream is full; see which collector is behind (ptzmesh collect --list): start "
+        "it, or --forget it; where there is none, ptzmesh collect --csv FILE makes room; "
+        f"or raise the cap: {raised}"
+    )

@@ -1,0 +1,103 @@
+"""Our RQ jobs: their codec, their record, how they are enqueued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import redis
+from rq import Queue
+from rq.job import Job
+
+from worker.model.errors import WireError
+from worker.wire import keyspace
+
+#: Largest job payload that is looked at; ours are under 100 bytes.
+MAX_PAYLOAD_BYTES = 64 * 1024
+#: RQ removes a failed job's record after this long; runs do not depend on it.
+JOB_TTL_S = 24 * 3600
+#: An advance may have to publish a row for each pair of a large mesh, at the mesh's pace.
+ADVANCE_TIMEOUT_S = 1800
+#: Jobs enqueued in one transaction: about 10 commands each, well within a millisecond together.
+JOBS_AT_A_TIME = 8
+#: Longest job that a worker accepts.
+MAX_JOB_S = 24 * 3600
+#: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker
+#: refuses a record with anything else in it.
+JOB_FIELDS = frozenset({
+    "created_at", "data", "description", "ended_at", "enqueued_at", "failure_ttl",
+    "last_heartbeat", "origin", "result_ttl", "started_at", "status", "timeout", "worker_name",
+})  # fmt: skip
+
+
+class MsgpackSerializer:
+    """RQ's serializer: plain values only, so that reading a payload runs nothing."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        """Pack a plain value."""
+        return bytes(msgpack.packb(value))
+
+    @staticmethod
+    def loads(packed: bytes) -> Any:
+        """Unpack, refusing what is too long or no msgpack."""
+        if len(packed) > MAX_PAYLOAD_BYTES:
+            raise WireError(f"payload ({len(packed)} bytes) is over {MAX_PAYLOAD_BYTES}")
+        try:
+            return msgpack.unpackb(packed)
+        except (ValueError, msgpack.UnpackException) as exc:
+            raise WireError(f"payload is not msgpack: {exc}") from exc
+
+
+class PlainJob(Job):
+    """A job whose record has no field but ours, whatever this version of RQ knows."""
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        """Give the record."""
+        whole = super().to_dict(include_meta=False, include_result=False)
+        return {name: value for name, value in whole.items() if name in JOB_FIELDS}
+
+
+def queue(connection: redis.Redis, name: str) -> Queue:
+    """Open an RQ queue that speaks our codec."""
+    return Queue(name, connection=connection, serializer=MsgpackSerializer, job_class=PlainJob)
+
+
+def enqueue(
+    connection: redis.Redis,
+    pipeline: redis.client.Pipeline,
+    queue_name: str,
+    job_name: str,
+    arguments: Mapping[str, Any],
+    *,
+    job_id: str | None = None,
+    timeout_s: int = 60,
+    at_front: bool = False,
+) -> None:
+    """Enqueue a job by its name on the allow-list; the enqueuer needs no import of it."""
+    queue(connection, queue_name).enqueue_call(
+        job_name,
+        kwargs=dict(arguments),
+        job_id=job_id,
+        timeout=timeout_s,
+        result_ttl=0,
+        failure_ttl=JOB_TTL_S,
+        description=job_name,
+        pipeline=pipeline,
+        at_front=at_front,
+    )
+
+
+def enqueue_advance(connection: redis.Redis, run: str) -> None:
+    """Ask any node to carry the run on."""
+    pipeline = connection.pipeline()
+    enqueue(
+        connection,
+        pipeline,
+        keyspace.CONTROL_QUEUE,
+        keyspace.ADVANCE,
+        {"run": run},
+        timeout_s=ADVANCE_TIMEOUT_S,
+    )
+    pipeline.execute()

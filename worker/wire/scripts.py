@@ -1,0 +1,30 @@
+"""
+Everything else that must agree between processes: codec, connection, times to live, what passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+
+
+@cache
+def _script_text(name: str) -> str:
+    # Not by the package's name: a folder `worker` where the program runs would be taken for it.
+    return (Path(__file__).with_name("lua") / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
+    """Give a callable (keys, arguments) for our Lua files of these names, one after another."""
+    registered = connection.register_script("".join(map(_script_text, names)))
+    return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
+
+
+def redis_seconds(connection: redis.Redis) -> float:
+    """Give the server's time as epoch seconds: the one clock that deadlines are on."""
+    seconds, micros = connection.time()
+    return seconds + micros / 1e6
