@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli import COMMANDS, entry, load
+from coordinator.cli import COMMANDS, load
 from coordinator.cli.options import FOR_ALL
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -25,7 +25,7 @@ def _table(name: str) -> str:
     rows = [_row(name, one) for one in options if one.name not in FOR_ALL.values()]
     if not rows:
         return ""
-    head = "| flag | in the file | variable | default |\n|---|---|---|---|\n"
+    head = "| flag | variable | default |\n|---|---|---|\n"
     return f"### [{name}]\n\n{head}" + "".join(rows)
 
 
@@ -37,7 +37,7 @@ def _row(command: str, option: click.Option) -> str:
     known = isinstance(default, (str, int, float, tuple)) and not isinstance(default, bool)
     nothing = not known or default == ()
     said = "" if nothing else f"`{_plain(default)}`"
-    return f"| `{max(option.opts, key=len)}` | `{entry(option)}` | {shown} | {said} |\n"
+    return f"| `{max(option.opts, key=len)}` | {shown} | {said} |\n"
 
 
 def _plain(default: object) -> str:

@@ -1,4 +1,4 @@
-"""What fuzzing has found, one example each: docs/fuzzing.md has the list."""
+"""What fuzzing has found, one example each; docs/fuzzing.md says how."""
 
 from __future__ import annotations
 
