@@ -4,7 +4,7 @@ A throughput phase of a whole mesh in the lab: how near its bound it comes, what
 Needs root: `sudo .venv/bin/python tests/bench/bench_throughput.py`; about a minute. Nothing else
 should run on the machine; its load is printed with the figures.
 
-The bound is that of DESIGN.md: 2(N - 1) test lengths for even N. The makespan begins with the last
+The bound is 2(N - 1) test lengths for even N. The makespan begins with the last
 echo of the ping phase and ends with the last test, so what lies between the phases is in it.
 """
 

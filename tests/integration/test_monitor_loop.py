@@ -1,4 +1,4 @@
-"""The loop and the seed's functions with real probes to this machine, a file and a Redis."""
+"""The loop and PTZJEPA's functions with real probes to this machine, a file and a Redis."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class ConfigError(PtzmeshError):
     exit_code = 2
 
 
-class RedisUnavailable(PtzmeshError):  # noqa: N818 - DESIGN's word, it reads as the state it is
+class RedisUnavailable(PtzmeshError):  # noqa: N818 - it reads as the state it is
     """Redis cannot be used: no answer, wrong password, too old, or full; `passes` by itself?"""
 
     exit_code = 3

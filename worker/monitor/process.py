@@ -25,17 +25,20 @@ EXIT_DEADLINE_S = 2.0
 
 
 class _Process:
-    """The state of the present process."""
+    """The state of one process."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, settings: MonitorSettings | None = None, csv_target: Path | None = None
+    ) -> None:
         self.lock = threading.RLock()
         self.one_test = threading.Lock()
         self.recorder: Recorder | None = None
         self.beside: Beside | None = None
-        self.settings: MonitorSettings | None = None
-        self.csv_target: Path | None = None
+        self.settings = settings
+        self.csv_target = csv_target
 
 
+#: The present process; only this module refers to it, so a fork can put another in its place.
 _process = _Process()
 
 
@@ -112,12 +115,11 @@ def _finish() -> None:
         _process.recorder.close(EXIT_DEADLINE_S)
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     """Forget the parent's threads, records and locks, but not where records go."""
-    parent, settings = _process.recorder, _process.settings
-    _process.__init__()  # type: ignore[misc]  # the one object that modules hold stays the same
-    _process.settings = settings
-    _process.csv_target = None if parent is None else parent.csv_target
+    global _process
+    parent = _process.recorder
+    _process = _Process(_process.settings, None if parent is None else parent.csv_target)
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -86,6 +86,10 @@ class Probes:
 
     def __init__(self) -> None:
         """Begin without any."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all, as a fork's child does: its parent's probes and lock are not its own."""
         self.lock = threading.Lock()
         self.running: dict[str, _Probe] = {}
         self.leaving: set[str] = set()
@@ -174,11 +178,4 @@ class _Probe:
 
 
 probes = Probes()
-
-
-def _begin_anew() -> None:
-    """A parent's probes are not the child's."""
-    probes.__init__()  # type: ignore[misc]  # the one object that this module uses stays the same
-
-
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=probes.reset)

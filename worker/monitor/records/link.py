@@ -18,8 +18,8 @@ from worker.monitor.records.stream import RecordStream
 from worker.wire.connection import server
 from worker.wire.room import StreamFull, no_room
 
-#: Key of the one message that Redis does not take our records.
-AWAY = "stream"
+#: Key of the one message that records are not published.
+PUBLISHING = "stream"
 
 
 class Link:
@@ -50,19 +50,19 @@ class Link:
         try:
             self._publish(entries)
         except ConfigError as exc:
-            tell(AWAY, "monitor: records are not published: %s", exc)
+            tell(PUBLISHING, "monitor: records are not published: %s", exc)
             return False
         except StreamFull as exc:
-            tell(AWAY, "monitor: records are kept: %s", no_room(exc))
+            tell(PUBLISHING, "monitor: records are kept: %s", no_room(exc))
             return False
         except redis.RedisError as exc:
             url = self.url or ""
             reason = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
-            tell(AWAY, "monitor: records are kept in memory: %s", reason)
+            tell(PUBLISHING, "monitor: records are kept in memory: %s", reason)
             return False
         except Exception as exc:  # what cannot be encoded must not hold up what can
             tell_failure("publishing", exc)
-        forget(AWAY)
+        forget(PUBLISHING)
         return True
 
     def _publish(self, entries: Sequence[Entry]) -> None:

@@ -23,8 +23,8 @@ from worker.model.fields import Cell
 from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Measurement
 from worker.monitor.records.record import NETWORK_PROBES
 
-SEED_COLUMNS = CSV_COLUMNS[:5]
-SEED_TIME = "%Y-%m-%d %H:%M:%S"
+PTZJEPA_COLUMNS = CSV_COLUMNS[:5]
+PTZJEPA_TIME = "%Y-%m-%d %H:%M:%S"
 #: Another process of this node holds the file for one write.
 LOCK_DEADLINE_S = 1.0
 LOCK_PAUSE_S = 0.02
@@ -80,7 +80,7 @@ def _lock(fd: int, path: Path) -> None:
 def _columns(head: bytes, path: Path) -> Sequence[str]:
     """Read which columns the file has; an empty one gets ours."""
     first = head.split(b"\n", 1)[0].rstrip(b"\r").decode(errors="replace")
-    for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS, SEED_COLUMNS):
+    for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS, PTZJEPA_COLUMNS):
         if not first or first == ",".join(columns):
             return columns
     text = "its columns are neither ours nor PTZJEPA's; name another file, or move it away"
@@ -103,16 +103,16 @@ def _lines(
 
 
 def _row(measurement: Measurement, columns: Sequence[str]) -> list[Cell]:
-    if columns is SEED_COLUMNS:
-        return _seed_row(measurement)
+    if columns is PTZJEPA_COLUMNS:
+        return _ptzjepa_row(measurement)
     cells = dict(zip(CSV_COLUMNS, measurement.to_row(""), strict=True))
     return [cells[name] for name in columns]
 
 
-def _seed_row(measurement: Measurement) -> list[Cell]:
+def _ptzjepa_row(measurement: Measurement) -> list[Cell]:
     """Give the five cells as PTZJEPA's module writes them: local time, the host as it was named."""
     numbers = measurement.to_row("")[2:5]
-    at = measurement.started_at.astimezone().strftime(SEED_TIME)
+    at = measurement.started_at.astimezone().strftime(PTZJEPA_TIME)
     return [at, measurement.target, *numbers]
 
 

@@ -1,4 +1,4 @@
-"""The seed's functions, with what the probes would say put in their place."""
+"""The functions that PTZJEPA has of its own, with what the probes would say put in their place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.probes.iperf3 import client, tool
 from worker.probes.iperf3.client import Ends
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-SEED_FIELDS = ["timestamp", "host", "latency_ms", "packet_loss_pct", "throughput_mbps"]
+PTZJEPA_FIELDS = ["timestamp", "host", "latency_ms", "packet_loss_pct", "throughput_mbps"]
 
 
 def result(probe: str, target: str, outcome: Outcome = Outcome.OK, **numbers: Any) -> Measurement:
@@ -80,7 +80,7 @@ def recorded() -> list[Measurement]:
 def test_one_row_has_latency_loss_and_throughput(probes: Probes) -> None:
     with activity("train"):
         metrics = log_network_metrics("hub")
-    assert list(metrics) == SEED_FIELDS
+    assert list(metrics) == PTZJEPA_FIELDS
     assert metrics == {
         "timestamp": "2026-01-02T03:04:05.000Z",
         "host": "hub",
@@ -139,7 +139,7 @@ def test_bad_input_is_none_and_reaches_no_tool(
 
 def test_a_bad_host_has_a_row_that_says_why(probes: Probes) -> None:
     metrics = log_network_metrics("-oops\n")
-    assert [metrics[name] for name in SEED_FIELDS[2:]] == [None, None, None]
+    assert [metrics[name] for name in PTZJEPA_FIELDS[2:]] == [None, None, None]
     (one,) = recorded()
     assert (one.outcome, one.target) == (Outcome.UNRESOLVED, "-oops")
     assert "must be" in one.error

@@ -21,7 +21,7 @@ from worker.monitor.records.record import LOCKER, NETWORK, record
 
 from .made import AT, ping
 
-SEED_HEADER = "timestamp,host,latency_ms,packet_loss_pct,throughput_mbps\r\n"
+PTZJEPA_HEADER = "timestamp,host,latency_ms,packet_loss_pct,throughput_mbps\r\n"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -36,13 +36,13 @@ def test_a_new_file_has_our_columns_and_its_folder_is_made(tmp_path: Path) -> No
     found = rows(path)
     assert len(found) == 3
     assert tuple(found[0]) == CSV_COLUMNS
-    assert list(found[0])[:5] == SEED_HEADER.strip().split(",")
+    assert list(found[0])[:5] == PTZJEPA_HEADER.strip().split(",")
     assert (found[0]["host"], found[0]["latency_ms"]) == ("10.0.0.1", "1.5")
 
 
 def test_a_file_of_the_seeds_keeps_its_columns_its_times_and_its_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "old.csv"
-    path.write_bytes(f"{SEED_HEADER}2025-01-01 10:00:00,hub,1.0,0.0,\r\n".encode())
+    path.write_bytes(f"{PTZJEPA_HEADER}2025-01-01 10:00:00,hub,1.0,0.0,\r\n".encode())
     measured = replace(ping(), probe=NETWORK, throughput_mbps=94.5)
     locker = record(probe=LOCKER, target="file_lockers:0", address="hub")
     assert append(path, [measured, locker]) == 1
