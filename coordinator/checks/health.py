@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import redis
 
-from coordinator.checks.check import REACHABLE, Area, Check, in_time, judged
+from coordinator.checks.check import REACHABLE, Area, Check, judged
+from worker.model.text import in_time
 from worker.wire import keyspace, node_record
 from worker.wire.connection import server
 

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from coordinator.checks.check import Area, Check, in_bytes, in_offset, judged, skipped
+from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.server import Exchange
 from coordinator.runs.nodes import Node
-from worker.model.text import some
+from worker.model.text import in_bytes, in_offset, some
 from worker.probes.icmp.echo_socket import PERMIT
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import (

@@ -8,15 +8,7 @@ from typing import Any
 
 import redis
 
-from coordinator.checks.check import (
-    Area,
-    Check,
-    in_bytes,
-    in_offset,
-    in_time,
-    judged,
-    skipped,
-)
+from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import OFFSET_MS, OUTBOX_WAITS, SET_CLOCK
 from coordinator.checks.server import more_memory
@@ -28,7 +20,7 @@ from coordinator.runs.footprint import read_footprint, used_of_limits
 from coordinator.runs.nodes import Node, claims, commands_per_s, in_dispute
 from coordinator.runs.runs import run_ids
 from worker.model import version
-from worker.model.text import some
+from worker.model.text import in_bytes, in_offset, in_time, some
 from worker.wire import keyspace, node_record
 from worker.wire.clock_offset import beyond_doubt_ms
 

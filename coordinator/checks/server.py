@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import redis
 
-from coordinator.checks.check import REACHABLE, Area, Check, in_bytes, in_time, judged, skipped
+from coordinator.checks.check import REACHABLE, Area, Check, judged, skipped
+from worker.model.text import in_bytes, in_time
 from worker.wire import scripts
 from worker.wire.clock_offset import ClockEstimate, ClockOffset, steady_s
 from worker.wire.connection import server

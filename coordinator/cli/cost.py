@@ -7,7 +7,6 @@ from math import ceil
 
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import out
-from coordinator.cli.watch import size
 from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
 from coordinator.runs.follow import of_run
@@ -16,6 +15,7 @@ from coordinator.runs.runs import read_run, recent
 from worker.model.cost import longest_seconds, phase_seconds
 from worker.model.errors import ConfigError, WireError
 from worker.model.plan import TRANSFERS, Plan
+from worker.model.text import in_bytes
 from worker.probes.traffic import again_bytes, bytes_per_node
 from worker.wire.room import read_limits
 
@@ -92,4 +92,4 @@ def _before(mesh: Mesh, plan: Plan) -> str:
 
 def _cost_of(run: str, bytes_by_node: Mapping[str, int]) -> str:
     most = max(bytes_by_node.values(), default=0)
-    return f"; run {run} with the same tests moved up to {size(most)} a node" if most else ""
+    return f"; run {run} with the same tests moved up to {in_bytes(most)} a node" if most else ""

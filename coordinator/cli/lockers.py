@@ -12,6 +12,7 @@ from coordinator.cli.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import out
 from coordinator.cli.terminal.tables import Column, tables_that_fit
+from worker.model.text import in_time
 from worker.monitor.lockers.view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
 from worker.wire.connection import server
 
@@ -65,31 +66,14 @@ def lockers_view(view: LockersView, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def seconds(value: float | None) -> str:
-    """
-    Write a duration for people.
-
-    >>> [seconds(v) for v in (None, 0.0123, 7.26, 75.0, 36000.0)]
-    ['?', '0.012 s', '7.3 s', '1 min 15 s', '10 h 00 min']
-    """
-    if value is None:
-        return "?"
-    if value < 60:
-        return f"{value:.1f} s" if value >= 1 else f"{value:.3f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
 def _held(view: LockersView) -> list[Column]:
     rows = [
         (
             str(locker.locker),
             locker.node or "?",
             "" if locker.pid is None else str(locker.pid),
-            seconds(locker.held_s),
-            "never" if locker.left_s is None else seconds(locker.left_s),
+            in_time(locker.held_s),
+            "never" if locker.left_s is None else in_time(locker.left_s),
             locker.identifier,
         )
         for locker in view.lockers
@@ -99,7 +83,7 @@ def _held(view: LockersView) -> list[Column]:
 
 def _waiters(view: LockersView) -> list[Column]:
     rows = [
-        (_number(waiter.locker), waiter.node, f"{seconds(waiter.seen_s)} ago")
+        (_number(waiter.locker), waiter.node, f"{in_time(waiter.seen_s)} ago")
         for waiter in view.waiters[:WAITERS_SHOWN]
     ]
     return _columns(rows, "locker", "waited", "last seen")
@@ -107,7 +91,7 @@ def _waiters(view: LockersView) -> list[Column]:
 
 def _slowest(view: LockersView) -> list[Column]:
     rows = [
-        (seconds(slow.elapsed_s), slow.operation, _number(slow.locker), slow.node, slow.outcome)
+        (in_time(slow.elapsed_s), slow.operation, _number(slow.locker), slow.node, slow.outcome)
         for slow in view.slowest[:SLOWEST_SHOWN]
     ]
     return _columns(rows, "took", "operation", "locker", "node", "outcome")

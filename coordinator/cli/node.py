@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from coordinator.checks.check import in_offset, in_time
 from coordinator.cli.options import ARGUMENTS, json_option, labels, redis_option
 from coordinator.cli.policy import policy_options
 from coordinator.cli.reread import Reread
@@ -22,6 +21,7 @@ from coordinator.runs.nodes import Node, claims, in_dispute, read_nodes
 from worker import __version__
 from worker.model.names import own_name, valid_address
 from worker.model.policy import Policy
+from worker.model.text import in_offset, in_time
 from worker.wire import keyspace
 from worker.wire.connection import server
 

@@ -28,7 +28,7 @@ from coordinator.runs.follow import of_run
 from coordinator.runs.runs import resolve_run
 from worker.model.errors import ConfigError, RunIncomplete
 from worker.model.measurement import Measurement, Outcome
-from worker.model.text import iso_utc
+from worker.model.text import in_time, iso_utc
 
 #: A person reads the first few; `--json` has all.
 MAX_PAIRS_SHOWN = 10
@@ -219,7 +219,7 @@ def _list_groups(connection: redis.Redis, as_json: bool) -> None:
             print_json("collector", {**vars(group), "abandoned": group.is_abandoned})
     for group in [] if as_json else found:
         lag = "lag unknown" if group.lag is None else f"{group.lag} entries to read"
-        behind = "" if group.behind_s is None else f", {group.behind_s:.0f} s behind"
+        behind = "" if group.behind_s is None else f", {in_time(group.behind_s)} behind"
         gone = f"; {not_run(group)}" if group.is_abandoned else ""
         click.echo(f"{group.name}: {lag}{behind}{gone}")
     if not found:

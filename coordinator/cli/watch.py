@@ -21,6 +21,7 @@ from coordinator.results.matrix import Report, make_report
 from coordinator.runs.runs import Run
 from coordinator.series.files import write_whole
 from worker.model.errors import ConfigError
+from worker.model.text import in_bytes
 from worker.wire.room import no_room
 from worker.wire.scripts import redis_seconds
 
@@ -125,20 +126,9 @@ def show_report(state: Run, report: Report, console: Console) -> None:
         name, most = report.bytes_by_node.most_common(1)[0]
         whole = sum(report.bytes_by_node.values()) // 2
         least = "at least " if report.bytes_are_least else ""
-        console.print(Text(f"the tests moved {least}{size(whole)}; most at {name}: {size(most)}"))
-
-
-def size(amount: float) -> str:
-    """
-    Write a number of bytes for people.
-
-    >>> [size(n) for n in (0, 999, 12_345, 2.5e9)]
-    ['0 B', '999 B', '12.3 kB', '2.5 GB']
-    """
-    power = 0
-    while amount >= 1000 and power < 4:
-        amount, power = amount / 1000, power + 1
-    return f"{amount:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+        console.print(
+            Text(f"the tests moved {least}{in_bytes(whole)}; most at {name}: {in_bytes(most)}")
+        )
 
 
 def save_svg(state: Run, report: Report, path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.extras import how_to_install
 from coordinator.series.series import Round, Series
-from worker.model.text import one_line
+from worker.model.text import in_time, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,23 +122,9 @@ def _title(series: Series) -> str:
     named = "" if series.address == series.target else f" ({series.address})"
     by = series.sources[0] if len(series.sources) == 1 else f"{len(series.sources)} nodes"
     options, early = series.options, ", ended early" if series.interrupted else ""
-    every, whole = _long(options.interval_s), _long(options.duration_s)
+    every, whole = in_time(options.interval_s), in_time(options.duration_s)
     asked = f"{options.count} echoes every {every} for {whole}"
     return f"{series.target}{named} from {by}: {asked}{early}"
-
-
-def _long(seconds: float) -> str:
-    """
-    Write a duration in the largest unit that it is a whole number of.
-
-    >>> [_long(s) for s in (2.5, 60, 300, 5400, 28800)]
-    ['2.5 s', '60 s', '5 min', '90 min', '8 h']
-    """
-    if seconds >= 7200 and seconds % 3600 == 0:
-        return f"{seconds / 3600:g} h"
-    if seconds > 60 and seconds % 60 == 0:
-        return f"{seconds / 60:g} min"
-    return f"{seconds:g} s"
 
 
 def _span(series: Series) -> tuple[datetime, datetime]:

@@ -1,6 +1,8 @@
 """
 Forms that a value takes in text: one printable line, ISO 8601 times, plain JSON.
 
+What people read has one form wherever it is printed: `in_bytes`, `in_time`, `in_offset`, `some`.
+
 Pure, and below `measurement`, whose stream and CSV forms are made of these.
 """
 
@@ -98,3 +100,50 @@ def some(names: Iterable[str], most: int = 6) -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def in_bytes(count: float) -> str:
+    """
+    Format a size for people; in binary units always, as memory and its limits are.
+
+    >>> in_bytes(512), in_bytes(1536), in_bytes(268435456), in_bytes(5 * 2**30)
+    ('512 B', '1.5 KiB', '256 MiB', '5.0 GiB')
+    """
+    power = 0
+    while count >= 1024 and power < 4:
+        count, power = count / 1024, power + 1
+    digits = 1 if power and count < 10 else 0
+    return f"{count:.{digits}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def in_time(seconds: float | None) -> str:
+    """
+    Format a duration or an age for people: the two largest units that it has.
+
+    >>> [in_time(s) for s in (None, 0.0123, 2.5, 7.26, 42.3)]
+    ['?', '0.012 s', '2.5 s', '7.3 s', '42 s']
+    >>> [in_time(s) for s in (59.7, 300, 75, 7200, 5400, 86402, 3.2 * 86400)]
+    ['1 min', '5 min', '1 min 15 s', '2 h', '1 h 30 min', '1 d', '3 d 4 h']
+    """
+    if seconds is None:
+        return "?"
+    if seconds < 59.5:
+        return f"{round(seconds, 3):.2g} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(place for place, (_, size) in enumerate(units) if seconds + 0.5 >= size)
+    counts, rest = [], round(seconds)
+    for name, size in units[first : first + 2]:
+        count, rest = divmod(rest, size)
+        counts += [f"{count} {name}"] if count else []
+    return " ".join(counts)
+
+
+def in_offset(offset_ms: float, uncertainty_ms: float | None) -> str:
+    """
+    Format a clock's offset for people, with how far it may be wrong where that is known.
+
+    >>> in_offset(2.5, 0.26), in_offset(-537.0, None)
+    ('+2.5 ± 0.3 ms', '-537.0 ms')
+    """
+    doubt = "" if uncertainty_ms is None else f" ± {uncertainty_ms:.1f}"
+    return f"{offset_ms:+.1f}{doubt} ms"

@@ -12,6 +12,7 @@ from coordinator.results.matrix import Matrix
 from coordinator.runs.runs import Run, why_no_room
 from worker.model.cost import phase_seconds
 from worker.model.plan import TRANSFERS
+from worker.model.text import in_time
 from worker.wire.room import StreamFull
 
 BAR_WIDTH = 24
@@ -75,7 +76,7 @@ class Progress:
         if left_s < 0.5:
             return waited_for(matrix)
         tests = any(probe in TRANSFERS for probe in state.plan.probes[self.phase :])
-        return f"{'about' if tests else 'at most'} {left_s:.0f} s left"
+        return f"{'about' if tests else 'at most'} {in_time(round(left_s))} left"
 
 
 def progress_line(state: Run, outlook: str) -> Table:
