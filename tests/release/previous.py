@@ -1,0 +1,135 @@
+"""The release before this one: its wheel, really built and installed, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from integration.nodes import alive, eventually
+from missing import missing
+
+ROOT = Path(__file__).parents[2]
+#: `v0.1.0`, wire version 1.
+WHEEL = "ptzmesh-0.1.0-py3-none-any.whl"
+COMMIT = "ff3f0d4997b4343abddbe9bc3713d6107290f16d"
+
+
+@dataclass(frozen=True)
+class Previous:
+    """An environment of its own, with the release in it."""
+
+    folder: Path
+
+    @property
+    def ptzmesh(self) -> str:
+        return str(self.folder / "bin" / "ptzmesh")
+
+    def run(self, url: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of it to its end; no module in `folder` hides one of its own."""
+        return _run([self.ptzmesh, *arguments], folder, url)
+
+    def output(self, url: str, *arguments: str, folder: Path) -> str:
+        """Run a command that must succeed."""
+        done = self.run(url, *arguments, folder=folder)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done.stdout
+
+    def python(self, url: str, script: str, folder: Path) -> str:
+        """Run a program that uses it."""
+        done = _run([str(self.folder / "bin" / "python"), "-c", script], folder, url)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def workers(
+        self, url: str, names: Sequence[str], folder: Path, *, first: int = 1
+    ) -> Iterator[list[subprocess.Popen[Any]]]:
+        """Run nodes of it at 127.0.0.`first` and after, with the state folder `folder`/state."""
+        started = []
+        try:
+            for place, name in enumerate(names):
+                command = [self.ptzmesh, "worker", "--name", name]
+                command += ["--address", f"127.0.0.{first + place}"]
+                command += ["--state-dir", str(folder / "state")]
+                with (folder / f"{name}.previous.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        command, env=_environment(url), cwd=folder, stderr=log
+                    )
+                started.append(process)
+            logs = [folder / f"{name}.previous.log" for name in names]
+            with redis.Redis.from_url(url) as connection:
+                eventually(
+                    lambda: (
+                        all(b"is ready" in log.read_bytes() for log in logs)
+                        and set(names) <= set(alive(connection))
+                    ),
+                    f"the previous release's workers {', '.join(names)} are ready",
+                )
+            yield started
+        finally:
+            end(started, signal.SIGTERM)
+
+
+def end(processes: Sequence[subprocess.Popen[Any]], how: signal.Signals) -> None:
+    """Send a signal to those that run, and wait until they have ended."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(how)
+    for process in processes:
+        process.wait(60)
+
+
+def cut_off(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """End processes and all that they have started at once, as a power cut would."""
+    descendants = [pid for process in processes for pid in _descendants(process.pid)]
+    end(processes, signal.SIGKILL)
+    for pid in descendants:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [one for child in map(int, children) for one in (child, *_descendants(child))]
+
+
+def build(folder: Path) -> Previous:
+    """Build the wheel as .ci/release does, of that commit alone, and install it from the index."""
+    archive = ["git", "archive", "--format=tar", f"--output={folder / 'tree.tar'}", COMMIT]
+    done = subprocess.run(archive, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing(
+            f"the previous release ({COMMIT[:7]}) is not in this copy of the repository, which may "
+            f"be shallow (git fetch --unshallow): {done.stderr.strip()}"
+        )
+    tree, dist, environment = folder / "tree", folder / "dist", folder / "environment"
+    tree.mkdir()
+    for command in (
+        ["tar", "--extract", "--file", folder / "tree.tar", "--directory", tree],
+        [sys.executable, "-m", "build", "--wheel", "--outdir", dist, tree],
+        [sys.executable, "-m", "venv", environment],
+        [environment / "bin" / "pip", "install", "--quiet", dist / WHEEL],
+    ):
+        done = _run(list(map(str, command)), folder)
+        if done.returncode:
+            missing(f"the previous release cannot be installed: {command}\n{done.stderr[-2000:]}")
+    return Previous(environment)
+
+
+def _run(command: list[str], folder: Path, url: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=_environment(url), cwd=folder, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def _environment(url: str) -> dict[str, str]:
+    return {**os.environ, **({"PTZMESH_REDIS_URL": url} if url else {})}

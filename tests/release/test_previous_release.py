@@ -1,0 +1,385 @@
+"""
+The bridge from the release before this one (wire version 1), against the release itself.
+
+What it left is read, collected and sent; its nodes and ours share a Redis and refuse each other by
+name. `tests/integration/test_wire1.py` holds the same of files that it wrote once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from integration.nodes import cli, eventually, workers
+
+from coordinator.embedded import EmbeddedServer, embedded_server
+from release.previous import Previous, build, cut_off
+from worker import __version__
+
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.release,
+    pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed"),
+]
+
+OLD, OURS = ("cam-1", "cam-2"), ("hub", "roof")
+THEIRS = {name: f"{name} (ptzmesh 0.1.0, wire 1)" for name in OLD}
+NEWER = {name: f"{name} (ptzmesh {__version__}, wire 2)" for name in OURS}
+#: Everything that a run measures in a few seconds, and that needs no port but iperf3's.
+ALL = ("--probe", "ping", "--probe", "tcp", "--probe", "redis", "--probe", "throughput")
+SHORT = ("--count", "2", "--duration", "1", "--bitrate", "20")
+LONG = ("--count", "2", "--duration", "300", "--bitrate", "1")
+
+#: What PTZJEPA's loop does, and what it holds when it is killed: locker 1.
+MONITOR = """
+import os
+from urllib.parse import urlsplit
+from worker.monitor import (
+    MultiLockerSystem, activity, configure, log_network_metrics, save_network_stats_to_csv)
+url = os.environ["PTZMESH_REDIS_URL"]
+at = urlsplit(url)
+recorder = configure(source="ptz-1", redis_url=url)
+with activity("world_model"):
+    log_network_metrics("127.0.0.1", throughput=False, count=2)
+log_network_metrics("nowhere.invalid", throughput=False, count=2)
+lockers = MultiLockerSystem(at.hostname, at.port, at.password, "file_lockers", 3)
+assert (lockers.acquire_locker(1), lockers.acquire_locker(2)) == (1, 2)
+assert lockers.release_locker(2)
+save_network_stats_to_csv("own.csv")
+assert recorder.publish_now(30)
+"""
+
+
+@dataclass(frozen=True)
+class Left:
+    """
+    What the previous release has left when all its programs have ended.
+
+    Attributes:
+        folder: Its `state`, and the files that it began: collector's, monitor's.
+        keys: Everything in Redis, with what is left of its time (ms, 0 is for ever).
+        runs: Ids of runs: `done`, `cancelled`, `half` (its nodes were killed in the second phase).
+        said: What its reading commands printed with --json.
+    """
+
+    folder: Path
+    keys: dict[bytes, tuple[int, bytes]]
+    runs: dict[str, str]
+    said: dict[str, list[dict[str, Any]]]
+
+    def restore(self, connection: redis.Redis) -> None:
+        for key, (milliseconds, value) in self.keys.items():
+            connection.restore(key, milliseconds, value)
+
+    def copy_of(self, name: str, folder: Path) -> Path:
+        return Path(shutil.copy(self.folder / name, folder))
+
+
+@pytest.fixture(scope="session")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Previous:
+    return build(tmp_path_factory.mktemp("previous"))
+
+
+@pytest.fixture(scope="module")
+def left(previous: Previous, server_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    folder = tmp_path_factory.mktemp("left")
+    with embedded_server(folder, binary=server_binary, unix=False) as server:
+        url, runs = server.url, {}
+
+        def output(*arguments: str) -> str:
+            return previous.output(url, *arguments, folder=folder)
+
+        with previous.workers(url, OLD, folder) as nodes:
+            output("run", *ALL, *SHORT)
+            output("collect", "--csv", "begun.csv")
+            runs["done"] = json_lines(output("runs", "--json"))[0]["run"]
+            runs["cancelled"] = output("run", "--detach", "--count", "1000").strip()
+            previous.run(url, "cancel", runs["cancelled"], folder=folder)
+            previous.python(url, MONITOR, folder)
+            runs["half"] = output(
+                "run", "--detach", "--probe", "ping", "--probe", "throughput", *LONG
+            ).strip()
+            eventually(
+                lambda: json_lines(output("runs", "--json"))[0]["published"] == 2,
+                "the first phase of the last run has ended",
+            )
+            cut_off(nodes)
+        commands = {
+            **{name: ("show", run) for name, run in runs.items()},
+            **{name: (name,) for name in ("runs", "results", "lockers")},
+        }
+        said = {
+            name: json_lines(previous.run(url, *command, "--json", folder=folder).stdout)
+            for name, command in commands.items()
+        }
+        with redis.Redis.from_url(url) as connection:
+            keys = {
+                key: (max(0, connection.pttl(key)), connection.dump(key))
+                for key in connection.keys("*")
+            }
+    return Left(folder, keys, runs, said)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def aside(folder: Path) -> list[str]:
+    """Name what was not understood: files beside a CSV, and beside an outbox."""
+    beside = [*folder.rglob("*.bad"), *folder.rglob("*.outbox.*")]
+    return [path.name for path in beside]
+
+
+def is_as(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Tell whether each field is as the previous release said it; there may be more by now."""
+    return {name: now.get(name) for name in then} == then
+
+
+def test_what_it_left_is_read_and_collected_as_it_wrote_it(
+    left: Left, connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    left.restore(connection)
+    for name in ("results", "runs"):
+        done = cli(redis_url, name, "--json")
+        assert (done.returncode, done.stderr) == (0, ""), name
+        now, then = json_lines(done.stdout), left.said[name]
+        assert len(now) == len(then), name
+        assert all(map(is_as, now, then)), (name, now, then)
+    assert {line["probe"] for line in left.said["results"]} == {
+        *("ping", "tcp", "redis", "throughput", "locker")
+    }
+    fresh, begun = tmp_path / "fresh.csv", left.copy_of("begun.csv", tmp_path)
+    for file in (fresh, begun):
+        done = cli(redis_url, "collect", "--csv", str(file))
+        assert (done.returncode, aside(tmp_path)) == (0, []), done.stderr
+    then, now = rows_in(begun), rows_in(fresh)
+    assert [row["stream_id"] for row in now] == [
+        one.decode() for one, _ in connection.xrange("ptzmesh:results")
+    ]
+    assert [{name: row[name] for name in then[0]} for row in now] == then
+    head = (left.folder / "begun.csv").read_text()
+    assert begun.read_text().startswith(head)
+
+
+def test_a_run_of_it_is_shown_and_verified_by_its_outcome(
+    left: Left, connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    left.restore(connection)
+    file = left.copy_of("begun.csv", tmp_path)
+    assert cli(redis_url, "collect", "--csv", str(file)).returncode == 0
+    expected = {"done": (8, 0), "cancelled": (2, 0), "half": (2, 4)}
+    for name, (rows, verifying) in expected.items():
+        run = left.runs[name]
+        shown = cli(redis_url, "show", run, "--json")
+        assert (shown.returncode, shown.stderr) == (0, ""), name
+        now, then = json_lines(shown.stdout), left.said[name]
+        assert len(now) == len(then) == 1 + rows
+        assert all(map(is_as, now, then)), (name, now, then)
+        table = cli(redis_url, "show", run)
+        assert table.returncode == 0, name
+        assert all(node in table.stdout for node in OLD)
+        verified = cli(redis_url, "verify", run, "--csv", str(file), "--json")
+        assert verified.returncode == verifying, (name, verified.stdout, verified.stderr)
+        assert f'"rows": {rows}' in verified.stdout
+        results = cli(redis_url, "results", "--run", run, "--json")
+        assert len(json_lines(results.stdout)) == rows
+    whole = tmp_path / "whole.csv"
+    done = cli(redis_url, "results", "--run", left.runs["done"], "--csv", str(whole))
+    assert done.returncode == 0, done.stderr
+    assert len(rows_in(whole)) == 8
+    assert aside(tmp_path) == []
+
+
+def test_what_its_monitor_left_is_read_and_its_file_goes_on(
+    left: Left, connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    left.restore(connection)
+    shown = json_lines(cli(redis_url, "lockers", "--json").stdout)[0]
+    (then,) = left.said["lockers"]
+    ages = ("held_s", "left_s")
+    held = [
+        [{k: v for k, v in x.items() if k not in ages} for x in s["lockers"]] for s in (shown, then)
+    ]
+    assert held[0] == held[1]
+    assert held[0][0]["node"] == "ptz-1"
+    assert shown["slowest"] == then["slowest"]
+    own = left.copy_of("own.csv", tmp_path)
+    before = rows_in(own)
+    script = (
+        "from worker.monitor import configure, log_network_metrics, save_network_stats_to_csv\n"
+        f"configure(source='ptz-1', redis_url={redis_url!r})\n"
+        "log_network_metrics('127.0.0.1', throughput=False, count=2)\n"
+        f"save_network_stats_to_csv({str(own)!r})\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    after = rows_in(own)
+    assert after[:-1] == before
+    assert [row["source"] for row in after] == ["ptz-1"] * 6
+    assert after[0].keys() == after[-1].keys()
+
+
+@pytest.mark.long
+def test_an_open_run_that_no_node_of_it_is_left_for_is_given_up(
+    left: Left, connection: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    left.restore(connection)
+    shutil.copytree(left.folder / "state", tmp_path / "state")
+    with workers(redis_url, connection, tmp_path, OLD):
+        eventually(
+            lambda: json_lines(cli(redis_url, "runs", "--json").stdout)[0]["status"] == "cancelled",
+            "the run whose nodes are gone is given up",
+        )
+        done = cli(redis_url, "run", "--count", "1", "--json")
+        assert done.returncode == 0, done.stderr
+    assert connection.lrange("ptzmesh:refused", 0, -1) == []
+    kept = cli(redis_url, "results", "--run", left.runs["half"], "--json")
+    assert len(json_lines(kept.stdout)) == 2
+    assert aside(tmp_path) == []
+
+
+def test_ours_has_a_version_of_its_own(previous: Previous, tmp_path: Path) -> None:
+    """Else no wheel of ours would replace the other, and no line would say which is which."""
+    said = previous.output("", "--version", folder=tmp_path)
+    assert said == "ptzmesh, version 0.1.0\n"
+    assert __version__ != "0.1.0"
+
+
+@pytest.fixture(scope="module")
+def mixed(
+    previous: Previous, server_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """A mesh of two nodes of it and two of ours."""
+    folder = tmp_path_factory.mktemp("mixed")
+    with (
+        embedded_server(folder, binary=server_binary) as server,
+        redis.Redis.from_url(server.url) as connection,
+        previous.workers(server.url, OLD, folder),
+        workers(server.url, connection, folder, OURS, first=11),
+    ):
+        yield server
+
+
+@pytest.mark.long
+def test_each_trigger_leaves_the_others_nodes_out_by_name_and_runs_its_own(
+    mixed: EmbeddedServer, previous: Previous, tmp_path: Path
+) -> None:
+    ours = cli(mixed.url, "run", "--count", "1", "--new", "--json")
+    theirs = previous.run(mixed.url, "run", "--count", "1", "--new", "--json", folder=tmp_path)
+    for done, own in ((ours, OURS), (theirs, OLD)):
+        assert done.returncode == 0, done.stderr
+        measured = [line for line in json_lines(done.stdout) if "outcome" in line]
+        assert {(line["source"], line["outcome"]) for line in measured} == {
+            (name, "ok") for name in own
+        }
+    said = f"left out, as versions differ: upgrade {', '.join(THEIRS.values())}; here is ptzmesh"
+    assert said in words(ours.stderr)
+    said = "left out, as versions differ: upgrade ptzmesh 0.1.0, wire 1, here; newer are"
+    assert f"{said} {', '.join(NEWER.values())}" in words(theirs.stderr)
+
+
+@pytest.mark.long
+def test_each_trigger_refuses_a_node_of_the_other_that_is_named(
+    mixed: EmbeddedServer, previous: Previous, tmp_path: Path
+) -> None:
+    named = ("run", "--nodes", "cam-1,hub")
+    ours, theirs = cli(mixed.url, *named), previous.run(mixed.url, *named, folder=tmp_path)
+    here = f"ptzmesh {__version__}, wire 2"
+    assert (ours.returncode, ours.stderr) == (
+        *(2, f"error: upgrade {THEIRS['cam-1']}; here is {here}\n"),
+    )
+    assert (theirs.returncode, theirs.stderr) == (
+        *(2, f"error: upgrade ptzmesh 0.1.0, wire 1, here; newer are {NEWER['hub']}\n"),
+    )
+
+
+@pytest.mark.long
+def test_runs_of_both_at_once_end_whole_and_no_job_is_refused(
+    mixed: EmbeddedServer, previous: Previous, connection: redis.Redis, tmp_path: Path
+) -> None:
+    command = ("run", "--detach", *ALL, *SHORT, "--new")
+    theirs = previous.output(mixed.url, *command, folder=tmp_path).strip()
+    ours = cli(mixed.url, *command).stdout.strip()
+
+    def have_ended() -> bool:
+        listed = json_lines(cli(mixed.url, "runs", "--json").stdout)
+        return {"done"} == {run["status"] for run in listed if run["run"] in (ours, theirs)}
+
+    eventually(have_ended, "both runs are done")
+    file = tmp_path / "mesh.csv"
+    assert cli(mixed.url, "collect", "--csv", str(file)).returncode == 0
+    for run in (ours, theirs):
+        verified = cli(mixed.url, "verify", run, "--csv", str(file))
+        assert verified.returncode == 0, verified.stderr
+        rows = [row for row in rows_in(file) if row["run_id"] == run]
+        assert {row["outcome"] for row in rows} == {"ok"}, rows
+    assert aside(tmp_path) == []
+    with redis.Redis.from_url(mixed.url) as connection:
+        assert connection.lrange("ptzmesh:refused", 0, -1) == []
+
+
+@pytest.mark.long
+def test_a_run_of_it_that_is_cancelled_here_is_ended_by_its_own_nodes(
+    mixed: EmbeddedServer, previous: Previous, tmp_path: Path
+) -> None:
+    start = ("run", "--detach", "--count", "2000", "--new")
+    run = previous.output(mixed.url, *start, folder=tmp_path).strip()
+    cancelled = cli(mixed.url, "cancel", run)
+    assert cancelled.returncode == 0, cancelled.stderr
+    eventually(
+        lambda: len(json_lines(cli(mixed.url, "results", "--run", run, "--json").stdout)) == 2,
+        "each pair has a row",
+    )
+    rows = json_lines(cli(mixed.url, "results", "--run", run, "--json").stdout)
+    assert {(row["source"], row["outcome"]) for row in rows} == {(x, "cancelled") for x in OLD}
+
+
+@pytest.mark.long
+def test_results_that_its_nodes_kept_while_redis_was_away_are_sent_after_their_upgrade(
+    previous: Previous, redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    url, state = redis_server.url, tmp_path / "state"
+    boxes = [state / f"{name}.outbox" for name in OLD]
+    with previous.workers(url, OLD, tmp_path) as nodes:
+        start = ("run", "--detach", "--count", "40")
+        run = previous.output(url, *start, folder=tmp_path).strip()
+        with redis.Redis.from_url(url) as connection:
+            begun = ("started:0:0", "started:0:1")
+            eventually(
+                lambda: all(connection.hexists(f"ptzmesh:run:{run}", each) for each in begun),
+                "both nodes measure",
+            )
+        redis_server.kill()
+        eventually(
+            lambda: all(box.exists() and box.stat().st_size for box in boxes),
+            "both nodes have kept what they measured",
+        )
+        cut_off(nodes)
+    redis_server.start()
+    with redis.Redis.from_url(url) as connection, workers(url, connection, tmp_path, OLD):
+        eventually(lambda: not any(box.stat().st_size for box in boxes), "all is sent")
+    rows = json_lines(cli(url, "results", "--json").stdout)
+    assert {(row["source"], row["target"]) for row in rows} == {OLD, OLD[::-1]}
+    assert [(row["run"], row["outcome"], row["sent"]) for row in rows] == [(run, "ok", 40)] * 2
+    file = tmp_path / "mesh.csv"
+    assert cli(url, "collect", "--csv", str(file)).returncode == 0
+    assert cli(url, "verify", run, "--csv", str(file)).returncode == 0
+    assert aside(tmp_path) == []
+
+
+def words(text: str) -> str:
+    """Undo the line breaks of a narrow screen."""
+    return " ".join(text.split())
