@@ -152,34 +152,28 @@ WORKER = "worker --no-wait --name w"
 CASES: dict[str, Case] = {
     # Redis, and what the mesh may use of it
     "Redis is full, by whatever": Case("run", is_full),
-    "the mesh's share of Redis' memory was set low": Case("run", has_low_share),
-    "the stream has as many results as it may, and nobody collects": Case(
-        "run", lambda w: full(w, stream_entries=1)
-    ),
-    "the stream takes as much memory as it may": Case("run", lambda w: full(w, stream_bytes=1)),
-    "the nodes together send more than they may": Case(
-        "run", lambda w: w.nodes(redis_commands_per_s="9999")
-    ),
-    "runs that are open take more than they may": Case("run --new", takes_much),
+    "the mesh's share was set low": Case("run", has_low_share),
+    "too many results, and nobody collects": Case("run", lambda w: full(w, stream_entries=1)),
+    "it takes too much memory": Case("run", lambda w: full(w, stream_bytes=1)),
+    "the nodes together send too many": Case("run", lambda w: w.nodes(redis_commands_per_s="9999")),
+    "open runs take too much": Case("run --new", takes_much),
     "somebody wrote a limit by hand": Case("run", lambda w: full(w, stream_bytes="lots")),  # type: ignore[arg-type]  # it is
     # nodes
     "no worker was ever started, or they use another Redis": Case("run"),
     "all workers have ended": Case("run", lambda w: w.node("a", 3600.0)),
     "one node alone is alive": Case("run", lambda w: w.node("a")),
-    "one node is alive, the others have ended": Case(
-        "run", lambda w: (w.node("a"), w.node("b", 3600.0))
-    ),
+    "the others have ended": Case("run", lambda w: (w.node("a"), w.node("b", 3600.0))),
     "one node is chosen": Case("run --nodes a", World.nodes),
     "one node is source and target": Case("run --from a --to a", World.nodes),
     "a typo in a node's name": Case("run --nodes a,bb", World.nodes),
     "a node is named in a Redis that has none": Case("run --nodes a,b"),
     "all nodes have an older version": Case("run", lambda w: w.nodes(wire="1")),
-    "a node that is named has a newer version": Case(
+    "a named node has a newer version": Case(
         "run --nodes a,b", lambda w: w.nodes(wire="99", version="9.0")
     ),
     "no node has the label": Case("run --label site=cellar", World.nodes),
     "no node has an address of that family": Case("run -6", World.nodes),
-    "a node that is named has no address of that family": Case("run -6 --nodes a,b", World.nodes),
+    "a named node has no address of that family": Case("run -6 --nodes a,b", World.nodes),
     "a sample is larger than the mesh": Case("run --sample 5", World.nodes),
     "a sample of some sources only": Case("run --sample 1 --from a", World.nodes),
     "a node pings without the right to ping fast": Case(
@@ -187,9 +181,9 @@ CASES: dict[str, Case] = {
     ),
     # runs
     "no run was ever started": Case("show last"),
-    "a run's id is empty, as of a variable that is not set": Case("cancel ''", World.run),
-    "a run's id is a typo": Case("show 1999", World.run),
-    "a part of an id fits several runs": Case("show 2", ambiguous),
+    "an empty id, as of an unset variable": Case("cancel ''", World.run),
+    "a typo in a run's id": Case("show 1999", World.run),
+    "it fits several runs": Case("show 2", ambiguous),
     "a run has ended": Case("cancel last", ended),
     "a run is forgotten": Case("show last", forgotten),
     "the run did not measure the figure": Case("show last --figure throughput", World.run),
@@ -201,10 +195,10 @@ CASES: dict[str, Case] = {
     ),
     "the folder is not there": Case("collect --csv none/rows.csv"),
     "the file is a device": Case("collect --csv /dev/null"),
-    "a file of whole runs is given to collect": Case(
+    "a file of whole runs for collect": Case(
         "collect --csv rows.csv", lambda w: w.results("rows.csv", Holds.RUNS)
     ),
-    "a collector's file is given to a run": Case(
+    "a collector's file for a run": Case(
         "run --csv rows.csv", lambda w: (w.nodes(), w.results("rows.csv", Holds.STREAM))
     ),
     "the last line was edited": Case(
@@ -218,30 +212,30 @@ CASES: dict[str, Case] = {
     "events go into a folder that is not there": Case(
         "collect --csv rows.csv --events none/events.csv"
     ),
-    "events are wanted on standard output": Case("collect --csv rows.csv --events -"),
-    "rows of a run are wanted on standard output": Case("run --csv -", World.nodes),
-    "rows are collected to standard output, and more is asked": Case("collect --csv - --group g"),
-    "two things are asked of collect at once": Case("collect --list --forget g"),
-    "a collector's name is a typo": Case("collect --forget g"),
-    "a collector's name has a space": Case("collect --csv rows.csv --group 'a b'"),
-    "the rows of a run are wanted with no run": Case("results --csv rows.csv"),
-    "the file to verify is not there": Case("verify last --csv rows.csv", World.run),
-    "the file to verify is of another program": Case(
+    "events to standard output": Case("collect --csv rows.csv --events -"),
+    "rows of a run to standard output": Case("run --csv -", World.nodes),
+    "standard output, and more": Case("collect --csv - --group g"),
+    "two things at once": Case("collect --list --forget g"),
+    "a typo in a collector's name": Case("collect --forget g"),
+    "a space in a collector's name": Case("collect --csv rows.csv --group 'a b'"),
+    "rows of a run, but no run": Case("results --csv rows.csv"),
+    "no file to verify": Case("verify last --csv rows.csv", World.run),
+    "another program's file to verify": Case(
         "verify last --csv rows.csv", lambda w: (w.run(), w.text("rows.csv", "name,age\n"))
     ),
-    "the file to verify is another run's": Case(
+    "another run's file": Case(
         "verify last --csv rows.csv", lambda w: (ended(w), collected(w, row("1-1")))
     ),
-    "the run to verify is still open": Case(
+    "the run is still open": Case(
         "verify last --csv rows.csv", lambda w: collected(w, row("1-1", w.run()))
     ),
-    "the run to verify is not collected to its end": Case("verify last --csv rows.csv", not_whole),
-    "the file to verify was edited": Case("verify last --csv rows.csv", doubled),
-    "a picture's name promises another format": Case("show last --svg mesh.png", World.run),
+    "the run is not collected to its end": Case("verify last --csv rows.csv", not_whole),
+    "the file was edited": Case("verify last --csv rows.csv", doubled),
+    "another format in a picture's name": Case("show last --svg mesh.png", World.run),
     "a picture's folder is not there": Case("show last --svg none/mesh.svg", World.run),
     # one target
     "the target is neither a name in DNS nor a node": Case("test no.such.invalid"),
-    "the target is given with a port": Case("test 10.0.0.1:80"),
+    "a port in a target": Case("test 10.0.0.1:80"),
     "the target is a node without an address of that family": Case("test a -6", World.nodes),
     "the target's address leads to this machine itself": Case("test hub", elsewhere),
     "the target is one of the sources": Case("test a --nodes a,b", World.nodes),
@@ -252,37 +246,35 @@ CASES: dict[str, Case] = {
     "a bit rate without a throughput test": Case("test 127.0.0.1 --bitrate 5"),
     "a port for a test from nodes": Case("test a --nodes b --port 5201", World.nodes),
     "the folder of a test cannot be made": Case("test 127.0.0.1 --no-plot --out /proc/none"),
-    "a node is named twice to doctor": Case("doctor --between a a", World.nodes),
+    "one node twice to doctor": Case("doctor --between a a", World.nodes),
     # settings, names, values
     "the settings file is not there": Case("--config none.toml nodes"),
     "the settings file is no TOML": with_file("--config s.toml nodes", "s.toml", "[x"),
-    "a command's name in the settings file is a typo": with_file(
-        "--config s.toml nodes", "s.toml", "[wroker]\n"
-    ),
-    "an option's name in the settings file is a typo": with_file(
+    "a typo in a command's name": with_file("--config s.toml nodes", "s.toml", "[wroker]\n"),
+    "a typo in an option's name": with_file(
         "--config s.toml nodes", "s.toml", "[run]\ncuont = 3\n"
     ),
-    "several values where the settings file may have one": with_file(
+    "several values instead of one": with_file(
         "--config s.toml run", "s.toml", "[run]\ncount = [1]\n"
     ),
-    "one value where the settings file needs a list": with_file(
+    "one value instead of a list": with_file(
         "--config s.toml run", "s.toml", '[run]\nnodes = "a"\n'
     ),
-    "a value in the settings file is wrong": with_file(
+    "a wrong value in the settings file": with_file(
         "--config s.toml run", "s.toml", '[run]\ncount = "many"\n'
     ),
-    "a value in a variable is wrong": Case("PTZMESH_RUN_COUNT=many run"),
-    "a value that is typed is wrong": Case("run --count many"),
+    "a wrong value in a variable": Case("PTZMESH_RUN_COUNT=many run"),
+    "a wrong value, typed": Case("run --count many"),
     "a value is out of bounds": Case("run --count 0", World.nodes),
     "a time has no unit that is known": Case("run --interval 5x"),
     "a time lies ahead": Case("events --since -5"),
-    "a name has a space": Case("worker --no-wait --name 'cam 1'"),
-    "a name is empty, as of a variable that is not set": Case("worker --no-wait --name ''"),
+    "a space in a name": Case("worker --no-wait --name 'cam 1'"),
+    "an empty name, as of an unset variable": Case("worker --no-wait --name ''"),
     "a name is a word of ours": Case("worker --no-wait --name redis"),
-    "an address is empty, as of a variable that is not set": Case(f"{WORKER} --address ''"),
-    "an address has a port": Case(f"{WORKER} --address hub:6379"),
-    "an address is that of no one machine": Case(f"{WORKER} --address 224.0.0.1"),
-    "an address is IPv4 in the form of IPv6": Case(f"{WORKER} --address ::ffff:10.0.0.1"),
+    "an empty address": Case(f"{WORKER} --address ''"),
+    "a port in an address": Case(f"{WORKER} --address hub:6379"),
+    "an address of no one machine": Case(f"{WORKER} --address 224.0.0.1"),
+    "IPv4 in the form of IPv6": Case(f"{WORKER} --address ::ffff:10.0.0.1"),
     "a label has no value": Case(f"{WORKER} --label site"),
     "a label's value is too long": Case(f"{WORKER} --label site={'x' * 200}"),
     "hours are no times of day": Case(f"{WORKER} --hours 22-5"),
