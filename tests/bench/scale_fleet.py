@@ -38,9 +38,10 @@ from worker.identity.context import NodeContext
 from worker.model.policy import Policy
 from worker.node import sweep as jobs
 from worker.node.allowlist import AllowList, allow_listed
-from worker.node.children import RQ_WORKER_TTL_S, QuietWorker
+from worker.node.children import RQ_WORKER_TTL_S
 from worker.node.registration import facts
 from worker.node.registration.instance import Instance
+from worker.node.rq_worker import QuietWorker
 from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
 from worker.probes.icmp.engine import MIN_GAP_NS, EchoOptions

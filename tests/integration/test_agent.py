@@ -34,7 +34,7 @@ from integration.nodes import (
 )
 from worker.model.measurement import CSV_COLUMNS, Outcome, made
 from worker.node.allowlist import allow_listed
-from worker.node.children import QuietWorker
+from worker.node.rq_worker import QuietWorker
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection import server

@@ -15,7 +15,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
@@ -56,87 +56,97 @@ class _OtherCall(WireError):  # noqa: N818 - as above
     """A job or an argument that this version does not have; another one may."""
 
 
-def allow_listed(allowed: AllowList) -> type[Job]:
+class AllowListedJob(rq_jobs.PlainJob):
+    """
+    A job whose function comes from the allow-list and that has no callbacks.
+
+    Relied on of RQ: its `fetch` makes a job of an id and calls `refresh`, which reads the record
+    and calls `restore`; the work-horse calls `func` with the payload's named arguments.
+    """
+
+    allowed: ClassVar[AllowList] = {}
+    #: Name of a function → its parameters and their types.
+    parameters: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+
+    @property
+    def func(self) -> Callable[..., None]:
+        """The function; the name was checked when the record was read."""
+        return self.allowed[str(self.func_name)]
+
+    @classmethod
+    def fetch(cls, id: str, connection: Any = None, serializer: Any = None) -> Job:
+        """
+        Read a job.
+
+        Raises:
+            NoSuchJobError: There is none, or it is refused.
+        """
+        if not JOB_ID.fullmatch(id.partition(":")[0]):
+            raise Refused("the job's id is none")
+        return super().fetch(id, connection=connection, serializer=serializer)
+
+    def refresh(self) -> None:
+        """
+        Read the record again.
+
+        Raises:
+            NoSuchJobError: There is none, or it is refused.
+        """
+        read = scripts.script(self.connection, "job_record")
+        raw = read([self.key], [MAX_RECORD_FIELDS, MAX_RECORD_BYTES])
+        if isinstance(raw, bytes):
+            raise Refused(raw.decode(errors="replace"))
+        if not raw:
+            raise NoSuchJobError(f"No such job: {self.key}")
+        self.restore(dict(zip(raw[::2], raw[1::2], strict=True)))
+
+    def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:
+        """
+        Read the record's fields.
+
+        Raises:
+            Refused: Not what a job of ours has.
+        """
+        try:
+            restored = super().restore(_checked(raw_data))
+            self.result_ttl, self.failure_ttl = 0, rq_jobs.JOB_TTL_S
+            self._check()
+        except StopRequested:  # SIGTERM: the worker is to end, and nothing is wrong here
+            raise
+        except Exception as exc:
+            # Whatever a hostile record makes RQ raise, the worker must outlive it.
+            plain = isinstance(exc, (WireError, NoSuchJobError))
+            reason = str(exc) if plain else f"{type(exc).__name__}: {exc}"
+            is_ours = raw_data.get(b"origin", b"").startswith(b"ptzmesh:")
+            cause = _cause(exc, raw_data)
+            raise Refused(reason[:MAX_LINE_CHARS], cause, is_ours=is_ours) from exc
+        return restored
+
+    def _check(self) -> None:
+        payload = rq_jobs.MsgpackSerializer.loads(self.data)
+        if not isinstance(payload, list) or len(payload) != 4:
+            raise WireError("the payload is not a function with its arguments")
+        name, instance, args, kwargs = payload
+        if not isinstance(name, str) or name not in self.allowed or instance is not None:
+            error = f"{str(name)[:80]!r} is not on the allow-list"
+            like_ours = instance is None and str(name).startswith(keyspace.JOB_PREFIX)
+            raise (_OtherCall if like_ours else ForeignWork)(error)
+        if args or not isinstance(kwargs, dict):
+            raise WireError("arguments must be named")
+        _check_arguments(self.parameters[name], kwargs)
+        if self.timeout is None or not 0 < self.timeout <= rq_jobs.MAX_JOB_S:
+            raise WireError(f"timeout ({self.timeout}) must be 1 to {rq_jobs.MAX_JOB_S} s")
+
+
+def allow_listed(allowed: AllowList) -> type[AllowListedJob]:
     """
     Make the job class of a worker that runs these functions and no other.
 
     The functions' parameters are named, and each is `str`, `int` or `float | None`.
     """
     parameters = {name: _parameters_of(function) for name, function in allowed.items()}
-
-    class AllowListedJob(rq_jobs.PlainJob):
-        """A job whose function comes from the allow-list and that has no callbacks."""
-
-        @property
-        def func(self) -> Callable[..., None]:
-            """The function; the name was checked when the record was read."""
-            return allowed[str(self.func_name)]
-
-        @classmethod
-        def fetch(cls, id: str, connection: Any = None, serializer: Any = None) -> Job:
-            """
-            Read a job.
-
-            Raises:
-                NoSuchJobError: There is none, or it is refused.
-            """
-            if not JOB_ID.fullmatch(id.partition(":")[0]):
-                raise Refused("the job's id is none")
-            return super().fetch(id, connection=connection, serializer=serializer)
-
-        def refresh(self) -> None:
-            """
-            Read the record anew.
-
-            Raises:
-                NoSuchJobError: There is none, or it is refused.
-            """
-            read = scripts.script(self.connection, "job_record")
-            raw = read([self.key], [MAX_RECORD_FIELDS, MAX_RECORD_BYTES])
-            if isinstance(raw, bytes):
-                raise Refused(raw.decode(errors="replace"))
-            if not raw:
-                raise NoSuchJobError(f"No such job: {self.key}")
-            self.restore(dict(zip(raw[::2], raw[1::2], strict=True)))
-
-        def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:
-            """
-            Read the record's fields.
-
-            Raises:
-                Refused: Not what a job of ours has.
-            """
-            try:
-                restored = super().restore(_checked(raw_data))
-                self.result_ttl, self.failure_ttl = 0, rq_jobs.JOB_TTL_S
-                self._check()
-            except StopRequested:  # SIGTERM: the worker is to end, and nothing is wrong here
-                raise
-            except Exception as exc:
-                # Whatever a hostile record makes RQ raise, the worker must outlive it.
-                plain = isinstance(exc, (WireError, NoSuchJobError))
-                reason = str(exc) if plain else f"{type(exc).__name__}: {exc}"
-                is_ours = raw_data.get(b"origin", b"").startswith(b"ptzmesh:")
-                cause = _cause(exc, raw_data)
-                raise Refused(reason[:MAX_LINE_CHARS], cause, is_ours=is_ours) from exc
-            return restored
-
-        def _check(self) -> None:
-            payload = rq_jobs.MsgpackSerializer.loads(self.data)
-            if not isinstance(payload, list) or len(payload) != 4:
-                raise WireError("the payload is not a function with its arguments")
-            name, instance, args, kwargs = payload
-            if not isinstance(name, str) or name not in parameters or instance is not None:
-                error = f"{str(name)[:80]!r} is not on the allow-list"
-                like_ours = instance is None and str(name).startswith(keyspace.JOB_PREFIX)
-                raise (_OtherCall if like_ours else ForeignWork)(error)
-            if args or not isinstance(kwargs, dict):
-                raise WireError("arguments must be named")
-            _check_arguments(parameters[name], kwargs)
-            if self.timeout is None or not 0 < self.timeout <= rq_jobs.MAX_JOB_S:
-                raise WireError(f"timeout ({self.timeout}) must be 1 to {rq_jobs.MAX_JOB_S} s")
-
-    return AllowListedJob
+    members = {"allowed": allowed, "parameters": parameters}
+    return type("AllowListedJob", (AllowListedJob,), members)
 
 
 def _cause(exc: Exception, raw: Mapping[bytes, bytes]) -> Cause:

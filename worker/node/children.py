@@ -17,26 +17,18 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from multiprocessing.context import ForkProcess
 from typing import Any
 
 import redis
-from redis.client import Pipeline
-from rq import Queue, Worker, worker_registration
-from rq.exceptions import StopRequested
-from rq.executions import Execution
 from rq.job import Job
-from rq.timeouts import HorseMonitorTimeoutException
-from rq.utils import now
 
 from worker.host.parent import end_with
-from worker.model.errors import WireError
-from worker.model.text import one_line
 from worker.node.jobqueue import guarded_queue, mend
 from worker.node.outage import LOST_REDIS, RqLines
-from worker.node.refusals import Cause, Refusals, cause_of
-from worker.wire import keyspace, rq_jobs
+from worker.node.refusals import Refusals
+from worker.node.rq_worker import QuietWorker
+from worker.wire import rq_jobs
 from worker.wire.connection import command_count, server
 from worker.wire.connection.away import AWAY
 
@@ -51,105 +43,6 @@ MAX_BACKOFF_S = 5.0
 MOST_FILES = 16_384
 #: Tells a worker that its connections lead nowhere.
 RECONNECT = signal.SIGUSR1
-
-
-class QuietWorker(Worker):
-    """RQ's worker without its pub/sub command channel: nobody stops a node through Redis."""
-
-    #: Seconds; RQ's own 60 would leave a node idle for a minute after Redis is back.
-    max_connection_wait_time = 5.0
-    refusals: Refusals
-
-    def subscribe(self) -> None:
-        """Open no channel; saves a connection and a thread as well."""
-
-    def unsubscribe(self) -> None:
-        """Nothing was opened."""
-
-    def check_for_suspension(self, burst: bool) -> None:
-        """Heed no `rq suspend`, for the same reason."""
-
-    def run_maintenance_tasks(self) -> None:
-        """Tidy RQ's registries; what others have written there must not end the worker."""
-        try:
-            self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
-        except (*AWAY, StopRequested):
-            raise
-        except Exception as exc:
-            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
-            reason = one_line(f"{type(exc).__name__}: {exc}")
-            logger.warning("RQ's registries of %s not tidied: %s", self.queue_names(), reason)
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run one job; whatever is damaged in RQ's keys, the next one is run all the same."""
-        try:
-            super().execute_job(job, queue)
-        except (*AWAY, StopRequested):
-            raise
-        except Exception as exc:
-            if self.horse_pid:
-                self.kill_horse()
-                self.wait_for_horse()
-                self._horse_pid = 0
-            self.executions.clear()
-            reason = f"RQ's keys are damaged: {exc}"
-            self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
-            mend(self.connection, queue.name, self.refusals)
-
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Note what a job read that it could not work with; RQ logs every other exception."""
-        exc = exc_info[1]
-        if isinstance(exc, WireError) or _is_wrong_type(exc):
-            self.refusals.note(self.connection, job.id, str(exc), cause_of(exc))
-        elif isinstance(exc, redis.ResponseError) and not isinstance(exc, AWAY):
-            # Redis' own state, or a right that is missing: nothing is wrong with the job.
-            logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
-        else:
-            super().handle_exception(job, *exc_info)
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Refresh the registration, and make it anew where Redis has lost its data since."""
-        if pipeline is not None or self.birth_date is None:
-            super().heartbeat(timeout, pipeline)
-            return
-        served = keyspace.queue_workers_key(self.queue_names()[0])
-        with self.connection.pipeline(transaction=False) as own:
-            super().heartbeat(timeout, own)
-            own.smembers(served)
-            # Of HSET: the field was not there, so nothing was. While a job runs RQ makes the record
-            # anew, and no more than that.
-            is_new, *_, known = own.execute()
-        if is_new or self.key.encode() not in known:
-            with self.connection.pipeline() as anew:
-                anew.hset(self.key, mapping=self.serialize())
-                worker_registration.register(self, anew)
-                anew.execute()
-
-    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Watch a job by the monotonic clock: RQ kills what a clock that is set makes look old."""
-        self.watched, self.watched_since = job, time.monotonic()
-        super().monitor_work_horse(job, queue, execution)
-
-    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """Wait for the work-horse; when that takes long, say anew how long it has worked."""
-        try:
-            return super().wait_for_horse()
-        except HorseMonitorTimeoutException:
-            worked = timedelta(seconds=time.monotonic() - self.watched_since)
-            self.watched.started_at = now() - worked
-            raise
-
-    def handle_work_horse_killed(self, job: Job, *_details: object) -> None:
-        """Have the run carried on at once: what this row did not measure is `crashed`."""
-        run = job.kwargs.get("run") if isinstance(job.kwargs, dict) else None
-        if isinstance(run, str):
-            with contextlib.suppress(redis.RedisError):
-                rq_jobs.enqueue_advance(self.connection, run)
-
-
-def _is_wrong_type(exc: Exception) -> bool:
-    """Tell whether something else than ours lies at a key of ours."""
-    return isinstance(exc, redis.ResponseError) and "WRONGTYPE" in str(exc)
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ Ids that are none, records that are refused and keys that are of another type th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 from rq import Queue
@@ -19,70 +19,78 @@ from worker.node.refusals import Cause, Refusals
 from worker.wire import keyspace, rq_jobs
 
 
-def guarded_queue(refusals: Refusals) -> type[Queue]:
-    """Make the queue class of a worker, which notes what it refuses."""
+class GuardedQueue(Queue):
+    """
+    RQ's queue, of which only jobs come that may be executed.
 
-    class GuardedQueue(Queue):
-        """RQ's queue, of which only jobs come that may be executed."""
+    Relied on of RQ's `dequeue_any`: it takes an id by `lmove` where a worker serves one queue, else
+    by `lpop`; hands it to `_fetch_dequeued_job`; and takes the next where that returns None. What
+    `lmove` took stays in the intermediate list until the work-horse removes it.
+    """
 
-        @classmethod
-        def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
-            """Take an id from the one queue, to RQ's list of what is taken."""
-            while True:
-                try:
-                    taken = super().lmove(connection, queue_key, timeout)
-                except redis.ResponseError as exc:
-                    _mend_or_raise(connection, [queue_key], refusals, exc)
-                    continue
-                if taken is None or _is_job_id(taken[1]):
-                    return taken
-                _refuse_id(connection, taken[1], refusals)
-                connection.lrem(keyspace.intermediate_key(_name_of(queue_key)), 1, taken[1])
+    refusals: ClassVar[Refusals]
 
-        @classmethod
-        def lpop(
-            cls, queue_keys: Any, timeout: int | None, connection: redis.Redis | None = None
-        ) -> Any:
-            """Take an id from the first queue that has one."""
-            assert connection is not None  # noqa: S101 - RQ always gives it
-            while True:
-                try:
-                    taken = super().lpop(queue_keys, timeout, connection=connection)
-                except redis.ResponseError as exc:
-                    _mend_or_raise(connection, queue_keys, refusals, exc)
-                    continue
-                if taken is None or _is_job_id(taken[1]):
-                    return taken
-                _refuse_id(connection, taken[1], refusals)
-
-        @classmethod
-        def _fetch_dequeued_job(
-            cls,
-            connection: redis.Redis,
-            queue_key: str,
-            job_id: str,
-            job_class: type[Job] | None = None,
-            serializer: Any = None,
-            death_penalty_class: Any = None,
-        ) -> tuple[Job, Queue] | None:
-            queue = cls.from_queue_key(
-                queue_key, connection, job_class, serializer, death_penalty_class
-            )
+    @classmethod
+    def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
+        """Take an id from the one queue, to RQ's list of what is taken."""
+        while True:
             try:
-                job = queue.job_class.fetch(job_id, connection, serializer=queue.serializer)
-                if job.origin != queue.name:
-                    raise Refused(f"its origin ({job.origin[:80]!r}) is not this queue")
-                return job, queue
-            except Refused as exc:
-                refusals.note(connection, job_id, str(exc), exc.cause)
-                if exc.is_ours:
-                    connection.expire(keyspace.job_key(job_id), rq_jobs.JOB_TTL_S)
-            except NoSuchJobError:
-                pass
-            connection.lrem(keyspace.intermediate_key(queue.name), 1, job_id)
-            return None
+                taken = super().lmove(connection, queue_key, timeout)
+            except redis.ResponseError as exc:
+                _mend_or_raise(connection, [queue_key], cls.refusals, exc)
+                continue
+            if taken is None or _is_job_id(taken[1]):
+                return taken
+            _refuse_id(connection, taken[1], cls.refusals)
+            connection.lrem(keyspace.intermediate_key(_name_of(queue_key)), 1, taken[1])
 
-    return GuardedQueue
+    @classmethod
+    def lpop(
+        cls, queue_keys: Any, timeout: int | None, connection: redis.Redis | None = None
+    ) -> Any:
+        """Take an id from the first queue that has one."""
+        assert connection is not None  # noqa: S101 - RQ always gives it
+        while True:
+            try:
+                taken = super().lpop(queue_keys, timeout, connection=connection)
+            except redis.ResponseError as exc:
+                _mend_or_raise(connection, queue_keys, cls.refusals, exc)
+                continue
+            if taken is None or _is_job_id(taken[1]):
+                return taken
+            _refuse_id(connection, taken[1], cls.refusals)
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls,
+        connection: redis.Redis,
+        queue_key: str,
+        job_id: str,
+        job_class: type[Job] | None = None,
+        serializer: Any = None,
+        death_penalty_class: Any = None,
+    ) -> tuple[Job, Queue] | None:
+        queue = cls.from_queue_key(
+            queue_key, connection, job_class, serializer, death_penalty_class
+        )
+        try:
+            job = queue.job_class.fetch(job_id, connection, serializer=queue.serializer)
+            if job.origin != queue.name:
+                raise Refused(f"its origin ({job.origin[:80]!r}) is not this queue")
+            return job, queue
+        except Refused as exc:
+            cls.refusals.note(connection, job_id, str(exc), exc.cause)
+            if exc.is_ours:
+                connection.expire(keyspace.job_key(job_id), rq_jobs.JOB_TTL_S)
+        except NoSuchJobError:
+            pass
+        connection.lrem(keyspace.intermediate_key(queue.name), 1, job_id)
+        return None
+
+
+def guarded_queue(refusals: Refusals) -> type[GuardedQueue]:
+    """Make the queue class of a worker, which notes what it refuses."""
+    return type("GuardedQueue", (GuardedQueue,), {"refusals": refusals})
 
 
 def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:

@@ -1,0 +1,169 @@
+"""
+RQ's worker as a node runs it: every method of RQ that is replaced, and what of RQ it relies on.
+
+`tests/unit/worker/node/test_rq_relied.py` fails when RQ changes any of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+from rq import Queue, Worker, worker_registration
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.timeouts import HorseMonitorTimeoutException
+from rq.utils import now
+
+from worker.model.errors import WireError
+from worker.model.text import one_line
+from worker.node.jobqueue import mend
+from worker.node.refusals import Cause, Refusals, cause_of
+from worker.wire import keyspace, rq_jobs
+from worker.wire.connection.away import AWAY
+
+logger = logging.getLogger(__name__)
+
+
+class QuietWorker(Worker):
+    """RQ's worker without its pub/sub command channel: nobody stops a node through Redis."""
+
+    #: Seconds; RQ's own 60 would leave a node idle for a minute after Redis is back.
+    max_connection_wait_time = 5.0
+    refusals: Refusals
+
+    # What RQ offers and a node does not have. RQ calls `subscribe` once as it starts, `unsubscribe`
+    # once as it ends, and `check_for_suspension` before each job; none returns anything.
+
+    def subscribe(self) -> None:
+        """Open no channel; saves a connection and a thread as well."""
+
+    def unsubscribe(self) -> None:
+        """Nothing was opened."""
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Heed no `rq suspend`, for the same reason."""
+
+    # What others have written to Redis must not end the worker.
+
+    def run_maintenance_tasks(self) -> None:
+        """
+        Tidy RQ's registries.
+
+        RQ's own method does this, and starts a scheduler and tidies groups, which we do not have.
+        It is called again once `last_cleaned_at` is ten minutes old.
+        """
+        try:
+            self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
+        except (*AWAY, StopRequested):
+            raise
+        except Exception as exc:
+            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ types it as None
+            reason = one_line(f"{type(exc).__name__}: {exc}")
+            logger.warning("RQ's registries of %s not tidied: %s", self.queue_names(), reason)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """
+        Run one job; whatever is damaged in RQ's keys, the next one is run all the same.
+
+        RQ forks the work-horse in here and waits for its end; what it reads or writes before,
+        meanwhile and after may raise, and RQ would end the worker.
+        """
+        try:
+            super().execute_job(job, queue)
+        except (*AWAY, StopRequested):
+            raise
+        except Exception as exc:
+            self._abandon_horse()
+            reason = f"RQ's keys are damaged: {exc}"
+            self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
+            mend(self.connection, queue.name, self.refusals)
+
+    def _abandon_horse(self) -> None:
+        """End a work-horse that RQ no longer watches, as `monitor_work_horse` does at its end."""
+        if self.horse_pid:
+            self.kill_horse()
+            self.wait_for_horse()
+            self._horse_pid = 0
+        self.executions.clear()
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """
+        Note what a job read that it could not work with; RQ logs every other exception.
+
+        RQ calls this in the work-horse, before it marks the job as failed.
+        """
+        exc = exc_info[1]
+        if isinstance(exc, WireError) or _is_wrong_type(exc):
+            self.refusals.note(self.connection, job.id, str(exc), cause_of(exc))
+        elif isinstance(exc, redis.ResponseError) and not isinstance(exc, AWAY):
+            # Redis' own state, or a right that is missing: nothing is wrong with the job.
+            logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
+        else:
+            super().handle_exception(job, *exc_info)
+
+    # A Redis that lost its data is given the registration again.
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """
+        Refresh the registration, and make it again where Redis has lost it since.
+
+        RQ writes one field and the time to live, as it writes the worker's state elsewhere: where
+        there was no record, that makes one without `birth`, which `serialize` has. While a job runs
+        RQ passes a pipeline, and makes a lost record whole by itself, but registers nobody: the
+        next call without a pipeline does.
+        """
+        if pipeline is not None or self.birth_date is None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline(transaction=False) as both:
+            both.hexists(self.key, "birth")
+            both.smembers(keyspace.queue_workers_key(self.queue_names()[0]))
+            super().heartbeat(timeout, both)
+            # Ours come first, so these are their answers whatever RQ adds.
+            is_whole, registered = both.execute()[:2]
+        if not is_whole or self.key.encode() not in registered:
+            with self.connection.pipeline() as birth:
+                birth.hset(self.key, mapping=self.serialize())
+                worker_registration.register(self, birth)
+                birth.execute()
+
+    # A job's time is measured by the monotonic clock: RQ subtracts `job.started_at` from the wall
+    # clock whenever `wait_for_horse` is timed out, and kills what a clock that is set makes look
+    # old. So the start is set before each of these looks, to where it would be by this clock.
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Watch a work-horse until it ends."""
+        self.watched, self.watched_since = job, time.monotonic()
+        super().monitor_work_horse(job, queue, execution)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Wait for the work-horse; RQ's alarm ends this after `job_monitoring_interval`."""
+        try:
+            return super().wait_for_horse()
+        except HorseMonitorTimeoutException:
+            worked = timedelta(seconds=time.monotonic() - self.watched_since)
+            self.watched.started_at = now() - worked
+            raise
+
+    def handle_work_horse_killed(self, job: Job, *_details: object) -> None:
+        """
+        Have the run carried on at once: what this row did not measure is `crashed`.
+
+        RQ calls this when a work-horse ended without having marked its job as finished or failed.
+        """
+        run = job.kwargs.get("run") if isinstance(job.kwargs, dict) else None
+        if isinstance(run, str):
+            with contextlib.suppress(redis.RedisError):
+                rq_jobs.enqueue_advance(self.connection, run)
+
+
+def _is_wrong_type(exc: Exception) -> bool:
+    """Tell whether something else than ours lies at a key of ours."""
+    return isinstance(exc, redis.ResponseError) and "WRONGTYPE" in str(exc)
