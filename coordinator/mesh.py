@@ -29,6 +29,7 @@ from worker.model.measurement import Measurement
 from worker.model.options import PingOptions
 from worker.model.plan import Plan
 from worker.wire.connection import server
+from worker.wire.run_record import Run
 
 
 class Mesh:
@@ -117,7 +118,7 @@ class MeshRun:
         """Name the run."""
         return f"MeshRun({self.id!r})"
 
-    def state(self) -> runs.Run:
+    def state(self) -> Run:
         """Read the run as it stands."""
         return runs.read_run(self.connection, self.id)
 

@@ -20,7 +20,6 @@ from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.runs.nodes import Node
 from coordinator.runs.planning import ProbeOptions, left_out, of_other_family, to_upgrade
-from coordinator.runs.runs import Run
 from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.model.options import (
     PingOptions,
@@ -31,6 +30,7 @@ from worker.model.options import (
 )
 from worker.model.plan import PROBES, Plan
 from worker.model.text import some
+from worker.wire.run_record import Run
 
 PING = PingOptions()
 

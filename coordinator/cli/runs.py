@@ -17,9 +17,10 @@ from coordinator.mesh import Mesh
 from coordinator.results.figures import FIGURES
 from coordinator.results.matrix import make_report
 from coordinator.runs.follow import of_run
-from coordinator.runs.runs import Run, read_run, recent
+from coordinator.runs.runs import read_run, recent
 from worker.model.errors import ConfigError, WireError
 from worker.model.text import iso_utc
+from worker.wire.run_record import Run
 
 
 @click.command(

@@ -18,11 +18,11 @@ from coordinator.cli.terminal.reasons import reasons
 from coordinator.cli.terminal.screen import err, out, recording
 from coordinator.mesh import MeshRun
 from coordinator.results.matrix import Report, make_report
-from coordinator.runs.runs import Run
 from coordinator.series.files import write_whole
 from worker.model.errors import ConfigError
 from worker.model.text import in_bytes
 from worker.wire.room import no_room
+from worker.wire.run_record import Run
 from worker.wire.scripts import redis_seconds
 
 SVG_WIDTH = 90

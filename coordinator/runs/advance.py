@@ -16,7 +16,7 @@ from typing import cast
 import redis
 
 from coordinator.runs.nodes import read_nodes
-from coordinator.runs.runs import Run, deadline_s, enqueue_phase, read_run
+from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
 from coordinator.runs.unfinished import CLOCK_SLACK_S, Gone, Hope, Lost, judge, read_rows
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome
@@ -26,6 +26,7 @@ from worker.publish.outbox import Letter, publish
 from worker.publish.source_clock import REDIS, Clock, moved, read_clocks
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.rows import Row, enqueue_rows
+from worker.wire.run_record import Run
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _leave(connection: redis.Redis, run_id: str, exc: Exception) -> None:
     logger.warning("run %s is given up: %s", one_line(run_id), one_line(str(exc)))
     connection.zrem(keyspace.RUNS_OPEN, run_id)
     with suppress(redis.ResponseError):
-        connection.hset(keyspace.run_key(run_id), "status", "cancelled")
+        connection.hset(keyspace.run_key(run_id), run_record.STATUS, run_record.IS_CANCELLED)
 
 
 def cancel(connection: redis.Redis, run_id: str) -> None:
@@ -94,7 +95,7 @@ def cancel(connection: redis.Redis, run_id: str) -> None:
         raise ConfigError(f"run ({run_id}) has ended already ({run.status})")
     # The mark comes first: should this process die now, any heartbeat ends what it began.
     pipeline = connection.pipeline()
-    pipeline.hset(keyspace.run_key(run_id), "cancel", 1)
+    pipeline.hset(keyspace.run_key(run_id), run_record.CANCEL, 1)
     pipeline.zadd(keyspace.RUNS_OPEN, {run_id: 0}, xx=True)
     pipeline.execute()
     advance(connection, run_id)
@@ -104,7 +105,7 @@ def _end_cancelled(connection: redis.Redis, run: Run) -> None:
     lost = Lost(Outcome.CANCELLED, "the run was cancelled")
     for phase in range(run.phase, len(run.plan.probes)):
         _publish(connection, run, phase, ((pair, lost) for pair in missing(connection, run, phase)))
-    _close(connection, run, "cancelled")
+    _close(connection, run, run_record.IS_CANCELLED)
 
 
 def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
@@ -122,7 +123,7 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     elif run.phase + 1 < len(run.plan.probes):
         _begin_phase(connection, run, run.phase + 1)
     else:
-        _close(connection, run, "done")
+        _close(connection, run, run_record.IS_DONE)
 
 
 def newest_heartbeat_s(connection: redis.Redis) -> float:
@@ -151,13 +152,11 @@ def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -
     judged = list(zip(rows, verdicts, strict=True))
     enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
     for row, verdict in judged:
-        field = keyspace.unserved_field(row.phase, row.performer)
         if verdict is Hope.MARK_UNSERVED:
-            connection.hsetnx(
-                keyspace.run_key(run.id), field, repr(scripts.redis_seconds(connection))
-            )
+            now = repr(scripts.redis_seconds(connection))
+            connection.hsetnx(keyspace.run_key(run.id), row.fields.unserved, now)
         elif verdict is Hope.MARK_SERVED:
-            connection.hdel(keyspace.run_key(run.id), field)
+            connection.hdel(keyspace.run_key(run.id), row.fields.unserved)
     lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, (Lost, Gone))}
     if lost:
         _publish(connection, run, run.phase, _rows_of(connection, run, lost))
@@ -215,7 +214,7 @@ def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
             if not _has_ended(pipeline, run):
                 return
             pipeline.multi()
-            pipeline.hset(key, "phase", phase)
+            pipeline.hset(key, run_record.PHASE, phase)
             pipeline.zadd(keyspace.RUNS_OPEN, {run.id: deadline}, xx=True)
             pipeline.execute()
         except redis.WatchError:
@@ -233,7 +232,7 @@ def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
     """
     key, probe = keyspace.run_key(run.id), run.plan.probes[run.phase]
     pipeline.watch(key, keyspace.done_key(run.id, probe))  # type: ignore[no-untyped-call]  # untyped in redis-py
-    phase = cast("bytes | None", pipeline.hget(key, "phase"))
+    phase = cast("bytes | None", pipeline.hget(key, run_record.PHASE))
     lacks_one = next(missing(pipeline, run, run.phase), None) is not None
     return phase == str(run.phase).encode() and not lacks_one
 
@@ -242,17 +241,17 @@ def _close(connection: redis.Redis, run: Run, status: str) -> None:
     now, key = scripts.redis_seconds(connection), keyspace.run_key(run.id)
     with connection.pipeline() as pipeline:
         try:
-            if status == "done" and not _has_ended(pipeline, run):
+            if status == run_record.IS_DONE and not _has_ended(pipeline, run):
                 return
             pipeline.multi()
-            pipeline.hset(key, mapping={"status": status, "closed": repr(now)})
+            pipeline.hset(key, mapping={run_record.STATUS: status, run_record.CLOSED: repr(now)})
             pipeline.zrem(keyspace.RUNS_OPEN, run.id)
             pipeline.execute()
         except redis.WatchError:
             # Whatever has changed is looked at when the run is due again.
             return
     # Only a run's phases need these, and there is one for each pair.
-    rtts = [keyspace.rtt_field(source) for source in run.plan.sources]
+    rtts = [run_record.rtt_field(source) for source in run.plan.sources]
     for start in range(0, len(rtts), FIELDS_AT_A_TIME):
         connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
     same = keyspace.same_plan_key(run.plan.digest)

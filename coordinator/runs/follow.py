@@ -11,10 +11,11 @@ import redis
 from coordinator.results.results import OnBad, log_bad, measurements_in, read
 from coordinator.results.stream import Pages, wait_for_more
 from coordinator.runs.advance import advance
-from coordinator.runs.runs import Run, read_run
+from coordinator.runs.runs import read_run
 from worker.model.measurement import Measurement
 from worker.wire import keyspace, node_record, scripts
 from worker.wire.room import StreamFull
+from worker.wire.run_record import Run
 
 #: All is here, and the run closes within moments: look more often than results arrive.
 CLOSING_S = 0.05

@@ -8,13 +8,11 @@ does what is due, so a run ends whoever dies. Times are Redis' own clock.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import secrets
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -23,12 +21,12 @@ from coordinator.runs.nodes import check_pace, read_nodes
 from coordinator.runs.retention import make_room_for_a_run
 from worker.model import version
 from worker.model.cost import phase_seconds
-from worker.model.errors import ConfigError, WireError
-from worker.model.plan import PROBES, Plan, unpack_plan
-from worker.model.text import one_line
+from worker.model.errors import ConfigError
+from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
 from worker.wire.room import StreamFull, memory_used_pct, no_room, read_limits
 from worker.wire.rows import Row, enqueue_rows
+from worker.wire.run_record import Run
 
 logger = logging.getLogger(__name__)
 
@@ -37,65 +35,6 @@ GRACE_S = 5.0
 #: A phase that may take longer is looked at that often, as a source may die at once.
 LOOK_S = 30.0
 _RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
-#: Of the run's hash, what `read_run` reads.
-RUN_FIELDS = (
-    *("plan", "status", "cancel", "phase", "created", "closed", "by", "begun", "newest"),
-    *(f"{count}:{probe}" for count in ("done", "ok") for probe in PROBES),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """
-    A run as it stands.
-
-    Attributes:
-        id: Sorts by time.
-        plan: What was asked.
-        status: `running`, `done` or `cancelled`.
-        cancelled: Somebody has asked to end it.
-        phase: Index of the present probe in the plan.
-        created: Epoch seconds, Redis' clock.
-        closed: Epoch seconds, None while it runs.
-        done: Pairs in the stream, by probe.
-        ok: Of those, outcome `ok`, by probe.
-        by: Who triggered it.
-        begun: Stream id before the first of its results; None of a run of wire version 1.
-        newest: Stream id of the newest of them; None when there is none.
-    """
-
-    id: str
-    plan: Plan
-    status: str
-    cancelled: bool
-    phase: int
-    created: float
-    closed: float | None
-    done: dict[str, int]
-    ok: dict[str, int]
-    by: str
-    begun: str | None = None
-    newest: str | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """It has not ended yet."""
-        return self.status == "running"
-
-    @property
-    def expected(self) -> int:
-        """Measurements that the run ends with."""
-        return sum(map(self.plan.count, self.plan.probes))
-
-    @property
-    def published(self) -> int:
-        """Measurements that are in the stream."""
-        return sum(self.done.values())
-
-    @property
-    def failed(self) -> int:
-        """Published measurements whose outcome is not `ok`."""
-        return self.published - sum(self.ok.values())
 
 
 def start(
@@ -124,7 +63,7 @@ def start(
                 pipeline.watch(same)  # type: ignore[no-untyped-call]  # untyped in redis-py
                 other = cast("bytes | None", pipeline.get(same))
                 found = run_ids([other] if join and other else [])
-                if found and run_record.run_is_wanted(connection, found[0]):
+                if found and run_record.is_wanted(connection, found[0]):
                     return found[0], False
                 run = _write(connection, pipeline, plan, same, by)
                 break
@@ -141,16 +80,7 @@ def _write(
     now = scripts.redis_seconds(connection)
     stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
     run = f"{stamp}-{secrets.token_hex(2)}"
-    record: dict[Any, Any] = {
-        "plan": plan.packed(),
-        "status": "running",
-        "phase": 0,
-        "pairs": plan.pair_count,
-        **{f"pairs:{probe}": plan.count(probe) for probe in plan.probes},
-        "created": repr(now),
-        "begun": last_id(connection),
-        "by": by,
-    }
+    record = run_record.to_fields(plan, created=now, begun=last_id(connection), by=by)
     deadline = now + deadline_s(plan, 0)
     pipeline.multi()
     pipeline.hset(keyspace.run_key(run), mapping=record)
@@ -231,59 +161,13 @@ def read_run(
         ConfigError: There is none of that id (or no longer).
         WireError: What Redis has of it makes no sense.
     """
-    # By name: the hash also has some fields a row, and the round-trip times of each.
-    names = [name for name in RUN_FIELDS if plan is None or name != "plan"]
-    values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
-    raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    if "status" not in raw:
+    record = run_record.read(connection, run, plan=plan, versions=versions)
+    if record is None:
         raise ConfigError(
             f"run ({run[:80]!r}) is not known: it is over a week old, newer ones needed its room, "
             "or Redis lost its data; see: ptzmesh runs"
         )
-    try:
-        return _run_from(run, raw, plan or unpack_plan(raw["plan"], versions=versions))
-    except (KeyError, ValueError) as exc:
-        raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
-
-
-def _run_from(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
-    phase = int(raw["phase"])
-    if not 0 <= phase < len(plan.probes):
-        raise ValueError(f"phase {phase} is none of the plan's")
-    return Run(
-        id=run,
-        plan=plan,
-        status=raw["status"].decode(),
-        cancelled="cancel" in raw,
-        phase=phase,
-        created=finite(raw["created"]),
-        closed=finite(raw["closed"]) if "closed" in raw else None,
-        done={probe: int(raw.get(f"done:{probe}", 0)) for probe in plan.probes},
-        ok={probe: int(raw.get(f"ok:{probe}", 0)) for probe in plan.probes},
-        by=one_line(raw.get("by", b"").decode(errors="replace")),
-        begun=_stream_id(raw.get("begun")),
-        newest=_stream_id(raw.get("newest")),
-    )
-
-
-def _stream_id(raw: bytes | None) -> str | None:
-    if raw is None:
-        return None
-    stream_position(raw)  # refuses what is none
-    return raw.decode()
-
-
-def finite(raw: bytes) -> float:
-    """
-    Read a number that Redis keeps as text.
-
-    Raises:
-        ValueError: It is none, or not finite.
-    """
-    value = float(raw)
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is not finite")
-    return value
+    return record
 
 
 def resolve_run(connection: redis.Redis, run: str) -> str:

@@ -147,16 +147,7 @@ def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
     pipeline = connection.pipeline(transaction=False)
     pipeline.get(keyspace.BACK)
     for row in rows:
-        place = (row.phase, row.performer)
-        marks_of = (
-            keyspace.job_field,
-            keyspace.started_field,
-            keyspace.seen_field,
-            keyspace.unserved_field,
-            keyspace.attempts_field,
-            keyspace.refused_field,
-        )
-        pipeline.hmget(key, [field(*place) for field in marks_of])
+        pipeline.hmget(key, row.fields)
         pipeline.zscore(keyspace.NODES, row.name)
         pipeline.hmget(keyspace.node_key(row.name), ["since", "outbox"])
         pipeline.smembers(keyspace.queue_workers_key(keyspace.node_queue(row.name)))

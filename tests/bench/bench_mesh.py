@@ -305,7 +305,7 @@ def publish_for_ever(url: str, number: str) -> None:
     """Publish sample results of a run of this process's own, batch after batch."""
     connection = connect(url)
     run = f"bench-{number}-{os.getpid()}"
-    made = {"plan": "it", "status": "running", "pairs": 10**9}
+    made = {"plan": "it", "status": "running", "pairs:ping": 10**9}
     connection.hset(keyspace.run_key(run), mapping=made)
     bit = 0
     while True:

@@ -24,7 +24,7 @@ from coordinator.collect.groups import default_group
 from coordinator.results.results import read
 from worker.model.errors import ConfigError
 from worker.model.measurement import Outcome
-from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire import keyspace, node_record, rq_jobs, run_record
 
 pytestmark = pytest.mark.chaos
 
@@ -291,7 +291,7 @@ def test_job_that_was_taken_and_never_begun_is_measured_all_the_same(mesh: Chaos
     n0.kill_all()
     run = mesh.detach(n1, "--count", "3")
     # As a prober leaves it that is killed, or cut off, just after it has taken a job.
-    field = keyspace.job_field(0, mesh.state(run).plan.index_of("n0"))
+    field = run_record.row_fields(0, mesh.state(run).plan.index_of("n0")).job
     job = cast("bytes", mesh.connection.hget(keyspace.run_key(run), field)).decode()
     mesh.connection.lrem(keyspace.queue_key(keyspace.node_queue("n0")), 1, job)
     mesh.connection.hset(keyspace.job_key(job), "status", "started")

@@ -36,7 +36,7 @@ from worker.model.measurement import CSV_COLUMNS, Outcome, made
 from worker.node.allowlist import allow_listed
 from worker.node.rq_worker import QuietWorker
 from worker.probes.icmp.engine import icmp_capability
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
 
 LEVELS = ("INFO", "WARNING", "ERROR")
@@ -210,7 +210,7 @@ def test_row_in_hand_is_handed_back_and_finished_after_a_restart(
     pair: dict[str, Any], redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     run = Mesh(redis_url).run(count=60, interval_s=0.1)
-    started = keyspace.started_field(0, 0)
+    started = run_record.row_fields(0, 0).started
     eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     pair["a"].terminate()
     assert pair["a"].wait(10) == 0
@@ -226,7 +226,7 @@ def test_crashed_sweep_ends_with_rows_that_say_so(
     run = Mesh(redis_url).run(count=100, interval_s=0.1, sources=["a"])
     probers = children_of(pair["a"].pid)
     # One that is killed before it begins has measured nothing, and is done again.
-    started = keyspace.started_field(0, 0)
+    started = run_record.row_fields(0, 0).started
     eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     (horse,) = [h for p in probers for h in children_of(p)]
     os.kill(horse, signal.SIGKILL)
@@ -305,7 +305,7 @@ def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_pat
     connection = server.connect(redis_server.url)
     with workers(redis_server.url, connection, tmp_path, ["a", "b"], ["-v"]) as started:
         run = Mesh(redis_server.url).run(count=50)
-        begun = keyspace.started_field(0, 0)
+        begun = run_record.row_fields(0, 0).started
         eventually(lambda: connection.hexists(keyspace.run_key(run.id), begun), "it has begun")
         redis_server.kill()
         tried = "outbox waits with"

@@ -284,7 +284,7 @@ def publish_all(connection: redis.Redis, numbers: Iterable[int]) -> int:
 
 def test_publishing_trims_only_what_is_on_the_disk(connection: redis.Redis, csv_path: Path) -> None:
     connection.hset(
-        keyspace.run_key(RUN), mapping={"plan": "it", "status": "running", "pairs": 5000}
+        keyspace.run_key(RUN), mapping={"plan": "it", "status": "running", "pairs:ping": 5000}
     )
     connection.hset(keyspace.LIMITS, mapping={"stream_entries": 1000})
     made = publish_all(connection, range(5000))
@@ -308,7 +308,7 @@ def test_collector_that_is_behind_holds_the_stream_until_it_is_forgotten(
     connection: redis.Redis, csv_path: Path
 ) -> None:
     connection.hset(
-        keyspace.run_key(RUN), mapping={"plan": "it", "status": "running", "pairs": 5000}
+        keyspace.run_key(RUN), mapping={"plan": "it", "status": "running", "pairs:ping": 5000}
     )
     connection.hset(keyspace.LIMITS, mapping={"stream_entries": 500})
     Collector(connection, csv_path.with_name("retired.csv"), group="retired").drain()

@@ -63,7 +63,7 @@ def begin(connection: redis.Redis, run: str, planned: Plan) -> list[Letter]:
         "plan": planned.packed(),
         "status": "running",
         "phase": 0,
-        "pairs": planned.pair_count,
+        "pairs:ping": planned.pair_count,
         "created": repr(scripts.redis_seconds(connection)),
     }
     connection.hset(keyspace.run_key(run), mapping=dict(record))

@@ -24,6 +24,7 @@ from worker.publish.source_clock import SourceClock
 from worker.wire import keyspace, scripts
 from worker.wire.connection import server
 from worker.wire.room import StreamFull
+from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
 
@@ -177,16 +178,9 @@ def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
     connection.hset(keyspace.LIMITS, "results_per_s", 3)
     run, _ = start(connection, plan())
     all_ = letters(run)
-    bits = {one.measurement.target + one.measurement.source: one.bit for one in all_}
     outbox = Outbox(tmp_path / "n.outbox")
-    publisher = Publisher(
-        connection,
-        outbox,
-        run,
-        bit_of=lambda one: bits[one.target + one.source],
-        seen_field="seen:0:0",
-        clock=SourceClock(connection, "n0", {}),
-    )
+    row = Row(run=run, plan=plan(), phase=0, performer=0)
+    publisher = Publisher(connection, outbox, row, SourceClock(connection, "n0", {}))
     before = signal.signal(signal.SIGALRM, raise_time_is_up)
     try:
         with pytest.raises(TimeIsUpError), publisher:  # noqa: PT012 - it is raised at the end

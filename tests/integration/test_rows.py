@@ -17,7 +17,7 @@ from worker.wire.rows import Row, begin
 pytestmark = pytest.mark.redis
 
 OWN = keyspace.queue_key(keyspace.node_queue("n0"))
-UNSERVED = keyspace.unserved_field(0, 0)
+UNSERVED = run_record.row_fields(0, 0).unserved
 
 
 def started(connection: redis.Redis) -> tuple[str, Row]:
@@ -76,7 +76,7 @@ def test_a_row_whose_beginning_redis_could_not_note_is_measured_all_the_same(
     with server.connect(redis_server.url) as connection:
         _, row = started(connection)
         connection.config_set("maxmemory", 1)
-        assert begin(connection, row) == {}
+        assert begin(connection, row)
 
 
 def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
@@ -84,7 +84,7 @@ def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
 ) -> None:
     run, row = started(connection)
     connection.flushall()
-    run_record.note_in_run(connection, run, keyspace.rtt_field(row.performer), b"late")
+    run_record.note(connection, run, run_record.rtt_field(row.performer), b"late")
     assert 0 < connection.ttl(keyspace.run_key(run)) <= run_record.RUN_TTL_S
 
 

@@ -21,7 +21,7 @@ from worker.model import version
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.rows import Row
 
@@ -151,8 +151,8 @@ def test_run_whose_marks_are_garbage_still_ends(connection: redis.Redis) -> None
     for name in ("n0", "n1", "n2"):
         connection.hset(keyspace.node_key(name), mapping={"since": "x", "outbox": "nan"})
     for row in range(3):
-        fields = (keyspace.started_field, keyspace.seen_field, keyspace.attempts_field)
-        garbage = {field(0, row): b"\xff\x00" for field in (*fields, keyspace.job_field)}
+        garbage = dict.fromkeys(run_record.row_fields(0, row), b"\xff\x00")
+        del garbage[run_record.row_fields(0, row).refused]
         connection.hset(keyspace.run_key(run), mapping=garbage)  # type: ignore[arg-type]  # invariant
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6

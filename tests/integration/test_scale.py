@@ -16,7 +16,7 @@ from coordinator.runs.runs import read_run, start
 from integration.nodes import cli, workers
 from worker.model.plan import MAX_NODES, Plan, PlannedNode
 from worker.probes.icmp.engine import icmp_capability
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.room import DEFAULTS
 from worker.wire.rows import Row
 
@@ -36,7 +36,7 @@ def sent(connection: redis.Redis) -> int:
 def test_reading_a_run_does_not_read_what_its_rows_left_in_it(connection: redis.Redis) -> None:
     run, _ = start(connection, mesh(30, ("ping", "throughput")))
     for source in range(30):
-        connection.hset(keyspace.run_key(run), keyspace.rtt_field(source), b"x" * 10_000)
+        connection.hset(keyspace.run_key(run), run_record.rtt_field(source), b"x" * 10_000)
     before = sent(connection)
     state = read_run(connection, run)
     assert sent(connection) - before < 20_000

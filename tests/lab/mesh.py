@@ -23,12 +23,13 @@ import redis
 
 from coordinator.results.results import read
 from coordinator.runs.nodes import read_nodes
-from coordinator.runs.runs import Run, read_run
+from coordinator.runs.runs import read_run
 from lab.net import Lab
 from lab.node import Node
 from worker.model.measurement import Measurement, Outcome
-from worker.wire import keyspace
+from worker.wire import keyspace, run_record
 from worker.wire.connection import server
+from worker.wire.run_record import Run
 
 CLI = (sys.executable, "-m", "coordinator.cli")
 
@@ -175,7 +176,7 @@ class LabMesh:
         """Wait until these nodes (all sources when none is named) have begun their rows."""
         plan = self.state(run).plan
         rows = [plan.index_of(name) for name in names] or plan.sources
-        fields = [keyspace.started_field(0, row) for row in rows]
+        fields = [run_record.row_fields(0, row).started for row in rows]
         wait_until(
             lambda: None not in self.connection.hmget(keyspace.run_key(run), fields),
             f"the rows of {names or 'all'} have begun",

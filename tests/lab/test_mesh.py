@@ -26,7 +26,7 @@ from lab.together import begin_chosen, together
 from worker.model import version
 from worker.model.measurement import Outcome
 from worker.model.text import iso_utc
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, node_record, run_record
 
 pytestmark = pytest.mark.lab
 
@@ -504,7 +504,7 @@ def hash_of(mesh: LabMesh, run_id: str) -> list[str]:
 def started_at(mesh: LabMesh, run_id: str, name: str) -> Any:
     """Give when a node began its row, None when it has not."""
     row = mesh.state(run_id).plan.index_of(name)
-    return mesh.connection.hget(keyspace.run_key(run_id), keyspace.started_field(0, row))
+    return mesh.connection.hget(keyspace.run_key(run_id), run_record.row_fields(0, row).started)
 
 
 def queue_s(source: Node, target: Node) -> float:

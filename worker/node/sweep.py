@@ -38,9 +38,9 @@ from worker.probes import ping, tcp
 from worker.probes.interception.interception import LEAST_TIMES, with_echoes
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
-from worker.publish.source_clock import SourceClock
+from worker.publish.source_clock import SourceClock, read_clocks
 from worker.transfer.near import IdleRtt, patiently, read_idle_rtts, transfers
-from worker.wire import keyspace, run_record
+from worker.wire import run_record
 from worker.wire.connection import server
 from worker.wire.registry import Record
 from worker.wire.rows import Row, begin, hand_back, load_row, refuse
@@ -90,20 +90,13 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     # Addresses are looked up while Redis is asked.
     work, strangers = _work_on(context, connection, row, left, others, records)
     row = work.row
-    own_clock = begin(connection, row)
-    if own_clock is None:
+    own_clock = read_clocks(connection, [row.name])[row.name]
+    if not begin(connection, row):
         logger.info("row %d of run %s is no longer wanted", performer, run)
         return
     clock = SourceClock(connection, row.name, own_clock)
     clock.look(row.plan.nodes[source].name for source, _ in left)
-    with Publisher(
-        connection,
-        Outbox(context.outbox_path),
-        run,
-        bit_of=row.bit_of,
-        seen_field=keyspace.seen_field(phase, performer),
-        clock=clock,
-    ) as publisher:
+    with Publisher(connection, Outbox(context.outbox_path), row, clock) as publisher:
         for one in denied(row, left, strangers):
             publisher.put(one)
         _measure(work, publisher)
@@ -256,7 +249,7 @@ def _echo(
 def _keep_idle_rtts(connection: redis.Redis, row: Row, idle: dict[str, IdleRtt]) -> None:
     try:
         packed = msgpack.packb(idle)
-        run_record.note_in_run(connection, row.run, keyspace.rtt_field(row.performer), packed)
+        run_record.note(connection, row.run, run_record.rtt_field(row.performer), packed)
     except redis.RedisError as exc:
         logger.log(server.severity(exc), "idle round-trip times not kept: %s", exc)
 

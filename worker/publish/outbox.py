@@ -86,7 +86,8 @@ def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
         batch = letters[start : start + BATCH]
         run, probe = batch[0].measurement.run, batch[0].measurement.probe
         keys = [keyspace.run_key(run), keyspace.done_key(run, probe), keyspace.RUNS_OPEN]
-        arguments = [run, probe, run_record.RUN_TTL_S, *_arguments(batch)]
+        fields = run_record.published_fields(probe)
+        arguments = [run, run_record.RUN_TTL_S, *fields, *_arguments(batch)]
         status, _added, ended = add_results(connection, "publish", len(batch), keys, arguments)
         if status == b"gone":
             logger.warning("run %s is gone from Redis; %d results dropped", run, len(batch))

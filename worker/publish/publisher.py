@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 import redis
@@ -20,8 +19,9 @@ from worker.model.measurement import Measurement
 from worker.publish.last_heard import with_last_heard
 from worker.publish.outbox import BATCH, Letter, Outbox
 from worker.publish.source_clock import SourceClock
-from worker.wire import rq_jobs, run_record, scripts
+from worker.wire import rq_jobs
 from worker.wire.connection import server
+from worker.wire.rows import Row, sign_of_life
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +40,7 @@ class Publisher:
     """
 
     def __init__(
-        self,
-        connection: redis.Redis,
-        outbox: Outbox,
-        run: str,
-        *,
-        bit_of: Callable[[Measurement], int],
-        seen_field: str,
-        clock: SourceClock,
+        self, connection: redis.Redis, outbox: Outbox, row: Row, clock: SourceClock
     ) -> None:
         """
         Publish to a run.
@@ -55,13 +48,10 @@ class Publisher:
         Args:
             connection: To Redis.
             outbox: Keeps what cannot be published.
-            run: The run's id.
-            bit_of: Gives a measurement's place in the run's bitmap.
-            seen_field: The run's field for this row's signs of life.
+            row: What is measured.
             clock: Gives each record the clock of its source.
         """
-        self.connection, self.outbox, self.run = connection, outbox, run
-        self.bit_of, self.seen_field, self.clock = bit_of, seen_field, clock
+        self.connection, self.outbox, self.row, self.clock = connection, outbox, row, clock
         self.stopped = threading.Event()
         self.hurried = False
         self.ended = threading.Event()
@@ -130,24 +120,23 @@ class Publisher:
         if not self.hurried:
             self.clock.look(one.source for one in batch)
             batch = with_last_heard(self.connection, batch, self.clock.performer)
-        letters = [Letter(self.bit_of(one), self.clock.stamp(one)) for one in batch]
+        letters = [Letter(self.row.bit_of(one), self.clock.stamp(one)) for one in batch]
         if self.hurried:
             self.outbox.keep(letters)
             return
         try:
             if self.outbox.post(self.connection, letters):
-                rq_jobs.enqueue_advance(self.connection, self.run)
+                rq_jobs.enqueue_advance(self.connection, self.row.run)
         except redis.RedisError as exc:
             # The results are in; the overdue run is seen by the next heartbeat.
-            logger.log(server.severity(exc), "advance of run %s not enqueued: %s", self.run, exc)
+            run, level = self.row.run, server.severity(exc)
+            logger.log(level, "advance of run %s not enqueued: %s", run, exc)
 
     def _look(self) -> None:
         try:
-            if not run_record.run_is_wanted(self.connection, self.run):
+            if not sign_of_life(self.connection, self.row):
                 self.stopped.set()
                 return
-            now = scripts.redis_seconds(self.connection)
-            run_record.note_in_run(self.connection, self.run, self.seen_field, repr(now))
             self.outbox.is_away = False
         except redis.RedisError as exc:
             self.outbox.is_away = True

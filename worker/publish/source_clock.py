@@ -20,10 +20,11 @@ from worker.model.measurement import Measurement
 from worker.wire import keyspace
 from worker.wire.clock_offset import beyond_doubt_ms
 from worker.wire.connection import server
-from worker.wire.rows import CLOCK_FIELDS
 
 logger = logging.getLogger(__name__)
 
+#: What a record has of its node's clock, by the names that the node's own record has them.
+CLOCK_FIELDS = ("clock_offset_ms", "clock_offset_uncertainty_ms")
 #: What is known of a node's clock, of `CLOCK_FIELDS`.
 Clock = Mapping[str, float]
 OFFSET, UNCERTAINTY = CLOCK_FIELDS

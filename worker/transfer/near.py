@@ -42,7 +42,7 @@ from worker.transfer.asking import (
 )
 from worker.transfer.leases import End, Lease, read_ends, spent_today
 from worker.transfer.turns import Keeper, Turns
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
 from worker.wire.connection.away import AWAY
 from worker.wire.rows import Row, end_lost
@@ -345,7 +345,7 @@ def _findings(
 
 def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
     """Give what the run's ping phase measured from this node, by target."""
-    field = keyspace.rtt_field(row.performer)
+    field = run_record.rtt_field(row.performer)
     packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
     if packed is None:
         return {}

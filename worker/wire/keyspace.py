@@ -55,26 +55,6 @@ def done_key(run: str, probe: str) -> str:
     return f"ptzmesh:run:{run}:done:{probe}"
 
 
-def started_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says when a row began, in Redis' epoch seconds."""
-    return f"started:{phase}:{performer}"
-
-
-def seen_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says when a row last gave a sign of life."""
-    return f"seen:{phase}:{performer}"
-
-
-def attempts_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that counts how often a row was enqueued."""
-    return f"attempts:{phase}:{performer}"
-
-
-def rtt_field(source: int) -> str:
-    """Give the run hash's field of a source's idle round-trip times: msgpack, by target."""
-    return f"rtt:{source}"
-
-
 def ready_key(token: str) -> str:
     """Give the key of the list where a responder says what became of a test that is asked."""
     return f"ptzmesh:ready:{token}"
@@ -83,16 +63,6 @@ def ready_key(token: str) -> str:
 def answer_key(token: str) -> str:
     """Give the key of an answering port: its secret, and its number once it is open."""
     return f"ptzmesh:answer:{token}"
-
-
-def refused_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says why a node of another wire version refuses a row."""
-    return f"refused:{phase}:{performer}"
-
-
-def unserved_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that says since when no prober serves a row's queue."""
-    return f"unserved:{phase}:{performer}"
 
 
 def probe_key(node: str) -> str:
@@ -133,11 +103,6 @@ def keys_of_queue(queue: str) -> dict[str, str]:
         queue_workers_key(queue): "set",
         **{registry_key(state, queue): "zset" for state in REGISTRIES},
     }
-
-
-def job_field(phase: int, performer: int) -> str:
-    """Give the run hash's field that names a row's present RQ job."""
-    return f"job:{phase}:{performer}"
 
 
 def same_plan_key(digest: str) -> str:

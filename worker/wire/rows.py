@@ -18,11 +18,10 @@ import redis
 
 from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
-from worker.model.fields import number_or_none
 from worker.model.measurement import Measurement, Outcome
 from worker.model.measurement import finding as make_finding
 from worker.model.names import REDIS_TARGET
-from worker.model.plan import TRANSFERS, Plan, unpack_plan
+from worker.model.plan import TRANSFERS, Plan
 from worker.wire import keyspace, rq_jobs, run_record, scripts
 from worker.wire.connection.away import AWAY
 
@@ -31,8 +30,6 @@ logger = logging.getLogger(__name__)
 #: A job may take so many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
 TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
-#: What a record has of its node's clock, by the names that the node's own record has them.
-CLOCK_FIELDS = ("clock_offset_ms", "clock_offset_uncertainty_ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +50,11 @@ class Row:
     def name(self) -> str:
         """The node that performs it."""
         return self.plan.nodes[self.performer].name
+
+    @property
+    def fields(self) -> run_record.RowFields:
+        """The names of its fields in the run's hash."""
+        return run_record.row_fields(self.phase, self.performer)
 
     def bit_of(self, measurement: Measurement) -> int:
         """Give the place of a measurement in the run's bitmap."""
@@ -137,18 +139,12 @@ def load_row(connection: redis.Redis, run: object, phase: object, performer: obj
     """
     if not isinstance(run, str) or type(phase) is not int or type(performer) is not int:
         raise ForeignWork("a row is named by run (text), phase and performer (whole numbers)")
-    plan = load_plan(connection, run)
+    plan = run_record.read_plan(connection, run)
     if plan is None:
         return None
     if not 0 <= phase < len(plan.probes) or not 0 <= performer < len(plan.nodes):
         raise ForeignWork(f"run {run} has no phase {phase} with node {performer}")
     return Row(run=run, plan=plan, phase=phase, performer=performer)
-
-
-def load_plan(connection: redis.Redis, run: str) -> Plan | None:
-    """Read the plan of a run; None when the run has expired."""
-    packed = cast("bytes | None", connection.hget(keyspace.run_key(run), "plan"))
-    return None if packed is None else unpack_plan(packed)
 
 
 def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
@@ -179,12 +175,11 @@ def enqueue_row(
         timeout_s=row.timeout_s,
         at_front=at_front,
     )
-    key, place = keyspace.run_key(row.run), (row.phase, row.performer)
-    pipeline.hset(key, keyspace.job_field(*place), job_id)
-    pipeline.hincrby(key, keyspace.attempts_field(*place), 1)
+    key, fields = keyspace.run_key(row.run), row.fields
+    pipeline.hset(key, fields.job, job_id)
+    pipeline.hincrby(key, fields.attempts, 1)
     # What was noted of the job before it is not true of this one.
-    marks = (keyspace.started_field, keyspace.seen_field, keyspace.unserved_field)
-    pipeline.hdel(key, *(field(*place) for field in marks))
+    pipeline.hdel(key, fields.started, fields.seen, fields.unserved)
 
 
 def hand_back(connection: redis.Redis, row: Row) -> None:
@@ -201,32 +196,27 @@ def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error:
     For a node that cannot read the plan; who can, publishes its pairs.
     """
     logger.warning("row %d of run %s is refused: %s", performer, run[:80], error)
-    run_record.note_in_run(connection, run, keyspace.refused_field(phase, performer), error)
+    run_record.note(connection, run, run_record.row_fields(phase, performer).refused, error)
     rq_jobs.enqueue_advance(connection, run)
 
 
-def begin(connection: redis.Redis, row: Row) -> dict[str, float] | None:
-    """
-    Say that a row has started.
-
-    Returns:
-        `CLOCK_FIELDS`, the node's clock offset as its last heartbeat said it, if it did; None when
-        the run is no longer in this phase.
-    """
-    key = keyspace.run_key(row.run)
-    pipeline = connection.pipeline(transaction=False)
-    pipeline.hmget(key, ["status", "cancel", "phase"])
-    pipeline.hmget(keyspace.node_key(row.name), CLOCK_FIELDS)
-    (status, cancelled, present), clock = pipeline.execute()
-    if status != b"running" or cancelled is not None or present != b"%d" % row.phase:
-        return None
+def begin(connection: redis.Redis, row: Row) -> bool:
+    """Note that a row begins, if its run is still in this phase; tell whether it is."""
+    if not run_record.is_wanted(connection, row.run, phase=row.phase):
+        return False
     now = scripts.redis_seconds(connection)
     try:
-        run_record.note_in_run(
-            connection, row.run, keyspace.started_field(row.phase, row.performer), repr(now)
-        )
+        run_record.note(connection, row.run, row.fields.started, repr(now))
     except AWAY as exc:
         # Redis may have it all the same, and then a row that is not measured would have crashed.
-        logger.debug("row %d of run %s begins unsaid: %s", row.performer, row.run, exc)
-    numbers = zip(CLOCK_FIELDS, map(number_or_none, clock), strict=True)
-    return {name: number for name, number in numbers if number is not None}
+        logger.debug("the start of row %d of run %s is not noted: %s", row.performer, row.run, exc)
+    return True
+
+
+def sign_of_life(connection: redis.Redis, row: Row) -> bool:
+    """Note that a row is still measured, if its run is still wanted; tell whether it is."""
+    if not run_record.is_wanted(connection, row.run):
+        return False
+    now = scripts.redis_seconds(connection)
+    run_record.note(connection, row.run, row.fields.seen, repr(now))
+    return True

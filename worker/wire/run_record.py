@@ -1,14 +1,282 @@
-"""What is noted in a run's hash."""
+"""
+What Redis has of a run: the only file that names a field of its hash `ptzmesh:run:<id>`.
+
+The hash has a few fields of the run, a few counts of each probe, a few marks of each row
+(`RowFields`), and of each source its idle round-trip times. Times are Redis' own epoch seconds.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
 import redis
 
+from worker.model import version
+from worker.model.errors import WireError
+from worker.model.fields import number_or_none
+from worker.model.plan import PROBES, Plan, unpack_plan
+from worker.model.text import one_line
 from worker.wire import keyspace
 
 #: Runs and their bitmaps are kept for a week, and no more than the newest of them.
 RUN_TTL_S = 7 * 24 * 3600
 MAX_RUNS = 1000
+
+PLAN, STATUS, PHASE, CANCEL = "plan", "status", "phase", "cancel"
+CREATED, CLOSED, BY = "created", "closed", "by"
+BEGUN, NEWEST = "begun", "newest"
+#: Of each probe: pairs that it has, that are in the stream, and whose outcome there is `ok`.
+PAIRS, DONE, OK = "pairs", "done", "ok"
+
+#: What a run's status may be.
+IS_RUNNING, IS_DONE, IS_CANCELLED = "running", "done", "cancelled"
+
+_STREAM_ID = re.compile(rb"[0-9]+-[0-9]+")
+
+
+def count_field(count: str, probe: str) -> str:
+    """Give the field of a probe's `PAIRS`, `DONE` or `OK`."""
+    return f"{count}:{probe}"
+
+
+def published_fields(probe: str) -> tuple[str, ...]:
+    """Name the fields that `publish.lua` reads and writes, in its order."""
+    return PLAN, NEWEST, *(count_field(count, probe) for count in (PAIRS, DONE, OK))
+
+
+def rtt_field(source: int) -> str:
+    """Give the field of a source's idle round-trip times: msgpack, by target."""
+    return f"rtt:{source}"
+
+
+class RowFields(NamedTuple):
+    """
+    The names of a row's fields.
+
+    Attributes:
+        job: Its present RQ job.
+        started: When it began.
+        seen: When it last gave a sign of life.
+        unserved: Since when no prober serves its queue.
+        attempts: How often it was enqueued.
+        refused: Why a node of another wire version will not measure it.
+    """
+
+    job: str
+    started: str
+    seen: str
+    unserved: str
+    attempts: str
+    refused: str
+
+
+def row_fields(phase: int, performer: int) -> RowFields:
+    """Name the fields of the row that a node performs in a phase."""
+    return RowFields(*(f"{name}:{phase}:{performer}" for name in RowFields._fields))
+
+
+@dataclass(frozen=True)
+class RowMarks:
+    """What `RowFields` hold. An invalid time is 0: so long ago that its row is not waited for."""
+
+    job: str | None
+    started: float | None
+    seen: float | None
+    unserved: float | None
+    attempts: int
+    refused: str
+
+
+def row_marks(values: Sequence[bytes | None]) -> RowMarks:
+    """Read the values of `RowFields`, which may be anything."""
+    job, *times, attempts, refused = values
+    started, seen, unserved = (
+        None if time is None else number_or_none(time) or 0.0 for time in times
+    )
+    return RowMarks(
+        job=None if job is None else job.decode(errors="replace"),
+        started=started,
+        seen=seen,
+        unserved=unserved,
+        attempts=int(number_or_none(attempts) or 0),
+        refused=(refused or b"").decode(errors="replace"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """
+    A run as it stands.
+
+    Attributes:
+        id: Sorts by time.
+        plan: What was asked.
+        status: `running`, `done` or `cancelled`.
+        cancelled: Somebody has asked to end it.
+        phase: Index of the present probe in the plan.
+        created: Epoch seconds, Redis' clock.
+        closed: Epoch seconds, None while it runs.
+        done: Pairs in the stream, by probe.
+        ok: Of those, outcome `ok`, by probe.
+        by: Who triggered it.
+        begun: Stream id before the first of its results; None of a run of wire version 1.
+        newest: Stream id of the newest of them; None when there is none.
+    """
+
+    id: str
+    plan: Plan
+    status: str
+    cancelled: bool
+    phase: int
+    created: float
+    closed: float | None
+    done: dict[str, int]
+    ok: dict[str, int]
+    by: str
+    begun: str | None = None
+    newest: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """It has not ended yet."""
+        return self.status == IS_RUNNING
+
+    @property
+    def expected(self) -> int:
+        """Measurements that the run ends with."""
+        return sum(map(self.plan.count, self.plan.probes))
+
+    @property
+    def published(self) -> int:
+        """Measurements that are in the stream."""
+        return sum(self.done.values())
+
+    @property
+    def failed(self) -> int:
+        """Published measurements whose outcome is not `ok`."""
+        return self.published - sum(self.ok.values())
+
+
+def to_fields(plan: Plan, *, created: float, begun: str, by: str) -> dict[Any, Any]:
+    """Give the fields of a run that begins: as `Run` has them, and how many pairs it will have."""
+    return {
+        PLAN: plan.packed(),
+        STATUS: IS_RUNNING,
+        PHASE: 0,
+        CREATED: repr(created),
+        BEGUN: begun,
+        BY: by,
+        **{count_field(PAIRS, probe): plan.count(probe) for probe in plan.probes},
+    }
+
+
+def from_fields(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
+    """
+    Read a run's fields.
+
+    Raises:
+        KeyError, ValueError: One is missing, or invalid.
+    """
+    phase = int(raw[PHASE])
+    if not 0 <= phase < len(plan.probes):
+        raise ValueError(f"the plan has no phase {phase}")
+    done, ok = (
+        {probe: int(raw.get(count_field(count, probe), 0)) for probe in plan.probes}
+        for count in (DONE, OK)
+    )
+    return Run(
+        id=run,
+        plan=plan,
+        status=raw[STATUS].decode(),
+        cancelled=CANCEL in raw,
+        phase=phase,
+        created=_finite(raw[CREATED]),
+        closed=_finite(raw[CLOSED]) if CLOSED in raw else None,
+        done=done,
+        ok=ok,
+        by=one_line(raw.get(BY, b"").decode(errors="replace")),
+        begun=_stream_id(raw.get(BEGUN)),
+        newest=_stream_id(raw.get(NEWEST)),
+    )
+
+
+def _stream_id(raw: bytes | None) -> str | None:
+    if raw is not None and not _STREAM_ID.fullmatch(raw):
+        raise ValueError(f"{raw[:40]!r} is no stream id")
+    return None if raw is None else raw.decode()
+
+
+def _finite(raw: bytes) -> float:
+    value = float(raw)
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value
+
+
+def read(
+    connection: redis.Redis,
+    run: str,
+    *,
+    plan: Plan | None = None,
+    versions: Container[int] = version.READ_VERSIONS,
+) -> Run | None:
+    """
+    Read a run; None when Redis has none of that id.
+
+    Args:
+        connection: To a Redis.
+        run: Its id.
+        plan: Its plan, where it is known already; it never changes, and may be long.
+        versions: Wire versions that will do; who carries it on must have the same.
+
+    Raises:
+        WireError: What Redis has of it makes no sense.
+    """
+    # By name: the hash also has some fields a row, and the round-trip times of each.
+    names = [
+        *(STATUS, CANCEL, PHASE, CREATED, CLOSED, BY, BEGUN, NEWEST),
+        *(count_field(count, probe) for count in (DONE, OK) for probe in PROBES),
+        *([PLAN] if plan is None else []),
+    ]
+    values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
+    raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    if STATUS not in raw:
+        return None
+    try:
+        return from_fields(run, raw, plan or unpack_plan(raw[PLAN], versions=versions))
+    except (KeyError, ValueError) as exc:
+        raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
+
+
+def read_plan(connection: redis.Redis, run: str) -> Plan | None:
+    """
+    Read the plan of a run; None when the run has expired.
+
+    Raises:
+        OtherWire: It is of another wire version.
+        WireError: It makes no sense.
+    """
+    packed = cast("bytes | None", connection.hget(keyspace.run_key(run), PLAN))
+    return None if packed is None else unpack_plan(packed)
+
+
+def is_wanted(connection: redis.Redis, run: str, *, phase: int | None = None) -> bool:
+    """Tell whether a run is open and nobody has cancelled it, and is in this phase."""
+    status, cancelled, present = connection.hmget(keyspace.run_key(run), [STATUS, CANCEL, PHASE])
+    is_open = status == IS_RUNNING.encode() and cancelled is None
+    return is_open and (phase is None or present == b"%d" % phase)
+
+
+def note(connection: redis.Redis, run: str, field: str, value: str | bytes) -> None:
+    """Note something of a row in its run; of a run that Redis has just lost, not for ever."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hset(keyspace.run_key(run), field, value)
+    pipeline.expire(keyspace.run_key(run), RUN_TTL_S)
+    pipeline.execute()
 
 
 def bit_is_set(bitmap: bytes, bit: int) -> bool:
@@ -19,17 +287,3 @@ def bit_is_set(bitmap: bytes, bit: int) -> bool:
     (True, False, False)
     """
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)
-
-
-def run_is_wanted(connection: redis.Redis, run: str) -> bool:
-    """Tell whether a run is open and nobody has cancelled it."""
-    status, cancelled = connection.hmget(keyspace.run_key(run), ["status", "cancel"])
-    return status == b"running" and cancelled is None
-
-
-def note_in_run(connection: redis.Redis, run: str, field: str, value: str | bytes) -> None:
-    """Note something of a row in its run; of a run that Redis has just lost, not for ever."""
-    pipeline = connection.pipeline(transaction=False)
-    pipeline.hset(keyspace.run_key(run), field, value)
-    pipeline.expire(keyspace.run_key(run), RUN_TTL_S)
-    pipeline.execute()

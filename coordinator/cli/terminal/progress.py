@@ -9,11 +9,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from coordinator.results.matrix import Matrix
-from coordinator.runs.runs import Run, why_no_room
+from coordinator.runs.runs import why_no_room
 from worker.model.cost import phase_seconds
 from worker.model.plan import TRANSFERS
 from worker.model.text import in_time
 from worker.wire.room import StreamFull
+from worker.wire.run_record import Run
 
 BAR_WIDTH = 24
 #: A run of which nothing was heard for this long is asked whether its results have room.

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.cli.options import read_config
 from coordinator.collect.csvfile import CSV_COLUMNS, HEADER, CsvFile
-from coordinator.runs import nodes, runs
+from coordinator.runs import nodes
 from worker.model import fields
 from worker.model.errors import ConfigError, WireError
 from worker.model.measurement import Outcome
@@ -21,7 +21,7 @@ from worker.model.plan import Plan, PlannedNode
 from worker.monitor.lockers import view
 from worker.publish import outbox
 from worker.transfer import asking, leases, near
-from worker.wire import room
+from worker.wire import room, run_record
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ RUN = {"status": b"running", "phase": b"0", "created": b"1.5"}
 
 
 def test_run_of_these_tests_is_read_when_nothing_is_wrong_with_it() -> None:
-    assert runs._run_from("r", RUN, PLAN).phase == 0
+    assert run_record.from_fields("r", RUN, PLAN).phase == 0
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_run_of_these_tests_is_read_when_nothing_is_wrong_with_it() -> None:
 )  # fmt: skip
 def test_run_with_a_damaged_field_is_refused(damage: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        runs._run_from("r", RUN | damage, PLAN)
+        run_record.from_fields("r", RUN | damage, PLAN)

@@ -10,11 +10,11 @@ import redis
 from coordinator.cli.terminal.progress import Progress, progress_line
 from coordinator.cli.terminal.reasons import reasons
 from coordinator.results.matrix import make_report
-from coordinator.runs.runs import Run
 from worker.model.cost import phase_seconds
 from worker.model.measurement import Outcome, finding
 from worker.model.options import PingOptions
 from worker.model.plan import Plan, PlannedNode
+from worker.wire.run_record import Run
 
 NODES = tuple(PlannedNode(name=name, address="10.0.0.1") for name in ("a", "b", "c"))
 EVERYONE = (0, 1, 2)
