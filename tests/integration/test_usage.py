@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from samples import wait_until
 
 from worker.wire.connection import command_count, server
 
@@ -21,6 +24,10 @@ def calls(watcher: redis.Redis) -> int:
     """Commands that the server has executed, this one's own not yet included."""
     stats: Any = watcher.info("commandstats")
     return sum(int(one["calls"]) for one in stats.values())
+
+
+def clients(watcher: redis.Redis) -> Any:
+    return watcher.info("clients")
 
 
 def open_two(connection: redis.Redis) -> None:
@@ -89,7 +96,7 @@ def test_a_script_counts_once_whatever_it_does_inside(redis_url: str) -> None:
         assert command_count.commands_sent() - before == 1
 
 
-def test_what_could_not_be_sent_is_not_counted(redis_url: str) -> None:
+def test_what_redis_could_not_be_asked_is_not_counted(redis_url: str) -> None:
     with server.connect(f"{redis_url}.not-there", retries=0) as connection:
         before = command_count.commands_sent()
         for send in (connection.ping, connection.pipeline().ping().execute):
@@ -144,4 +151,48 @@ def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
 def test_every_kind_of_connection_is_counted(url: str, kind: type[Any]) -> None:
     made = server.connect(url).connection_pool.connection_class
     assert issubclass(made, kind)
-    assert made.send_command is command_count._Counting.send_command
+    assert made.read_response is command_count._Counted.read_response
+    assert made.connect is command_count._Counted.connect
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_new_connection_is_tried_once_however_often_a_command_is(retries: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        tries = []
+
+        def hang_up_on_each() -> None:
+            with suppress(OSError):  # the listener is closed
+                while True:
+                    link, _ = listener.accept()
+                    tries.append(link)
+                    link.close()
+
+        thread = threading.Thread(target=hang_up_on_each)
+        thread.start()
+        with server.connect(url, retries=retries) as connection, pytest.raises(redis.RedisError):
+            connection.ping()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(tries) == 1
+
+
+def test_connections_are_hung_up_while_they_wait_for_an_answer(redis_url: str) -> None:
+    with (
+        redis.Redis.from_url(redis_url) as watcher,
+        server.connect(redis_url, socket_timeout_s=60, retries=0) as connection,
+    ):
+        raised: list[Exception] = []
+
+        def wait() -> None:
+            try:
+                connection.blpop(["ptzmesh:none"], timeout=50)
+            except redis.RedisError as exc:
+                raised.append(exc)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: clients(watcher)["blocked_clients"] == 1)
+        server.hang_up(connection)
+        thread.join(30)
+        assert [type(exc) for exc in raised] == [redis.ConnectionError]

@@ -13,12 +13,10 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 import redis
 from rq.job import Job
@@ -120,7 +118,7 @@ class Child:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         connection = server.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
-        signal.signal(RECONNECT, lambda *_: _hang_up(connection))
+        signal.signal(RECONNECT, lambda *_: server.hang_up(connection))
         refusals, lines = Refusals(self.node), RqLines()
         logging.getLogger("rq.worker").addFilter(lines)
         try:
@@ -159,12 +157,3 @@ def open_many_files() -> None:
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _hang_up(connection: redis.Redis) -> None:
-    """End the connections of a pool, in a signal handler: who waits at one finds it closed."""
-    pool: Any = connection.connection_pool
-    for link in (*pool._in_use_connections, *pool._available_connections):
-        if link._sock is not None:
-            with contextlib.suppress(OSError):
-                link._sock.shutdown(socket.SHUT_RDWR)

@@ -40,13 +40,12 @@ def measure(
 ) -> Iterator[Measurement]:
     """Yield the one measurement, or nothing when stopped early."""
     started_at, begun = datetime.now(timezone.utc), time.monotonic()
-    connection = redis.Redis.from_url(
+    connection = command_count.counted(
         redis_url.plain(url),
         socket_timeout=options.wait_s,
         socket_connect_timeout=options.wait_s,
         retry=Retry(NoBackoff(), 0),
     )
-    command_count.count_on(connection)
     pings: list[float | None] = []
     cycles: list[float | None] = []
     error = ""

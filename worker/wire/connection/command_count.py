@@ -1,9 +1,9 @@
 """
-How many commands the processes of this node send to Redis, counted where redis-py sends them.
+How many commands the processes of this node ask of Redis, counted where redis-py reads the answers.
 
-Counted is each command that was written to a connection of `server.connect`: each one of a
-pipeline, MULTI and EXEC, the handshake of a new connection, also what the server refuses. Not
-counted is what a script does within the server, though INFO counts it there.
+Counted is each command that Redis answered on a connection of `counted`: each one of a pipeline,
+MULTI and EXEC, the handshake of a new connection, also what the server refuses. Not counted is what
+a script does within the server, though INFO counts it there.
 
 The counts are in one anonymous page that all processes of the node share, each in a slot that no
 other writes to, so that there is no lock which a killed process could hold.
@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
-from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.retry import Retry
 
 from worker.wire.connection.away import told_apart
@@ -52,7 +56,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def commands_sent() -> int:
-    """Give the commands that this process, its parent and all their children have sent so far."""
+    """Count the commands of this process, its parent and all their children so far."""
     return sum(_counts)
 
 
@@ -61,15 +65,14 @@ def is_kept_waiting() -> bool:
     return bool(_connecting) and not _was_let_in
 
 
-class _Counting(AbstractConnection):
+class _Counted(AbstractConnection):
     """
-    Counts what was sent, connects once a try, tells what passes from what does not.
+    What stands before each of redis-py's kinds of connection.
 
-    To stand before one of redis-py's own classes.
+    Relied on of redis-py: each answer, also of the handshake and within a pipeline, is read by one
+    call of `read_response`, which raises an error that Redis answered; `connect` opens the socket
+    and tries again as `self.retry` says. `tests/integration/test_usage.py` holds both.
     """
-
-    #: Commands that are packed and not yet sent.
-    _packed = 0
 
     def connect(self) -> None:
         # redis-py tries to connect again within each try of a command: with one retry four times,
@@ -84,38 +87,44 @@ class _Counting(AbstractConnection):
             _connecting.remove(self)
             self.retry = of_commands
 
-    def send_command(self, *args: Any, **kwargs: Any) -> None:
-        super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
-        # Between two threads nothing is lost: the interpreter changes threads at calls and loops.
-        _counts[_slot] += 1
-
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().read_response(*args, **kwargs)
+            answer = super().read_response(*args, **kwargs)
         except redis.ResponseError as exc:
-            if (told := told_apart(exc)) is exc:
+            _count()
+            if (named := told_apart(exc)) is exc:
                 raise
-            raise told from exc
-
-    def pack_commands(self, commands: Iterable[Any]) -> Any:
-        listed = list(commands)
-        self._packed = len(listed)
-        return super().pack_commands(listed)  # type: ignore[no-untyped-call]  # in redis-py
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        # Taken first: a connection that must be opened sends its handshake from in here.
-        number, self._packed = self._packed, 0
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-        _counts[_slot] += number
+            raise named from exc
+        _count()
+        return answer
 
 
-@cache
-def _counting(kind: type[AbstractConnection]) -> type[AbstractConnection]:
-    return type(f"Counting{kind.__name__}", (_Counting, kind), {})
+def _count() -> None:
+    # Between two threads nothing is lost: the interpreter changes threads at calls and loops.
+    _counts[_slot] += 1
 
 
-def count_on(connection: redis.Redis) -> redis.Redis:
-    """Have all that goes over a connection counted; gives it back."""
-    pool: Any = connection.connection_pool
-    pool.connection_class = _counting(pool.connection_class)
-    return connection
+class _CountedTcp(_Counted, Connection):
+    pass
+
+
+class _CountedTls(_Counted, SSLConnection):
+    pass
+
+
+class _CountedUnix(_Counted, UnixDomainSocketConnection):
+    pass
+
+
+_KINDS = {"redis": _CountedTcp, "rediss": _CountedTls, "unix": _CountedUnix}
+
+
+def counted(url: str, **options: Any) -> redis.Redis:
+    """
+    Open a lazy connection of which all commands are counted; options are redis-py's.
+
+    Raises:
+        ValueError: The URL is not a Redis URL.
+    """
+    kind = _KINDS.get(urlsplit(url).scheme, Connection)  # redis-py refuses any other scheme
+    return redis.Redis.from_url(url, connection_class=kind, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -45,7 +46,7 @@ def connect(
     if redis_url.split(url).scheme != "unix":
         options |= _tcp_options(connect_timeout_s)
     try:
-        return command_count.count_on(redis.Redis.from_url(url, **options))
+        return command_count.counted(url, **options)
     except ValueError:
         raise ConfigError(redis_url.FORM) from None
 
@@ -66,6 +67,20 @@ def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
             if hasattr(socket, name)
         },
     }
+
+
+def hang_up(connection: redis.Redis) -> None:
+    """
+    End the connections of a pool, in a signal handler: who waits at one finds it closed.
+
+    redis-py has no way to close what is in use without waiting for it, so these are its internals;
+    `tests/integration/test_usage.py` holds them.
+    """
+    pool: Any = connection.connection_pool
+    for link in (*pool._in_use_connections, *pool._available_connections):
+        if link._sock is not None:
+            with contextlib.suppress(OSError):
+                link._sock.shutdown(socket.SHUT_RDWR)
 
 
 def safe_url(url: str) -> str:
