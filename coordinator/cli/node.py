@@ -99,10 +99,11 @@ def worker(
     from coordinator.runs.advance import advance
     from worker.identity.answering import answer
     from worker.identity.context import NodeContext
-    from worker.node.allowlist import AllowList
+    from worker.node.allowlist import AllowList, by_fields
     from worker.node.settings import NodeSettings
     from worker.node.supervisor import Supervisor
     from worker.node.sweep import sweep
+    from worker.transfer.answer import Request
     from worker.transfer.far import serve
 
     log_to_stderr(redis_url, verbose)
@@ -127,7 +128,7 @@ def worker(
 
         return {
             keyspace.SWEEP: functools.partial(sweep, context),
-            keyspace.SERVE: functools.partial(serve, context),
+            keyspace.SERVE: by_fields(Request, functools.partial(serve, context)),
             keyspace.ADVANCE: carry_on,
             keyspace.ANSWER: functools.partial(answer, context),
         }

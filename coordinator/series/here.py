@@ -20,6 +20,7 @@ from worker.model.plan import PlannedNode, TargetNode
 from worker.probes import ping
 from worker.probes.interception.interception import Beside, Sign, marked
 from worker.probes.iperf3 import client
+from worker.probes.iperf3.record import Ends, findings
 from worker.probes.iperf3.tool import NOT_THERE, Iperf3
 
 ShouldStop = Callable[[], bool]
@@ -102,9 +103,7 @@ def from_here(
         should_stop: Asked a few times a second; a round that it interrupts is not yielded.
     """
     ticks = Ticks(options)
-    ends = client.Ends(
-        run=HERE_RUN, near=PlannedNode(name=source, address=""), far=target, port=port
-    )
+    ends = Ends(run=HERE_RUN, near=PlannedNode(name=source, address=""), far=target, port=port)
     # Beside the server's port, which an odd client may disturb.
     beside = (target.address, port - 1 or port + 1)
     while (number := ticks.wait(should_stop)) is not None:
@@ -127,7 +126,7 @@ def from_here(
 
 
 def _tested(
-    ends: client.Ends,
+    ends: Ends,
     options: ThroughputOptions,
     sign: Sign,
     *,
@@ -137,7 +136,7 @@ def _tested(
 ) -> list[Measurement]:
     """Do a test, unless something else answers for the target."""
     if sign.error:
-        return client.findings(ends, options, Outcome.INTERCEPTED, sign.error)
+        return findings(ends, options, Outcome.INTERCEPTED, sign.error)
     found = client.measure(
         ends, options, iperf3=iperf3, idle_rtt_ms=idle_rtt_ms, should_stop=should_stop
     )

@@ -37,7 +37,7 @@ from coordinator.runs.advance import advance
 from worker.identity.context import NodeContext
 from worker.model.policy import Policy
 from worker.node import sweep as jobs
-from worker.node.allowlist import AllowList, allow_listed
+from worker.node.allowlist import AllowList, allow_listed, by_fields
 from worker.node.children import RQ_WORKER_TTL_S
 from worker.node.registration import facts
 from worker.node.registration.instance import Instance
@@ -46,6 +46,7 @@ from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
 from worker.probes.icmp.engine import MIN_GAP_NS, EchoOptions
 from worker.probes.icmp.series import EchoSeries
+from worker.transfer.answer import Request
 from worker.transfer.far import serve
 from worker.wire import keyspace, node_record, rq_jobs
 from worker.wire.connection import command_count, server
@@ -138,7 +139,7 @@ def _allow_list(context: NodeContext) -> AllowList:
 
     return {
         keyspace.SWEEP: sweep,
-        keyspace.SERVE: functools.partial(serve, context),
+        keyspace.SERVE: by_fields(Request, functools.partial(serve, context)),
         keyspace.ADVANCE: carry_on,
     }
 

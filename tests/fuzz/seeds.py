@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import msgpack
 from samples import fields_of, measurement
@@ -18,6 +18,7 @@ from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
 from worker.publish import outbox
 from worker.publish.outbox import Letter
+from worker.transfer.answer import Answer, Request
 from worker.wire import rq_jobs
 
 DATA = Path(__file__).parent.parent / "data"
@@ -32,11 +33,20 @@ PLAN = Plan(
     targets=(0, 1, 2),
     probes=("ping", "tcp", "redis", "throughput", "udp"),
 )
-READY: dict[str, Any] = {"port": 5201, "version": "3.12", "outcome": "ok", "error": ""}
+READY = Answer(port=5201, version="3.12")
+REQUEST = Request(
+    run="r",
+    phase=3,
+    performer=0,
+    token="t.0",  # noqa: S106 - names a test
+    number=0,
+    family=4,
+    idle_rtt_ms=1.5,
+)
 RTTS = {"b": (11.5, 10.25, "10.0.0.2"), "c": (0.25, None, "fe80::1%eth0")}
 JOBS = (
     ["ptzmesh.sweep", None, [], {"run": "20260102T030405000-abcd", "phase": 0, "performer": 1}],
-    ["ptzmesh.serve", None, [], {"run": "r", "token": "t.0", "number": 0, "idle_rtt_ms": 1.5}],
+    ["ptzmesh.serve", None, [], asdict(REQUEST)],
 )
 NODE = {
     b"address": b"10.0.0.1",
@@ -121,7 +131,7 @@ def seeds() -> dict[str, list[bytes]]:
     letters = [Letter(n, measurement(n)) for n in (1, 3)]
     frames = [outbox._frame(letter) for letter in letters]
     bodies = [frame[outbox.HEADER_BYTES :] for frame in frames]
-    ready = bytes(msgpack.packb(READY))
+    ready = READY.packed()
     found = {
         "job_record": [_job(payload, packed) for payload in JOBS for packed in (True, False)],
         "payload": [bytes(msgpack.packb(job)) for job in JOBS],

@@ -8,6 +8,7 @@ of ours. The same functions serve hypothesis (`test_fuzz_doors.py`) and atheris 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import socket
@@ -33,7 +34,7 @@ from worker.model.measurement import Measurement, csv_row
 from worker.model.text import one_line
 from worker.monitor.lockers import view
 from worker.monitor.ptzjepa import config
-from worker.node.allowlist import Refused, allow_listed
+from worker.node.allowlist import Refused, allow_listed, by_fields
 from worker.node.refusals import Cause, entry_of
 from worker.probes import traffic
 from worker.probes.answer import packet as answer_packet
@@ -41,7 +42,8 @@ from worker.probes.icmp import packet as icmp_packet
 from worker.probes.iperf3.parse import parse_report
 from worker.publish import outbox
 from worker.publish.outbox import Letter
-from worker.transfer import asking, leases, near
+from worker.transfer import idle_rtt, leases
+from worker.transfer.answer import Request, unpack_answer
 from worker.wire import registry, room, rq_jobs
 from worker.wire.connection import server
 
@@ -70,9 +72,10 @@ def of_hash(fields: dict[bytes, bytes]) -> bytes:
 def _sweep(run: str, phase: int, performer: int) -> None: ...
 
 
-def _serve(run: str, token: str, number: int, idle_rtt_ms: float | None) -> None: ...
+def _request(request: Request) -> None: ...
 
 
+_serve = by_fields(Request, _request)
 JOB_CLASS = allow_listed({"ptzmesh.sweep": _sweep, "ptzmesh.serve": _serve})
 
 
@@ -89,7 +92,7 @@ def job_record(data: bytes) -> None:
     assert not job.args
     assert set(job.kwargs) in (
         {"run", "phase", "performer"},
-        {"run", "token", "number", "idle_rtt_ms"},
+        {field.name for field in dataclasses.fields(Request)},
     )
     assert job.timeout is not None
     assert 0 < job.timeout <= rq_jobs.MAX_JOB_S
@@ -218,7 +221,7 @@ def node_links(data: bytes) -> None:
 def idle_rtts(data: bytes) -> None:
     """Idle round-trip times are refused, or milliseconds."""
     with suppress(WireError):
-        for median_ms, least_ms, _ in near.unpack_rtts(data).values():
+        for median_ms, least_ms, _ in idle_rtt.unpack_rtts(data).values():
             assert 0 <= median_ms < 60_000
             assert least_ms is None or 0 <= least_ms < 60_000
     fields.number_or_none(data)
@@ -233,7 +236,7 @@ def limit_values(data: bytes) -> None:
 
 def ready_reply(data: bytes) -> None:
     """A responder's word is an answer, whatever it is; a port is one."""
-    answer = asking.unpack_answer(data)
+    answer = unpack_answer(data)
     assert answer.outcome.value != "ok" or 1 <= answer.port <= 65535
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from integration.nodes import cli, eventually, workers
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
 from worker.transfer import leases
+from worker.transfer.answer import Request
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection import server
 
@@ -30,18 +32,18 @@ def test_a_request_that_comes_late_or_twice_is_no_intruder(
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         options = ["--from", "a", "--to", "b", "--probe", "throughput", "--duration", "1"]
         run = json.loads(cli(redis_url, "run", "--json", *options).stdout.splitlines()[0])["run"]
-        asked = {
-            "run": run,
-            "phase": 0,
-            "performer": 0,
-            "number": 0,
-            "family": 4,
-            "idle_rtt_ms": None,
-        }
+        late = Request(
+            run=run,
+            phase=0,
+            performer=0,
+            token=f"{leases.new_token()}.0",  # its lease has lapsed meanwhile
+            number=0,
+            family=4,
+            idle_rtt_ms=None,
+        )
         pipeline = connection.pipeline()
-        late = {**asked, "token": f"{leases.new_token()}.0"}  # its lease has lapsed meanwhile
         name = keyspace.serve_queue("b")
-        rq_jobs.enqueue(connection, pipeline, name, keyspace.SERVE, late, job_id="late")
+        rq_jobs.enqueue(connection, pipeline, name, keyspace.SERVE, asdict(late), job_id="late")
         pipeline.execute()
         connection.rpush(queue, "late")  # and once more
         said = b"is no longer wanted: its lease is over"

@@ -18,8 +18,9 @@ import redis
 
 from worker.model.tournament import tournament_order
 from worker.transfer import leases
+from worker.transfer.keeper import Keeper
 from worker.transfer.leases import Attempt, End, Lease
-from worker.transfer.turns import Keeper, Turns
+from worker.transfer.turns import Order, Turns
 from worker.wire import keyspace, scripts
 from worker.wire.connection import server
 
@@ -140,12 +141,12 @@ def test_lease_from_before_redis_clock_was_set_back_lapses_in_time(connection: r
     hour_ms = 3_600_000
     connection.set(keyspace.lease_key("a"), "of-a-dead-node", px=hour_ms)
     now_ms = 1000 * scripts.redis_seconds(connection)
-    connection.zadd(f"{keyspace.lease_key('link')}:uplink", {"of-a-dead-node": now_ms + hour_ms})
+    connection.zadd(keyspace.link_key("uplink"), {"of-a-dead-node": now_ms + hour_ms})
     uplink = End(name="c", links={"uplink": 1})
     assert take(connection, End(name="b"), End(name="a")).lease is None
     assert take(connection, uplink, End(name="d")).lease is None
     assert connection.pttl(keyspace.lease_key("a")) <= 1000 * leases.LEASE_TTL_S
-    left_ms = connection.zscore(f"{keyspace.lease_key('link')}:uplink", "of-a-dead-node") - now_ms
+    left_ms = connection.zscore(keyspace.link_key("uplink"), "of-a-dead-node") - now_ms
     assert left_ms <= 1000 * leases.LEASE_TTL_S + 1000 * LIMIT_S
 
 
@@ -343,7 +344,7 @@ def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis
 
         def wait_for_b() -> None:
             own = server.connect(redis_url)
-            turns = Turns(own, C, [B], keeps_order=False)
+            turns = Turns(own, C, [B], order=Order.GIVEN_UP)
             taken = turns.take()
             started.append(time.monotonic())
             assert taken is not None
@@ -368,7 +369,7 @@ def test_lapse_lets_who_waits_begin_within_100_ms(redis_url: str, connection: re
     def delay_s() -> float:
         held(connection, A, B, ttl_s=0.3)
         lapses_at = time.monotonic() + 0.3
-        taken = Turns(own, C, [B], keeps_order=False).take()
+        taken = Turns(own, C, [B], order=Order.GIVEN_UP).take()
         begun = time.monotonic()
         assert taken is not None
         leases.release(own, taken)
@@ -498,7 +499,7 @@ def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis
     lease = turns.take()
     assert lease is not None
     assert lease.far == "c"
-    assert turns.over_budget == [("b", "b")]
+    assert turns.pop_over_budget() == [("b", "b")]
     turns.finish(lease)
     assert turns.take() is None
 
@@ -506,7 +507,7 @@ def test_turns_name_the_targets_that_are_over_budget_and_go_on(connection: redis
 def test_source_without_budget_has_no_turn_and_names_all(connection: redis.Redis) -> None:
     turns = Turns(connection, End(name="a", bytes_per_day=1), [B, C], reserve_bytes=100)
     assert turns.take() is None
-    assert turns.over_budget == [("b", "a"), ("c", "a")]
+    assert turns.pop_over_budget() == [("b", "a"), ("c", "a")]
     assert not connection.hgetall(keyspace.WAITING)
 
 

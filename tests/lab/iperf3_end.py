@@ -13,7 +13,8 @@ from typing import Any
 
 from worker.model.options import ThroughputOptions, UdpOptions
 from worker.model.plan import PlannedNode, TargetNode
-from worker.probes.iperf3.client import Ends, measure
+from worker.probes.iperf3.client import measure
+from worker.probes.iperf3.record import Ends
 from worker.probes.iperf3.server import serve_one_test
 from worker.probes.iperf3.tool import find_iperf3
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from io import StringIO
 from itertools import combinations, pairwise, permutations
@@ -59,6 +60,7 @@ from lab.transfer_runs import (
 from worker.model.measurement import Outcome
 from worker.model.options import ThroughputOptions
 from worker.model.tournament import least_rounds
+from worker.transfer.answer import Request
 from worker.transfer.leases import End, acquire, new_token, release, spent_today
 from worker.wire import keyspace, rq_jobs
 
@@ -464,25 +466,24 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
     ends = End(name="n0"), [End(name="n1")]
     lease = acquire(mesh.connection, new_token(), *ends, ttl_s=ENDS_S).lease
     assert lease is not None
-    asked = {
-        "run": run,
-        "phase": 0,
-        "performer": 0,
-        "token": f"{lease.token}.0",
-        "number": 0,
-        "family": 4,
-    }
+    request = Request(
+        run=run,
+        phase=0,
+        performer=0,
+        token=f"{lease.token}.0",
+        number=0,
+        family=4,
+        idle_rtt_ms=None,
+    )
     pipeline = mesh.connection.pipeline()
     queue = keyspace.serve_queue("n1")
-    rq_jobs.enqueue(
-        mesh.connection, pipeline, queue, keyspace.SERVE, {**asked, "idle_rtt_ms": None}
-    )
+    rq_jobs.enqueue(mesh.connection, pipeline, queue, keyspace.SERVE, asdict(request))
     pipeline.execute()
-    ready = keyspace.ready_key(f"{lease.token}.0")
+    ready = keyspace.ready_key(request.token)
     wait_until(lambda: bool(mesh.connection.exists(ready)), "the server is ready", ENDS_S)
     release(mesh.connection, lease)
     ended_ok(mesh, mesh.detach(n0, *options))
-    assert "its asker gave it up before it connected" in mesh.logs()
+    assert "near gave it up before it connected" in mesh.logs()
     assert "was told to stop" not in mesh.logs()
 
 

@@ -15,7 +15,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
@@ -26,6 +26,7 @@ from worker.node.refusals import Cause
 from worker.wire import keyspace, rq_jobs, scripts
 
 AllowList = Mapping[str, Callable[..., None]]
+T = TypeVar("T")
 
 #: What RQ itself takes for an id, of a length that no id of ours has.
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -54,6 +55,16 @@ class Refused(NoSuchJobError):  # noqa: N818 - it reads as the state it is
 
 class _OtherCall(WireError):  # noqa: N818 - as above
     """A job or an argument that this version does not have; another one may."""
+
+
+def by_fields(kind: Callable[..., T], function: Callable[[T], None]) -> Callable[..., None]:
+    """Return a function whose parameters are a dataclass's fields, of one that takes the whole."""
+
+    def call(**fields: Any) -> None:
+        function(kind(**fields))
+
+    call.__signature__ = inspect.signature(kind, eval_str=True)  # type: ignore[attr-defined]  # PEP 362
+    return call
 
 
 class AllowListedJob(rq_jobs.PlainJob):

@@ -39,7 +39,8 @@ from worker.probes.interception.interception import LEAST_TIMES, with_echoes
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock, read_clocks
-from worker.transfer.near import IdleRtt, patiently, read_idle_rtts, transfers
+from worker.transfer.idle_rtt import IdleRtt, read_idle_rtts
+from worker.transfer.near import patiently, transfers
 from worker.wire import run_record
 from worker.wire.connection import server
 from worker.wire.registry import Record

@@ -1,8 +1,4 @@
-"""
-Asking the other node of a test for a server, and what its responder says.
-
-Its word comes on the list `ptzmesh:ready:<token>`: a port, or why not.
-"""
+"""Asking far's responder for a server, and hearing what becomes of it."""
 
 from __future__ import annotations
 
@@ -10,21 +6,16 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
 
 import redis
 
-from worker.model.errors import WireError
-from worker.model.fields import exact_count
 from worker.model.measurement import Outcome
-from worker.model.plan import Encounter
-from worker.probes.iperf3 import client
-from worker.probes.iperf3.client import Options
-from worker.transfer.turns import Keeper
+from worker.transfer.answer import Answer, Request, next_answer
+from worker.transfer.keeper import Keeper
 from worker.wire import keyspace, node_record, rq_jobs
 from worker.wire.connection.away import AWAY
-from worker.wire.rows import Row, not_heard
+from worker.wire.rows import not_heard
 
 logger = logging.getLogger(__name__)
 
@@ -35,115 +26,96 @@ ASTRAY_S = 2.5
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: A server that failed has ended before its client knows; then its responder says why.
 LAST_WORD_S = 2.0
-#: What a client's test ends with whose server failed.
-SERVER_MAY_HAVE_FAILED = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.REFUSED)
-#: How long one look for the responder's word lasts, so that the lease is renewed in between.
+#: How long one look for far's answer lasts, so that the lease is renewed in between.
 LOOK_S = 1
 
 
 @dataclass(frozen=True)
-class Answer:
-    """
-    The responder's word: a port and its iperf3's version, or why not.
+class Gone:
+    """Far does not answer, as it is no longer there: why."""
 
-    `gone` is said here and not there: why nobody answers, of whichever end of the pair that is.
-    """
-
-    port: int = 0
-    version: str = ""
-    outcome: Outcome = Outcome.OK
-    error: str = ""
-    gone: str = ""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a far node's responder is asked for: a server for one test of an encounter."""
-
-    row: Row
-    encounter: Encounter
-    number: int
-    token: str
-    idle_rtt_ms: float | None
-
-    @property
-    def far(self) -> str:
-        """Name of the node that is asked."""
-        return self.row.plan.nodes[self.encounter.far].name
+    why: str
 
 
 def ask(
-    connection: redis.Redis, request: Request, keeper: Keeper, should_stop: Callable[[], bool]
-) -> Answer | None:
-    """Ask the far node's responder for a server; None when told to stop."""
-    far = request.far
+    connection: redis.Redis,
+    far: str,
+    request: Request,
+    *,
+    timeout_s: int,
+    keeper: Keeper,
+    should_stop: Callable[[], bool],
+) -> Answer | Gone | None:
+    """
+    Ask far's responder for a server.
+
+    Args:
+        connection: To the mesh's Redis.
+        far: Name of the node that is asked.
+        request: For what.
+        timeout_s: RQ's time-out of the job.
+        keeper: Of the lease of both.
+        should_stop: Asked about once a second.
+
+    Returns:
+        None when stopped meanwhile.
+    """
     if gone := no_longer_heard(connection, far):
-        return Answer(outcome=Outcome.TARGET_LOST, gone=gone)
-    job_id = _enqueue_serve(connection, request)
+        return gone
+    job_id = _enqueue(connection, far, request, timeout_s)
     asked_at = time.monotonic()
     until = asked_at + READY_S
     while time.monotonic() < until and not keeper.lost():
-        said = connection.blpop([keyspace.ready_key(request.token)], timeout=LOOK_S)
-        if said is not None:
-            return unpack_answer(cast(bytes, said[1]))
+        answer = next_answer(connection, request.token, LOOK_S)
+        if answer is not None:
+            return answer
         if should_stop():
             return None
         if time.monotonic() - asked_at > ASTRAY_S and _is_astray(connection, far, job_id):
             logger.warning("a test's request to %s went astray, and is sent again", far)
-            job_id = _enqueue_serve(connection, request)
+            job_id = _enqueue(connection, far, request, timeout_s)
             asked_at = time.monotonic()
     if keeper.lost():
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     if connection.hget(keyspace.node_key(far), "stopped"):
-        return Answer(outcome=Outcome.TARGET_LOST, gone="was stopped")
-    if gone := no_longer_heard(connection, far):
-        return Answer(outcome=Outcome.TARGET_LOST, gone=gone)
+        return Gone("was stopped")
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
-    return Answer(outcome=Outcome.TIMEOUT, error=error)
+    return no_longer_heard(connection, far) or Answer(outcome=Outcome.TIMEOUT, error=error)
 
 
-def no_longer_heard(connection: redis.Redis, far: str) -> str:
-    """Say for how long a node was not heard, where it counts as lost; else nothing."""
+def no_longer_heard(connection: redis.Redis, far: str) -> Gone | None:
+    """Return for how long far was not heard, where it counts as lost."""
     silent_s = node_record.missing_s(connection, [far])[far]
-    return not_heard(silent_s) if silent_s > node_record.ALIVE_S else ""
+    return Gone(not_heard(silent_s)) if silent_s > node_record.ALIVE_S else None
 
 
-def last_word(connection: redis.Redis, request: Request) -> str:
-    """Give why the far end's server failed, as its responder says after the test; else nothing."""
+def last_word(connection: redis.Redis, far: str, request: Request) -> str:
+    """Return why far's server failed, as its responder says after the test; else nothing."""
     until = time.monotonic() + LAST_WORD_S
     try:
         while (left_s := until - time.monotonic()) > 0:
-            said = connection.blpop([keyspace.ready_key(request.token)], timeout=max(0.01, left_s))
-            if said is None:
+            answer = next_answer(connection, request.token, max(0.01, left_s))
+            if answer is None:
                 return ""
-            answer = unpack_answer(cast(bytes, said[1]))
             if answer.outcome is not Outcome.OK:  # the port of a request that was sent again
                 return answer.error
     except AWAY as exc:
-        logger.debug("no last word of %s: %s", request.far, exc)
+        logger.debug("no last word of %s: %s", far, exc)
     return ""
 
 
-def _enqueue_serve(connection: redis.Redis, request: Request) -> str:
-    """Ask for a server; give the job's id."""
-    row = request.row
-    job_id, pipeline = f"serve-{row.run}-{secrets.token_hex(6)}", connection.pipeline()
+def _enqueue(connection: redis.Redis, far: str, request: Request, timeout_s: int) -> str:
+    """Return the id of the job that asks far."""
+    job_id = f"serve-{request.run}-{secrets.token_hex(6)}"
+    pipeline = connection.pipeline()
     rq_jobs.enqueue(
         connection,
         pipeline,
-        keyspace.serve_queue(request.far),
+        keyspace.serve_queue(far),
         keyspace.SERVE,
-        {
-            "run": row.run,
-            "phase": row.phase,
-            "performer": row.performer,
-            "token": request.token,
-            "number": request.number,
-            "family": 6 if ":" in row.plan.nodes[request.encounter.far].address else 4,
-            "idle_rtt_ms": request.idle_rtt_ms,
-        },
+        asdict(request),
         job_id=job_id,
-        timeout_s=_serve_timeout_s(request.encounter.tests[request.number], request.idle_rtt_ms),
+        timeout_s=timeout_s,
         at_front=True,
     )
     pipeline.execute()
@@ -160,32 +132,5 @@ def _is_astray(connection: redis.Redis, far: str, job_id: str) -> bool:
     pipeline = connection.pipeline(transaction=False)
     pipeline.lpos(keyspace.queue_key(keyspace.serve_queue(far)), job_id)
     pipeline.hget(keyspace.job_key(job_id), "status")
-    place, status = pipeline.execute()
-    return place is None and status == b"queued"
-
-
-def _serve_timeout_s(options: Options, idle_rtt_ms: float | None) -> int:
-    return int(client.deadline_s(options, idle_rtt_ms)) + 60
-
-
-def unpack_answer(packed: bytes) -> Answer:
-    """
-    Read a responder's word; what makes no sense is an answer, too: `bad_reply`.
-
-    >>> unpack_answer(b"nonsense").outcome.value
-    'bad_reply'
-    """
-    try:
-        raw = rq_jobs.MsgpackSerializer.loads(packed)
-        answer = Answer(
-            port=exact_count(raw["port"]),
-            version=str(raw["version"])[:20],
-            outcome=Outcome(raw["outcome"]),
-            error=str(raw["error"]),
-        )
-    except (WireError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        error = f"the responder's word makes no sense: {exc}"
-        return Answer(outcome=Outcome.BAD_REPLY, error=error)
-    if answer.outcome is Outcome.OK and not 1 <= answer.port <= 65535:
-        return Answer(outcome=Outcome.BAD_REPLY, error=f"port ({answer.port}) is none")
-    return answer
+    index, status = pipeline.execute()
+    return index is None and status == b"queued"

@@ -1,5 +1,5 @@
 """
-The RQ job `serve`: a node answers one test, if its own limits let it.
+The RQ job `serve`: far answers one test, if its own limits let it.
 
 It answers a token that holds this node's lease and no other, so that nothing listens unasked.
 """
@@ -7,10 +7,10 @@ It answers a token that holds this node's lease and no other, so that nothing li
 from __future__ import annotations
 
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import redis
 
@@ -18,14 +18,17 @@ from worker.identity.context import NodeContext
 from worker.identity.own_address import listening_address
 from worker.model.errors import ForeignWork, OtherWire
 from worker.model.measurement import Outcome
+from worker.model.names import IpLiteral
+from worker.model.options import deadline_s
 from worker.model.plan import TRANSFERS, Encounter
 from worker.model.policy import TestRequest, judge
-from worker.probes.iperf3.client import Options, deadline_s
+from worker.probes.iperf3.record import Options
 from worker.probes.iperf3.server import Served, serve_one_test
 from worker.probes.iperf3.tool import why_unable
+from worker.transfer.answer import Answer, Request, send_answer
+from worker.transfer.idle_rtt import MAX_RTT_MS
 from worker.transfer.leases import holds, spent_today
-from worker.transfer.near import MAX_RTT_MS
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace
 from worker.wire.connection import server
 from worker.wire.rows import Row, load_row
 
@@ -38,78 +41,89 @@ IDLE_S = 15.0
 HELD_LOOK_S = 1.0
 #: The server may outlive the client's own deadline by this.
 MARGIN_S = 5.0
-#: The word is of no use to anybody after this long.
-READY_TTL_S = 60
 
 
-def serve(
-    context: NodeContext,
-    run: str,
-    phase: int,
-    performer: int,
-    token: str,
-    number: int,
-    family: int,
-    idle_rtt_ms: float | None,
-) -> None:
+def serve(context: NodeContext, request: Request) -> None:
     """
-    Answer one test that a performer asks for; `family` is the version of IP by which it comes.
+    Answer one test that near asks for.
 
     Raises:
-        WireError: The arguments are not what they should be, or the test is not one of the run's.
+        WireError: The request is not what it should be, or the test is not one of the run's.
     """
     connection = server.connect(context.redis_url)
-    if not isinstance(token, str) or not holds(connection, context.name, token.partition(".")[0]):
+    if not holds(connection, context.name, request.lease_token):
         # It came late, twice or from who has died since: of a link or a Redis that was away.
-        logger.info("a test of run %s is no longer wanted: its lease is over", run[:80])
+        logger.info("a test of run %s is no longer wanted: its lease is over", request.run[:80])
         return
-    key = keyspace.ready_key(token)
+    refuse = partial(_send_refusal, context, connection, request)
     try:
-        row = load_row(connection, run, phase, performer)
+        row = load_row(connection, request.run, request.phase, request.performer)
     except OtherWire as exc:
-        logger.warning("a test of run %s is refused: %s", run[:80], exc)
-        _say(connection, key, outcome=Outcome.DENIED, error=f"{context.name}: {exc}")
+        logger.warning("a test of run %s is refused: %s", request.run[:80], exc)
+        refuse(Outcome.DENIED, str(exc))
         return
     if row is None:
-        logger.warning("run %s is gone; nothing to answer", run[:80])
+        logger.warning("run %s is gone; nothing to answer", request.run[:80])
         return
     context = context.now(connection, tests=True)
-    encounter, options = _asked_for(context, row, number)
-    refusal = _refusal(context, connection, row, encounter, options)
-    if refusal is not None:
-        _say(connection, key, outcome=refusal[0], error=f"{context.name}: {refusal[1]}")
+    encounter, options = _asked_for(context, row, request.number)
+    if (refusal := _refusal(context, connection, row, encounter, options)) is not None:
+        refuse(*refusal)
         return
-    address = listening_address(context.address, family)
+    address = listening_address(context.address, request.family)
     if address is None:
-        error = (
-            f"{context.name}: no IPv{family} address of {context.address} is one of this machine"
-        )
-        _say(connection, key, outcome=Outcome.UNREACHABLE, error=error)
+        error = f"no IPv{request.family} address of {context.address} is one of this machine"
+        refuse(Outcome.UNREACHABLE, error)
         return
-    iperf3, unwanted = context.iperf3, _Unwanted(context, token.partition(".")[0])
-    ended = serve_one_test(
+    unwanted = _Unwanted(context, request.lease_token)
+    ended = _serve_at(address, context, connection, request, options, unwanted)
+    if ended.port is None or ended.outcome is Outcome.BAD_REPLY:
+        # Also after the port: near sees no more than that the connection was closed.
+        refuse(ended.outcome, ended.error)
+    logger.info(
+        "serve done run=%s probe=%s near=%s outcome=%s %s",
+        row.run, row.probe, row.name, ended.outcome.value, unwanted.why(ended) or ended.error,
+    )  # fmt: skip
+
+
+def _send_refusal(
+    context: NodeContext, connection: redis.Redis, request: Request, outcome: Outcome, error: str
+) -> None:
+    answer = Answer(outcome=outcome, error=f"{context.name}: {error}")
+    send_answer(connection, request.token, answer)
+
+
+def _serve_at(
+    address: IpLiteral,
+    context: NodeContext,
+    connection: redis.Redis,
+    request: Request,
+    options: Options,
+    unwanted: _Unwanted,
+) -> Served:
+    rtt_ms, iperf3 = request.idle_rtt_ms, context.iperf3
+    if rtt_ms is not None:
+        rtt_ms = min(MAX_RTT_MS, max(0.0, rtt_ms))
+
+    def send_port(port: int) -> None:
+        send_answer(connection, request.token, Answer(port=port, version=iperf3.text))
+
+    return serve_one_test(
         iperf3,
         address,
         context.policy.port_range,
         idle_s=IDLE_S,
-        deadline_s=deadline_s(options, _rtt(idle_rtt_ms)) + MARGIN_S,
-        on_ready=lambda port: _say(connection, key, port=port, version=iperf3.text),
+        deadline_s=deadline_s(options, rtt_ms) + MARGIN_S,
+        on_ready=send_port,
         should_stop=unwanted,
         max_mbps=context.policy.max_bitrate_mbps,
     )
-    if ended.port is None or ended.outcome is Outcome.BAD_REPLY:
-        # Also after the port: who asked sees no more than that the connection was closed.
-        _say(connection, key, outcome=ended.outcome, error=f"{context.name}: {ended.error}")
-    logger.info(
-        "serve done run=%s probe=%s asker=%s outcome=%s %s",
-        run, row.probe, row.name, ended.outcome.value, unwanted.why(ended) or ended.error,
-    )  # fmt: skip
 
 
 @dataclass
 class _Unwanted:
     """
-    Tells whether whoever asked has given up: its lease is released, or has lapsed.
+    Tells whether near has given the test up: its lease is released, or has lapsed.
 
     A server whose test has ended well ends by itself a moment later, and has until the next look.
     """
@@ -144,18 +158,17 @@ class _Unwanted:
             return ""
         if not self.is_over:
             return "the node was told to stop"
-        return "its asker gave it up" + ("" if ended.has_client else " before it connected")
+        return "near gave it up" + ("" if ended.has_client else " before it connected")
 
 
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:
     """Find the test in the run's own plan."""
     if row.probe not in TRANSFERS:
         raise ForeignWork(f"probe {row.probe} is not one that is answered")
-    for one in row.plan.encounters(row.probe, row.performer):
-        if row.plan.nodes[one.far].name == context.name:
-            if type(number) is int and 0 <= number < len(one.tests):
-                return one, one.tests[number]
-            break
+    for encounter in row.plan.encounters(row.probe, row.performer):
+        is_ours = row.plan.nodes[encounter.far].name == context.name
+        if is_ours and 0 <= number < len(encounter.tests):
+            return encounter, encounter.tests[number]
     raise ForeignWork(f"run {row.run} has no such test of {row.name} with {context.name}")
 
 
@@ -176,25 +189,3 @@ def _refusal(
     spent = spent_today(connection, [context.name])[context.name] - reserved
     request = TestRequest(source=row.name, options=options)
     return judge(context.policy, request, datetime.now().astimezone(), max(0, spent))
-
-
-def _say(
-    connection: redis.Redis,
-    key: str,
-    *,
-    port: int = 0,
-    version: str = "",
-    outcome: Outcome = Outcome.OK,
-    error: str = "",
-) -> None:
-    word = {"port": port, "version": version, "outcome": outcome.value, "error": error}
-    pipeline = connection.pipeline()
-    pipeline.rpush(key, rq_jobs.MsgpackSerializer.dumps(word))
-    pipeline.expire(key, READY_TTL_S)
-    pipeline.execute()
-
-
-def _rtt(idle_rtt_ms: object) -> float | None:
-    if isinstance(idle_rtt_ms, (int, float)) and not isinstance(idle_rtt_ms, bool):
-        return min(MAX_RTT_MS, max(0.0, idle_rtt_ms)) if math.isfinite(idle_rtt_ms) else None
-    return None

@@ -1,26 +1,24 @@
 """
-A performer's turns: which of the other nodes it tests next, and when.
+Near's turns: which of the far nodes it tests next, and when.
 
 Whatever is free is taken, in the order preferred; who finds nothing free sleeps until it is woken.
 Tests of one run mostly last equally long, and then a mesh that keeps to the tournament's order
 (`tournament`) needs the least time that is possible, while one that takes whatever is free needs up
-to a fifth more. So a performer keeps order while that works: it gives the last one a moment to
-test it back, and waits a moment for the first of its order. The first time that this is in vain it
-stops, for good: then tests are not equally long, and taking what is free is best.
+to a fifth more. So near keeps order while that works, see `Order`, and leaves the node that it has
+tested a moment to test it back.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
 import redis
 
 from worker.transfer.leases import (
-    LEASE_TTL_S,
     WAITING_TTL_S,
     Attempt,
     End,
@@ -29,29 +27,39 @@ from worker.transfer.leases import (
     leave,
     new_token,
     release,
-    renew,
     wait,
 )
-from worker.wire.connection.server import severity
 
-logger = logging.getLogger(__name__)
-
-#: How long the first in order is waited for, once the performer itself is free.
+#: How long the first in order is waited for, once near itself is free.
 PATIENCE_S = 0.08
 #: How long the last one is given to begin its own test with this node.
 COURTESY_S = 0.04
-#: A waiting node registers anew long before its registration ends.
+#: A waiting node registers again long before its registration ends.
 CALL_AGAIN_S = WAITING_TTL_S / 2
-#: A test's cost is first noted this soon; see `Keeper`.
-FIRST_NOTE_S = 1.0
 #: Nodes that wait for the same lease to lapse call within this time, not all at once.
 LAPSE_SPREAD_MS = 50
+
+
+class Order(Enum):
+    """
+    How near keeps to the tournament's order.
+
+    KEPT: only the first in order is tried, and nobody is waited for.
+    TRIED: near is free, the first in order is not: near waits `PATIENCE_S` for it in all.
+        → KEPT when it is taken, and when near takes part in another's test meanwhile.
+        → GIVEN_UP when that was in vain.
+    GIVEN_UP: whatever is free is taken. For good: tests do not last equally long.
+    """
+
+    KEPT = "kept"
+    TRIED = "tried"
+    GIVEN_UP = "given up"
 
 
 @dataclass
 class Turns:
     """
-    The turns of one performer in one phase of a run.
+    The turns of one node in one phase of a run.
 
     Attributes:
         connection: To Redis.
@@ -59,9 +67,7 @@ class Turns:
         remaining: The far ends still to test, in the order preferred.
         reserve_bytes: What each test may cost each end, at most.
         should_stop: Asked every `WAIT_SLICE_S` at least.
-        over_budget: Far ends that were dropped from `remaining`, each with the node whose budget
-            the test would exceed.
-        keeps_order: Whether the first in order is still waited for.
+        order: Whether the first in order is still waited for.
     """
 
     connection: redis.Redis
@@ -69,9 +75,10 @@ class Turns:
     remaining: list[End]
     reserve_bytes: int = 0
     should_stop: Callable[[], bool] = lambda: False
-    over_budget: list[tuple[str, str]] = field(default_factory=list)
-    keeps_order: bool = True
+    order: Order = Order.KEPT
+    _patient_until: float = 0.0
     _courteous_until: float = 0.0
+    _over_budget: list[tuple[str, str]] = field(default_factory=list)
 
     def take(self) -> Lease | None:
         """
@@ -82,40 +89,56 @@ class Turns:
             `should_stop`.
         """
         time.sleep(max(0.0, self._courteous_until - time.monotonic()))
-        token, impatient_at = new_token(), 0.0
+        token = new_token()
         while self.remaining and not self.should_stop():
-            tried = self.remaining[:1] if self.keeps_order else self.remaining
+            tried = self.remaining if self.order is Order.GIVEN_UP else self.remaining[:1]
             attempt = acquire(
                 self.connection, token, self.near, tried, reserve_bytes=self.reserve_bytes
             )
             self._set_aside(attempt)
             if attempt.lease is not None:
                 self._drop({attempt.lease.far})
+                if self.order is Order.TRIED:
+                    self.order = Order.KEPT
                 return attempt.lease
-            now, limit_s = time.monotonic(), CALL_AGAIN_S
-            if attempt.near_held:
-                impatient_at = 0.0
-            elif self.keeps_order:
-                impatient_at = impatient_at or now + PATIENCE_S
-                limit_s = impatient_at - now
-                self.keeps_order = limit_s > 0
-            if limit_s > 0:
-                self._sleep(attempt, limit_s)
+            self._sleep(attempt, self._wait_s(attempt))
         leave(self.connection, self.near.name)
         return None
 
     def finish(self, lease: Lease, *, spent_bytes: int | None = None) -> None:
         """Give a turn up; the next one leaves its far end a moment to test back."""
         asked_back = release(self.connection, lease, spent_bytes=spent_bytes)
-        if asked_back and self.keeps_order:
+        if asked_back and self.order is not Order.GIVEN_UP:
             self._courteous_until = time.monotonic() + COURTESY_S
 
+    def pop_over_budget(self) -> list[tuple[str, str]]:
+        """Return far ends dropped since the last call: their test may exceed whose budget."""
+        dropped, self._over_budget = self._over_budget, []
+        return dropped
+
+    def _wait_s(self, attempt: Attempt) -> float:
+        """Go on from an attempt in vain; return how long it is worth to sleep at most."""
+        if attempt.over_budget:
+            return 0.0  # those are no longer in the order: the next one is tried at once
+        if self.order is Order.GIVEN_UP:
+            return CALL_AGAIN_S
+        if attempt.near_held:
+            self.order = Order.KEPT
+            return CALL_AGAIN_S
+        now = time.monotonic()
+        if self.order is Order.KEPT:
+            self.order, self._patient_until = Order.TRIED, now + PATIENCE_S
+        if now >= self._patient_until:
+            self.order = Order.GIVEN_UP
+            return 0.0
+        return self._patient_until - now
+
     def _set_aside(self, attempt: Attempt) -> None:
-        found = [(name, name) for name in attempt.over_budget]
+        dropped = [(far, far) for far in attempt.over_budget]
         if attempt.near_over_budget:
-            found += [(end.name, self.near.name) for end in self.remaining]
-        self.over_budget += found
-        self._drop({name for name, _ in found})
+            dropped += [(end.name, self.near.name) for end in self.remaining]
+        self._over_budget += dropped
+        self._drop({far for far, _ in dropped})
 
     def _drop(self, names: set[str]) -> None:
         self.remaining = [end for end in self.remaining if end.name not in names]
@@ -129,58 +152,3 @@ class Turns:
         while (left_s := until - time.monotonic()) > 0:
             if wait(self.connection, self.near.name, left_s) or self.should_stop():
                 return
-
-
-class Keeper:
-    """
-    Renews one lease while its test runs, from within the test's `should_stop`.
-
-    With `carried` it also notes in Redis what the test has cost by then, for one that is killed
-    outright and settles nothing. The method: what the interface has carried since the lease was
-    taken, other traffic on it included, and as much more as it will carry until the next note at
-    the rate since the last one. The first note is made after `FIRST_NOTE_S`; who is killed before
-    it leaves nothing.
-    """
-
-    def __init__(
-        self,
-        connection: redis.Redis,
-        lease: Lease,
-        *,
-        ttl_s: float = LEASE_TTL_S,
-        carried: Callable[[], int | None] | None = None,
-    ) -> None:
-        """Keep what was taken just now; `carried` counts an interface's bytes, if it can."""
-        self._connection, self._lease, self._ttl_s = connection, lease, ttl_s
-        now = time.monotonic()
-        self._lapses_at = now + ttl_s
-        self._carried = carried
-        self._first = self._last = None if carried is None else carried()
-        self._last_at = now
-        self._renew_at = now + min(ttl_s / 3, ttl_s if self._first is None else FIRST_NOTE_S)
-
-    def lost(self) -> bool:
-        """Renew if it is time; True once the lease is another's, or lapsed: the test must end."""
-        now = time.monotonic()
-        if now < self._renew_at:
-            return False
-        next_s = self._ttl_s / 3
-        cost = self._cost_bytes(now, next_s)
-        try:
-            if not renew(self._connection, self._lease, ttl_s=self._ttl_s, cost_bytes=cost):
-                return True
-        except redis.RedisError as exc:
-            logger.log(severity(exc), "lease of %s not renewed: %s", self._lease.far, exc)
-            self._renew_at = time.monotonic() + 1.0
-            return time.monotonic() >= self._lapses_at
-        self._lapses_at, self._renew_at = now + self._ttl_s, now + next_s
-        return False
-
-    def _cost_bytes(self, now: float, next_s: float) -> int:
-        carried = None if self._carried is None else self._carried()
-        if carried is None or self._first is None or self._last is None:
-            return 0
-        per_s = (carried - self._last) / max(now - self._last_at, FIRST_NOTE_S)
-        self._last, self._last_at = carried, now
-        # An interface that came up anew counts from 0.
-        return max(0, round(carried - self._first + per_s * next_s))

@@ -20,7 +20,7 @@ from worker.model.names import valid_address
 from worker.model.plan import Plan, PlannedNode
 from worker.monitor.lockers import view
 from worker.publish import outbox
-from worker.transfer import asking, leases, near
+from worker.transfer import answer, idle_rtt, leases
 from worker.wire import room, run_record
 
 
@@ -64,7 +64,7 @@ def test_labels_nested_without_end_are_none() -> None:
 @pytest.mark.parametrize("port", [math.inf, math.nan, 1.5, "80", None, True, -1, 2**70 // 2**10])
 def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
     word = {"port": port, "version": "3.12", "outcome": "ok", "error": ""}
-    assert asking.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
+    assert answer.unpack_answer(msgpack.packb(word)).outcome is Outcome.BAD_REPLY
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
 )
 def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:
     with pytest.raises(WireError):
-        near.unpack_rtts(msgpack.packb(raw))
+        idle_rtt.unpack_rtts(msgpack.packb(raw))
 
 
 @pytest.mark.parametrize("links", [b"[]", b"x", b"[" * 100_000, b'{"-x": 1}', b'{"a": 1e400}'])

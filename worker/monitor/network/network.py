@@ -29,6 +29,7 @@ from worker.monitor.settings import DEFAULT_CSV
 from worker.monitor.tagging import tags
 from worker.probes import ping
 from worker.probes.iperf3 import client, tool
+from worker.probes.iperf3.record import Ends
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def measure_throughput(
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.DENIED, str(exc))
     here = PlannedNode(name="", address="")
-    ends = client.Ends(run="", near=here, far=node, port=at)
+    ends = Ends(run="", near=here, far=node, port=at)
     with one_test():
         found = client.measure(ends, options, iperf3=tool.find_iperf3(), should_stop=should_stop)
     if not found:

@@ -28,8 +28,6 @@ from worker.probes.iperf3.record import (
     findings,
     host_limits,
     records,
-    spent,
-    with_other_way,
 )
 from worker.probes.iperf3.report import Iperf3Report
 from worker.probes.iperf3.throttle import read_throttle, throttled_by
@@ -37,17 +35,6 @@ from worker.probes.iperf3.tool import Iperf3, Tool, why_unable
 from worker.probes.mtu.asking import BEYOND_ANY_BYTES
 from worker.probes.mtu.echo import echo_mtu
 from worker.probes.mtu.path_mtu import Direction, PathMtu, in_words
-
-__all__ = [
-    "Ends",
-    "Options",
-    "client_argv",
-    "deadline_s",
-    "findings",
-    "measure",
-    "spent",
-    "with_other_way",
-]
 
 #: Of a literal address, the most bytes that matter, and whether to stop, gives what size passes.
 FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]

@@ -22,7 +22,7 @@ from worker.monitor import (
 )
 from worker.probes import ping
 from worker.probes.iperf3 import client, tool
-from worker.probes.iperf3.client import Ends
+from worker.probes.iperf3.record import Ends
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 PTZJEPA_FIELDS = ["timestamp", "host", "latency_ms", "packet_loss_pct", "throughput_mbps"]

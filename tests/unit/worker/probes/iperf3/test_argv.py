@@ -13,7 +13,8 @@ import pytest
 from worker.model.errors import WireError
 from worker.model.options import ThroughputOptions, UdpOptions
 from worker.model.plan import TRANSFERS, Plan, PlannedNode, unpack_plan
-from worker.probes.iperf3.client import Ends, client_argv
+from worker.probes.iperf3.client import client_argv
+from worker.probes.iperf3.record import Ends
 from worker.probes.iperf3.tool import Iperf3
 
 IPERF3 = Iperf3("/usr/bin/iperf3", "3.12", (3, 12))

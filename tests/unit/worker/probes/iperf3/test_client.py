@@ -11,9 +11,9 @@ from samples import wait_until
 
 from worker.model.fields import MAX_DETAIL_BYTES
 from worker.model.measurement import Measurement, Outcome
-from worker.model.options import ThroughputOptions, UdpOptions
+from worker.model.options import ThroughputOptions, UdpOptions, deadline_s
 from worker.model.plan import PlannedNode
-from worker.probes.iperf3.client import client_argv, deadline_s, measure
+from worker.probes.iperf3.client import client_argv, measure
 from worker.probes.iperf3.record import Ends, Spent, findings, host_limits, records, spent
 from worker.probes.iperf3.report import Flow, Interval, Iperf3Report
 from worker.probes.iperf3.throttle import Throttle, read_throttle, throttled_by

@@ -1,0 +1,74 @@
+"""What echoes took in a run's ping phase: a test's time-outs and loaded round trips need it."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, cast
+
+import redis
+
+from worker.model.errors import WireError
+from worker.wire import keyspace, rq_jobs, run_record
+from worker.wire.rows import Row
+
+logger = logging.getLogger(__name__)
+
+#: An idle round trip takes no longer; beyond this it is no measurement of ours.
+MAX_RTT_MS = 60_000.0
+
+
+class IdleRtt(NamedTuple):
+    """
+    What echoes of a run's ping phase took to a target, in milliseconds.
+
+    Attributes:
+        median_ms: The median.
+        least_ms: The least of three or more; None of fewer.
+        address: Where the target was then.
+    """
+
+    median_ms: float
+    least_ms: float | None
+    address: str
+
+
+def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
+    """Read what the run's ping phase measured from this node, by target."""
+    field = run_record.rtt_field(row.performer)
+    packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
+    if packed is None:
+        return {}
+    try:
+        return unpack_rtts(packed)
+    except WireError as exc:
+        logger.warning("what echoes of the run took is not known: %s", exc)
+        return {}
+
+
+def unpack_rtts(packed: bytes) -> dict[str, IdleRtt]:
+    """
+    Read round-trip times by target.
+
+    Raises:
+        WireError: They are invalid.
+    """
+    raw = rq_jobs.MsgpackSerializer.loads(packed)
+    if not isinstance(raw, dict) or not all(
+        isinstance(name, str) and _is_idle_rtt(times) for name, times in raw.items()
+    ):
+        raise WireError("idle round-trip times are not milliseconds by target")
+    return {name: IdleRtt(*rtt) for name, rtt in raw.items()}
+
+
+def _is_idle_rtt(rtt: object) -> bool:
+    return (
+        isinstance(rtt, (list, tuple))
+        and len(rtt) == len(IdleRtt._fields)
+        and _is_ms(rtt[0])
+        and (rtt[1] is None or _is_ms(rtt[1]))
+        and isinstance(rtt[2], str)
+    )
+
+
+def _is_ms(value: object) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < MAX_RTT_MS
