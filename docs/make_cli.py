@@ -12,6 +12,9 @@ from coordinator.cli.options import FOR_ALL
 
 PAGE = Path(__file__).with_name("cli.md")
 
+#: The commands without --json, as `HEAD` says.
+NO_JSON = ("demo", "worker", "cancel")
+
 HEAD = """\
 # The command line
 
@@ -36,12 +39,12 @@ wait_for_reply = 2.0
 
 **Units**: a plain number is in the unit that the help names. A suffix says another: `100ms`, `5s`,
 `2m`, `1h`; `500k`, `20M`, `2G` for bits a second; `20M`, `2G` (powers of 1000), `64MiB` (of 1024)
-for bytes. The same in the settings file (`"5s"`) and in variables.
+for bytes. Also in variables and in the settings file (`"5s"`).
 
-**Output**: results go to stdout, progress and warnings to stderr. `--json` prints one JSON object a
-line, whose `type` (`run`, `measurement`, `node`, `check`, …) lets one filter fit a mixed stream:
-`jq -c 'select(.type == "measurement")'`. Colour only on a terminal, not with `NO_COLOR`, and never
-as the only sign.
+**Output**: results go to stdout, progress and warnings to stderr. `--json`, of every command but
+`demo`, `worker` and `cancel`, prints one JSON object a line, whose `type` (`run`, `measurement`,
+`node`, `check`, …) lets one filter fit a mixed stream: `jq -c 'select(.type == "measurement")'`.
+Colour only on a terminal, not with `NO_COLOR`, and never as the only sign.
 
 **Exit codes**
 
@@ -81,7 +84,9 @@ def _options_of_redis(context: click.Context) -> str:
 
 def _without_what_all_have(command: click.Command) -> click.Command:
     shown = copy(command)
-    shown.params = [one for one in command.params if one.name not in FOR_ALL.values()]
+    above = {"as_json", *FOR_ALL.values()}
+    assert ("as_json" in {one.name for one in command.params}) is (command.name not in NO_JSON)
+    shown.params = [one for one in command.params if one.name not in above]
     shown.add_help_option = False
     return shown
 

@@ -39,7 +39,7 @@ or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
 @click.option(
     "--name",
     envvar=["PTZMESH_WORKER_NAME", "PTZMESH_NODE"],
-    help="The node that this machine is, or shall be [default: the worker's].",
+    help="The node that this machine is, or will be [default: the worker's].",
 )
 @click.option(
     "--state-dir",
@@ -66,8 +66,8 @@ def doctor(
     """
     Look for what is wrong with Redis, this machine and the mesh, and say how to fix it.
 
-    Nothing is changed. Checks of a node are skipped where none runs, unless --name says which it
-    shall be. Exit codes are below.
+    Nothing is changed. Checks of a node are skipped where none runs, unless --name names one. Exit
+    codes are below.
     """
     from worker.model import names
 
