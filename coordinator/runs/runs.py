@@ -16,7 +16,7 @@ from typing import cast
 
 import redis
 
-from coordinator.results.stream import last_id, stream_position
+from coordinator.results.stream import last_id
 from coordinator.runs.nodes import check_pace, read_nodes
 from coordinator.runs.retention import make_room_for_a_run
 from worker.model import version
@@ -24,7 +24,7 @@ from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
-from worker.wire.room import StreamFull, memory_used_pct, no_room, read_limits
+from worker.wire.room import no_room, read_limits, why_no_room
 from worker.wire.rows import Row, enqueue_rows
 from worker.wire.run_record import Run
 
@@ -55,7 +55,8 @@ def start(
     limits = read_limits(connection)
     check_pace(read_nodes(connection), limits["commands_per_s"])
     make_room_for_a_run(connection, limits["run_bytes"])
-    _check_room(connection)
+    if (full := why_no_room(connection)) is not None:
+        raise no_room(full)
     same = keyspace.same_plan_key(plan.digest)
     with connection.pipeline() as pipeline:
         while True:
@@ -104,41 +105,6 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
     enqueue_rows(
         connection, [Row(run=run, plan=plan, phase=phase, performer=one) for one in performers]
     )
-
-
-def _check_room(connection: redis.Redis) -> None:
-    """Refuse to start what could not publish."""
-    full = why_no_room(connection)
-    if full is not None:
-        raise no_room(full)
-
-
-def why_no_room(connection: redis.Redis) -> StreamFull | None:
-    """Say why no result can be added, as a worker would be told; None when one can."""
-    caps = read_limits(connection)
-    if (memory_used_pct(connection.info("memory")) or 0) > caps["redis_memory_pct"]:
-        return StreamFull(b"tight", caps["redis_memory_pct"])
-    reached = (
-        connection.xlen(keyspace.RESULTS) >= caps["stream_entries"],
-        (connection.memory_usage(keyspace.RESULTS) or 0) >= caps["stream_bytes"],
-    )
-    if not any(reached) or _can_trim(connection):
-        return None
-    return StreamFull(b"full", 1 + reached.index(True))
-
-
-def _can_trim(connection: redis.Redis) -> bool:
-    """Tell whether every known collector has acknowledged the stream's first entry."""
-    first = connection.xrange(keyspace.RESULTS, count=1)
-    groups = connection.xinfo_groups(keyspace.RESULTS)
-    if not first or not groups:
-        return not first
-    needed = []
-    for group in groups:
-        needed.append(group["last-delivered-id"])
-        if group["pending"]:
-            needed.append(connection.xpending(keyspace.RESULTS, group["name"])["min"])
-    return min(map(stream_position, needed)) > stream_position(first[0][0])
 
 
 def read_run(

@@ -13,6 +13,7 @@ from coordinator.mesh import Mesh
 from coordinator.runs import advance as advance_module
 from coordinator.runs.advance import advance, cancel, missing
 from coordinator.runs.follow import follow_run
+from coordinator.runs.holds import Hold
 from coordinator.runs.runs import read_run, recent, resolve_run, start
 from coordinator.runs.unfinished import read_rows
 from integration.nodes import cli
@@ -23,6 +24,7 @@ from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
+from worker.wire.room import why_no_room
 from worker.wire.rows import Row
 
 pytestmark = pytest.mark.redis
@@ -271,6 +273,31 @@ def test_run_is_started_when_what_fills_the_stream_is_collected(connection: redi
         connection.xadd(keyspace.RESULTS, {"v": "1"})
     connection.xgroup_create(keyspace.RESULTS, "csv", "$")
     assert start(connection, plan())[1]
+
+
+def test_run_is_not_started_when_a_follower_holds_what_fills_the_stream(
+    connection: redis.Redis,
+) -> None:
+    connection.hset(keyspace.LIMITS, "stream_entries", 5)
+    for _ in range(5):
+        connection.xadd(keyspace.RESULTS, {"v": "1"})
+    connection.xgroup_create(keyspace.RESULTS, "csv", "$")
+    with Hold(connection) as hold:
+        hold.keep("0-0")
+        with pytest.raises(RedisUnavailable, match="ptzmesh collect"):
+            start(connection, plan())
+    assert start(connection, plan())[1]
+
+
+def test_that_there_is_no_room_is_said_by_a_redis_at_its_maxmemory(
+    redis_server: EmbeddedServer,
+) -> None:
+    connection = server.connect(redis_server.url)
+    connection.config_set("maxmemory", 1)
+    try:
+        assert str(why_no_room(connection)) == "Redis is short of memory"
+    finally:
+        connection.config_set("maxmemory", 0)
 
 
 def test_run_is_not_started_when_redis_is_short_of_memory(redis_server: EmbeddedServer) -> None:

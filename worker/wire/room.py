@@ -150,6 +150,15 @@ def add_results(
         booked = 1
 
 
+def why_no_room(connection: redis.Redis) -> StreamFull | None:
+    """Say why no result can be added, as whoever adds some would hear; None when one can."""
+    try:
+        add_results(connection, "ask_room", 0, [], [])
+    except StreamFull as exc:
+        return exc
+    return None
+
+
 def no_room(exc: StreamFull) -> RedisUnavailable:
     """Say that results have no room, and what makes room: a limit only where it is what holds."""
     raised = f"ptzmesh limits {exc.raised_to}"

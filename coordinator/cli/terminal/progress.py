@@ -9,11 +9,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from coordinator.results.matrix import Matrix
-from coordinator.runs.runs import why_no_room
 from worker.model.cost import phase_seconds
 from worker.model.plan import TRANSFERS
 from worker.model.text import in_time
-from worker.wire.room import StreamFull
+from worker.wire.room import StreamFull, why_no_room
 from worker.wire.run_record import Run
 
 BAR_WIDTH = 24

@@ -16,21 +16,38 @@ local function seconds_now()
   return tonumber(now[1]) + tonumber(now[2]) / 1e6
 end
 
--- The limit that is reached, by its place among them; nil when there is room.
-local function full_by(stream, max_entries, max_bytes)
-  if redis.call('XLEN', stream) >= max_entries then return 1 end
-  if (redis.call('MEMORY', 'USAGE', stream) or 0) >= max_bytes then return 2 end
+-- The limits, in the order of their defaults.
+local function read_limits()
+  local names = {'stream_entries', 'stream_bytes', 'results_per_s', 'redis_memory_pct'}
+  local limits = redis.call('HMGET', KEYS[2], unpack(names))
+  for i = 1, #names do limits[i] = tonumber(limits[i]) or tonumber(ARGV[2 + i]) end
+  return limits
+end
+
+-- When the next batch is due, when memory was looked up, and whether it was short; `is_new` is set when
+-- that was looked up now.
+local function read_pace()
+  return redis.call('HMGET', KEYS[3], 'next', 'looked', 'tight')
 end
 
 -- Whether the whole server uses more of its maxmemory than we may see; looked up once a second.
-local function is_tight(pace, looked, tight, now, max_pct)
-  if looked and now - tonumber(looked) < 1 and now >= tonumber(looked) then return tight == '1' end
+local function is_tight(pace, now, max_pct)
+  local looked = tonumber(pace[2] or '')
+  if looked and now - looked < 1 and now >= looked then return pace[3] == '1' end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, '\nused_memory:(%d+)'))
   local limit = tonumber(string.match(info, '\nmaxmemory:(%d+)'))
   local over = limit > 0 and used > limit * max_pct / 100
-  redis.call('HSET', pace, 'looked', string.format('%.6f', now), 'tight', over and '1' or '0')
+  pace[2], pace[3], pace.is_new = string.format('%.6f', now), over and '1' or '0', true
   return over
+end
+
+-- What has no room: 'tight' and the percentage of memory that may be used, or 'full' and the place of
+-- the limit that is reached; nil when there is room.
+local function what_is_full(limits, pace, now)
+  if is_tight(pace, now, limits[4]) then return 'tight', limits[4] end
+  if redis.call('XLEN', KEYS[1]) >= limits[1] then return 'full', 1 end
+  if (redis.call('MEMORY', 'USAGE', KEYS[1]) or 0) >= limits[2] then return 'full', 2 end
 end
 
 local function parts(id)
@@ -48,51 +65,46 @@ end
 
 -- The first id that some known collector, or follower of a run, still needs; nil when there is no
 -- collector. The hold of a follower that died has lapsed: its score is in the past.
-local function first_needed(stream, holds, now)
+local function first_needed(now)
+  if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
   local first
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local name, last
     for i = 1, #group, 2 do
       if group[i] == 'name' then name = group[i + 1] end
       if group[i] == 'last-delivered-id' then last = group[i + 1] end
     end
     first = earlier(last, first)
-    local pending = redis.call('XPENDING', stream, name)
+    local pending = redis.call('XPENDING', KEYS[1], name)
     if pending[1] > 0 then first = earlier(pending[2], first) end
   end
   if not first then return nil end
-  for _, hold in ipairs(redis.call('ZRANGE', holds, string.format('(%.3f', now), '+inf', 'BYSCORE')) do
+  for _, hold in ipairs(redis.call('ZRANGE', KEYS[4], string.format('(%.3f', now), '+inf', 'BYSCORE')) do
     first = earlier(string.match(hold, '^%d+%-%d+') or '0-0', first)
   end
   return first
 end
 
--- Gives 'ok'; or 'full' and the place of the limit that is reached, or 'tight' and the percentage that
--- may be used, when nothing may be added; or 'wait' and the milliseconds until the turn that is now
--- booked for this batch.
+-- Gives 'ok'; or what has no room, when nothing may be added; or 'wait' and the milliseconds until the
+-- turn that is now booked for this batch.
 local function look_for_room()
-  local stream, pace, booked, count = KEYS[1], KEYS[3], ARGV[1] == '1', tonumber(ARGV[2])
-  local names = {'stream_entries', 'stream_bytes', 'results_per_s', 'redis_memory_pct'}
-  local limits = redis.call('HMGET', KEYS[2], unpack(names))
-  for i = 1, #names do limits[i] = tonumber(limits[i]) or tonumber(ARGV[2 + i]) end
-  local state = redis.call('HMGET', pace, 'next', 'looked', 'tight')
-  local now = seconds_now()
+  local booked, count = ARGV[1] == '1', tonumber(ARGV[2])
+  local limits, pace, now = read_limits(), read_pace(), seconds_now()
 
-  local full = full_by(stream, limits[1], limits[2])
-  local tight = is_tight(pace, state[2], state[3], now, limits[4])
-  if full or tight then
-    local id = redis.call('EXISTS', stream) == 1 and first_needed(stream, KEYS[4], now)
+  local full, of = what_is_full(limits, pace, now)
+  if pace.is_new then redis.call('HSET', KEYS[3], 'looked', pace[2], 'tight', pace[3]) end
+  if full then
+    local id = first_needed(now)
     -- Whole nodes of the stream only, and not many of them: a script holds every locker.
-    if id then redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', 1000) end
-    if tight then return 'tight', limits[4] end
-    full = full_by(stream, limits[1], limits[2])
-    if full then return 'full', full end
+    if id then redis.call('XTRIM', KEYS[1], 'MINID', '~', id, 'LIMIT', 1000) end
+    full, of = what_is_full(limits, pace, now)
+    if full then return full, of end
   end
 
   if booked then return 'ok', 0 end
-  local turn = math.max(tonumber(state[1] or 0), now)
+  local turn = math.max(tonumber(pace[1] or 0), now)
   if turn - now > FARTHEST_S then turn = now end
-  redis.call('HSET', pace, 'next', string.format('%.6f', turn + count / limits[3]))
+  redis.call('HSET', KEYS[3], 'next', string.format('%.6f', turn + count / limits[3]))
   if turn - now <= BURST_S then return 'ok', 0 end
   return 'wait', math.ceil((turn - now - BURST_S) * 1000)
 end
