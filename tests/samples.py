@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import random
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +18,6 @@ from worker.wire import keyspace
 
 RUN = "20260102T030405000-abcd"
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-
-#: Condition deadlines of tests; generous, as two cores may be shared.
-DEADLINE_S = 120.0
 
 
 def measurement(number: int, run: str = RUN) -> Measurement:
@@ -106,11 +101,3 @@ def docs_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition is true, and fail when it is not in time."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)

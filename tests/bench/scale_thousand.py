@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -27,6 +28,7 @@ from bench_scale import (
 )
 from scale_fleet import name_of
 from scale_meter import Work, lockers, own_peak_mib, rss_mib, run_program, tell_lockers
+from waiting import wait_until
 
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
@@ -230,10 +232,8 @@ def trigger(made: Bench, *words: str) -> str:
 
 def wait_until_closed(made: Bench, run_id: str) -> None:
     """Wait until a run has ended."""
-    deadline = time.monotonic() + DEADLINE_S
-    while made.connection.hget(keyspace.run_key(run_id), "status") == b"running":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    status = partial(made.connection.hget, keyspace.run_key(run_id), "status")
+    wait_until(lambda: status() != b"running", f"run {run_id} has ended", DEADLINE_S)
 
 
 def outcomes(csv: Path) -> dict[str, int]:

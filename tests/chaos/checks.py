@@ -9,7 +9,7 @@ from collections.abc import Collection
 from itertools import product
 from typing import Any, cast
 
-from lab.mesh import wait_until
+from waiting import wait_until
 
 from chaos.mesh import ChaosMesh
 from coordinator.collect.verify import verify

@@ -21,10 +21,11 @@ from typing import Any
 import redis
 from lab import namespaces
 from lab.commands import run as run_tool
-from lab.mesh import CLI, LabMesh, children_of, wait_until
+from lab.mesh import CLI, LabMesh, children_of
 from lab.net import Lab
 from lab.node import Node
 from lab.redis_server import Persist
+from waiting import wait_until
 
 from chaos.clock import NodeClock, build
 from chaos.lockers import HeldLockers

@@ -13,8 +13,9 @@ from typing import cast
 
 import pytest
 import redis
-from lab.mesh import children_of, wait_until
+from lab.mesh import children_of
 from rq import Worker
+from waiting import wait_until
 
 from chaos.checks import assert_whole
 from chaos.faults import STEP_S, fill, fill_redis

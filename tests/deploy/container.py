@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.mesh import children_of, wait_until
+from lab.mesh import children_of
 from lab.node import Node
+from waiting import wait_until
 
 from deploy.image import Image
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from lab.mesh import wait_until
 from lab.net import Lab
+from waiting import wait_until
 
 from deploy.container import Container, Rights
 from deploy.image import Image

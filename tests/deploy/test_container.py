@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from lab import namespaces
-from lab.mesh import LabMesh, children_of, wait_until
+from lab.mesh import LabMesh, children_of
 from lab.net import Lab
 from lab.node import Node
+from waiting import wait_until
 
 from coordinator.runs.nodes import read_nodes
 from deploy.container import Container, Rights

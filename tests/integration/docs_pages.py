@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from coordinator.cli import COMMANDS, cli, load
 from integration.nodes import cli as run_cli
-from integration.nodes import eventually
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -136,7 +136,7 @@ def try_command(
     process = ahead.get(command) or start(shown, folder, url)
     if endless:
         # It has no end of its own; what counts is that it is still there, and stops when asked.
-        eventually(lambda: process.poll() is not None or is_under_way(process.pid), command)
+        wait_until(lambda: process.poll() is not None or is_under_way(process.pid), command)
         time.sleep(0.5)
         process.terminate()
     said, _ = process.communicate(timeout=300)

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 from forked import START, run, start
+from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.runs.nodes import read_nodes
 from worker.model.measurement import Outcome
 
-#: Generous, as waiting costs nothing where the condition comes true: a heartbeat alone takes 10 s.
-DEADLINE_S = 120.0
 #: An echo to this machine itself may take so long where that stalls.
 PATIENCE_S = 10.0
-
-
-def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait until a condition holds, or fail with what was waited for."""
-    until = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < until, f"not within {deadline_s} s: {what}"
-        time.sleep(0.05)
 
 
 def start_worker(
@@ -75,7 +65,7 @@ def workers(
         return told and set(names) <= set(alive(connection))
 
     try:
-        eventually(are_ready, "the workers are ready")
+        wait_until(are_ready, "the workers are ready")
         yield started
     finally:
         for process in started.values():

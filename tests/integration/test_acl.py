@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, needed, refusals
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
-from integration.nodes import cli, eventually, start_worker, workers
+from integration.nodes import cli, start_worker, workers
 from worker.model.errors import RedisUnavailable
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
@@ -119,7 +120,7 @@ def test_a_whole_mesh_lives_within_the_rights_of_its_users(server: Guarded) -> N
         last = done("trigger", "run", "--new", "--detach").strip()
         again = start_worker(ours["worker"], "c", "127.0.0.3", folder)
         try:
-            eventually(
+            wait_until(
                 lambda: admin.hget(f"ptzmesh:run:{last}", "status") == b"done", "the run ends"
             )
         finally:

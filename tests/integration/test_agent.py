@@ -19,19 +19,13 @@ import redis
 from forked import START
 from rq import Queue
 from rq.exceptions import StopRequested
+from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.follow import of_run
 from coordinator.runs.nodes import read_nodes
-from integration.nodes import (
-    alive,
-    assert_mesh_measures,
-    cli,
-    eventually,
-    start_worker,
-    workers,
-)
+from integration.nodes import alive, assert_mesh_measures, cli, start_worker, workers
 from worker.model.measurement import CSV_COLUMNS, Outcome, made
 from worker.node.allowlist import allow_listed
 from worker.node.rq_worker import QuietWorker
@@ -111,7 +105,7 @@ def test_echo_ahead_of_the_series_is_in_the_csv_unless_it_is_left_out(
     assert [row["wake_ms"] for row in cold] == ["", ""]
     assert {(row["sent"], row["reply_ttl"]) for row in cold} == {("3", "64")}
     # Of an echo whose send lost the CPU there is no time, so a busy machine may ask again.
-    eventually(lambda: any(row["wake_ms"] for row in rows()), "the echo ahead has a time")
+    wait_until(lambda: any(row["wake_ms"] for row in rows()), "the echo ahead has a time")
     assert {(row["sent"], row["reply_ttl"]) for row in rows()} == {("3", "64")}
     cost = [json.loads(cli(redis_url, "run", "--dry-run", "--json", *options).stdout)
             for options in ((), ("--no-warm-up",))]  # fmt: skip
@@ -143,9 +137,9 @@ def test_killed_supervisor_takes_its_workers_along_and_may_come_back_at_once(
     assert len(children) == 2
     pair["a"].kill()
     pair["a"].wait()
-    eventually(lambda: not any(map(_exists, children)), "its workers are gone")
+    wait_until(lambda: not any(map(_exists, children)), "its workers are gone")
     pair["a"] = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
-    eventually(lambda: log_of(tmp_path, "a").count("is ready") == 2, "it is back")
+    wait_until(lambda: log_of(tmp_path, "a").count("is ready") == 2, "it is back")
     assert_mesh_measures(redis_url)
     assert sorted(alive(connection)) == ["a", "b"]
 
@@ -163,7 +157,7 @@ def test_killed_prober_is_restarted(pair: dict[str, Any], redis_url: str) -> Non
     assert len(before) == 2
     for child in before:
         os.kill(child, signal.SIGKILL)
-    eventually(lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers")
+    wait_until(lambda: len(set(children_of(pair["a"].pid)) - set(before)) == 2, "two new workers")
     assert_mesh_measures(redis_url)
 
 
@@ -211,7 +205,7 @@ def test_row_in_hand_is_handed_back_and_finished_after_a_restart(
 ) -> None:
     run = Mesh(redis_url).run(count=60, interval_s=0.1)
     started = run_record.row_fields(0, 0).started
-    eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
+    wait_until(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     pair["a"].terminate()
     assert pair["a"].wait(10) == 0
     assert connection.llen(keyspace.queue_key(keyspace.node_queue("a"))) == 1
@@ -227,7 +221,7 @@ def test_crashed_sweep_ends_with_rows_that_say_so(
     probers = children_of(pair["a"].pid)
     # One that is killed before it begins has measured nothing, and is done again.
     started = run_record.row_fields(0, 0).started
-    eventually(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
+    wait_until(lambda: bool(connection.hexists(keyspace.run_key(run.id), started)), "a has begun")
     (horse,) = [h for p in probers for h in children_of(p)]
     os.kill(horse, signal.SIGKILL)
     run.wait()
@@ -306,16 +300,16 @@ def test_workers_come_back_when_redis_does(redis_server: EmbeddedServer, tmp_pat
     with workers(redis_server.url, connection, tmp_path, ["a", "b"], ["-v"]) as started:
         run = Mesh(redis_server.url).run(count=50)
         begun = run_record.row_fields(0, 0).started
-        eventually(lambda: connection.hexists(keyspace.run_key(run.id), begun), "it has begun")
+        wait_until(lambda: connection.hexists(keyspace.run_key(run.id), begun), "it has begun")
         redis_server.kill()
         tried = "outbox waits with"
-        eventually(lambda: log_of(tmp_path, "a").count(tried) >= 3, "its results wait on the disk")
+        wait_until(lambda: log_of(tmp_path, "a").count(tried) >= 3, "its results wait on the disk")
         redis_server.start()
         back = (
             "Redis is back"  # the last heartbeat before is young enough to be taken for a new one
         )
-        eventually(lambda: back in log_of(tmp_path, "a"), "a is heard")
-        eventually(lambda: back in log_of(tmp_path, "b"), "b is heard")
+        wait_until(lambda: back in log_of(tmp_path, "a"), "a is heard")
+        wait_until(lambda: back in log_of(tmp_path, "b"), "b is heard")
         assert_mesh_measures(redis_server.url)
         assert all(process.poll() is None for process in started.values())
     lines = [json.loads(line) for line in log_of(tmp_path, "a").splitlines()]
@@ -331,7 +325,7 @@ def test_nodes_register_anew_when_redis_has_lost_its_data(
 ) -> None:
     assert pair
     connection.flushall()
-    eventually(lambda: sorted(alive(connection)) == ["a", "b"], "both are registered again")
+    wait_until(lambda: sorted(alive(connection)) == ["a", "b"], "both are registered again")
     assert_mesh_measures(redis_url)
 
 
@@ -346,10 +340,10 @@ def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: Embedd
             env={**os.environ, "PTZMESH_REDIS_URL": url},
             stderr=log,
         )
-    eventually(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
+    wait_until(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     redis_server.kill()
-    eventually(lambda: "Redis is away" in log_of(tmp_path, "a"), "it noticed")
+    wait_until(lambda: "Redis is away" in log_of(tmp_path, "a"), "it noticed")
     process.terminate()
     process.wait(60)
     assert b"worker" in argv
@@ -392,7 +386,7 @@ def test_a_worker_whose_own_address_does_not_resolve_says_so_and_is_not_just_rea
     process = start_worker(redis_url, "lost", "no-such.invalid", tmp_path, ["-v"])
     log = tmp_path / "lost.log"
     try:
-        eventually(lambda: b"is ready" in log.read_bytes(), "it is ready")
+        wait_until(lambda: b"is ready" in log.read_bytes(), "it is ready")
     finally:
         process.terminate()
         process.wait(60)

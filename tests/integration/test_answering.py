@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
-from integration.nodes import eventually, workers
+from integration.nodes import workers
 from worker.identity.answering import FOUND_S, OPEN_S, ask_for_ports
 from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
@@ -47,7 +48,7 @@ def test_port_names_its_node_to_who_knows_the_secret_and_lets_the_responder_go_o
     assert own.secret != found.secret
     assert _is_open(own.number)
     opened_at = time.monotonic()
-    eventually(lambda: not _is_open(own.number or 0), "the port is closed", OPEN_S + 60)
+    wait_until(lambda: not _is_open(own.number or 0), "the port is closed", OPEN_S + 60)
     assert time.monotonic() - opened_at > FOUND_S
     assert connection.keys("ptzmesh:answer:*") == []
     assert connection.llen(keyspace.REFUSED) == 0
@@ -104,8 +105,8 @@ def test_node_answers_for_itself_only_and_only_while_somebody_waits(
         queue = keyspace.serve_queue(node)
         rq_jobs.enqueue(connection, pipeline, queue, keyspace.ANSWER, {"token": token})
         pipeline.execute()
-    eventually(lambda: connection.llen(keyspace.REFUSED) == 2, "both are refused")
-    eventually(lambda: connection.llen(keyspace.queue_key(queue)) == 0, "the third was taken")
+    wait_until(lambda: connection.llen(keyspace.REFUSED) == 2, "both are refused")
+    wait_until(lambda: connection.llen(keyspace.queue_key(queue)) == 0, "the third was taken")
     assert connection.get(keyspace.answer_key("b/")) == b"0a" * 16
     assert not any(map(_is_open, range(46310, 46318)))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
-from integration.nodes import cli, eventually, workers
+from integration.nodes import cli, workers
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
 from worker.transfer import leases
@@ -48,8 +49,8 @@ def test_a_request_that_comes_late_or_twice_is_no_intruder(
         connection.rpush(queue, "late")  # and once more
         said = b"is no longer wanted: its lease is over"
         log = tmp_path / "b.log"
-        eventually(lambda: said in log.read_bytes(), "it is told")
-        eventually(lambda: not connection.llen(queue), "both are taken")
+        wait_until(lambda: said in log.read_bytes(), "it is told")
+        wait_until(lambda: not connection.llen(queue), "both are taken")
         found = [json.loads(x) for x in cli(redis_url, "doctor", "--json").stdout.splitlines()]
     assert not connection.exists(keyspace.REFUSED)
     assert [x["message"] for x in found if x["check"] == "refused jobs"] == ["none"]
@@ -72,7 +73,7 @@ def test_a_request_that_went_astray_is_sent_again(
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: connection.info("clients")["blocked_clients"] == 2, "both are blocked")
+        wait_until(lambda: connection.info("clients")["blocked_clients"] == 2, "both are blocked")
         with workers(redis_url, connection, tmp_path, ["a", "b"]):
             options = ["--from", "a", "--to", "b", "--probe", "throughput", "--duration", "1"]
             said = cli(redis_url, "run", "--json", *options)

@@ -17,10 +17,11 @@ from typing import Any
 import forked
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import free_port
-from integration.nodes import eventually, workers
+from integration.nodes import workers
 from worker.model.text import parse_iso_utc
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
@@ -208,7 +209,7 @@ def test_without_a_picture_the_test_is_measured_and_written(
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with under_way(tmp_path, "127.0.0.1", "-d", "60", "-i", "1") as (process, rounds):
-        eventually(lambda: len(rounds) >= 2, "two rounds")
+        wait_until(lambda: len(rounds) >= 2, "two rounds")
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     found = document(tmp_path)
@@ -324,7 +325,7 @@ def test_ctrl_c_keeps_what_nodes_measured(tmp_path: Path, mesh: str) -> None:
     out = tmp_path / "out"
     words = ("hub", "--nodes", "cam-1", "-d", "60", "-i", "1", "--no-plot")
     with under_way(out, *words, url=mesh) as (process, rounds):
-        eventually(lambda: len(rounds) >= 2, "two rounds")
+        wait_until(lambda: len(rounds) >= 2, "two rounds")
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     assert len(document(out)["latencies"]) == len(rounds) >= 2
@@ -354,7 +355,7 @@ def test_node_that_dies_leaves_a_gap_and_the_others_go_on(
         workers(redis_url, connection, folder, ["cam-1", "hub", "cam-2"]) as nodes,
         under_way(out, *words, url=redis_url) as (process, rounds),
     ):
-        eventually(lambda: len({one["source"] for one in rounds}) == 2, "a round of both")
+        wait_until(lambda: len({one["source"] for one in rounds}) == 2, "a round of both")
         nodes["cam-2"].kill()
         killed_at = len(rounds)
         assert process.wait(300) == 0
@@ -379,12 +380,12 @@ def test_redis_that_is_away_for_a_while_costs_only_the_rounds_of_that_time(
         workers(redis_server.url, connection, folder, ["cam-1", "hub"]),
         under_way(out, *words, url=redis_server.url) as (process, rounds),
     ):
-        eventually(lambda: len(rounds) >= 2, "two rounds")
+        wait_until(lambda: len(rounds) >= 2, "two rounds")
         redis_server.kill()
         time.sleep(4)  # as long as it is away
         redis_server.start()
         before = answered(rounds)
-        eventually(lambda: answered(rounds) >= before + 2, "two rounds after it came back")
+        wait_until(lambda: answered(rounds) >= before + 2, "two rounds after it came back")
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     found = document(out)["series"][0]["rounds"]
@@ -408,7 +409,7 @@ def test_redis_that_does_not_come_back_ends_the_test_and_keeps_what_was_measured
         workers(redis_server.url, connection, folder, ["cam-1", "hub"]),
         under_way(out, *words, url=redis_server.url) as (process, rounds),
     ):
-        eventually(lambda: len(rounds) >= 1, "a round")
+        wait_until(lambda: len(rounds) >= 1, "a round")
         redis_server.kill()
         assert process.wait(300) == 3
     assert len(document(out)["latencies"]) >= 1

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from samples import RUN, fields_of, file_rows, fill, measurement, stream_rows, wait_until
+from samples import RUN, fields_of, file_rows, fill, measurement, stream_rows
+from waiting import wait_until
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER, CsvFile
@@ -214,7 +215,9 @@ def test_older_copy_of_the_file_is_brought_up_to_date(
 
 def test_second_writer_is_refused(redis_url: str, csv_path: Path) -> None:
     with following(redis_url, csv_path), connect(redis_url) as connection:
-        wait_until(lambda: csv_path.exists() and csv_path.read_bytes() == HEADER)
+        wait_until(
+            lambda: csv_path.exists() and csv_path.read_bytes() == HEADER, "the file has its header"
+        )
         with pytest.raises(ConfigError, match="another process collects"):
             Collector(connection, csv_path).drain()
 
@@ -402,7 +405,10 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
     producer.start()
     for _ in range(8):
         child = subprocess.Popen([sys.executable, "-c", FOLLOW, redis_url, str(csv_path)])
-        wait_until(partial(grew_or_is_whole, connection, csv_path, size_of(csv_path)))
+        wait_until(
+            partial(grew_or_is_whole, connection, csv_path, size_of(csv_path)),
+            "the file grows, or has all",
+        )
         time.sleep(rng.uniform(0, 0.1))  # the moment of the kill is what is random here
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -425,7 +431,9 @@ def test_following_collects_as_results_come(redis_url: str, csv_path: Path) -> N
     with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         for batch in range(5):
             fill(connection, 10, first=10 * batch)
-            wait_until(partial(has_rows, collector, 10 * batch + 10))
+            wait_until(
+                partial(has_rows, collector, 10 * batch + 10), f"batch {batch} is in the file"
+            )
         assert file_rows(csv_path) == stream_rows(connection)
 
 
@@ -443,12 +451,12 @@ def test_following_goes_on_when_redis_returns_with_its_data(
     with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
-            wait_until(lambda: collector.rows == 20)
+            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
             redis_server.kill()
-            wait_until(lambda: "Redis is away" in caplog.text)
+            wait_until(lambda: "Redis is away" in caplog.text, "it says that Redis is away")
             redis_server.start()
             fill(connection, 20, first=20)
-            wait_until(lambda: collector.rows == 40)
+            wait_until(lambda: collector.rows == 40, "the file has 40 rows")
         assert file_rows(csv_path) == stream_rows(connection)
         assert caplog.text.count("Redis is away") == 1
         assert position(connection, csv_path) == last_id(csv_path)
@@ -460,12 +468,12 @@ def test_following_goes_on_when_redis_returns_empty(
     with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
-            wait_until(lambda: collector.rows == 20)
+            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
             redis_server.kill()
             wipe(redis_server)
             redis_server.start()
             fill(connection, 20, first=20)
-            wait_until(lambda: collector.rows == 40)
+            wait_until(lambda: collector.rows == 40, "the file has 40 rows")
         assert file_rows(csv_path)[20:] == stream_rows(connection)
         assert position(connection, csv_path) == last_id(csv_path)
 
@@ -476,16 +484,16 @@ def test_new_rows_are_not_skipped_when_redis_returns_empty_with_its_clock_back(
     with connect(redis_server.url) as connection:
         with following(redis_server.url, csv_path) as collector:
             fill(connection, 20)
-            wait_until(lambda: collector.rows == 20)
+            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
             redis_server.kill()
             wipe(redis_server)
             redis_server.start()
             connection.xadd(keyspace.RESULTS, fields_of(7), id="1000-0")  # sent again: is there
             for number in range(20, 40):
                 connection.xadd(keyspace.RESULTS, fields_of(number), id=f"{980 + number}-1")
-            wait_until(lambda: collector.rows == 40)
+            wait_until(lambda: collector.rows == 40, "the file has 40 rows")
             fill(connection, 5, first=40)
-            wait_until(lambda: collector.rows == 45)
+            wait_until(lambda: collector.rows == 45, "the file has 45 rows")
         times = [row[0] for row in file_rows(csv_path)]
         assert times == [measurement(n).to_row("")[0] for n in range(45)]
         Collector(connection, csv_path).drain()
@@ -509,13 +517,17 @@ def test_stream_that_went_back_while_no_collector_ran(
 def test_group_destroyed_while_following_is_made_again(redis_url: str, csv_path: Path) -> None:
     with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
-        wait_until(lambda: collector.rows == 20)
-        wait_until(lambda: position(connection, csv_path) == last_id(csv_path))
+        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
+        wait_until(
+            lambda: position(connection, csv_path) == last_id(csv_path), "Redis knows the last row"
+        )
         forget(connection, collector.group)
         fill(connection, 20, first=20)
-        wait_until(lambda: collector.rows == 40)
-        wait_until(lambda: bool(collectors(connection)))
-        wait_until(lambda: position(connection, csv_path) == last_id(csv_path))
+        wait_until(lambda: collector.rows == 40, "the file has 40 rows")
+        wait_until(lambda: bool(collectors(connection)), "the collector is known again")
+        wait_until(
+            lambda: position(connection, csv_path) == last_id(csv_path), "Redis knows the last row"
+        )
         assert file_rows(csv_path) == stream_rows(connection)
 
 
@@ -524,10 +536,10 @@ def test_file_deleted_while_following_goes_on_with_the_rows_that_come_after(
 ) -> None:
     with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
-        wait_until(lambda: collector.rows == 20)
+        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
         csv_path.unlink()
         fill(connection, 1, first=20)
-        wait_until(lambda: collector.rows == 21)
+        wait_until(lambda: collector.rows == 21, "the file has 21 rows")
         assert file_rows(csv_path) == stream_rows(connection)[20:]
 
 
@@ -536,12 +548,12 @@ def test_file_replaced_while_following_is_opened_again(
 ) -> None:
     with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 10)
-        wait_until(lambda: collector.rows == 10)
+        wait_until(lambda: collector.rows == 10, "the file has 10 rows")
         other = tmp_path / "edited"
         other.write_bytes(b"".join(csv_path.read_bytes().splitlines(keepends=True)[:6]))
         other.replace(csv_path)
         fill(connection, 10, first=10)
-        wait_until(lambda: len(file_rows(csv_path)) == 20)
+        wait_until(lambda: len(file_rows(csv_path)) == 20, "the file has 20 rows")
         assert file_rows(csv_path) == stream_rows(connection)
 
 

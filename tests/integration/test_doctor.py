@@ -20,6 +20,7 @@ from typing import Any
 import forked
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.checks.health import missing_workers
 from coordinator.checks.machine import SET_CLOCK
@@ -27,7 +28,7 @@ from coordinator.checks.refusals import refused
 from coordinator.checks.rights import needed, refusals, rights, rules
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.runs import recent
-from integration.nodes import alive, cli, eventually, start_worker, workers
+from integration.nodes import alive, cli, start_worker, workers
 from worker.model.version import WIRE_VERSION
 from worker.node.refusals import Cause, entry_of
 from worker.probes.icmp.engine import icmp_capability
@@ -84,7 +85,7 @@ def test_a_mesh_that_is_well_has_no_failed_check(
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         assert cli(redis_url, "run", "--count", "2").returncode == 0
         cli(redis_url, "collect", "--csv", str(tmp_path / "x.csv"))
-        eventually(lambda: not missing_workers(connection, ["a", "b"]), "both serve their queues")
+        wait_until(lambda: not missing_workers(connection, ["a", "b"]), "both serve their queues")
         said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path / "state"))
         assert said.failed() == set(), said.text
         assert said.code == 0
@@ -309,7 +310,7 @@ def test_a_job_that_was_refused_is_shown(
     with workers(redis_url, connection, tmp_path, ["a"]):
         name = keyspace.node_queue("a")
         rq_jobs.queue(connection, name).enqueue_call("os.system", kwargs={"command": "true"})
-        eventually(lambda: bool(connection.llen(keyspace.REFUSED)), "it is refused")
+        wait_until(lambda: bool(connection.llen(keyspace.REFUSED)), "it is refused")
         said = doctor(redis_url)
     assert said["refused jobs"]["status"] == "warn"
     assert said["refused jobs"]["values"]["refused"] == 1
@@ -574,14 +575,14 @@ def test_a_health_check_passes_while_the_node_lives_and_fails_when_a_worker_is_s
 
     process = start_worker(redis_url, "a", "127.0.0.1", tmp_path)
     try:
-        eventually(lambda: says(0, "ok: a heard "), "it is healthy")
+        wait_until(lambda: says(0, "ok: a heard "), "it is healthy")
         assert last.stdout.startswith("ok: ")
-        eventually(is_without_its_responder, "it is not healthy")
+        wait_until(is_without_its_responder, "it is not healthy")
     finally:
         process.terminate()
         process.wait(60)
     assert alive(connection) == []
-    eventually(lambda: says(4, "stopped"), "it is not healthy")
+    wait_until(lambda: says(4, "stopped"), "it is not healthy")
 
 
 @pytest.mark.long

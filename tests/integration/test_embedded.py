@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from samples import wait_until
+from waiting import wait_until
 
 from coordinator import embedded
 from coordinator.embedded import EmbeddedServer, embedded_server
@@ -148,4 +148,4 @@ def test_server_dies_with_the_process_that_started_it(server_binary: Path, tmp_p
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    wait_until(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid), "the process has ended")

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 import redis
-from samples import RUN, fields_of, file_rows, fill, wait_until
+from samples import RUN, fields_of, file_rows, fill
+from waiting import wait_until
 
 from coordinator.checks.mesh import groups
 from coordinator.collect.collector import Collector
@@ -273,11 +274,11 @@ def test_event_is_not_passed_over_when_redis_lost_its_data_and_its_clock_went_ba
     Collector(connection, path, events=events).drain()
     with following(redis_url, path, events) as collector:
         fill(connection, 1, first=5)
-        wait_until(lambda: collector.rows == 1)
+        wait_until(lambda: collector.rows == 1, "the file has its first row")
         connection.delete(keyspace.RESULTS)
         put_event(connection, 2, stream_id="1000-0")
         connection.xadd(keyspace.RESULTS, fields_of(6), id="1001-0")
-        wait_until(lambda: collector.rows == 2)
+        wait_until(lambda: collector.rows == 2, "the file has 2 rows")
     assert [row["old"] for row in event_rows(events)] == ["10.0.0.1", "10.0.0.2"]
 
 

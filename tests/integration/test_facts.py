@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.embedded import embedded_server
 from coordinator.runs.follow import of_run
 from coordinator.runs.nodes import Node, read_nodes
 from coordinator.runs.planning import ProbeOptions
-from integration.nodes import alive, cli, eventually, workers
+from integration.nodes import alive, cli, workers
 from worker.identity.own_address import present_address
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions
@@ -75,7 +76,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
         workers(redis_url, connection, tmp_path, ["b", "c"]),
         worker_of(redis_url, tmp_path, config, path),
     ):
-        eventually(lambda: alive(connection) == ["a", "b", "c"], "all are there")
+        wait_until(lambda: alive(connection) == ["a", "b", "c"], "all are there")
         first = node_a(connection)
         assert (first.iperf3, first.labels, first.bytes_per_day) == ("", {"site": "roof"}, 1000)
 
@@ -89,7 +90,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
             told = (now.iperf3 != "", now.labels, now.bytes_per_day, now.links)
             return told == (True, {"site": "yard"}, None, {"cell": 1})
 
-        eventually(has_changed, "the node says what is true now", TOLD_S)
+        wait_until(has_changed, "the node says what is true now", TOLD_S)
         row = throughput_of(redis_url, 3)
         assert row.outcome is Outcome.DENIED, row.error
         assert "over this node's limit of 2 s" in row.error
@@ -105,7 +106,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
         run = Mesh(redis_url).run(
             sources=["a"], targets=["b", "c"], probes=["throughput"], options=options
         )
-        eventually(lambda: len(list(of_run(connection, run.id))) == 1, "b is tested, c is busy")
+        wait_until(lambda: len(list(of_run(connection, run.id))) == 1, "b is tested, c is busy")
         limits = config.read_text()
         config.write_text(limits + "max_bytes_per_day = 1\n")
         leases.release(connection, busy)
@@ -115,7 +116,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
         assert found["c"].outcome is Outcome.OVER_BUDGET, found["c"].error
         assert found["c"].error.startswith("a: the test may cost")
         config.write_text(limits)
-        eventually(lambda: node_a(connection).bytes_per_day is None, "the budget is lifted")
+        wait_until(lambda: node_a(connection).bytes_per_day is None, "the budget is lifted")
 
         # A job looks by itself: it does not wait for a heartbeat.
         (path / "iperf3").unlink()
@@ -133,14 +134,14 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
             row = throughput_of(redis_url, 3)
             assert row.outcome is Outcome.DENIED, row.error
             assert "over this node's limit of 2 s" in row.error
-        eventually(lambda: "is gone" in node_a(connection).settings_fault, "it is told")
+        wait_until(lambda: "is gone" in node_a(connection).settings_fault, "it is told")
         assert node_a(connection).labels == {"site": "yard"}
         told = f"labels and limits stay as they were: settings file ({config}) is gone"
         assert f"a: {told}\n" in cli(redis_url, "nodes").stderr
         assert f"{told.partition(':')[0]}: a (" in cli(redis_url, "doctor").stdout
         assert (tmp_path / "a.log").read_text().count(told) == 1
         config.write_text('[worker]\nlabel = ["site=yard"]\nmax_duration = "1s"\n')
-        eventually(lambda: node_a(connection).settings_fault == "", "it is right again", TOLD_S)
+        wait_until(lambda: node_a(connection).settings_fault == "", "it is right again", TOLD_S)
         row = throughput_of(redis_url, 2)
         assert "over this node's limit of 1 s" in row.error, row
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
-from integration.nodes import alive, cli, eventually, start_worker
+from integration.nodes import alive, cli, start_worker
 from worker.probes.iperf3.tool import find_iperf3
 
 pytestmark = [
@@ -51,7 +52,7 @@ def test_a_server_without_a_folder_for_its_files_is_told_by_its_own_node(
             monkeypatch.setenv("TMPDIR", folder)
             started.append(start_worker(redis_url, name, f"127.0.0.{place + 1}", tmp_path))
         try:
-            eventually(lambda: alive(connection) == list(folders), "all are there")
+            wait_until(lambda: alive(connection) == list(folders), "all are there")
             monkeypatch.setenv("TMPDIR", NO_FOLDER)
             options = ("--from", "a,b", "--to", "a,b,c", "--duration", "1")
             said = cli(redis_url, "run", "--json", "--probe", "throughput", *options)

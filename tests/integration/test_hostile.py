@@ -16,9 +16,10 @@ import pytest
 import redis
 from rq import Queue
 from rq.job import Job
+from waiting import wait_until
 
 from coordinator import Mesh
-from integration.nodes import assert_mesh_measures, eventually, workers
+from integration.nodes import assert_mesh_measures, workers
 from worker.node.refusals import MOST_A_SECOND, MOST_KEPT
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace, rq_jobs
@@ -151,7 +152,7 @@ def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
 ) -> None:
     for number, (what, fields) in enumerate(RECORDS.items()):
         push(connection, f"odd-{number}", **fields)
-        eventually(lambda n=number + 1: len(refused(connection)) >= n, what)  # type: ignore[misc]
+        wait_until(lambda n=number + 1: len(refused(connection)) >= n, what)  # type: ignore[misc]
         time.sleep(1 / MOST_A_SECOND)  # so that each has its line
     found = {entry["job"]: entry for entry in refused(connection)}
     assert set(found) == {f"odd-{number}" for number in range(len(RECORDS))}
@@ -170,7 +171,7 @@ def test_every_odd_record_is_refused_and_noted_and_the_next_job_is_done(
     assert "starts again" not in log_of(tmp_path)
     assert_mesh_measures(redis_url)
     taken = keyspace.queue_key(QUEUE) + ":intermediate"
-    eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
+    wait_until(lambda: connection.llen(taken) == 0, "nothing is left of it")
 
 
 ODD_IDS = (b"", b"a b", b"../x", b"\xff\xfe", b"x" * 100_000, b"a:b", b"a\nb", b"*")
@@ -183,10 +184,10 @@ def test_odd_job_id_is_refused_and_does_not_come_back(
         connection.rpush(keyspace.queue_key(QUEUE), job_id)
         connection.rpush(keyspace.queue_key(keyspace.serve_queue("a")), job_id)
         both = 2 * (number + 1)
-        eventually(lambda n=both: len(refused(connection)) == n, f"both refuse {job_id[:9]!r}")  # type: ignore[misc]
+        wait_until(lambda n=both: len(refused(connection)) == n, f"both refuse {job_id[:9]!r}")  # type: ignore[misc]
     assert {entry["reason"] for entry in refused(connection)} == {"the job's id is none"}
     taken = keyspace.queue_key(QUEUE) + ":intermediate"
-    eventually(lambda: connection.llen(taken) == 0, "nothing is left of it")
+    wait_until(lambda: connection.llen(taken) == 0, "nothing is left of it")
     assert_mesh_measures(redis_url)
     assert "starts again" not in log_of(tmp_path)
 
@@ -197,7 +198,7 @@ def test_record_of_another_type_is_refused(
     connection.rpush(keyspace.job_key("list"), "x")
     connection.set(keyspace.job_key("text"), "x")
     connection.rpush(keyspace.queue_key(QUEUE), "list", "text")
-    eventually(lambda: len(refused(connection)) == 2, "both are refused")
+    wait_until(lambda: len(refused(connection)) == 2, "both are refused")
     assert {entry["reason"] for entry in refused(connection)} == {
         "the record is a list, not a hash",
         "the record is a string, not a hash",
@@ -235,7 +236,7 @@ def test_key_of_rq_of_another_type_is_put_out_of_the_way(
             push(connection, "good")
         return connection.type(key) != b"string"
 
-    eventually(mended, "it is mended")
+    wait_until(mended, "it is mended")
     assert_mesh_measures(redis_url)
     assert any(key in entry["job"] for entry in refused(connection))
     assert "Traceback" not in log_of(tmp_path), log_of(tmp_path)
@@ -251,7 +252,7 @@ def test_flood_is_noted_in_a_bounded_list_a_few_a_second(
     pipeline.rpush(keyspace.queue_key(QUEUE), *(f"flood-{number}" for number in range(3000)))
     seconds, _ = connection.time()
     pipeline.execute()
-    eventually(lambda: connection.llen(keyspace.queue_key(QUEUE)) == 0, "the flood is over")
+    wait_until(lambda: connection.llen(keyspace.queue_key(QUEUE)) == 0, "the flood is over")
     elapsed_s = connection.time()[0] - seconds + 2
     lines = log_of(tmp_path).count(" refused: ")
     assert 0 < lines <= elapsed_s * MOST_A_SECOND
@@ -262,22 +263,22 @@ def test_flood_is_noted_in_a_bounded_list_a_few_a_second(
 def test_list_of_refusals_is_capped_and_newest_first(connection: redis.Redis) -> None:
     connection.rpush(keyspace.REFUSED, *(b"{}" for _ in range(3 * MOST_KEPT)))
     push(connection, "odd", more="1")
-    eventually(lambda: connection.llen(keyspace.REFUSED) == MOST_KEPT, "it is cut")
+    wait_until(lambda: connection.llen(keyspace.REFUSED) == MOST_KEPT, "it is cut")
     assert refused(connection)[0]["job"] == "odd"
 
 
 def test_refusals_key_of_another_type_is_replaced(connection: redis.Redis, redis_url: str) -> None:
     connection.set(keyspace.REFUSED, "x")
     push(connection, "odd", more="1")
-    eventually(lambda: not connection.exists(keyspace.REFUSED), "it is put out of the way")
+    wait_until(lambda: not connection.exists(keyspace.REFUSED), "it is put out of the way")
     push(connection, "odd", more="1")
-    eventually(lambda: len(refused(connection)) == 1, "the next is noted")
+    wait_until(lambda: len(refused(connection)) == 1, "the next is noted")
     assert_mesh_measures(redis_url)
 
 
 def test_scheduled_and_deferred_jobs_are_nobodys(connection: redis.Redis, redis_url: str) -> None:
     push(connection, "later", more="1")
-    eventually(lambda: len(refused(connection)) == 1, "it is refused where it is queued")
+    wait_until(lambda: len(refused(connection)) == 1, "it is refused where it is queued")
     for registry in ("scheduled", "deferred", "ready", "failed", "wip", "finished"):
         connection.zadd(f"rq:{registry}:{QUEUE}", {"later": 1, "not an id": 1, b"\xff": 1})
     connection.sadd("rq:groups", b"\xff", "rq:group:x")
@@ -313,7 +314,7 @@ def test_row_of_a_damaged_run_is_refused_in_one_line(
         connection.hset(key, mapping={"status": "running", "phase": 0})
         damage(connection, key)
         push(connection, f"row-{number}")
-        eventually(lambda n=number + 1: len(refused(connection)) == n, what)  # type: ignore[misc]
+        wait_until(lambda n=number + 1: len(refused(connection)) == n, what)  # type: ignore[misc]
         assert reason in refused(connection)[0]["reason"], what
         assert refused(connection)[0]["cause"] == "damaged", what
         connection.delete(key)
@@ -329,7 +330,7 @@ def test_row_of_another_node_is_refused(connection: redis.Redis, redis_url: str)
     push(connection, "row", data=payload(kwargs={**GOOD, "performer": 1}))
     push(connection, "far", data=payload(kwargs={**GOOD, "performer": 7}))
     push(connection, "late", data=payload(kwargs={**GOOD, "phase": 7}))
-    eventually(lambda: len(refused(connection)) == 3, "all are refused")
+    wait_until(lambda: len(refused(connection)) == 3, "all are refused")
     assert {entry["cause"] for entry in refused(connection)} == {"foreign"}
     reasons = {entry["job"]: entry["reason"] for entry in refused(connection)}
     assert "belongs to b" in reasons["row"]

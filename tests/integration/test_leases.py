@@ -6,7 +6,7 @@ import multiprocessing
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import permutations
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+from waiting import wait_until
 
 from worker.model.tournament import tournament_order
 from worker.transfer import leases
@@ -44,13 +45,6 @@ def held(connection: redis.Redis, source: End, *targets: End, **how: Any) -> Lea
 
 def keys(connection: redis.Redis, pattern: str = "ptzmesh:lease:*") -> set[bytes | str]:
     return set(connection.keys(pattern))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -119,7 +113,7 @@ def test_only_the_token_gives_up_what_it_holds(connection: redis.Redis) -> None:
 
 def test_late_release_leaves_the_next_holder_alone(connection: redis.Redis) -> None:
     lease = held(connection, A, B, ttl_s=0.03)
-    until(lambda: not keys(connection))
+    wait_until(lambda: not keys(connection), "the leases have lapsed")
     next_one = held(connection, C, B)
     leases.release(connection, lease)
     assert leases.holds(connection, "b", next_one.token)
@@ -134,7 +128,7 @@ def test_lease_lapses_by_itself_and_says_when(connection: redis.Redis) -> None:
     assert attempt.lapses_s is not None
     assert 0 < attempt.lapses_s <= leases.LEASE_TTL_S
     leases.renew(connection, lease, ttl_s=0.2)
-    until(lambda: take(connection, C, B).lease is not None)
+    wait_until(lambda: take(connection, C, B).lease is not None, "the lease can be taken")
 
 
 def test_lease_from_before_redis_clock_was_set_back_lapses_in_time(connection: redis.Redis) -> None:
@@ -167,10 +161,13 @@ def test_lease_that_nobody_took_is_renewed_after_it_lapsed(connection: redis.Red
 def test_keeper_notices_that_the_lease_is_lost(connection: redis.Redis) -> None:
     lease = held(connection, A, B)
     keeper = Keeper(connection, lease, ttl_s=0.03)
-    until(lambda: connection.pttl(keyspace.lease_key("a")) <= 30 or keeper.lost())
+    wait_until(
+        lambda: connection.pttl(keyspace.lease_key("a")) <= 30 or keeper.lost(),
+        "the lease is about to lapse",
+    )
     assert not keeper.lost()
     connection.set(keyspace.lease_key("a"), "another")
-    until(keeper.lost)
+    wait_until(keeper.lost, "the keeper sees that the lease is lost")
 
 
 def test_shared_link_carries_its_capacity_and_no_more(connection: redis.Redis) -> None:
@@ -196,7 +193,9 @@ def test_link_of_a_crashed_test_is_free_after_its_time(connection: redis.Redis) 
     lease = held(connection, a, C)
     assert take(connection, b, End(name="d")).lease is None
     leases.renew(connection, lease, ttl_s=0.05)
-    until(lambda: take(connection, b, End(name="d")).lease is not None)
+    wait_until(
+        lambda: take(connection, b, End(name="d")).lease is not None, "the lease can be taken"
+    )
 
 
 @pytest.mark.usefixtures("one_day")
@@ -248,7 +247,7 @@ def test_bytes_of_a_test_that_nobody_settled_stay_spent(connection: redis.Redis)
     leases.release(connection, lease)
     assert leases.spent_today(connection, ["a"]) == {"a": 1000}
     other = held(connection, A, B, reserve_bytes=500, ttl_s=0.02)
-    until(lambda: not keys(connection))
+    wait_until(lambda: not keys(connection), "the leases have lapsed")
     assert leases.spent_today(connection, ["a"]) == {"a": 1500}
     leases.release(connection, other, spent_bytes=1)
     assert leases.spent_today(connection, ["a"]) == {"a": 1001}
@@ -353,7 +352,7 @@ def test_release_wakes_who_waits_within_100_ms(redis_url: str, connection: redis
 
         waiting = threading.Thread(target=wait_for_b)
         waiting.start()
-        until(lambda: bool(connection.hget(keyspace.WAITING, "c")))
+        wait_until(lambda: bool(connection.hget(keyspace.WAITING, "c")), "c waits")
         time.sleep(0.05)
         given_up = time.monotonic()
         leases.release(connection, lease)
@@ -422,8 +421,8 @@ def test_waiting_costs_no_more_than_one_command_a_source_each_second(
     with ThreadPoolExecutor(10) as pool:
         for number in range(10):
             pool.submit(wait_for_b, number)
-        until(lambda: connection.hlen(keyspace.WAITING) == 10)
-        until(lambda: all_sleep(connection))
+        wait_until(lambda: connection.hlen(keyspace.WAITING) == 10, "all ten wait")
+        wait_until(lambda: all_sleep(connection), "nobody asks Redis any more")
         begun = time.monotonic()
         with watched(connection) as spent:
             time.sleep(4.0)
@@ -517,7 +516,7 @@ def test_source_that_is_stopped_leaves(redis_url: str, connection: redis.Redis) 
     own = server.connect(redis_url)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(Turns(own, C, [B], should_stop=stop.is_set).take)
-        until(lambda: bool(connection.hget(keyspace.WAITING, "c")))
+        wait_until(lambda: bool(connection.hget(keyspace.WAITING, "c")), "c waits")
         stop.set()
         assert waiting.result(LIMIT_S) is None
     own.close()

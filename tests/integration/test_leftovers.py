@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.runs.follow import of_run
 from coordinator.runs.runs import start
-from integration.nodes import cli, eventually, workers
+from integration.nodes import cli, workers
 from worker.model.measurement import Outcome
 from worker.model.plan import Plan, PlannedNode
 from worker.node.registration.leftovers import Leftovers
@@ -56,8 +57,8 @@ def test_a_worker_that_was_renamed_sends_what_it_left_under_the_name_that_measur
     assert checks["outbox"]["status"] == "warn"
     assert "results of other names wait here: old" in checks["outbox"]["message"]
     with workers(redis_url, connection, tmp_path, ["new"], ["-v"]):
-        eventually(lambda: bool(sources(connection, run)), "they are in the stream")
-        eventually(lambda: left_in(state) == {}, "and no longer on the disk")
+        wait_until(lambda: bool(sources(connection, run)), "they are in the stream")
+        wait_until(lambda: left_in(state) == {}, "and no longer on the disk")
     assert sources(connection, run) == [("old", "left")]
     assert "node old left" in (tmp_path / "new.log").read_text()
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 from locker_contender import INSIDE, LOCKERS
 from ptzjepa import OlderLockers, UnchangedLockers
-from samples import wait_until
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from worker.model.measurement import Measurement, Outcome
@@ -79,7 +79,7 @@ def make(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
 
 def records(plain: redis.Redis, count: int) -> list[Measurement]:
     """Wait for so many locker records and give them."""
-    wait_until(lambda: plain.xlen(keyspace.RESULTS) >= count)
+    wait_until(lambda: plain.xlen(keyspace.RESULTS) >= count, f"{count} records are in the stream")
     entries: Any = plain.xrange(keyspace.RESULTS)
     return [Measurement.from_fields(fields) for _, fields in entries]
 
@@ -108,7 +108,7 @@ def test_an_expired_locker_is_the_next_ones_and_not_freed_by_the_last(
 ) -> None:
     first, second = make(holder, expire_in_sec=1), make(other)
     assert first.acquire_locker(3) == 3
-    wait_until(lambda: not plain.exists(f"{PREFIX}:3"))
+    wait_until(lambda: not plain.exists(f"{PREFIX}:3"), "locker 3 expires")
     assert second.acquire_locker(3) == 3
     assert first.release_locker(3) is False
     assert second.release_locker(3) is True
@@ -124,7 +124,7 @@ def test_the_older_call_takes_whichever_locker_is_free(
     assert ours.acquire_locker() == 1
     assert 0 < plain.pttl(f"{PREFIX}:1") <= 1_000
     assert (numbered.acquire_locker(2), numbered.acquire_locker(3)) == (2, 3)
-    wait_until(lambda: not plain.exists(f"{PREFIX}:1"))
+    wait_until(lambda: not plain.exists(f"{PREFIX}:1"), "locker 1 expires")
     assert ours.release_locker(1) is False
     assert older.acquire_locker() == 1
     assert ours.acquire_locker() is None
@@ -199,7 +199,7 @@ def test_a_locker_that_expired_under_its_holder_is_told(
     mine = make(MultiLockerSystem, expire_in_sec=1)
     mine.acquire_locker(0)
     taken_at = time.monotonic()
-    wait_until(lambda: not plain.exists(f"{PREFIX}:0"))
+    wait_until(lambda: not plain.exists(f"{PREFIX}:0"), "locker 0 expires")
     held_s = time.monotonic() - taken_at
     assert mine.release_locker(0) is False
     assert mine.release_locker(0) is False

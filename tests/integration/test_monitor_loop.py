@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 from missing import missing
-from samples import wait_until
+from waiting import wait_until
 
 from coordinator.results import results
 from worker.model.measurement import CSV_COLUMNS, Measurement, Outcome
@@ -60,7 +60,7 @@ def iperf3_port() -> Iterator[int]:
     argv = ["iperf3", "--server", "--bind", HOST, "--port", str(port)]
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _listens(port))
+        wait_until(lambda: _listens(port), "the server listens")
         yield port
     finally:
         server.kill()
@@ -133,12 +133,15 @@ def test_a_days_work_in_short(connection: redis.Redis, redis_url: str, tmp_path:
         pass
 
     with NetworkMonitor([HOST, "-c", "::1"], 300, every_cycles=2, count=2) as monitor:
-        wait_until(lambda: path.exists() and len(rows(path)) == 3)
+        wait_until(lambda: path.exists() and len(rows(path)) == 3, "the first three rows are there")
         for number in range(1, 5):
             prepare_images()
             with monitor.activity("world_model"):
                 monitor.cycle(number)
-                wait_until(lambda n=number: len(rows(path)) == 3 + n + n // 2 * 3)  # type: ignore[misc]
+                wait_until(
+                    lambda n=number: len(rows(path)) == 3 + n + n // 2 * 3,
+                    f"the rows of cycle {number} are there",
+                )  # type: ignore[misc]
     assert process.recorder().publish_now(60)
     found = published(connection)
     assert len(found) == len(rows(path)) == 3 + 4 + 2 * 3

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import redis
-from samples import fill, wait_until
+from samples import fill
+from waiting import wait_until
 
 from coordinator.collect.collector import Collector
 from coordinator.embedded import EmbeddedServer
@@ -182,7 +183,7 @@ def test_a_redis_that_is_away_is_one_log_line_and_loses_nothing(
     redis_server.kill()
     for number in range(1, 30):
         made.add(ping(number))
-    wait_until(lambda: "kept in memory" in caplog.text)
+    wait_until(lambda: "kept in memory" in caplog.text, "it says that records are kept")
     assert not made.publish_now(0.5)
     redis_server.start()
     assert made.publish_now(60)
@@ -198,7 +199,9 @@ def test_a_redis_that_never_was_is_one_log_line(
     made = make(recorders, url, most=50)
     for number in range(500):
         made.add(ping(number))
-    wait_until(lambda: "has no socket of that name" in caplog.text)
+    wait_until(
+        lambda: "has no socket of that name" in caplog.text, "it says that the socket is not there"
+    )
     assert made.waiting() == (50, 50)
     assert "hunter2" not in caplog.text
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
@@ -211,7 +214,7 @@ def test_a_url_that_is_none_is_a_log_line(
 ) -> None:
     made = make(recorders, url)
     made.add(ping(0))
-    wait_until(lambda: "not published" in caplog.text)
+    wait_until(lambda: "not published" in caplog.text, "it says that a record is not published")
 
 
 def test_a_record_that_cannot_be_encoded_does_not_hold_up_the_others(
@@ -249,12 +252,12 @@ def test_what_was_added_before_the_end_is_published_however_late_the_thread_come
     monkeypatch.setattr(Recorder, "_publish", look_late)
     late_look = make(recorders, redis_url)
     late_look.add(ping(2))
-    wait_until(lambda: late_look.waiting()[1] == 0)
+    wait_until(lambda: late_look.waiting()[1] == 0, "nothing waits any more")
     late_look.add(ping(3))
     for made in (late_begin, late_look):
         made.close(0.0)
     held_up.set()
-    wait_until(lambda: sorted(numbers(connection)) == [1, 2, 3])
+    wait_until(lambda: sorted(numbers(connection)) == [1, 2, 3], "all three are in the stream")
 
 
 def test_what_comes_at_the_end_is_in_the_file_and_in_the_stream_or_in_neither(

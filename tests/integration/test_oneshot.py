@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from samples import RUN, file_rows, fill, measurement, wait_until
+from samples import RUN, file_rows, fill, measurement
+from waiting import wait_until
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER
@@ -151,7 +152,9 @@ def test_killed_again_and_again_and_repeated_each_pair_is_there_once(
         argv = [sys.executable, "-c", FOLLOW, redis_url, str(csv_path), RUN]
         before = csv_path.stat().st_size
         child = subprocess.Popen(argv)
-        wait_until(partial(grew_or_has, csv_path, before, 6 + len(letters)))
+        wait_until(
+            partial(grew_or_has, csv_path, before, 6 + len(letters)), "the file grows, or has all"
+        )
         time.sleep(rng.uniform(0, 0.1))  # the moment of the kill is what is random here
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -207,8 +210,8 @@ def test_a_run_larger_than_the_stream_is_written_whole_beside_a_collector(
     letters = begin(connection, RUN, plan(30))
     everything = Collector(connection, csv_path.with_name("all.csv"))
     child = subprocess.Popen([sys.executable, "-c", FOLLOW, redis_url, str(csv_path), RUN])
-    wait_until(csv_path.exists)
-    wait_until(lambda: connection.zcard(keyspace.HOLDS) == 1)
+    wait_until(csv_path.exists, "the file is there")
+    wait_until(lambda: connection.zcard(keyspace.HOLDS) == 1, "the reader holds its place")
     done = 0
 
     def all_are_published() -> bool:
@@ -217,7 +220,7 @@ def test_a_run_larger_than_the_stream_is_written_whole_beside_a_collector(
         everything.drain()
         return done == len(letters)
 
-    wait_until(all_are_published)
+    wait_until(all_are_published, "all results are published")
     close(connection, RUN)
     assert child.wait(120) == 0
     assert verify(connection, RUN, csv_path).agrees

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from samples import wait_until
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
@@ -75,7 +75,7 @@ def mesh(server_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 [*command, "--redis", server.url, "--csv", str(folder / "mesh.csv")], cwd=ROOT
             )
             # One that starts while Redis is away is told so at once.
-            wait_until((folder / "mesh.csv").exists)
+            wait_until((folder / "mesh.csv").exists, "the collector has begun its file")
             yield Running(server, folder, operator, nodes, collector)
             collector.terminate()
             assert collector.wait(30) == 0
@@ -110,7 +110,7 @@ def disk_that_takes_no_snapshot(mesh: Running) -> Iterator[str]:
     (in_the_way / "x").mkdir(parents=True)
     mesh.operator.config_set("save", "900 1")
     mesh.operator.bgsave()
-    wait_until(lambda: mesh.operator.info()["rdb_last_bgsave_status"] == "err")
+    wait_until(lambda: mesh.operator.info()["rdb_last_bgsave_status"] == "err", "Redis cannot save")
     try:
         yield "MISCONF"
     finally:
@@ -184,16 +184,21 @@ def test_a_run_outlives_it(
     mesh.note_logs()
     run = ours.run(join=False, count=20)
     begun = [f"started:0:{place}" for place in range(len(NODES))]
-    wait_until(lambda: all(mesh.operator.hmget(keyspace.run_key(run.id), begun)))
+    wait_until(
+        lambda: all(mesh.operator.hmget(keyspace.run_key(run.id), begun)), "both rows have begun"
+    )
     with trouble(mesh) as word:
-        wait_until(lambda: any(one in refusal(mesh.server.url) for one in word.split("|")))
-        wait_until(mesh.is_felt)
+        wait_until(
+            lambda: any(one in refusal(mesh.server.url) for one in word.split("|")),
+            f"Redis refuses with {word}",
+        )
+        wait_until(mesh.is_felt, "both nodes have noticed")
         said = cli(mesh.server.url, "run", "--count", "1")
         assert said.returncode == 3, said.stderr
         assert "bug" not in said.stderr
     run.wait()
     assert [one.outcome for one in run.measurements()] == [Outcome.OK, Outcome.OK]
-    wait_until(lambda: mesh.csv.read_text().count(run.id) == 2)
+    wait_until(lambda: mesh.csv.read_text().count(run.id) == 2, "the file has both rows")
     assert mesh.collector.poll() is None
     assert all(node.poll() is None for node in mesh.nodes.values())
 

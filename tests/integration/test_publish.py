@@ -11,11 +11,11 @@ from types import FrameType
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.results.stream import stream_position
 from coordinator.runs.runs import read_run, start
-from integration.nodes import eventually
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode
 from worker.publish.outbox import Letter, Outbox, publish
@@ -159,7 +159,7 @@ def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
     assert connection.xlen(keyspace.RESULTS) == 0
     assert connection.set("file_lockers:2", "me", nx=True, ex=9)  # lockers feel nothing
     connection.delete("file_lockers:1")
-    eventually(lambda: outbox.resend(connection) == [run], "it is published")
+    wait_until(lambda: outbox.resend(connection) == [run], "it is published")
     assert connection.xlen(keyspace.RESULTS) == 30
 
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 from chaos.clock import NodeClock, build, why_unusable
 from missing import missing
-from samples import wait_until
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
@@ -46,7 +46,7 @@ class Stepped:
     def step(self, ahead_s: float) -> None:
         self.clock.step(ahead_s)
         there = lambda: abs(scripts.redis_seconds(self.operator) - time.time() - ahead_s) < 60  # noqa: E731
-        wait_until(there)
+        wait_until(there, f"the clock of Redis is {ahead_s:g} s ahead")
 
     def heard_lately(self, name: str) -> bool:
         heard_at = self.operator.zscore(keyspace.NODES, name)
@@ -78,12 +78,15 @@ def test_a_step_in_the_middle_of_a_run_loses_nobody(
         mesh = Mesh(stepped.server.url)
         run = mesh.run(count=150)
         begun = [f"started:0:{place}" for place in range(len(NODES))]
-        wait_until(lambda: all(stepped.operator.hmget(keyspace.run_key(run.id), begun)))
+        wait_until(
+            lambda: all(stepped.operator.hmget(keyspace.run_key(run.id), begun)),
+            "both rows have begun",
+        )
         others = [processes[name].pid for name in NODES[1:]]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         stepped.step(ahead_s)
-        wait_until(lambda: stepped.heard_lately("cam-1"))
+        wait_until(lambda: stepped.heard_lately("cam-1"), "cam-1 is heard")
         # Whoever looks at the others now finds that they were heard an hour ago, or will be.
         advance(stepped.operator, run.id, patient=True)
         for pid in others:
@@ -92,14 +95,14 @@ def test_a_step_in_the_middle_of_a_run_loses_nobody(
         assert {one.outcome for one in measured} == {Outcome.OK}
         assert len(measured) == 6
         assert len(list(follow.of_run(stepped.operator, run.id))) == 6
-        wait_until(lambda: len(alive(stepped.operator)) == 3)
+        wait_until(lambda: len(alive(stepped.operator)) == 3, "all three are alive")
         # A node that dies after the step is lost as ever.
         os.kill(processes["cam-2"].pid, signal.SIGKILL)
         again = mesh.run(count=1)
         outcomes = {one.source: one.outcome for one in again.measurements()}
         assert outcomes["cam-1"] is Outcome.OK
         assert outcomes["cam-2"] in (Outcome.SOURCE_LOST, Outcome.OK)
-        wait_until(lambda: "cam-2" not in alive(stepped.operator))
+        wait_until(lambda: "cam-2" not in alive(stepped.operator), "cam-2 is not alive any more")
 
 
 def test_a_server_without_a_clock_of_its_own_hides_no_result(
@@ -109,7 +112,9 @@ def test_a_server_without_a_clock_of_its_own_hides_no_result(
         mesh = Mesh(stepped.server.url)
         assert len(list(mesh.run(count=1).measurements())) == 2
         stepped.step(-YEARS_S)  # a restart of a machine whose clock has no battery: it is 1970
-        wait_until(lambda: all(node.alive for node in read_nodes(stepped.operator)))
+        wait_until(
+            lambda: all(node.alive for node in read_nodes(stepped.operator)), "all nodes are alive"
+        )
         run = mesh.run(count=2, join=False)
         assert len(list(run.measurements())) == 2
         assert len(list(follow.of_run(stepped.operator, run.id))) == 2

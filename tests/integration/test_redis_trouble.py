@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
-from integration.nodes import cli, eventually
+from integration.nodes import cli
 from worker.model.errors import RedisUnavailable
 from worker.wire.connection.server import connect, safe_url, unavailable
 
@@ -183,7 +184,7 @@ def test_a_silence_says_what_it_is_for_while_it_lasts(tmp_path: Path, scheme: st
         )
         try:
             waiting = f"waiting for Redis at {url} to answer".encode()
-            eventually(lambda: waiting in said.read_bytes(), "it says that it waits")
+            wait_until(lambda: waiting in said.read_bytes(), "it says that it waits")
             assert process.poll() is None
         finally:
             process.kill()

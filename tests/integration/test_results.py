@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import redis
-from samples import BEGUN, RUN, fields_of, fill, measurement, wait_until
+from samples import BEGUN, RUN, fields_of, fill, measurement
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.results import results, stream
@@ -116,12 +117,12 @@ def test_following_goes_on_across_a_restart_and_says_so_once(
         fill(connection, 10)
         thread = threading.Thread(target=follow)
         thread.start()
-        wait_until(lambda: len(found) == 10)
+        wait_until(lambda: len(found) == 10, "10 results are read")
         redis_server.kill()
-        wait_until(lambda: "away" in caplog.text)
+        wait_until(lambda: "away" in caplog.text, "it says that Redis is away")
         redis_server.start()
         fill(connection, 10, first=10)
-        wait_until(lambda: len(found) == 20)
+        wait_until(lambda: len(found) == 20, "20 results are read")
         stop.set()
         thread.join()
     assert found == [measurement(number) for number in range(20)]
@@ -135,7 +136,10 @@ def test_following_begins_now_unless_told_otherwise(connection: redis.Redis) -> 
     first: list[Measurement] = []
     thread = threading.Thread(target=lambda: first.append(next(follower)[1]))
     thread.start()
-    wait_until(lambda: any(c["cmd"] == "xread" for c in connection.client_list()))
+    wait_until(
+        lambda: any(c["cmd"] == "xread" for c in connection.client_list()),
+        "the reader waits for more",
+    )
     fill(connection, 1, first=5)
     thread.join()
     stop.set()

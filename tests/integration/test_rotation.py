@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 from missing import missing
-from samples import fields_of, fill, stream_rows, wait_until
+from samples import fields_of, fill, stream_rows
 from samples import file_rows as rows_of
+from waiting import wait_until
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER, CsvFile
@@ -80,10 +81,10 @@ def test_rotated_between_two_drains(
 def test_rotated_while_it_is_followed(redis_url: str, csv_path: Path, rotate: Rotate) -> None:
     with server.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
-        wait_until(lambda: collector.rows == 20)
+        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
         rotate(csv_path, csv_path.with_name(NAMES[0]))
         fill(connection, 15, first=20)
-        wait_until(lambda: collector.rows == 35)
+        wait_until(lambda: collector.rows == 35, "the file has 35 rows")
         assert rows_of(csv_path) == stream_rows(connection)[20:]
 
 
@@ -188,13 +189,13 @@ def test_rotated_and_then_redis_comes_back_with_an_older_copy(
 def test_forgotten_while_it_is_followed_after_a_rotation(redis_url: str, csv_path: Path) -> None:
     with server.connect(redis_url) as connection, following(redis_url, csv_path) as collector:
         fill(connection, 20)
-        wait_until(lambda: collector.rows == 20)
+        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
         csv_path.unlink()
         fill(connection, 5, first=20)
-        wait_until(lambda: collector.rows == 25)
+        wait_until(lambda: collector.rows == 25, "the file has 25 rows")
         forget(connection, collector.group)
         fill(connection, 5, first=25)
-        wait_until(lambda: collector.rows == 30)
+        wait_until(lambda: collector.rows == 30, "the file has 30 rows")
         assert rows_of(csv_path) == stream_rows(connection)[20:]
 
 

@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from integration.guarded import free_port
-from integration.nodes import alive, eventually
+from integration.nodes import alive
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
 from worker.wire.connection.redis_url import VARIABLES
@@ -144,7 +145,7 @@ def test_a_password_is_nowhere_while_a_mesh_runs_fails_and_restarts(
             stack.enter_context(worker(env, name, folder))
             for name, env in {"a": by_file, "b": by_variable, "c": by_url}.items()
         ]
-        eventually(lambda: len(alive(admin)) == 3, "all nodes are there")
+        wait_until(lambda: len(alive(admin)) == 3, "all nodes are there")
         probes = ["--probe", "ping", "--probe", "redis"]
         probes += [] if find_iperf3().fault else ["--probe", "throughput", "--duration", "1"]
         assert run("run", *probes, "--csv", "metrics.csv") == 0
@@ -158,13 +159,13 @@ def test_a_password_is_nowhere_while_a_mesh_runs_fails_and_restarts(
         admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         assert run("nodes") == 3
         assert run("run") == 3
-        eventually(lambda: b"WRONGPASS" in logs(folder) or b"invalid" in logs(folder), "logs")
+        wait_until(lambda: b"WRONGPASS" in logs(folder) or b"invalid" in logs(folder), "logs")
         admin.config_set("requirepass", PASSWORD)
         # Redis dies and comes back empty.
         server.kill()
         assert run("nodes") == 3
         server.start()
-        eventually(lambda: len(alive(admin)) == 3, "all nodes are back")
+        wait_until(lambda: len(alive(admin)) == 3, "all nodes are back")
         assert run("run", "--new") == 0
         assert run("nodes", env=environment(PTZMESH_REDIS_URL=f"{server.url}x")) == 2
         assert run("nodes", "--redis", bare.replace("redis:", "http:")) == 2

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
-from integration.nodes import eventually, start_worker
+from integration.nodes import start_worker
 from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
@@ -37,9 +38,9 @@ def test_redis_that_starts_later_is_waited_for_in_one_line(
 ) -> None:
     redis_server.kill()
     with starting(redis_server.url, tmp_path) as pid:
-        eventually(lambda: "waiting for Redis" in log_of(tmp_path), "it says that it waits")
+        wait_until(lambda: "waiting for Redis" in log_of(tmp_path), "it says that it waits")
         redis_server.start()
-        eventually(lambda: "is ready" in log_of(tmp_path), "it is ready")
+        wait_until(lambda: "is ready" in log_of(tmp_path), "it is ready")
         assert Path(f"/proc/{pid}").exists()
     assert log_of(tmp_path).count("waiting for Redis") == 1
     assert "Redis is there after" in log_of(tmp_path)
@@ -53,15 +54,15 @@ def test_a_redis_that_is_a_replica_for_the_moment_is_waited_for(
         owner.slaveof("127.0.0.1", 1)
         with starting(redis_server.url, tmp_path):
             replica = "waiting for Redis, tried again every 3 s: Redis at"
-            eventually(lambda: replica in log_of(tmp_path), "it says that it waits")
+            wait_until(lambda: replica in log_of(tmp_path), "it says that it waits")
             assert "is a replica, which takes no writes" in log_of(tmp_path)
             owner.slaveof()
-            eventually(lambda: "is ready" in log_of(tmp_path), "it is ready")
+            wait_until(lambda: "is ready" in log_of(tmp_path), "it is ready")
 
 
 def test_a_name_that_does_not_resolve_yet_is_waited_for(tmp_path: Path) -> None:
     with starting("redis://no-such.invalid", tmp_path):
-        eventually(lambda: "does not resolve" in log_of(tmp_path), "it says that it waits")
+        wait_until(lambda: "does not resolve" in log_of(tmp_path), "it says that it waits")
 
 
 def test_what_waiting_does_not_mend_ends_the_start_at_once(

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.runs.follow import of_run
-from integration.nodes import (
-    alive,
-    assert_mesh_measures,
-    cli,
-    eventually,
-    start_worker,
-    workers,
-)
+from integration.nodes import alive, assert_mesh_measures, cli, start_worker, workers
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions
@@ -42,7 +36,7 @@ def node(
 ) -> Iterator[None]:
     process = start_worker(url, "a", address, folder, more)
     try:
-        eventually(lambda: alive(connection) == ["a"], "it is registered")
+        wait_until(lambda: alive(connection) == ["a"], "it is registered")
         yield
         assert process.poll() is None
     finally:

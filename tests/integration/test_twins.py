@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.runs.nodes import Node, read_nodes
-from integration.nodes import eventually, start_worker
+from integration.nodes import start_worker
 from worker.wire import keyspace, node_record, scripts
 
 pytestmark = pytest.mark.redis
@@ -47,7 +48,7 @@ def log_of(folder: Path) -> str:
 
 
 def wait_until_ready(folder: Path) -> None:
-    eventually(lambda: "is ready" in log_of(folder), f"the worker of {folder.name} is ready")
+    wait_until(lambda: "is ready" in log_of(folder), f"the worker of {folder.name} is ready")
 
 
 def registered(connection: redis.Redis) -> Node:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from samples import wait_until
+from waiting import wait_until
 
 from worker.wire.connection import command_count, server
 
@@ -192,7 +192,7 @@ def test_connections_are_hung_up_while_they_wait_for_an_answer(redis_url: str) -
 
         thread = threading.Thread(target=wait)
         thread.start()
-        wait_until(lambda: clients(watcher)["blocked_clients"] == 1)
+        wait_until(lambda: clients(watcher)["blocked_clients"] == 1, "the command waits in Redis")
         server.hang_up(connection)
         thread.join(30)
         assert [type(exc) for exc in raised] == [redis.ConnectionError]

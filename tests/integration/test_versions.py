@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
 from coordinator.runs.follow import of_run
 from coordinator.runs.runs import read_run, start
-from integration.nodes import alive, cli, eventually, workers
+from integration.nodes import alive, cli, workers
 from worker.model.errors import OtherWire
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions, ThroughputOptions
@@ -109,7 +110,7 @@ def their_workers(other: Other, url: str, connection: redis.Redis, folder: Path)
         for place, name in enumerate(THEIRS)
     ]  # fmt: skip
     try:
-        eventually(lambda: set(THEIRS) <= set(alive(connection)), "their workers are registered")
+        wait_until(lambda: set(THEIRS) <= set(alive(connection)), "their workers are registered")
         yield
     finally:
         for process in started:

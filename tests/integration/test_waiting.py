@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from waiting import wait_until
 
-from integration.nodes import eventually, workers
+from integration.nodes import workers
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace
 
@@ -30,7 +31,7 @@ def test_a_run_whose_results_have_no_room_says_so_once_and_goes_on_when_they_hav
         run = subprocess.Popen(
             command, env={**os.environ, "PTZMESH_REDIS_URL": redis_url}, stdout=log, stderr=log
         )
-        eventually(lambda: b"waits: the results stream is full" in said.read_bytes(), "it says so")
+        wait_until(lambda: b"waits: the results stream is full" in said.read_bytes(), "it says so")
         connection.hdel(keyspace.LIMITS, "stream_entries")
         assert run.wait(120) == 0
     text = said.read_text()

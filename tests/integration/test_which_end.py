@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import redis
 from chaos.clock import NodeClock, build, why_unusable
+from waiting import wait_until
 
 from coordinator.runs.advance import advance
 from coordinator.runs.follow import of_run
 from coordinator.runs.runs import read_run, start
-from integration.nodes import eventually, workers
+from integration.nodes import workers
 from worker.host import machine
 from worker.model import version
 from worker.model.measurement import Measurement, Outcome
@@ -78,7 +79,7 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
         advance(connection, run)
         return not read_run(connection, run).is_open
 
-    eventually(is_done, f"the run ends: {way}")
+    wait_until(is_done, f"the run ends: {way}")
     return {one.source: one for _, one in of_run(connection, run)}
 
 

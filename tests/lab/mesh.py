@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import redis
+from waiting import DEADLINE_S, wait_until
 
 from coordinator.results.results import read
 from coordinator.runs.nodes import read_nodes
@@ -33,8 +33,6 @@ from worker.wire.run_record import Run
 
 CLI = (sys.executable, "-m", "coordinator.cli")
 
-#: Of conditions that take as long as the machine needs, which others use, too.
-DEADLINE_S = 120.0
 #: Of commands and runs, which take half a minute more when a node is lost.
 ENDED_S = 240.0
 
@@ -255,23 +253,6 @@ def mesh_of(nodes: int, **lab: Any) -> Iterator[LabMesh]:
             yield mesh
         finally:
             mesh.close()
-
-
-def wait_until(
-    condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S, every_s: float = 0.05
-) -> None:
-    """Wait until the condition is true, and fail when it is not in time; Redis may be away."""
-    give_up_at = time.monotonic() + deadline_s
-    while not _is_true(condition):
-        assert time.monotonic() < give_up_at, f"not within {deadline_s:.0f} s: {what}"
-        time.sleep(every_s)  # between two looks
-
-
-def _is_true(condition: Callable[[], bool]) -> bool:
-    try:
-        return condition()
-    except redis.ConnectionError:
-        return False
 
 
 def children_of(pid: int) -> list[int]:

@@ -22,9 +22,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from lab.conftest import MakeLab
-from lab.mesh import wait_until
 from lab.relay import DOZE_S
 
 pytestmark = [pytest.mark.lab, pytest.mark.quiet]

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from lab.conftest import MakeLab
 from lab.net import Lab
@@ -109,13 +110,6 @@ def name_of(pid: str) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -221,7 +215,7 @@ def test_loss_of_5_percent_is_read_within_its_binomial_bounds(pair: tuple[Lab, N
         asked = asked_of(a, b, port, udp=True, duration_s=4, bitrate_mbps=8)
         with started(a, "measure", **asked) as client:
             # The loss begins once data flows: iperf3 sends its first packet, a greeting, only once.
-            until(lambda: counted_bytes(b) > 200_000)
+            wait_until(lambda: counted_bytes(b) > 200_000, "data flows")
             first = counted_bytes(b)
             made.loss(a, b, 5, "udp")
             last = counted_bytes(b)
@@ -316,7 +310,7 @@ def test_black_hole_is_a_timeout_within_the_connect_time(pair: tuple[Lab, Node, 
 def test_second_client_hears_that_the_server_is_busy(pair: tuple[Lab, Node, Node]) -> None:
     _, a, b = pair
     with server(b) as (_, port), started(a, "measure", **asked_of(a, b, port, duration_s=60)):
-        until(lambda: counted_bytes(b) > 1_000_000)
+        wait_until(lambda: counted_bytes(b) > 1_000_000, "data flows")
         (found,) = run_client(a, asked_of(a, b, port, duration_s=1))
         assert found["outcome"] == "target_busy"
 
@@ -327,7 +321,7 @@ def test_server_killed_in_the_middle_leaves_the_intervals(pair: tuple[Lab, Node,
         server(b) as (_, port),
         started(a, "measure", **asked_of(a, b, port, duration_s=30)) as client,
     ):
-        until(lambda: counted_bytes(b) > 1_000_000)
+        wait_until(lambda: counted_bytes(b) > 1_000_000, "data flows")
         time.sleep(3)
         for pid in iperf3_on(b):
             os.kill(pid, signal.SIGKILL)
@@ -340,7 +334,7 @@ def test_server_killed_in_the_middle_leaves_the_intervals(pair: tuple[Lab, Node,
 def test_link_cut_in_the_middle_is_a_timeout_with_intervals(pair: tuple[Lab, Node, Node]) -> None:
     made, a, b = pair
     with server(b) as (_, port), started(a, "measure", **asked_of(a, b, port, duration_s=5)) as end:
-        until(lambda: counted_bytes(b) > 1_000_000)
+        wait_until(lambda: counted_bytes(b) > 1_000_000, "data flows")
         made.cut(a, b)
         found = line(end)
     assert found["outcome"] == "timeout"
@@ -357,14 +351,14 @@ def test_end_that_is_killed_leaves_no_iperf3(pair: tuple[Lab, Node, Node], victi
         server(b, deadline_s=20) as (serving, port),
         started(a, "measure", **asked_of(a, b, port, duration_s=60)) as client,
     ):
-        until(lambda: iperf3_on(a) and iperf3_on(b))
+        wait_until(lambda: iperf3_on(a) and iperf3_on(b), "iperf3 runs at both ends")
         killed, node = (client, a) if victim == "client" else (serving, b)
         killed.kill()
         killed.wait()
-        until(lambda: not iperf3_on(node))
+        wait_until(lambda: not iperf3_on(node), "its iperf3 has ended, too")
         if victim == "client":
             # The server's deadline ends it even if it does not notice.
-            until(lambda: not iperf3_on(b))
+            wait_until(lambda: not iperf3_on(b), "the server has ended")
 
 
 def test_server_that_nobody_asks_ends_when_idle(pair: tuple[Lab, Node, Node]) -> None:

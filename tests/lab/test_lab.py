@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 import redis
+from waiting import wait_until
 
 from lab import namespaces
 from lab.conftest import MakeLab
@@ -197,7 +197,9 @@ def test_lab_of_16_is_quick_and_leaves_nothing(tmp_path: Path) -> None:
         escaped = "setsid --fork sleep 1000; echo ready; exec sleep 1000"
         log = tmp_path / "log"
         made.nodes[0].start(["sh", "-c", escaped], log=log)
-        wait_for_text(log, "ready")
+        wait_until(
+            lambda: "ready" in log.read_text(), "the program on the node is ready", every_s=0.005
+        )
         pids = list(namespaces.pids_inside(names))
         assert len(pids) == 3
     assert children_s() - begun_s < 1
@@ -276,13 +278,6 @@ def throughput_mbps(source: Node, target: Node, *options: str) -> float:
 
 def connect(source: Node, target: Node, port: int) -> str:
     return source.run([sys.executable, "-c", CONNECT, target.address, str(port)]).stdout.strip()
-
-
-def wait_for_text(path: Path, text: str) -> None:
-    give_up_at = time.monotonic() + 60
-    while text not in path.read_text():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.005)  # between two looks
 
 
 def runs(pid: int) -> bool:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from waiting import wait_until
 
 from coordinator.results.results import read
 from coordinator.runs.nodes import read_nodes
 from lab import namespaces
-from lab.mesh import LabMesh, Said, children_of, mesh_of, wait_until
+from lab.mesh import LabMesh, Said, children_of, mesh_of
 from lab.node import Node
 from lab.together import begin_chosen, together
 from worker.model import version

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from coordinator.results.events import read_events
 from coordinator.results.results import read
 from coordinator.runs.nodes import Node as Registered
 from coordinator.runs.nodes import read_nodes
 from lab.commands import ip_batch
-from lab.mesh import LabMesh, wait_until
+from lab.mesh import LabMesh
 from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
 from lab.together import begin_chosen, together

@@ -14,10 +14,11 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from waiting import wait_until
 
 from coordinator import Mesh
 from lab.commands import ip_batch
-from lab.mesh import CLI, LabMesh, wait_until
+from lab.mesh import CLI, LabMesh
 from lab.name_server import NXDOMAIN, SERVFAIL, SILENT, NameServer, asking, etc
 from lab.net import Lab
 from lab.node import Node

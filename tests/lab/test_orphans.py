@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from integration.nodes import cli, eventually, workers
+from integration.nodes import cli, workers
+from waiting import wait_until
 
 from coordinator.runs.nodes import read_nodes
 
@@ -34,9 +35,9 @@ def first(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[i
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: any(node.alive for node in read_nodes(connection)), "it is alive")
+        wait_until(lambda: any(node.alive for node in read_nodes(connection)), "it is alive")
         (supervisor,) = children(outside.pid)
-        eventually(lambda: len(children(supervisor)) == 2, "it has both children")
+        wait_until(lambda: len(children(supervisor)) == 2, "it has both children")
         yield supervisor
     finally:
         outside.kill()
@@ -49,9 +50,9 @@ def test_the_work_horse_of_a_prober_that_was_killed_is_reaped(
     with workers(redis_url, connection, tmp_path, ["b"]):
         asked = cli(redis_url, "run", "--from", "a", "--to", "b", "--count", "200", "--detach")
         assert asked.returncode == 0, asked.stderr
-        eventually(lambda: any(map(children, children(first))), "a prober has a work-horse")
+        wait_until(lambda: any(map(children, children(first))), "a prober has a work-horse")
         prober = next(child for child in children(first) if children(child))
         (horse,) = children(prober)
         os.kill(prober, signal.SIGKILL)
-        eventually(lambda: not Path(f"/proc/{prober}").exists(), "the prober is reaped")
-        eventually(lambda: not Path(f"/proc/{horse}").exists(), "its work-horse is reaped")
+        wait_until(lambda: not Path(f"/proc/{prober}").exists(), "the prober is reaped")
+        wait_until(lambda: not Path(f"/proc/{horse}").exists(), "its work-horse is reaped")

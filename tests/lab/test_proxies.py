@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from lab.mesh import LabMesh, mesh_of
 from lab.node import Node
-from lab.transfer_runs import wait_until
 
 pytestmark = pytest.mark.lab
 

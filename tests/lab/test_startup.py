@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from waiting import wait_until
 
-from lab.mesh import LabMesh, wait_until
+from lab.mesh import LabMesh
 from lab.net import Lab
 
 pytestmark = pytest.mark.lab

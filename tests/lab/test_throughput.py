@@ -19,11 +19,12 @@ from statistics import median, quantiles
 
 import pytest
 from rich.console import Console
+from waiting import wait_until
 
 from coordinator.cli.watch import show_report
 from coordinator.results.matrix import make_report
 from lab import namespaces
-from lab.mesh import LabMesh, Pair, children_of, mesh_of, wait_until
+from lab.mesh import LabMesh, Pair, children_of, mesh_of
 from lab.net import Lab
 from lab.together import begin_chosen, together
 from lab.transfer_runs import (

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import redis
+from waiting import wait_until
 
 from coordinator.runs.nodes import read_nodes
-from lab.mesh import LabMesh, mesh_of, wait_until
+from lab.mesh import LabMesh, mesh_of
 from worker.wire import keyspace, node_record, scripts
 
 pytestmark = pytest.mark.lab

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from waiting import wait_until
 
 from coordinator.runs.nodes import read_nodes
 from lab.behind import network_behind
-from lab.mesh import LabMesh, Said, wait_until
+from lab.mesh import LabMesh, Said
 from lab.net import Lab
 from lab.node import Node
 from worker.wire import keyspace

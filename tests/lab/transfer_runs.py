@@ -18,9 +18,11 @@ from pathlib import Path
 from shutil import which
 from typing import Any, cast
 
+from waiting import wait_until
+
 from coordinator.results.results import read
 from lab import namespaces
-from lab.mesh import LabMesh, Pair, Said, wait_until
+from lab.mesh import LabMesh, Pair, Said
 from lab.node import Node
 from lab.redis_server import PORT as REDIS_PORT
 from worker.model.measurement import Measurement, Outcome

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from integration.nodes import alive, eventually
+from integration.nodes import alive
 from missing import missing
+from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 #: `v0.1.0`, wire version 1.
@@ -66,7 +67,7 @@ class Previous:
                 started.append(process)
             logs = [folder / f"{name}.previous.log" for name in names]
             with redis.Redis.from_url(url) as connection:
-                eventually(
+                wait_until(
                     lambda: (
                         all(b"is ready" in log.read_bytes() for log in logs)
                         and set(names) <= set(alive(connection))

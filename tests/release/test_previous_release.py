@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 import redis
-from integration.nodes import cli, eventually, workers
+from integration.nodes import cli, workers
+from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from release.previous import Previous, build, cut_off
@@ -108,7 +109,7 @@ def left(previous: Previous, server_binary: Path, tmp_path_factory: pytest.TempP
             runs["half"] = output(
                 "run", "--detach", "--probe", "ping", "--probe", "throughput", *LONG
             ).strip()
-            eventually(
+            wait_until(
                 lambda: json_lines(output("runs", "--json"))[0]["published"] == 2,
                 "the first phase of the last run has ended",
             )
@@ -239,7 +240,7 @@ def test_an_open_run_that_no_node_of_it_is_left_for_is_given_up(
     left.restore(connection)
     shutil.copytree(left.folder / "state", tmp_path / "state")
     with workers(redis_url, connection, tmp_path, OLD):
-        eventually(
+        wait_until(
             lambda: json_lines(cli(redis_url, "runs", "--json").stdout)[0]["status"] == "cancelled",
             "the run whose nodes are gone is given up",
         )
@@ -318,7 +319,7 @@ def test_runs_of_both_at_once_end_whole_and_no_job_is_refused(
         listed = json_lines(cli(mixed.url, "runs", "--json").stdout)
         return {"done"} == {run["status"] for run in listed if run["run"] in (ours, theirs)}
 
-    eventually(have_ended, "both runs are done")
+    wait_until(have_ended, "both runs are done")
     file = tmp_path / "mesh.csv"
     assert cli(mixed.url, "collect", "--csv", str(file)).returncode == 0
     for run in (ours, theirs):
@@ -339,7 +340,7 @@ def test_a_run_of_it_that_is_cancelled_here_is_ended_by_its_own_nodes(
     run = previous.output(mixed.url, *start, folder=tmp_path).strip()
     cancelled = cli(mixed.url, "cancel", run)
     assert cancelled.returncode == 0, cancelled.stderr
-    eventually(
+    wait_until(
         lambda: len(json_lines(cli(mixed.url, "results", "--run", run, "--json").stdout)) == 2,
         "each pair has a row",
     )
@@ -358,19 +359,19 @@ def test_results_that_its_nodes_kept_while_redis_was_away_are_sent_after_their_u
         run = previous.output(url, *start, folder=tmp_path).strip()
         with redis.Redis.from_url(url) as connection:
             begun = ("started:0:0", "started:0:1")
-            eventually(
+            wait_until(
                 lambda: all(connection.hexists(f"ptzmesh:run:{run}", each) for each in begun),
                 "both nodes measure",
             )
         redis_server.kill()
-        eventually(
+        wait_until(
             lambda: all(box.exists() and box.stat().st_size for box in boxes),
             "both nodes have kept what they measured",
         )
         cut_off(nodes)
     redis_server.start()
     with redis.Redis.from_url(url) as connection, workers(url, connection, tmp_path, OLD):
-        eventually(lambda: not any(box.stat().st_size for box in boxes), "all is sent")
+        wait_until(lambda: not any(box.stat().st_size for box in boxes), "all is sent")
     rows = json_lines(cli(url, "results", "--json").stdout)
     assert {(row["source"], row["target"]) for row in rows} == {OLD, OLD[::-1]}
     assert [(row["run"], row["outcome"], row["sent"]) for row in rows] == [(run, "ok", 40)] * 2

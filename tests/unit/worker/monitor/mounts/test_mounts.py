@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import wait_until
+from waiting import wait_until
 
 from worker.model.measurement import Measurement, Outcome
 from worker.monitor import measured_mounts, probe_mount, process
@@ -67,7 +67,9 @@ def _ends_what_it_began(_fresh_process: None) -> Iterator[None]:
     """Let no probe and no ping go on in the next test, and be recorded there."""
     yield
     state = process._process
-    wait_until(lambda: state.beside is None or state.beside.is_idle)
+    wait_until(
+        lambda: state.beside is None or state.beside.is_idle, "what is done beside has ended"
+    )
     for thread in threading.enumerate():
         if thread.name == "ptzmesh-mount":
             thread.join()
@@ -96,8 +98,8 @@ def test_mount_and_unmount_are_timed_and_the_host_is_pinged(
 ) -> None:
     made = make(tmp_path)
     assert made.mount() is True
-    wait_until(lambda: len(pinged) == 2)
-    wait_until(lambda: len(recorded()) == 2)
+    wait_until(lambda: len(pinged) == 2, "it is pinged twice")
+    wait_until(lambda: len(recorded()) == 2, "two operations are recorded")
     assert made.unmount() is None
     operations = {m.detail["operation"]: m for m in recorded()}
     assert set(operations) == {"mount", "probe", "unmount"}
@@ -149,7 +151,7 @@ def test_an_unknown_constructor_is_no_reason_to_fail(pinged: list[str]) -> None:
 
     made = measured_mounts(Other)()
     assert (made.mount(), made.unmount()) == ("mounted", "gone")
-    wait_until(lambda: pinged == ["10.0.0.2"] * 2)
+    wait_until(lambda: pinged == ["10.0.0.2"] * 2, "the new address is pinged twice")
     assert {m.address for m in recorded()} == {"10.0.0.2"}
 
 
@@ -192,9 +194,9 @@ def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
     monkeypatch.setattr(subprocess, "Popen", lambda _argv, **options: popen(SLEEP, **options))
     made = make(tmp_path)
     made.mount()
-    wait_until(lambda: str(tmp_path) in probing.probes.running)
+    wait_until(lambda: str(tmp_path) in probing.probes.running, "the probe runs")
     made.unmount()
-    wait_until(lambda: len(recorded()) == 3)
+    wait_until(lambda: len(recorded()) == 3, "three operations are recorded")
     (probe,) = (m for m in recorded() if m.detail["operation"] == "probe")
     assert (probe.outcome, probe.error) == (Outcome.CANCELLED, "the folder is being unmounted")
     probing.probes.keep_out("/elsewhere")

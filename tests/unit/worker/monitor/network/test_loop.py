@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from samples import wait_until
+from waiting import wait_until
 
 from worker.model.measurement import Measurement
 from worker.monitor import NetworkMonitor, process
@@ -65,7 +65,7 @@ def test_measures_at_once_and_at_each_interval(
 ) -> None:
     monkeypatch.setattr(loop, "MIN_INTERVAL_S", 0.01)
     with NetworkMonitor(["a", "b"], 0.02, csv_path=tmp_path / "m.csv"):
-        wait_until(lambda: len(hosts.asked) >= 5)
+        wait_until(lambda: len(hosts.asked) >= 5, "it is measured five times")
     assert set(hosts.asked) == {("a", "b")}
     assert len(rows(tmp_path / "m.csv")) == 2 * len(hosts.asked)
     assert hosts.threads == {"ptzmesh-monitor"}
@@ -74,14 +74,16 @@ def test_measures_at_once_and_at_each_interval(
 def test_each_nth_cycle_is_measured_tagged_and_saved(hosts: Hosts, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     with NetworkMonitor(["a"], math.inf, every_cycles=5, csv_path=path) as monitor:
-        wait_until(lambda: len(rows(path)) == 1)
+        wait_until(lambda: len(rows(path)) == 1, "row 1 is there")
         for number in range(1, 11):
             monitor.cycle(number)
-            wait_until(hosts.were_asked(1 + number // 5))
-        wait_until(lambda: len(rows(path)) == 3)
+            wait_until(
+                hosts.were_asked(1 + number // 5), f"cycle {number} is measured when it is due"
+            )
+        wait_until(lambda: len(rows(path)) == 3, "row 3 is there")
         with monitor.activity("world_model"):
             monitor.cycle(15)
-            wait_until(lambda: len(rows(path)) == 4)
+            wait_until(lambda: len(rows(path)) == 4, "row 4 is there")
     assert hosts.tags[1:] == [
         {"cycle": 5},
         {"cycle": 10},
@@ -102,7 +104,7 @@ def test_the_caller_only_sets_a_flag(
 
     monkeypatch.setattr(metrics_csv, "append", slow)
     monitor = NetworkMonitor(["a"], 300, every_cycles=1, csv_path=tmp_path / "m.csv").start()
-    wait_until(lambda: bool(threads))
+    wait_until(lambda: bool(threads), "the loop has its thread")
     for number in range(1000):
         with monitor.activity("train"):
             monitor.cycle(number)
@@ -134,7 +136,7 @@ def test_no_hosts_is_told_once_and_the_file_is_saved(
     with NetworkMonitor([], csv_path=tmp_path / "m.csv") as monitor:
         process.recorder().add(record(probe=PING, target="hub", address="hub"))
         monitor.cycle(1)
-        wait_until(lambda: len(rows(tmp_path / "m.csv")) == 1)
+        wait_until(lambda: len(rows(tmp_path / "m.csv")) == 1, "the first row is there")
     assert caplog.text.count("no host") == 1
 
 
@@ -162,7 +164,7 @@ def test_measuring_that_fails_does_not_end_the_loop(
     with NetworkMonitor(["a"], every_cycles=1, csv_path=tmp_path / "m.csv") as monitor:
         for number in range(3):
             monitor.cycle(number)
-            wait_until(partial(exceeds, calls, number))
+            wait_until(partial(exceeds, calls, number), f"more than {number} rounds were begun")
 
 
 def test_stop_returns_although_a_measurement_hangs(
@@ -192,7 +194,7 @@ def test_stop_returns_although_a_measurement_hangs(
 def test_in_a_forked_child_it_is_stopped(hosts: Hosts, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     with NetworkMonitor(["a"], every_cycles=1, csv_path=path) as monitor:
-        wait_until(lambda: len(rows(path)) == 1)
+        wait_until(lambda: len(rows(path)) == 1, "row 1 is there")
         with monitor._wake._cond:  # type: ignore[attr-defined]  # as if the loop's thread were waiting just now
             pid = os.fork()
             if pid == 0:
@@ -202,4 +204,4 @@ def test_in_a_forked_child_it_is_stopped(hosts: Hosts, tmp_path: Path) -> None:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         monitor.cycle(2)
-        wait_until(lambda: len(rows(path)) == 2)
+        wait_until(lambda: len(rows(path)) == 2, "row 2 is there")

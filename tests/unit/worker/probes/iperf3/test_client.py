@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from samples import wait_until
+from waiting import wait_until
 
 from worker.model.fields import MAX_DETAIL_BYTES
 from worker.model.measurement import Measurement, Outcome
@@ -186,7 +186,7 @@ def test_process_that_does_not_end_is_killed_with_its_children() -> None:
     child = Path(f"/proc/{int(tool.stdout)}/stat")
     assert not tool.pump(time.monotonic() + 0.05)
     tool.kill()
-    wait_until(lambda: has_ended(child))
+    wait_until(lambda: has_ended(child), "the child has ended")
 
 
 def write(root: Path, name: str, text: str) -> None:
