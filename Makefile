@@ -70,8 +70,8 @@ test-redis: install
 
 # What Redis does for us, on the oldest version that is supported, and on Debian's.
 SERVER_TESTS := $(addprefix tests/integration/test_, publish.py leases.py runs.py results.py \
-  collector.py verify.py redis_probe.py refusals.py monitor_stream.py rotation.py events.py \
-  passing.py redis_clock.py twins.py)
+  collector.py collector_file.py collector_groups.py collector_back.py verify.py redis_probe.py \
+  refusals.py monitor_stream.py rotation.py events.py passing.py redis_clock.py twins.py)
 
 test-servers: install redis62
 	for each in redis62 redis7; do \
@@ -91,7 +91,7 @@ OLDEST := $(VENV)/oldest
 OLDEST_TESTS := $(addprefix tests/unit/coordinator/, cli runs/test_planning.py results/test_matrix.py) \
   tests/unit/worker/wire/test_passing.py $(addprefix tests/integration/test_, interrupt.py rows.py \
   agent.py::test_mesh_is_measured_in_three_lines \
-  collector.py::test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left)
+  collector_file.py::test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left)
 
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/pytest $(OLDEST_TESTS)

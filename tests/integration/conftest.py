@@ -1,4 +1,4 @@
-"""A mesh for the commands of the documentation, one for each file of tests."""
+"""The path of a CSV; a mesh for the commands of the documentation, one for each file of tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from integration.nodes import workers
 
 #: Of the fixture; the examples use these names.
 NODES = ("cam-1", "hub", "cam-east")
+
+
+@pytest.fixture
+def csv_path(tmp_path: Path) -> Path:
+    """Where a collector writes."""
+    return tmp_path / "network_metrics.csv"
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from coordinator.collect.groups import group_position
 from coordinator.results.events import read_events
 from coordinator.results.results import read
 from coordinator.results.stream import last_id
+from integration.collecting import following
 from integration.nodes import cli
-from integration.test_collector import following
 from worker.model import version
 from worker.model.errors import ConfigError
 from worker.model.event import Event

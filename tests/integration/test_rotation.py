@@ -20,17 +20,12 @@ from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER, CsvFile
 from coordinator.collect.groups import default_group, forget, set_group
 from coordinator.collect.rotated import _readable
+from integration.collecting import following
 from integration.nodes import cli
-from integration.test_collector import following
 from worker.wire import keyspace
 from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-def csv_path(tmp_path: Path) -> Path:
-    return tmp_path / "network_metrics.csv"
 
 
 def move(path: Path, to: Path) -> None:

@@ -27,11 +27,6 @@ NAMES = ("a", "b", "c", "d")
 
 
 @pytest.fixture
-def csv_path(tmp_path: Path) -> Path:
-    return tmp_path / "network_metrics.csv"
-
-
-@pytest.fixture
 def plan(connection: redis.Redis) -> Plan:
     nodes = tuple(PlannedNode(name=name, address="10.0.0.1") for name in NAMES)
     plan = Plan(nodes=nodes, sources=(0, 1, 2, 3), targets=(0, 1, 2, 3))
