@@ -31,17 +31,17 @@ FAR = server.Exchange(rtt_ms=300.0, clock=ClockEstimate(offset_ms=5000.0, uncert
 #: Causes that only a whole mesh, or a Redis, can have → the tests that have them.
 ELSEWHERE = {
     ("rights", "commands are lacking, all keys are allowed"): (
-        "integration/test_doctor.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
+        "integration/test_doctor_rights.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
     ),
     ("rights", "keys are lacking, all commands are allowed"): (
-        "integration/test_doctor.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
+        "integration/test_doctor_rights.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
     ),
     ("state folder", "a disk that is full"): (
-        "integration/test_doctor.py",
+        "integration/test_doctor_machine.py",
         "test_a_state_folder_on_a_disk_that_is_full_or_read_only_says_which",
     ),
     ("state folder", "a disk that is read-only"): (
-        "integration/test_doctor.py",
+        "integration/test_doctor_machine.py",
         "test_a_state_folder_on_a_disk_that_is_full_or_read_only_says_which",
     ),
     ("limit", "the stream is full, no collector"): (
@@ -51,14 +51,14 @@ ELSEWHERE = {
         "integration/test_doctor.py", "test_redis_that_is_nearly_full_fails_with_what_is_held_back"
     ),
     ("iperf3", "none on the worker's PATH"): (
-        "integration/test_doctor.py",
+        "integration/test_doctor_machine.py",
         "test_a_worker_that_does_not_know_the_iperf3_on_this_path_has_another_path",
     ),
     ("iperf3", "it does not start"): (
         "integration/test_iperf3_found.py", "test_doctor_and_the_node_say_why"
     ),
     ("iperf3", "too old, or a version whose server may hang"): (
-        "integration/test_doctor.py", "test_the_version_of_iperf3_on_path_is_judged"
+        "integration/test_doctor_machine.py", "test_the_version_of_iperf3_on_path_is_judged"
     ),
     ("workers", "a process ended, or hangs"): (
         "integration/test_doctor.py", "test_a_node_without_its_workers_fails"
@@ -76,10 +76,12 @@ ELSEWHERE = {
         "test_a_dead_collector_fails_and_is_dropped_by_what_it_says",
     ),
     ("node", "one is stopped"): (
-        "integration/test_doctor.py", "test_between_a_node_that_is_gone_says_what_brings_it_back"
+        "integration/test_doctor_health.py",
+        "test_between_a_node_that_is_gone_says_what_brings_it_back",
     ),
     ("node", "one is silent"): (
-        "integration/test_doctor.py", "test_between_a_node_that_is_gone_says_what_brings_it_back"
+        "integration/test_doctor_health.py",
+        "test_between_a_node_that_is_gone_says_what_brings_it_back",
     ),
     ("limit", "many runs at once, or many nodes"): (
         "integration/test_doctor.py", "test_a_limit_of_commands_is_no_matter_of_the_stream"
