@@ -17,7 +17,7 @@ import redis
 
 from coordinator.runs.nodes import Node, commands_per_s
 from worker.model.plan import PROBES
-from worker.wire import keyspace, scripts
+from worker.wire import keyspace
 from worker.wire.room import memory_used_pct
 
 T = TypeVar("T")
@@ -70,12 +70,11 @@ class Footprint:
 def read_footprint(connection: redis.Redis) -> Footprint:
     """Measure it: some hundred short commands at most, whatever there is."""
     runs, nodes = (members(connection, key) for key in (keyspace.RUNS, keyspace.NODES))
-    day = int(scripts.redis_seconds(connection)) // 86400
     jobs, jobs_whole = _jobs(connection, nodes)
     return Footprint(
         stream=_bytes(connection, [keyspace.RESULTS]),
         runs=bytes_of_runs(connection, runs),
-        nodes=_scaled(connection, nodes, lambda name: _node_keys(name, day)),
+        nodes=_scaled(connection, nodes, _node_keys),
         jobs=jobs,
         other=_bytes(connection, SINGLE),
         estimated=not jobs_whole or max(len(runs), len(nodes)) > SAMPLE,
@@ -115,9 +114,8 @@ def run_keys(run: str) -> list[str]:
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 
 
-def _node_keys(name: str, day: int) -> list[str]:
-    budgets = [keyspace.budget_key(name, one) for one in (day - 1, day)]
-    return [keyspace.node_key(name), keyspace.lease_key(name), *budgets]
+def _node_keys(name: str) -> list[str]:
+    return [keyspace.node_key(name), keyspace.lease_key(name), keyspace.budget_key(name)]
 
 
 def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:

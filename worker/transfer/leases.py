@@ -117,14 +117,16 @@ def acquire(
         ttl_s: The lease lapses after so long unless renewed.
     """
     tried = list(others[:MAX_OTHERS])
-    arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes]
+    keys = [keyspace.WAITING, keyspace.wake_key(near.name), keyspace.reserved_key(token)]
+    arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes, near.name]
     arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S]
     for end in (near, *tried):
+        keys += [keyspace.lease_key(end.name), keyspace.budget_key(end.name)]
+        keys += map(keyspace.link_key, end.links)
         limit = "" if end.bytes_per_day is None else end.bytes_per_day
-        arguments += [end.name, limit, len(end.links)]
-        arguments += [part for link in end.links.items() for part in link]
-    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
-    index, lapses_ms, state, over = scripts.script(connection, "lease_acquire")(keys, arguments)
+        arguments += [limit, len(end.links), *end.links.values()]
+    acquire_script = scripts.script(connection, "lease", "lease_acquire")
+    index, lapses_ms, state, over = acquire_script(keys, arguments)
     taken = tried[index - 1] if index else None
     return Attempt(
         lease=None if taken is None else _lease(token, near, taken),
@@ -142,7 +144,7 @@ def _lease(token: str, near: End, far: End) -> Lease:
 
 def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) -> bool:
     """Sleep until something that the node waits for is given up; False when nothing was."""
-    key = keyspace.WAKE_PREFIX + node
+    key = keyspace.wake_key(node)
     if at_most_s > 2 * LATE_S:
         timeout_s = min(at_most_s, WAIT_SLICE_S) - LATE_S
         return connection.blpop([key], timeout=timeout_s) is not None
@@ -164,9 +166,8 @@ def renew(
     `cost_bytes` is what the test has cost each end so far: so much at least is reserved from now
     on, and so stays counted should nobody settle it.
     """
-    arguments = [lease.token, round(ttl_s * 1000), lease.near, lease.far, cost_bytes, *lease.links]
-    keys = [keyspace.LEASE_PREFIX, keyspace.BUDGET_PREFIX]
-    return bool(scripts.script(connection, "lease_renew")(keys, arguments))
+    arguments = [lease.token, round(ttl_s * 1000), cost_bytes]
+    return bool(scripts.script(connection, "lease", "lease_renew")(_keys(lease), arguments))
 
 
 def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:
@@ -182,17 +183,23 @@ def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = 
         Whether far was waiting for its own test with near: it should come next.
     """
     spent = "" if spent_bytes is None else max(0, spent_bytes)
-    arguments = [lease.token, lease.near, lease.far, spent, round(WAITING_TTL_S * 1000)]
-    keys = [keyspace.LEASE_PREFIX, keyspace.WAKE_PREFIX, keyspace.BUDGET_PREFIX, keyspace.WAITING]
-    answer = scripts.script(connection, "lease_release")(keys, [*arguments, *lease.links])
-    return bool(answer[1])
+    arguments = [lease.token, spent, round(WAITING_TTL_S * 1000), lease.near, lease.far]
+    release_script = scripts.script(connection, "lease", "lease_release")
+    return bool(release_script([*_keys(lease), keyspace.WAITING], arguments)[1])
+
+
+def _keys(lease: Lease) -> list[str]:
+    """Return the keys of what is held, as the scripts take them."""
+    ends, links = (lease.near, lease.far), map(keyspace.link_key, lease.links)
+    leases, budgets = map(keyspace.lease_key, ends), map(keyspace.budget_key, ends)
+    return [keyspace.reserved_key(lease.token), *leases, *budgets, *links]
 
 
 def leave(connection: redis.Redis, node: str) -> None:
     """Wait no longer: whoever releases something need not wake this node."""
     pipeline = connection.pipeline(transaction=False)
     pipeline.hdel(keyspace.WAITING, node)
-    pipeline.delete(keyspace.WAKE_PREFIX + node)
+    pipeline.delete(keyspace.wake_key(node))
     pipeline.execute()
 
 
@@ -203,16 +210,17 @@ def holds(connection: redis.Redis, node: str, token: str) -> bool:
 
 def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
     """
-    Give the bytes that each node spent today (UTC, by Redis's clock), reservations included.
+    Read the bytes that each node spent today (UTC, by Redis's clock), reservations included.
 
     Raises:
         WireError: What Redis has is no number.
     """
     day = int(scripts.redis_seconds(connection) // 86400)
-    values = connection.mget([keyspace.budget_key(node, day) for node in nodes]) if nodes else []
-    found = zip(nodes, cast("list[bytes | None]", values), strict=True)
+    pipeline = connection.pipeline(transaction=False)
+    for node in nodes:
+        pipeline.hget(keyspace.budget_key(node), str(day))
     try:
-        return {node: int(value or 0) for node, value in found}
+        return {node: int(raw or 0) for node, raw in zip(nodes, pipeline.execute(), strict=True)}
     except ValueError as exc:
         raise WireError(f"bytes spent today are no number: {exc}") from exc
 

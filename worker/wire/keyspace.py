@@ -34,10 +34,8 @@ ANSWER = "ptzmesh.answer"
 REGISTRIES = ("wip", "finished", "failed", "deferred", "ready", "scheduled", "canceled")
 
 LEASE_PREFIX = "ptzmesh:lease:"
-WAKE_PREFIX = "ptzmesh:wake:"
-BUDGET_PREFIX = "ptzmesh:budget:"
-#: Source → until when, and for what, it waits.
-WAITING = "ptzmesh:waiting"
+#: Node → for what, and until when, it waits; lua/lease.lua says how.
+WAITING = "ptzmesh:waits"
 
 
 def node_key(name: str) -> str:
@@ -130,9 +128,19 @@ def link_key(link: str) -> str:
     return f"{LEASE_PREFIX}link:{link}"
 
 
-def budget_key(node: str, day: int) -> str:
-    """Give the key of the bytes that a node spent on a day, counted in UTC days since 1970."""
-    return f"{BUDGET_PREFIX}{node}:{day}"
+def wake_key(node: str) -> str:
+    """Return the key of the list that wakes a node that waits."""
+    return f"ptzmesh:wake:{node}"
+
+
+def budget_key(node: str) -> str:
+    """Return the key of the bytes that tests cost a node, by day: UTC days since 1970."""
+    return f"ptzmesh:budget:{node}"
+
+
+def reserved_key(token: str) -> str:
+    """Return the key of what a test that is under way may cost each of its ends."""
+    return f"ptzmesh:budget:reserved:{token}"
 
 
 def holder_key(identifier: str) -> str:

@@ -1,37 +1,35 @@
--- Take both ends of a test and every shared link on its way, or nothing.
--- KEYS  lease prefix, wake prefix, budget prefix, waiting hash
--- ARGV  token, ttl_ms, bytes to reserve, waiting_ms (how long a registration counts), budget_ttl_s,
---       then the ends, near first and then the far ones in the order preferred, each as: name,
---       bytes per day ('' for no limit), number of links, then name and capacity of each link
+-- Take both ends of a test and every shared link on its way, or nothing. Comes after lease.lua.
+-- KEYS  table of who waits, near's wake list, what the token reserves; then the ends, near first and
+--       then the far ones in the order preferred, each as: lease, budget, its links
+-- ARGV  token, ttl_ms, bytes to reserve, near's name, waiting_ms (how long an entry of who waits
+--       counts), budget_ttl_s; then each end as: bytes per day ('' for no limit), number of links,
+--       the capacity of each
 -- Gives {index of the far end taken, or 0; ms until something that is in the way may lapse, or -1;
 --       what is so of near: 'free', 'held' or 'over' its budget; indices of far ends over theirs}
-local lease, wake, budget = KEYS[1], KEYS[2], KEYS[3]
-local token, ttl, reserve = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local day = math.floor(tonumber(time[1]) / 86400)
+local WAITING, WAKE, RESERVED = KEYS[1], KEYS[2], KEYS[3]
+local token, ttl, reserve, name = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local now, day = clock()
 local soonest = -1
 
 local function may_lapse(ms)
   if ms >= 0 and (soonest < 0 or ms < soonest) then soonest = ms end
 end
 
-local at = 6
+local key, argument = 4, 7
 local function next_end()
-  local found = {name = ARGV[at], limit = tonumber(ARGV[at + 1]), links = {}}
-  local count = tonumber(ARGV[at + 2])
-  for i = at + 3, at + 2 + 2 * count, 2 do
-    found.links[ARGV[i]] = tonumber(ARGV[i + 1])
-  end
-  at = at + 3 + 2 * count
-  return found
+  local node = {lease = KEYS[key], budget = KEYS[key + 1], limit = tonumber(ARGV[argument])}
+  local count = tonumber(ARGV[argument + 1])
+  key, argument, node.links = key + 2, argument + 2, {}
+  for i = 0, count - 1 do node.links[KEYS[key + i]] = tonumber(ARGV[argument + i]) end
+  key, argument = key + count, argument + count
+  return node
 end
 
-local function is_free(name)
-  local left = redis.call('PTTL', lease .. name)
+local function is_free(lease)
+  local left = redis.call('PTTL', lease)
   -- Longer than any lease: Redis' clock was set back since.
   if left > ttl then
-    redis.call('PEXPIRE', lease .. name, ttl)
+    redis.call('PEXPIRE', lease, ttl)
     left = ttl
   end
   may_lapse(left)
@@ -40,85 +38,92 @@ end
 
 local full = {}
 local function has_room(link, capacity)
-  local key = lease .. 'link:' .. link
   if full[link] == nil then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    for _, other in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. now + ttl, '+inf')) do
-      redis.call('ZADD', key, now + ttl, other)
+    redis.call('ZREMRANGEBYSCORE', link, '-inf', now)
+    for _, other in ipairs(redis.call('ZRANGEBYSCORE', link, '(' .. now + ttl, '+inf')) do
+      redis.call('ZADD', link, now + ttl, other)
     end
-    full[link] = redis.call('ZCARD', key)
+    full[link] = redis.call('ZCARD', link)
   end
   if full[link] < capacity then return true end
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', link, 0, 0, 'WITHSCORES')
   if first[2] then may_lapse(tonumber(first[2]) - now) end
   return false
 end
 
 local function fits(node)
   if not node.limit then return true end
-  local spent = tonumber(redis.call('GET', budget .. node.name .. ':' .. day) or 0)
-  return spent + reserve <= node.limit
+  return tonumber(redis.call('HGET', node.budget, day) or 0) + reserve <= node.limit
 end
 
 -- A link that both ends name is on the way once, with the smaller capacity.
 local function links_between(a, b)
-  local links = {}
-  for link, capacity in pairs(a.links) do links[link] = capacity end
+  local capacities, links = {}, {}
+  for link, capacity in pairs(a.links) do capacities[link] = capacity end
   for link, capacity in pairs(b.links) do
-    links[link] = math.min(capacity, links[link] or capacity)
+    capacities[link] = math.min(capacity, capacities[link] or capacity)
   end
-  return links
+  for link in pairs(capacities) do links[#links + 1] = link end
+  return links, capacities
+end
+
+local function spend(budget)
+  redis.call('HINCRBY', budget, day, ARGV[3])
+  redis.call('EXPIRE', budget, ARGV[6])
+  local counts = redis.call('HGETALL', budget)
+  for i = 1, #counts, 2 do
+    if (tonumber(counts[i]) or 0) < day - ARGV[6] / 86400 then
+      redis.call('HDEL', budget, counts[i])
+    end
+  end
 end
 
 local near = next_end()
-local held = redis.call('GET', lease .. near.name)
 -- The answer to an earlier call with this token may have been lost on its way.
-local again = held == token
+local again = redis.call('GET', near.lease) == token
 if not fits(near) and not again then
   return {0, -1, 'over', {}}
 end
-local near_free = again or is_free(near.name)
+local near_free = again or is_free(near.lease)
 
-local over, wanted, later, index = {}, {near.name}, {}, 0
-while at <= #ARGV do
+local over, wanted, later, index = {}, {near.lease}, {}, 0
+while key <= #KEYS do
   index = index + 1
   local far = next_end()
-  local links = links_between(near, far)
+  local links, capacities = links_between(near, far)
   if again then
-    if redis.call('GET', lease .. far.name) == token then
+    if redis.call('GET', far.lease) == token then
       return {index, -1, 'free', over}
     end
   elseif not fits(far) then
     over[#over + 1] = index
   elseif near_free then
-    local open = is_free(far.name)
-    for link, capacity in pairs(links) do
+    local open = is_free(far.lease)
+    for link, capacity in pairs(capacities) do
       open = open and has_room(link, capacity)
     end
     if open then
-      for _, node in ipairs({near, far}) do
-        redis.call('SET', lease .. node.name, token, 'PX', ttl)
-        redis.call('INCRBY', budget .. node.name .. ':' .. day, ARGV[3])
-        redis.call('EXPIRE', budget .. node.name .. ':' .. day, ARGV[5])
-      end
-      for link in pairs(links) do
-        redis.call('ZADD', lease .. 'link:' .. link, now + ttl, token)
-        redis.call('EXPIRE', lease .. 'link:' .. link, ARGV[5])
-      end
-      redis.call('SET', budget .. 'reserved:' .. token, ARGV[3] .. ':' .. day, 'EX', ARGV[5])
-      redis.call('HDEL', KEYS[4], near.name)
-      redis.call('DEL', wake .. near.name)
+      hold(token, ttl, {near.lease, far.lease}, links, now)
+      spend(near.budget)
+      spend(far.budget)
+      redis.call('HSET', RESERVED, 'bytes', ARGV[3], 'day', day)
+      redis.call('EXPIRE', RESERVED, ARGV[6])
+      redis.call('HDEL', WAITING, name)
+      redis.call('DEL', WAKE)
       return {index, -1, 'free', over}
     end
-    wanted[#wanted + 1] = far.name
-    for link in pairs(links) do wanted[#wanted + 1] = 'link:' .. link end
+    wanted[#wanted + 1] = far.lease
+    for _, link in ipairs(links) do wanted[#wanted + 1] = link end
   else
-    later[#later + 1] = far.name
+    later[#later + 1] = far.lease
   end
 end
 
--- Who releases a name before the bar wakes us: while our own end is held, only its release helps.
-redis.call('DEL', wake .. near.name)
-redis.call('HSET', KEYS[4], near.name, string.format('%.0f %s | %s ', now + ARGV[4],
-    table.concat(wanted, ' '), table.concat(later, ' ')))
+-- While our own end is held, only its release helps.
+redis.call('DEL', WAKE)
+redis.call('HSET', WAITING, name, cmsgpack.pack({
+  ends_ms = now + ARGV[5], lease = near.lease, wake = WAKE,
+  wanted = listed(wanted), later = listed(later),
+}))
+redis.call('PEXPIRE', WAITING, ARGV[5])
 return {0, soonest, near_free and 'free' or 'held', over}
