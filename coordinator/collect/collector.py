@@ -20,7 +20,7 @@ import redis
 
 from coordinator.collect.badfile import BadFile
 from coordinator.collect.csvfile import CsvFile
-from coordinator.collect.cursor import Place
+from coordinator.collect.cursor import Cursor
 from coordinator.collect.eventfile import EventFile
 from coordinator.collect.groups import default_group, valid_group
 from coordinator.results.stream import (
@@ -138,15 +138,15 @@ class Collector:
         while not should_stop() and batch.commit():
             patience.over()
             if batch.at_end:
-                wait_for_more(self.connection, batch.place.position)
+                wait_for_more(self.connection, batch.cursor.position)
                 time.sleep(LINGER_S)
-                batch.place.check()
+                batch.cursor.check()
 
     def _begin(self, file: CsvFile) -> _Batch:
-        batch = _Batch(self.connection, file, self.group, self._count, self.event_file)
-        batch.place.begin(from_start=self.from_start)
+        cursor = Cursor(self.connection, self.group, file, from_start=self.from_start)
+        cursor.begin()
         self.from_start = False  # this file has them then, and the next one goes on
-        return batch
+        return _Batch(cursor, self._count, self.event_file)
 
     def _say_moved(self) -> None:
         logger.warning("%s was moved or changed; it is opened again", self.path)
@@ -164,16 +164,13 @@ class _Batch:
 
     def __init__(
         self,
-        connection: redis.Redis,
-        file: CsvFile,
-        group: str,
+        cursor: Cursor,
         on_written: Callable[[int, int], None],
         event_file: EventFile | None,
     ) -> None:
-        self.event_file = event_file
-        self.file, self.bad_file, self.on_written = file, BadFile(file.path), on_written
-        self.pages = Pages(connection)
-        self.place = Place(connection, group, file)
+        self.cursor, self.on_written, self.event_file = cursor, on_written, event_file
+        self.file, self.bad_file = cursor.file, BadFile(cursor.file.path)
+        self.pages = Pages(cursor.connection)
 
     @property
     def at_end(self) -> bool:
@@ -188,10 +185,10 @@ class _Batch:
         what was written is found in the file beside, or else written again.
         """
         found = _Parsed()
-        position, last, count = self.place.position, None, 0
+        position, last, count = self.cursor.position, None, 0
         for _ in range(COMMIT_ROWS // MAX_PAGE):
             entries = self.pages.after(position)
-            for entry in self.place.unseen(entries):
+            for entry in self.cursor.unseen(entries):
                 found.add(entry)
             if entries:
                 last = entries[-1]
@@ -205,14 +202,14 @@ class _Batch:
         # The rows last: they say how far the file is, and what is behind is not read again.
         self.bad_file.append(found.bad)
         if self.event_file is not None:
-            new = [one for one in found.events if stream_position(one[0]) > self.place.passed_until]
-            self.event_file.append(new)
+            passed = self.cursor.passed_until
+            self.event_file.append([e for e in found.events if stream_position(e[0]) > passed])
         self.file.append(found.rows)
         if not self.file.is_kept():
             return False
         self.on_written(len(found.rows), len(found.bad))
         if last is not None:
-            self.place.passed(last, count)
+            self.cursor.passed(last, count)
         return True
 
 

@@ -75,6 +75,20 @@ class Identity(NamedTuple):
     target: str
     started_at: str
 
+    @property
+    def fingerprint(self) -> int:
+        """
+        64 bits in its place, of this process only; a set of rows as they are takes ten times more.
+
+        Two of a million rows have the same with a probability of 3 in 10^8.
+        """
+        return hash(self)
+
+    @property
+    def pair_fingerprint(self) -> int:
+        """The same of all rows of its pair in its run."""
+        return hash((self.run, self.probe, self.source, self.target))
+
 
 _IDENTITY = [
     CSV_COLUMNS.index(name) for name in ("run_id", "probe", "source", "target", "timestamp")

@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import redis
 
 from coordinator.collect.csvfile import CsvFile, Identity
+from coordinator.collect.doubt import Doubt
 from coordinator.collect.groups import (
     collectors,
     create_group,
@@ -35,54 +36,77 @@ from worker.wire import keyspace
 
 logger = logging.getLogger(__name__)
 
-#: So many fields of an identity name a pair of a run.
-PAIR = 4
 #: A collector that follows lets Redis know so often that it is there.
 NOTE_S = 3600.0
 
 
-class Place:
+class Mark(NamedTuple):
+    """An entry that was dealt with; None for the identity where it need not be in the stream."""
+
+    position: str
+    identity: Identity | None
+
+
+class Cursor:
     """
     A file's place in the stream.
 
+    Of the entries behind it, some may be in the file, or in one before it, already:
+
+    | state | `doubt` | which | left |
+    |---|---|---|---|
+    | sure | None | none: ids say what is new | when Redis has lost data: in doubt |
+    | in doubt | up to an id | those up to it | at the first entry after it: sure |
+    | in doubt, runs open again | and those runs | any | when they have ended: in doubt |
+
+    It begins in doubt up to the highest id of the file, which is that of its last row, so sure at
+    the next entry, unless Redis went back before. `_go_through_again` leads from any state to the
+    second or the third, `check` from the third to the second, `unseen` from there to the first.
+
     Attributes:
-        position: Stream id of the last entry that was dealt with.
         passed_until: What the group had passed when this began: on the disk, rows or not.
     """
 
-    def __init__(self, connection: redis.Redis, group: str, file: CsvFile) -> None:
-        """Begin where the file ends."""
-        self.connection, self.group, self.file = connection, group, file
-        self.position = file.cursor
-        self._last = file.last
-        #: Entries up to here may be in the file already.
-        self._doubt_until = file.highest
-        #: Runs that Redis knew when it was found to have gone back, and those of them still open.
-        self._runs: set[str] = set()
-        self._reopened: set[str] = set()
-        self._known: set[int] | None = None
-        self._read: int | None = None
-        self._from_start = False
-        self._note_at = 0.0
-        self.passed_until = stream_position(START)
+    def __init__(
+        self, connection: redis.Redis, group: str, file: CsvFile, *, from_start: bool = False
+    ) -> None:
+        """
+        Stand where the file ends.
 
-    def begin(self, *, from_start: bool = False) -> None:
+        Args:
+            connection: To a Redis.
+            group: Name of the file's consumer group.
+            file: It.
+            from_start: Go through the whole stream, whatever earlier files have; what this one has
+                is left out all the same.
+        """
+        self.connection, self.group, self.file = connection, group, file
+        self.from_start = from_start
+        self.passed_until = stream_position(START)
+        self._last = Mark(file.cursor, file.last)
+        self._doubt: Doubt | None = Doubt(file.highest)
+        #: What `entries_read` is at the last entry; None where Redis cannot tell.
+        self._read: int | None = None
+        self._note_at = 0.0
+
+    @property
+    def position(self) -> str:
+        """Stream id of the last entry that was dealt with."""
+        return self._last.position
+
+    def begin(self) -> None:
         """
         Set the group to the file's place, and make the group the file's own.
 
         A file without rows begins where an earlier one of this collector ended.
-
-        Args:
-            from_start: Go through the whole stream; what the file has is left out all the same.
         """
-        self._from_start = from_start
-        if not from_start:
+        if self.from_start:
+            self._go_through_again(START)
+        else:
             before = group_position(self.connection, self.group)
             self.passed_until = stream_position(before or START)
-        if from_start:
-            self._doubt(START)
-        elif self.position == START:
-            self._go_on()
+            if self.position == START:
+                self._go_on()
         self.check()
         drop_pending(self.connection, self.group)
         self._note()
@@ -91,14 +115,15 @@ class Place:
         """Begin behind what earlier files hold; Redis may not know of the last rows of a crash."""
         if has_pending(self.connection, self.group):
             # Another reader has moved the group, so that its place says nothing.
-            self._doubt(START)
+            self._go_through_again(START)
             return
-        self.position = group_position(self.connection, self.group) or START
-        earlier = list(last_rows(self.file.path, self._groups()))
-        for stream_id, identity in earlier:
-            ahead = stream_position(stream_id) > stream_position(self.position)
-            if ahead and self._has(stream_id, identity):
-                self.position = stream_id
+        position = group_position(self.connection, self.group) or START
+        earlier = [Mark(*row) for row in last_rows(self.file.path, self._groups())]
+        for mark in earlier:
+            ahead = stream_position(mark.position) > stream_position(position)
+            if ahead and self._has(mark):
+                position = mark.position
+        self._last = Mark(position, None)
         if self._has_passed_rows():
             level = logging.INFO if earlier else logging.WARNING
             why = "%s is new: rows that an earlier file had are not repeated; for all: --from-start"
@@ -115,7 +140,7 @@ class Place:
 
     def check(self) -> None:
         """Look whether the stream still has our last entry, and the group our position."""
-        if self._last is not None and not self._has(self.position, self._last):
+        if self._last.identity is not None and not self._has(self._last):
             # What the group passed was on the disk: here, or in an earlier file.
             passed = group_position(self.connection, self.group) or START
             if not self._is_event(passed):  # behind one, our last row may be trimmed
@@ -125,38 +150,43 @@ class Place:
                     self.position,
                     self.file.path,
                 )
-            self._doubt(min(passed, self.position, key=stream_position))
-        known = group_position(self.connection, self.group)
-        if known is None:
-            create_group(self.connection, self.group, self.position)
-            self._note()
-        elif known != self.position:
+            self._go_through_again(min(passed, self.position, key=stream_position))
+        group_at = group_position(self.connection, self.group)
+        if group_at is None:
+            self._make_group()
+        elif group_at != self.position:
             set_group(self.connection, self.group, self.position)
         if time.monotonic() >= self._note_at:
             self._note()
         self._read = entries_read(self.connection, self.group)
-        if self._reopened:
-            self._reopened &= self._names(keyspace.RUNS_OPEN)
-            self._doubt_until = max(self._doubt_until, self._newest())
+        if self._doubt is not None and self._doubt.reopened:
+            self._doubt.keep_open(self._names(keyspace.RUNS_OPEN), self._newest())
+
+    def _make_group(self) -> None:
+        create_group(self.connection, self.group, self.position)
+        self._note()
 
     def unseen(self, entries: list[Entry]) -> list[Entry]:
-        """Leave out what is in the file already."""
-        if not entries or not self._is_in_doubt(entries[0]):
-            self._known = None
+        """Leave out what is in the files already."""
+        doubt = self._doubt
+        if doubt is None:
             return entries
-        if self._known is None:
-            # 64 bits of each row and pair: a file of 10^6 rows takes 120 MB, only while in doubt.
-            self._known = set()
-            for one in self._written():
-                self._known.add(hash(one))
-                if one.run in self._runs:
-                    self._known.add(hash(one[:PAIR]))
-        return [one for one in entries if not self._is_in_doubt(one) or not self._is_known(one)]
+        if not entries:
+            doubt.forget_rows()
+            return entries
+        if not doubt.covers(entries[0][0]):
+            self._doubt = None
+            return entries
+        doubt.read_rows(self._written)
+        return [
+            (stream_id, fields)
+            for stream_id, fields in entries
+            if not (doubt.covers(stream_id) and doubt.has(_identity(fields)))
+        ]
 
     def passed(self, last: Entry, count: int) -> None:
         """Note that the next `count` entries, up to `last`, are on the disk; let Redis know."""
-        before, self._last = (self.position, self._last), _identity(last[1])
-        self.position = last[0].decode()
+        before, self._last = self._last, Mark(last[0].decode(), _identity(last[1]))
         if self._read is not None:
             self._read += count
         if not set_group(self.connection, self.group, self.position, self._read):
@@ -165,48 +195,45 @@ class Place:
                 "made again",
                 self.group,
             )
-            if not self._has(*before):  # what was read just now may be of another life of Redis
-                self._doubt(START)
-            create_group(self.connection, self.group, self.position)
-            self._note()
+            if not self._has(before):  # what was read just now may be of another life of Redis
+                self._go_through_again(START)
+            self._make_group()
 
-    def _written(self) -> Iterator[Identity]:
-        yield from self.file.identities()
-        if not self._from_start:
-            yield from identities(self.file.path, self._groups())
-
-    def _groups(self) -> list[str]:
-        return [one.name for one in collectors(self.connection)]
-
-    def _has(self, stream_id: str, identity: Identity | None) -> bool:
-        """Tell whether the stream has this very entry."""
-        found = cast("list[Entry]", self.connection.xrange(keyspace.RESULTS, stream_id, stream_id))
-        return bool(found) and _identity(found[0][1]) == identity
-
-    def _is_event(self, stream_id: str) -> bool:
-        found = cast("list[Entry]", self.connection.xrange(keyspace.RESULTS, stream_id, stream_id))
-        return bool(found) and is_event(found[0][1])
-
-    def _is_in_doubt(self, entry: Entry) -> bool:
-        return bool(self._reopened) or stream_position(entry[0]) <= self._doubt_until
-
-    def _is_known(self, entry: Entry) -> bool:
-        identity = _identity(entry[1])
-        known = self._known or set()
-        return hash(identity) in known or hash(identity[:PAIR]) in known
-
-    def _doubt(self, start: str) -> None:
-        """Go through the stream again from `start`, leaving out what is in the files."""
-        self._runs = self._names(keyspace.RUNS)
-        self._reopened = self._names(keyspace.RUNS_OPEN)
-        self._doubt_until = max(self._doubt_until, stream_position(self.position), self._newest())
-        self.position, self._last, self._known, self._read = start, None, None, None
+    def _go_through_again(self, start: str) -> None:
+        """Be in doubt of all that the stream has from `start` to its end."""
+        until = max(stream_position(self.position), self._newest())
+        if self._doubt is not None:
+            until = max(until, self._doubt.until)
+        runs, reopened = self._names(keyspace.RUNS), self._names(keyspace.RUNS_OPEN)
+        self._doubt = Doubt(until, runs, reopened)
+        self._last, self._read = Mark(start, None), None
         # What comes there may be new; a file of events tells by itself what it has.
         self.passed_until = min(self.passed_until, stream_position(start))
 
-    def _names(self, key: str) -> set[str]:
+    def _written(self) -> Iterator[Identity]:
+        yield from self.file.identities()
+        if not self.from_start:
+            yield from identities(self.file.path, self._groups())
+
+    def _groups(self) -> list[str]:
+        return [group.name for group in collectors(self.connection)]
+
+    def _has(self, mark: Mark) -> bool:
+        """Tell whether the stream has this very entry."""
+        fields = self._fields_at(mark.position)
+        return fields is not None and _identity(fields) == mark.identity
+
+    def _is_event(self, stream_id: str) -> bool:
+        fields = self._fields_at(stream_id)
+        return fields is not None and is_event(fields)
+
+    def _fields_at(self, stream_id: str) -> Mapping[bytes, bytes] | None:
+        entries = self.connection.xrange(keyspace.RESULTS, stream_id, stream_id)
+        return cast("list[Entry]", entries)[0][1] if entries else None
+
+    def _names(self, key: str) -> frozenset[str]:
         names = cast("list[bytes]", self.connection.zrange(key, 0, -1))
-        return {name.decode(errors="replace") for name in names}
+        return frozenset(name.decode(errors="replace") for name in names)
 
     def _newest(self) -> tuple[int, int]:
         return stream_position(last_id(self.connection))

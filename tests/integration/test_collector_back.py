@@ -11,7 +11,7 @@ from waiting import wait_until
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import CsvFile
-from coordinator.collect.cursor import Place
+from coordinator.collect.cursor import Cursor
 from coordinator.collect.groups import collectors, default_group, forget
 from coordinator.embedded import EmbeddedServer
 from coordinator.results.stream import START, Pages
@@ -120,14 +120,14 @@ def test_data_lost_between_reading_and_acknowledging_hides_no_row(
     fill(connection, 5)
     Collector(connection, csv_path).drain()
     with CsvFile(csv_path) as file:
-        place = Place(connection, default_group(csv_path), file)
-        place.begin()
+        cursor = Cursor(connection, default_group(csv_path), file)
+        cursor.begin()
         connection.delete(keyspace.RESULTS)
         connection.xadd(keyspace.RESULTS, fields_of(6), id="5-1")  # the clock was back for a while
         fill(connection, 1, first=7)
-        (entry,) = Pages(connection).after(place.position)
+        (entry,) = Pages(connection).after(cursor.position)
         file.append([measurement(7).to_row(entry[0].decode())])
-        place.passed(entry, 1)
-        assert place.position == START
-        left = place.unseen(Pages(connection).after(place.position))
+        cursor.passed(entry, 1)
+        assert cursor.position == START
+        left = cursor.unseen(Pages(connection).after(cursor.position))
         assert [stream_id for stream_id, _ in left] == [b"5-1"]

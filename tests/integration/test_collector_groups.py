@@ -11,7 +11,7 @@ from samples import RUN, file_rows, fill, measurement, stream_rows
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import CsvFile
-from coordinator.collect.cursor import Place
+from coordinator.collect.cursor import Cursor
 from coordinator.collect.groups import collectors, default_group, forget
 from coordinator.results.stream import Pages
 from integration.collecting import last_id, position
@@ -140,10 +140,10 @@ def test_lag_is_told_where_redis_can_tell_it(connection: redis.Redis, csv_path: 
     fill(connection, 30, first=1500)
     assert collectors(connection)[0].lag == 30
     with CsvFile(csv_path) as file:
-        place = Place(connection, default_group(csv_path), file)
-        place.begin()
-        entries = Pages(connection).after(place.position)
-        place.passed(entries[-1], len(entries))
+        cursor = Cursor(connection, default_group(csv_path), file)
+        cursor.begin()
+        entries = Pages(connection).after(cursor.position)
+        cursor.passed(entries[-1], len(entries))
     assert collectors(connection)[0].lag == 30 - len(entries)
 
 

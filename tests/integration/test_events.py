@@ -16,7 +16,7 @@ from waiting import wait_until
 from coordinator.checks.mesh import groups
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import CsvFile, Holds
-from coordinator.collect.cursor import Place
+from coordinator.collect.cursor import Cursor
 from coordinator.collect.eventfile import EventFile
 from coordinator.collect.groups import group_position
 from coordinator.results.events import read_events
@@ -287,9 +287,9 @@ def test_event_is_not_lost_to_a_crash_before_or_after_it_is_written(
 ) -> None:
     path, events = tmp_path / "mesh.csv", tmp_path / "events.csv"
     mixed(connection)
-    for place, name in ((EventFile, "append"), (CsvFile, "append"), (Place, "passed")):
+    for owner, name in ((EventFile, "append"), (CsvFile, "append"), (Cursor, "passed")):
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, _interrupted)
+            patch.setattr(owner, name, _interrupted)
             with pytest.raises(KeyboardInterrupt):
                 Collector(connection, path, group="g", events=events).drain()
     with events.open("ab") as file:
