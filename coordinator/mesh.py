@@ -24,9 +24,9 @@ from coordinator.results.matrix import Matrix, make_report
 from coordinator.runs import advance, runs
 from coordinator.runs.follow import Update, follow_run, of_run
 from coordinator.runs.nodes import Node, read_nodes
-from coordinator.runs.planning import ProbeOptions, Selection, make_plan
+from coordinator.runs.planning import Selection, make_plan
 from worker.model.measurement import Measurement
-from worker.model.options import PingOptions
+from worker.model.options import Options, PingOptions
 from worker.model.plan import Plan
 from worker.wire.connection import server
 from worker.wire.run_record import Run
@@ -64,13 +64,14 @@ class Mesh:
         labels: Mapping[str, str] | None = None,
         sample: int | None = None,
         family: int | None = None,
-        options: ProbeOptions | None = None,
+        options: Mapping[str, Options] | None = None,
         **ping: Any,
     ) -> Plan:
         """
         Make a plan without starting it.
 
-        `options` has those of every probe; without it, `ping` takes the fields of `PingOptions`.
+        `options` has those of each probe by its name, where they are not its defaults; without it,
+        `ping` takes the fields of `PingOptions`.
 
         Raises:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
@@ -83,7 +84,7 @@ class Mesh:
             sample=sample,
             family=family,
         )
-        chosen = options or ProbeOptions(ping=PingOptions(**ping))
+        chosen = options or {"ping": PingOptions(**ping)}
         return make_plan(self.nodes(), selection, probes, chosen)
 
     def run(self, *, join: bool = True, **what: Any) -> MeshRun:

@@ -14,7 +14,7 @@ from coordinator.runs.planning import asked, budgets_left
 from coordinator.runs.runs import read_run, recent
 from worker.model.cost import longest_seconds, phase_seconds
 from worker.model.errors import ConfigError, WireError
-from worker.model.plan import TRANSFERS, Plan
+from worker.model.plan import Plan
 from worker.model.text import in_bytes
 from worker.probes.traffic import again_bytes, bytes_per_node
 from worker.wire.room import read_limits
@@ -76,15 +76,15 @@ def _at_most(cost: int | None, left: int | None) -> str:
 
 def _before(mesh: Mesh, plan: Plan) -> str:
     """Say what the newest run with the same tests cost a node at most, if there is one."""
-    wanted = {probe: plan.transfer(probe) for probe in plan.probes if probe in TRANSFERS}
+    wanted = {p: options for p, options in plan.options.items() if plan.kind(p).has_two_ends}
     for run_id in recent(mesh.connection, RUNS_LOOKED_AT):
         try:
             run = read_run(mesh.connection, run_id)
         except (ConfigError, WireError):
             continue
-        if any(probe not in run.plan.probes for probe in wanted) or run.is_open:
+        if run.is_open:
             continue
-        if all(run.plan.transfer(probe) == options for probe, options in wanted.items()):
+        if all(run.plan.options.get(probe) == options for probe, options in wanted.items()):
             found = (measurement for _, measurement in of_run(mesh.connection, run_id))
             return _cost_of(run_id, make_report(run.plan, found).bytes_by_node)
     return ""

@@ -21,7 +21,6 @@ from coordinator.collect.oneshot import OneShot
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.planning import ProbeOptions
 from worker.model.errors import PtzmeshError, RunIncomplete, ToolError
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.text import one_line
@@ -73,7 +72,7 @@ def demo(csv_path: Path, count: int) -> None:
         probes = ("ping",) if fault else ("ping", "throughput")
         if fault:
             err().print(f"throughput is left out: {fault}", markup=False)
-        options = ProbeOptions(ping=ping, throughput=ThroughputOptions(duration_s=1))
+        options = {"ping": ping, "throughput": ThroughputOptions(duration_s=1)}
         run = mesh.run(probes=probes, options=options)
         run.write_to(file)
         state = watch(run, as_json=False)

@@ -10,29 +10,20 @@ import redis
 
 from coordinator.cli.cost import print_cost
 from coordinator.cli.options import family_options, json_option, labels, names, redis_option
+from coordinator.cli.probe_options import probe_option, probe_options
 from coordinator.cli.terminal.output import no_dash, print_json
 from coordinator.cli.terminal.screen import err
-from coordinator.cli.terminal.units import BYTES, SECONDS
-from coordinator.cli.transfer import transfer_options
 from coordinator.cli.watch import watch
 from coordinator.collect.groups import Group, collectors, not_run
 from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.runs.nodes import Node
-from coordinator.runs.planning import ProbeOptions, left_out, of_other_family, to_upgrade
+from coordinator.runs.planning import left_out, of_other_family, to_upgrade
 from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
-from worker.model.options import (
-    PingOptions,
-    RedisOptions,
-    TcpOptions,
-    ThroughputOptions,
-    UdpOptions,
-)
-from worker.model.plan import PROBES, Plan
+from worker.model.options import Options
+from worker.model.plan import Plan
 from worker.model.text import some
 from worker.wire.run_record import Run
-
-PING = PingOptions()
 
 
 @click.command(
@@ -44,15 +35,7 @@ Examples:
 """
 )
 @redis_option
-@click.option(
-    "--probe",
-    "probes",
-    multiple=True,
-    type=click.Choice(PROBES),
-    default=("ping",),
-    show_default=True,
-    help="What is measured of each pair; repeatable, one phase each.",
-)
+@probe_option
 @click.option(
     "--nodes",
     multiple=True,
@@ -88,52 +71,7 @@ Examples:
     "--sample", type=int, metavar="K", help="Each source measures K targets, others each time."
 )
 @family_options("Only nodes with a host name or")
-@click.option(
-    "-c",
-    "--count",
-    type=int,
-    default=PING.count,
-    show_default=True,
-    help="Echoes to each target; handshakes of tcp, operations of redis.",
-)
-@click.option(
-    "-i",
-    "--interval",
-    type=SECONDS,
-    default=PING.interval_s,
-    show_default=True,
-    help="Time from one echo to a target to the next.",
-)
-@click.option(
-    "-W",
-    "--wait-for-reply",
-    type=SECONDS,
-    default=PING.wait_s,
-    show_default=True,
-    help="Time after which a reply counts as lost.",
-)
-@click.option(
-    "-s",
-    "--size",
-    type=BYTES,
-    default=PING.size_bytes,
-    show_default=True,
-    help="Payload of an echo.",
-)
-@click.option(
-    "--no-warm-up",
-    is_flag=True,
-    help="Send no echo (or handshake) ahead of the first, which wakes ARP and radios.",
-)
-@click.option(
-    "-p",
-    "--port",
-    type=int,
-    default=TcpOptions().port,
-    show_default=True,
-    help="Port with which the tcp probe shakes hands.",
-)
-@transfer_options
+@probe_options
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
 @click.option("--dry-run", is_flag=True, help="Say what the run costs, and start nothing.")
 @click.option("--detach", is_flag=True, help="Start the run, print its id, and do not wait.")
@@ -148,21 +86,14 @@ Examples:
 @json_option
 def run(
     redis_url: str,
-    probes: tuple[str, ...],
     nodes: tuple[str, ...],
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     labels_: dict[str, str],
     sample: int | None,
     family: int | None,
-    count: int,
-    interval: float,
-    wait_for_reply: float,
-    size: int,
-    no_warm_up: bool,
-    port: int,
-    throughput: ThroughputOptions,
-    udp: UdpOptions,
+    probes: tuple[str, ...],
+    options: Mapping[str, Options],
     new: bool,
     dry_run: bool,
     detach: bool,
@@ -185,19 +116,7 @@ def run(
         labels=labels_,
         sample=sample,
         family=family,
-        options=ProbeOptions(
-            ping=PingOptions(
-                count=count,
-                interval_s=interval,
-                wait_s=wait_for_reply,
-                size_bytes=size,
-                warm_up=not no_warm_up,
-            ),
-            tcp=_tcp(probes, port, count, interval, wait_for_reply, warm_up=not no_warm_up),
-            redis=_redis(probes, count, interval, wait_for_reply),
-            throughput=throughput,
-            udp=udp,
-        ),
+        options=options,
     )
     if dry_run:
         print_cost(mesh, plan, as_json)
@@ -274,24 +193,3 @@ def _judge(state: Run) -> None:
             f"{state.failed} of {state.expected} pairs have no number; why, pair by pair: "
             f"ptzmesh results --run {state.id}"
         )
-
-
-def _tcp(
-    probes: Sequence[str],
-    port: int,
-    count: int,
-    interval_s: float,
-    wait_s: float,
-    *,
-    warm_up: bool,
-) -> TcpOptions:
-    """Give the options of the tcp probe; where it is not asked for, they do not matter."""
-    if "tcp" not in probes:
-        return TcpOptions()
-    return TcpOptions(port=port, count=count, interval_s=interval_s, wait_s=wait_s, warm_up=warm_up)
-
-
-def _redis(probes: Sequence[str], count: int, interval_s: float, wait_s: float) -> RedisOptions:
-    if "redis" not in probes:
-        return RedisOptions()
-    return RedisOptions(count=count, interval_s=interval_s, wait_s=wait_s)

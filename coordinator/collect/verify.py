@@ -15,7 +15,6 @@ import redis
 
 from coordinator.collect.csvfile import rows_of
 from coordinator.runs.runs import read_run
-from worker.model.names import REDIS_TARGET
 from worker.model.plan import Plan
 
 #: A byte counts the rows of a pair; more than this are as wrong as this.
@@ -114,8 +113,8 @@ class _Tally:
         source, target = self._index.get(pair.source, -1), self._index.get(pair.target, -1)
         counts = self._counts.get(pair.probe)
         planned = source in self._sources and target in self._targets and source != target
-        if pair.probe == "redis":
-            target, planned = source, source in self._sources and pair.target == REDIS_TARGET
+        if counts is not None and (own := self.plan.kind(pair.probe).target):
+            target, planned = source, source in self._sources and pair.target == own
         if counts is None or not planned:
             self.unexpected.add(pair)
             return
@@ -128,5 +127,5 @@ class _Tally:
         for probe, counts in self._counts.items():
             for source, target in self.plan.pairs(probe):
                 if low <= counts[self.plan.bit(source, target)] <= high:
-                    name = REDIS_TARGET if probe == "redis" else nodes[target].name
+                    name = self.plan.kind(probe).target or nodes[target].name
                     yield Pair(probe, nodes[source].name, name)

@@ -6,13 +6,13 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.model.measurement import Measurement
-from worker.model.plan import TRANSFERS
+from worker.model.probe import PROBES
 
-ValueOf = Callable[[Measurement], "float | None"]
+#: Columns that are no part of a record's detail.
+_OF_RECORD = ("latency_ms", "packet_loss_pct", "throughput_mbps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,69 +22,59 @@ class Figure:
 
     Attributes:
         unit: `ms`, `Mbit/s` or `%`.
-        value_of: Gives it; None where a measurement has none.
-        needs: What a run must be asked for to have it, for a person.
-        is_difference: It may be negative, and its median may be 0: no factor of it means anything.
+        columns: Where records have it: the first of them that is there.
+        minus: Of the detail; it is the difference to this, which may be negative, and whose median
+            may be 0: no factor of it means anything.
+        asked_as: What a run must be asked for to have it, around the probes that fill the columns.
     """
 
     unit: str
-    value_of: ValueOf
-    needs: str
-    is_difference: bool = False
+    columns: tuple[str, ...]
+    minus: str = ""
+    asked_as: str = "{}"
+
+    def value_of(self, measurement: Measurement) -> float | None:
+        """Read it; None where a measurement has none."""
+        values = (_number(measurement, column) for column in self.columns)
+        value = next((value for value in values if value is not None), None)
+        if not self.minus or value is None:
+            return value
+        less = _number(measurement, self.minus)
+        return None if less is None else value - less
+
+    @property
+    def needs(self) -> str:
+        """What a run must be asked for to have it, for a person."""
+        *others, last = [
+            probe.name
+            for probe in PROBES.values()
+            if any(column in probe.columns for column in self.columns)
+        ]
+        return self.asked_as.format(f"--probe {', '.join(others)} or {last}")
 
 
-def in_detail(name: str) -> ValueOf:
-    """Give the function that reads a number of a measurement's detail."""
+def _number(measurement: Measurement, column: str) -> float | None:
+    value = getattr(measurement, column) if column in _OF_RECORD else measurement.detail.get(column)
+    return float(value) if isinstance(value, (int, float)) else None
 
-    def value_of(measurement: Measurement) -> float | None:
-        value = measurement.detail.get(name)
-        return float(value) if isinstance(value, (int, float)) else None
-
-    return value_of
-
-
-def added_rtt_ms(measurement: Measurement) -> float | None:
-    """Give the median RTT under load minus the idle one of the same run, in ms."""
-    loaded = measurement.detail.get("rtt_loaded_median_ms")
-    idle = measurement.detail.get("rtt_idle_median_ms")
-    return None if loaded is None or idle is None else float(loaded) - float(idle)
-
-
-def jitter_ms(measurement: Measurement) -> float | None:
-    """Give the one-way jitter of a UDP test (RFC 3550), else that of round-trip times."""
-    smoothed = in_detail("jitter_rfc3550_ms")(measurement)
-    return in_detail("jitter_mean_abs_ms")(measurement) if smoothed is None else smoothed
-
-
-ANSWERS = "--probe ping, tcp or redis"
-TESTS = "--probe throughput or udp"
 
 FIGURES = {
-    "mean": Figure(unit="ms", value_of=lambda m: m.latency_ms, needs=ANSWERS),
-    "min": Figure(unit="ms", value_of=in_detail("rtt_min_ms"), needs=ANSWERS),
-    "median": Figure(unit="ms", value_of=in_detail("rtt_median_ms"), needs=ANSWERS),
-    "p95": Figure(
-        unit="ms", value_of=in_detail("rtt_p95_ms"), needs=f"{ANSWERS}, with --count 20 or more"
-    ),
-    "max": Figure(unit="ms", value_of=in_detail("rtt_max_ms"), needs=ANSWERS),
-    "stddev": Figure(unit="ms", value_of=in_detail("rtt_stddev_ms"), needs=ANSWERS),
-    "jitter": Figure(unit="ms", value_of=jitter_ms, needs=f"{ANSWERS}, or udp"),
-    "loss": Figure(unit="%", value_of=lambda m: m.packet_loss_pct, needs=f"{ANSWERS}, or udp"),
-    "throughput": Figure(unit="Mbit/s", value_of=lambda m: m.throughput_mbps, needs=TESTS),
-    "loaded": Figure(unit="ms", value_of=in_detail("rtt_loaded_median_ms"), needs=TESTS),
+    "mean": Figure(unit="ms", columns=("latency_ms",)),
+    "min": Figure(unit="ms", columns=("rtt_min_ms",)),
+    "median": Figure(unit="ms", columns=("rtt_median_ms",)),
+    "p95": Figure(unit="ms", columns=("rtt_p95_ms",), asked_as="{}, with --count 20 or more"),
+    "max": Figure(unit="ms", columns=("rtt_max_ms",)),
+    "stddev": Figure(unit="ms", columns=("rtt_stddev_ms",)),
+    "jitter": Figure(unit="ms", columns=("jitter_rfc3550_ms", "jitter_mean_abs_ms")),
+    "loss": Figure(unit="%", columns=("packet_loss_pct",)),
+    "throughput": Figure(unit="Mbit/s", columns=("throughput_mbps",)),
+    "loaded": Figure(unit="ms", columns=("rtt_loaded_median_ms",)),
     "added": Figure(
         unit="ms",
-        value_of=added_rtt_ms,
-        needs=f"--probe ping, and {TESTS}",
-        is_difference=True,
+        columns=("rtt_loaded_median_ms",),
+        minus="rtt_idle_median_ms",
+        asked_as="--probe ping, and {}",
     ),
 }
 #: What a matrix is called, where its figure's name does not say enough.
 TITLES = {"added": "RTT loaded - idle", "loaded": "RTT loaded"}
-
-
-def usual(probe: str) -> tuple[str, ...]:
-    """Give the figures that tell most of a probe's results, the first one first."""
-    if probe == "udp":
-        return ("throughput", "jitter")
-    return ("throughput",) if probe in TRANSFERS else ("mean",)

@@ -13,11 +13,11 @@ from heapq import nsmallest
 from statistics import median
 from sys import intern
 
-from coordinator.results.figures import FIGURES, TITLES, Figure, usual
+from coordinator.results.figures import FIGURES, TITLES, Figure
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
-from worker.model.names import REDIS_TARGET
-from worker.model.plan import TRANSFERS, Plan
+from worker.model.plan import Plan
+from worker.model.probe import Probe
 from worker.probes.iperf3.record import spent
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
@@ -55,7 +55,7 @@ class Matrix:
     Cells of one probe by (source, target); grows as results arrive.
 
     Attributes:
-        probe: The probe.
+        kind: The probe.
         title: What the values are.
         figure: What a cell's value is.
         sources: Row names, in the plan's order.
@@ -64,7 +64,7 @@ class Matrix:
         sample: Targets that each source measures; None is all.
     """
 
-    probe: str
+    kind: Probe
     title: str
     figure: Figure
     sources: Sequence[str]
@@ -82,6 +82,11 @@ class Matrix:
             measurement.error,
             measurement.is_untimed,
         )
+
+    @property
+    def probe(self) -> str:
+        """The name of the probe."""
+        return self.kind.name
 
     @property
     def unit(self) -> str:
@@ -113,7 +118,7 @@ class Matrix:
         if not values or self.unit == "%":
             return None
         typical = median(values)
-        if self.figure.is_difference:
+        if self.figure.minus:
             spread = MAD_TO_STDDEV * median(abs(value - typical) for value in values)
             return typical + max(LEAST_ADDED_MS, FAR_DEVIATIONS * spread)
         if typical <= 0:
@@ -189,10 +194,12 @@ class Report:
 
     def add(self, measurement: Measurement) -> None:
         """Take a measurement into every matrix of its probe."""
+        has_two_ends = False
         for matrix in self.matrices.values():
             if matrix.probe == measurement.probe:
                 matrix.add(measurement)
-        if measurement.probe in TRANSFERS:
+                has_two_ends = matrix.kind.has_two_ends
+        if has_two_ends:
             cost = spent([measurement])
             self.bytes_by_node[measurement.source] += cost.bytes
             self.bytes_by_node[measurement.target] += cost.bytes
@@ -222,13 +229,13 @@ def make_report(
     sources, targets = [names[i] for i in plan.sources], [names[i] for i in plan.targets]
     report = Report({})
     for probe in plan.probes:
-        columns, sample = ([REDIS_TARGET], None) if probe == "redis" else (targets, plan.sample)
-        first = usual(probe)[0]
-        added = ("added",) if wide and probe in TRANSFERS else ()
-        for name in figures or (*usual(probe), *added):
-            title = probe if name == first else f"{probe}: {TITLES.get(name, name)}"
+        kind = plan.kind(probe)
+        columns, sample = ([kind.target], None) if kind.target else (targets, plan.sample)
+        added = ("added",) if wide and kind.has_two_ends else ()
+        for name in figures or (*kind.figures, *added):
+            title = probe if name == kind.figures[0] else f"{probe}: {TITLES.get(name, name)}"
             report.matrices[title] = Matrix(
-                probe, title, FIGURES[name], sources, columns, sample=sample
+                kind, title, FIGURES[name], sources, columns, sample=sample
             )
     for measurement in measurements:
         report.add(measurement)

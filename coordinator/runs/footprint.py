@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import redis
 
 from coordinator.runs.nodes import Node, commands_per_s
-from worker.model.plan import PROBES
+from worker.model.probe import PROBES
 from worker.wire import keyspace
 from worker.wire.room import memory_used_pct
 

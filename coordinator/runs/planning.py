@@ -13,14 +13,9 @@ from worker import __version__
 from worker.identity.identity import is_of_shared_network, share_a_namespace, share_a_network
 from worker.model.errors import ConfigError
 from worker.model.names import plain_ip
-from worker.model.options import (
-    PingOptions,
-    RedisOptions,
-    TcpOptions,
-    ThroughputOptions,
-    UdpOptions,
-)
-from worker.model.plan import PROBES, Plan, PlannedNode
+from worker.model.options import Options
+from worker.model.plan import Plan, PlannedNode
+from worker.model.probe import PROBES, Need, with_options
 from worker.model.text import some
 from worker.model.version import WIRE_VERSION
 from worker.transfer.leases import spent_today
@@ -52,28 +47,27 @@ class Selection:
     family: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeOptions:
-    """Options of each probe; those of probes that are not asked for do not matter."""
-
-    ping: PingOptions = field(default_factory=PingOptions)
-    tcp: TcpOptions = field(default_factory=TcpOptions)
-    redis: RedisOptions = field(default_factory=RedisOptions)
-    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
-    udp: UdpOptions = field(default_factory=UdpOptions)
-
-
 def make_plan(
-    nodes: Sequence[Node], selection: Selection, probes: Sequence[str], options: ProbeOptions
+    nodes: Sequence[Node],
+    selection: Selection,
+    probes: Sequence[str],
+    options: Mapping[str, Options] | None = None,
 ) -> Plan:
     """
     Make the plan of a run.
 
     A node that is named is part of it even while it is not alive: its row then says so.
 
+    Args:
+        nodes: The registered ones.
+        selection: Which of them take part.
+        probes: What is measured.
+        options: By probe; those of a probe that is not here are its defaults, and others are not
+            looked at.
+
     Raises:
-        ConfigError: An unknown node, no node alive, one of another wire version or family that is
-            named, no pair, or options that some source may not use.
+        ConfigError: An unknown probe or node, no node alive, one of another wire version or
+            family that is named, no pair, or options that some source may not use.
     """
     known = {node.name: node for node in nodes}
     everyone = [
@@ -100,24 +94,18 @@ def make_plan(
             raise ConfigError(_other_family(known[name], selection.family))
     if len(members) < 2 or not sources or not targets:
         raise ConfigError(_who_is_left(nodes, selection, sources, targets))
-    for name in members if "ping" in probes else []:
-        if name in sources:
-            _check_interval(known[name], options.ping)
+    chosen = with_options(probes, options)
+    for name in sources:
+        _check_intervals(known[name], chosen)
     index = {name: place for place, name in enumerate(members)}
-    chosen = _of_probes(options, probes)
     return Plan(
         nodes=_planned([known[name] for name in members], nodes),
         sources=tuple(index[name] for name in sources),
         targets=tuple(index[name] for name in targets),
-        probes=tuple(sorted(set(probes), key=_place)),
+        options=chosen,
         sample=selection.sample,
         seed="" if selection.sample is None else secrets.token_hex(4),
         family=selection.family,
-        ping=chosen.ping,
-        tcp=chosen.tcp,
-        redis=chosen.redis,
-        throughput=chosen.throughput,
-        udp=chosen.udp,
     )
 
 
@@ -134,12 +122,6 @@ def _planned(members: Sequence[Node], nodes: Sequence[Node]) -> tuple[PlannedNod
         )
         for one in members
     )
-
-
-def _of_probes(options: ProbeOptions, probes: Sequence[str]) -> ProbeOptions:
-    """Give the options of these probes, the others' as by default: they make no other plan."""
-    asked = {probe: getattr(options, probe) for probe in probes if probe in PROBES}
-    return ProbeOptions(**asked)
 
 
 def is_of_family(node: Node, family: int | None) -> bool:
@@ -193,11 +175,6 @@ def _what_makes_a_pair(nodes: Sequence[Node], selection: Selection) -> str:
     silent = [node.name for node in nodes if not node.alive]
     gone = f", or those that do not run: {some(silent)}" if silent else ""
     return f"one node alone has no other: start another with ptzmesh worker{gone}"
-
-
-def _place(probe: str) -> int:
-    """Give a probe's place among the phases; one that is not known is refused by the plan."""
-    return PROBES.index(probe) if probe in PROBES else len(PROBES)
 
 
 def to_upgrade(nodes: Sequence[Node], plan: Plan, labels: Mapping[str, str]) -> str:
@@ -291,10 +268,12 @@ def _labelled(node: Node, labels: Mapping[str, str]) -> bool:
     return all(node.labels.get(key) == value for key, value in labels.items())
 
 
-def _check_interval(node: Node, ping: PingOptions) -> None:
-    least = MIN_INTERVAL_S.get(node.icmp)
-    if least is not None and ping.interval_s < least:
-        raise ConfigError(
-            f"interval ({ping.interval_s}) must be at least {least} s: node {node.name} pings "
-            f"through a {node.icmp} socket; see docs/privileges.md"
-        )
+def _check_intervals(node: Node, options: Mapping[str, Options]) -> None:
+    least = MIN_INTERVAL_S.get(node.icmp, 0.0)
+    for probe, given in options.items():
+        interval_s = getattr(given, "interval_s", least)
+        if PROBES[probe].need is Need.ICMP and interval_s < least:
+            raise ConfigError(
+                f"interval ({interval_s}) must be at least {least} s: node {node.name} pings "
+                f"through a {node.icmp} socket; see docs/privileges.md"
+            )

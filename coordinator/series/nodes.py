@@ -20,13 +20,12 @@ from coordinator.mesh import Mesh
 from coordinator.results.results import log_bad, measurements_in
 from coordinator.results.stream import Entry, Pages, last_id
 from coordinator.runs.follow import CARE_S, Silence, carry_on_if_overdue
-from coordinator.runs.planning import ProbeOptions
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
-from worker.model.options import ThroughputOptions
+from worker.model.options import Options
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record
 from worker.wire.connection.away import AWAY, REFUSED
@@ -74,14 +73,15 @@ def plan_rounds(
             f"{math.ceil(options.duration_s / MAX_NODE_ROUNDS)} s from nodes: "
             f"each round is a run, and a test may be {MAX_NODE_ROUNDS} of them"
         )
+    asked: dict[str, Options] = {"ping": options.ping}
+    if options.throughput is not None:
+        asked["throughput"] = options.throughput
     return mesh.plan(
-        probes=("ping", "throughput") if options.throughput else ("ping",),
+        probes=tuple(asked),
         sources=tuple(sources),
         targets=(target,),
         family=family,
-        options=ProbeOptions(
-            ping=options.ping, throughput=options.throughput or ThroughputOptions()
-        ),
+        options=asked,
     )
 
 
@@ -177,12 +177,13 @@ class _NodeRounds:
     def _take(self, found: Measurement) -> Round | None:
         """Give the round that a measurement completes; None while its other half is missing."""
         key, number = (found.run, found.source), self.numbers[found.run]
-        if self.options.throughput is not None and found.probe == "ping":
+        *_, last = self.plan.probes
+        if found.probe != last:
             self.pings[key] = found
             return None
         if self.owed.get(found.source, ("", 0.0))[0] == found.run:
             del self.owed[found.source]
-        if found.probe == "ping":
+        if self.options.throughput is None:
             return Round(number=number, ping=found)
         pinged = self.pings.pop(key, None)
         return None if pinged is None else Round(number=number, ping=pinged, throughput=found)

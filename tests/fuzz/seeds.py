@@ -13,6 +13,7 @@ from samples import fields_of, measurement
 from coordinator.collect.csvfile import HEADER
 from fuzz.targets import ANSWER_SECRET, BETWEEN, TARGETS, of_hash
 from worker.model.plan import Plan, PlannedNode
+from worker.model.probe import PROBES, with_options
 from worker.model.version import WIRE_VERSION
 from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
@@ -31,7 +32,7 @@ PLAN = Plan(
     ),
     sources=(0, 1),
     targets=(0, 1, 2),
-    probes=("ping", "tcp", "redis", "throughput", "udp"),
+    options=with_options(PROBES),
 )
 READY = Answer(port=5201, version="3.12")
 REQUEST = Request(

@@ -18,7 +18,6 @@ from coordinator import Mesh
 from coordinator.embedded import embedded_server
 from coordinator.runs.follow import of_run
 from coordinator.runs.nodes import Node, read_nodes
-from coordinator.runs.planning import ProbeOptions
 from integration.nodes import alive, cli, workers
 from worker.identity.own_address import present_address
 from worker.model.measurement import Measurement, Outcome
@@ -59,7 +58,7 @@ def node_a(connection: redis.Redis) -> Node:
 
 def throughput_of(url: str, duration_s: int) -> Measurement:
     """Test the throughput from b to a."""
-    options = ProbeOptions(throughput=ThroughputOptions(duration_s=duration_s))
+    options = {"throughput": ThroughputOptions(duration_s=duration_s)}
     mesh = Mesh(url)
     run = mesh.run(sources=["b"], targets=["a"], probes=["throughput"], options=options).wait()
     (row,) = [one for _, one in of_run(mesh.connection, run.id)]
@@ -102,7 +101,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
             connection, "test", leases.End(name="x"), [leases.End(name="c")], ttl_s=600
         ).lease
         assert busy is not None
-        options = ProbeOptions(throughput=ThroughputOptions(duration_s=1, bitrate_mbps=1))
+        options = {"throughput": ThroughputOptions(duration_s=1, bitrate_mbps=1)}
         run = Mesh(redis_url).run(
             sources=["a"], targets=["b", "c"], probes=["throughput"], options=options
         )

@@ -78,7 +78,7 @@ def test_redis_that_is_away_leaves_the_records_as_they_are() -> None:
 
 def test_sources_that_miss_one_node_since_different_seconds_have_one_reason() -> None:
     nodes = tuple(PlannedNode(name=name, address="192.0.2.1") for name in "abcd")
-    plan = Plan(nodes=nodes, sources=(0, 1, 2), targets=(3,), probes=("ping",))
+    plan = Plan(nodes=nodes, sources=(0, 1, 2), targets=(3,))
     rows = [
         row(name, "d", Outcome.NO_REPLY, f"nobody answered, and d was last heard {20 + n} s ago")
         for n, name in enumerate("abc")

@@ -10,7 +10,6 @@ import redis
 from coordinator import Mesh
 from coordinator.results.matrix import make_report
 from coordinator.runs.follow import of_run
-from coordinator.runs.planning import ProbeOptions
 from coordinator.runs.runs import read_run
 from integration.nodes import workers
 from worker.model.options import ThroughputOptions
@@ -27,9 +26,8 @@ pytestmark = [
 def test_direction_that_nobody_asked_for_is_in_what_tests_moved_and_in_no_row(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
-    options = ProbeOptions(
-        throughput=ThroughputOptions(bytes_limit=400_000, bitrate_mbps=8, bidir=True)
-    )
+    both = ThroughputOptions(bytes_limit=400_000, bitrate_mbps=8, bidir=True)
+    options = {"throughput": both}
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         mesh = Mesh(redis_url)
         run = mesh.run(sources=["a"], targets=["b"], probes=["throughput"], options=options).wait()

@@ -53,7 +53,7 @@ def letters(run: str, outcome: Outcome = Outcome.OK) -> list[Letter]:
                 detail={"sent": 3, "rtts_ms": [1.0, 2.0, None] * 20},
             ),
         )
-        for s, t in made.pairs()
+        for s, t in made.node_pairs()
     ]
 
 

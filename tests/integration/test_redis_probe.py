@@ -10,7 +10,6 @@ import redis
 from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
 from coordinator.runs.follow import of_run
-from coordinator.runs.planning import ProbeOptions
 from integration.nodes import cli, workers
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import RedisOptions, TcpOptions
@@ -72,7 +71,7 @@ def test_phases_of_a_run_have_their_own_pairs(
 ) -> None:
     with workers(redis_url, connection, tmp_path, ["a", "b", "c"]):
         mesh = Mesh(redis_url)
-        options = ProbeOptions(tcp=TcpOptions(port=9, count=3), redis=RedisOptions(count=3))
+        options = {"tcp": TcpOptions(port=9, count=3), "redis": RedisOptions(count=3)}
         run = mesh.run(probes=("redis", "tcp", "ping"), options=options).wait()
         found = [one for _, one in of_run(connection, run.id)]
         csv = str(tmp_path / "x.csv")

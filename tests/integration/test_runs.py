@@ -22,6 +22,7 @@ from worker.model import version
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
+from worker.model.probe import with_options
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.room import why_no_room
@@ -201,7 +202,7 @@ def test_advance_may_be_called_any_number_of_times(connection: redis.Redis) -> N
 def test_phase_whose_results_an_older_copy_has_not_is_not_left(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, probes: tuple[str, ...]
 ) -> None:
-    run, _ = start(connection, plan(probes=probes))
+    run, _ = start(connection, plan(options=with_options(probes)))
     # Who looked at the results before Redis went away acts on the copy that came back.
     monkeypatch.setattr(advance_module, "missing", once(iter([]), missing))
     beat(connection, "n0", "n1", "n2")
@@ -238,7 +239,7 @@ def test_advance_from_many_sides_at_once_does_no_harm(
 
 
 def test_follower_carries_a_run_on_when_every_node_is_dead(connection: redis.Redis) -> None:
-    run, _ = start(connection, plan(2, ping=PingOptions(count=1, wait_s=0.1)))
+    run, _ = start(connection, plan(2, options={"ping": PingOptions(count=1, wait_s=0.1)}))
     found = [one for update in follow_run(connection, run) for one in update.arrived]
     assert [one.outcome for one in found] == [Outcome.SOURCE_LOST] * 2
 

@@ -17,6 +17,7 @@ from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions
 from worker.model.plan import Plan, PlannedNode
+from worker.model.probe import with_options
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace
 
@@ -48,7 +49,9 @@ def measured(url: str, target: str, name: str = "elsewhere", probe: str = "ping"
     """Have node a measure a target that a plan names."""
     mesh = Mesh(url)
     nodes = (PlannedNode(name="a", address=_address(mesh)), PlannedNode(name=name, address=target))
-    plan = Plan(nodes=nodes, sources=(0,), targets=(1,), probes=(probe,), ping=BRIEF)
+    plan = Plan(
+        nodes=nodes, sources=(0,), targets=(1,), options=with_options([probe], {"ping": BRIEF})
+    )
     run = mesh.start(plan, join=False).wait()
     ((_, found),) = of_run(mesh.connection, run.id)
     return found

@@ -184,7 +184,7 @@ def test_a_node_that_gets_a_plan_of_another_version_answers_with_rows(
     mixed: EmbeddedServer, other: Other
 ) -> None:
     mesh = Mesh(mixed.url)
-    plan = plan_of(mesh.connection, "cam-1", "cam-2", ping=PingOptions(count=1))
+    plan = plan_of(mesh.connection, "cam-1", "cam-2", options={"ping": PingOptions(count=1)})
     rows = {one.source: one for one in rows_of(mesh, plan)}
     assert rows["cam-1"].outcome is Outcome.OK
     assert rows["cam-2"].outcome is Outcome.DENIED
@@ -198,8 +198,8 @@ def test_a_node_that_is_asked_for_a_test_of_another_version_denies_it(
     if find_iperf3().fault:
         pytest.skip("iperf3 is not installed")
     mesh = Mesh(mixed.url)
-    options = ThroughputOptions(duration_s=1)
-    plan = plan_of(mesh.connection, "cam-1", "cam-2", probes=("throughput",), throughput=options)
+    options = {"throughput": ThroughputOptions(duration_s=1)}
+    plan = plan_of(mesh.connection, "cam-1", "cam-2", options=options)
     rows = rows_of(mesh, plan)
     assert {one.outcome for one in rows} == {Outcome.DENIED}
     assert all(f"this ptzmesh has {other.wire}" in one.error for one in rows)

@@ -57,9 +57,7 @@ class Way:
             reverse=self.reverse,
             bidir=self.bidir,
         )
-        return Plan(
-            nodes=nodes, sources=(0, 1), targets=(0, 1), probes=("throughput",), throughput=options
-        )
+        return Plan(nodes=nodes, sources=(0, 1), targets=(0, 1), options={"throughput": options})
 
 
 WAYS = [

@@ -186,7 +186,7 @@ class LabMesh:
         plan = self.state(run).plan
         names = [node.name for node in plan.nodes]
         counts = Counter((one.source, one.target) for one in found)
-        assert counts == Counter((names[s], names[t]) for s, t in plan.pairs())
+        assert counts == Counter((names[s], names[t]) for s, t in plan.node_pairs())
         return {(one.source, one.target): one for one in found}
 
     def outcomes(self, run: str, *, source: str) -> set[Outcome]:

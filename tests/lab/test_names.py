@@ -25,6 +25,7 @@ from lab.node import Node
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions, TcpOptions, ThroughputOptions
 from worker.model.plan import Plan, PlannedNode
+from worker.model.probe import with_options
 from worker.wire import keyspace
 
 pytestmark = pytest.mark.lab
@@ -99,6 +100,13 @@ def named() -> Iterator[tuple[LabMesh, NameServer]]:
         yield mesh, server
 
 
+OPTIONS = {
+    "ping": PingOptions(count=5, interval_s=0.1, wait_s=1.0),
+    "tcp": TcpOptions(count=2, interval_s=0.1, wait_s=1.0, port=SECRET_PORT),
+    "throughput": ThroughputOptions(duration_s=1.0, bitrate_mbps=1.0),
+}
+
+
 def rows_of(
     mesh: LabMesh,
     probe: str,
@@ -112,11 +120,8 @@ def rows_of(
     nodes += [PlannedNode(name="n1", address=GOOD)]
     nodes += [PlannedNode(name=name, address=name) for name in names]
     plan = Plan(
-        nodes=tuple(nodes), sources=(0,), targets=tuple(range(1, len(nodes))), probes=(probe,),
-        family=family,
-        ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
-        tcp=TcpOptions(count=2, interval_s=0.1, wait_s=1.0, port=SECRET_PORT),
-        throughput=ThroughputOptions(duration_s=1.0, bitrate_mbps=1.0),
+        nodes=tuple(nodes), sources=(0,), targets=tuple(range(1, len(nodes))), family=family,
+        options=with_options([probe], OPTIONS),
     )  # fmt: skip
     run = Mesh(mesh.lab.redis.socket_url).start(plan, join=False).id
     mesh.wait_until_ended(run)

@@ -117,7 +117,7 @@ def took_s(said: Said) -> float:
 def pairs_of(mesh: LabMesh, run: str) -> list[Pair]:
     """Give the pairs that a run is to measure."""
     plan = mesh.state(run).plan
-    return [(plan.nodes[s].name, plan.nodes[t].name) for s, t in plan.pairs()]
+    return [(plan.nodes[s].name, plan.nodes[t].name) for s, t in plan.node_pairs()]
 
 
 def rows_of(mesh: LabMesh, run: str, probe: str = "throughput") -> dict[Pair, Measurement]:

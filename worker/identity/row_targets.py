@@ -10,7 +10,7 @@ from dataclasses import replace
 from worker.identity.context import NodeContext
 from worker.identity.targets import Looked, Targets
 from worker.model.measurement import Measurement, Outcome
-from worker.model.plan import TRANSFERS, TargetNode
+from worker.model.plan import TargetNode
 from worker.wire.rows import Row
 
 Pair = tuple[int, int]
@@ -72,7 +72,7 @@ def strangers_of(
     context: NodeContext, row: Row, others: Collection[int], places: Mapping[str, str]
 ) -> Mapping[int, str]:
     """Give the nodes that the registry does not have, with that reason."""
-    if context.policy.allow_unregistered_targets and row.probe not in TRANSFERS:
+    if context.policy.allow_unregistered_targets and not row.kind.has_two_ends:
         return {}
     nodes = ((index, row.plan.nodes[index]) for index in others)
     return {

@@ -7,8 +7,7 @@ handshake came (`proxies`). Their number is bounded by the plan.
 
 from __future__ import annotations
 
-from worker.model.options import deadline_s
-from worker.model.plan import TRANSFERS, Plan
+from worker.model.plan import Plan
 
 #: What one test takes beyond its data, and how far a mesh stays behind the bound, at worst.
 TEST_OVERHEAD_S, SLACK = 1.0, 1.5
@@ -26,20 +25,20 @@ def phase_seconds(plan: Plan, probe: str) -> float:
     The longest, but for tests with two ends: these take so long on a LAN, one at a time on each
     node, and on a shared link as many as it carries, with gaps of half as much.
     """
-    if probe in TRANSFERS:
-        return SLACK * (plan.transfer(probe).seconds + TEST_OVERHEAD_S) * plan.rounds(probe)
-    seconds = {"ping": plan.ping.seconds, "tcp": plan.tcp.seconds, "redis": plan.redis.seconds}
-    return seconds[probe] + plan.start_spread_s
+    return _phase_seconds(plan, probe, plan.options[probe].seconds)
 
 
 def longest_seconds(plan: Plan, probe: str) -> float:
     """Longest time that a phase takes, in seconds: with each test ended at its deadline."""
-    if probe not in TRANSFERS:
-        return phase_seconds(plan, probe)
-    longest_s = deadline_s(plan.transfer(probe), None) + TEST_OVERHEAD_S
-    return SLACK * longest_s * plan.rounds(probe)
+    return _phase_seconds(plan, probe, plan.options[probe].longest_s)
+
+
+def _phase_seconds(plan: Plan, probe: str, once_s: float) -> float:
+    if plan.kind(probe).has_two_ends:
+        return SLACK * (once_s + TEST_OVERHEAD_S) * plan.rounds(probe)
+    return once_s + plan.start_spread_s
 
 
 def questions_a_node(plan: Plan) -> int:
-    """Give how many others a node may ask of each kind in one phase."""
+    """Return how many others a node may ask of each kind in one phase."""
     return max(1, MOST_QUESTIONS // len(plan.nodes))

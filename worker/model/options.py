@@ -1,15 +1,17 @@
 """
-What may be asked of each probe, with its bounds and defaults.
+What may be asked of each probe: its options, with bounds, defaults, and flags of `ptzmesh run`.
 
-Pure. Options are frozen into a run's plan and travel as msgpack, so every value is plain.
+Pure. Options are frozen into a run's plan and travel as msgpack, so every value is plain. A new
+option's default is what was done before there was one, as older plans lack it; bounds of an option
+only ever get tighter within a wire version.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from worker.model.errors import ConfigError
 
@@ -31,10 +33,81 @@ UNKNOWN_RTT_S = 0.6
 DRAIN_S = 5.0
 #: A lost SYN is sent again after 1 s, and then after 2 s more (RFC 6298).
 CONNECT_S = 3.5
+#: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
+HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
+ICMP_HEADER_BYTES = 8
+#: PING, SET and DEL with their answers and the packets that acknowledge them.
+REDIS_OPERATION_BYTES = 700
+#: A camera's stream in full HD.
+UDP_MBPS = 4.0
+
+
+@dataclass(frozen=True)
+class Flag:
+    """
+    How an option is asked for on the command line; probes that have it in common share the flag.
+
+    Attributes:
+        names: As click has them, such as `-c` and `--count`.
+        help: What it is, for a person.
+    """
+
+    names: tuple[str, ...]
+    help: str
+
+
+#: Under this name a field of options has its `Flag`.
+FLAG = "flag"
+
+
+def option(default: Any, names: str, help_: str) -> Any:
+    """Declare an option: its default, its flags (`-c/--count`), and what they are."""
+    return field(default=default, metadata={FLAG: Flag(tuple(names.split("/")), help_)})
+
+
+COUNT = ("-c/--count", "Echoes to each target; handshakes of tcp, operations of redis.")
+INTERVAL = ("-i/--interval", "Time from one echo to a target to the next.")
+WAIT = ("-W/--wait-for-reply", "Time after which a reply counts as lost.")
+NO_WARM_UP = (
+    "--no-warm-up",
+    "Send no echo (or handshake) ahead of the first, which wakes ARP and radios.",
+)
+BITRATE = (
+    "-b/--bitrate",
+    f"Rate of a test, in each direction, at most [default: no limit; udp {UDP_MBPS:g}].",
+)
+
+
+class Options:
+    """What may be asked of one probe; each field of a subclass is an `option`."""
+
+    @property
+    def seconds(self) -> float:
+        """Time that one sweep takes, in seconds, or one test of a probe with two ends."""
+        raise NotImplementedError
+
+    @property
+    def longest_s(self) -> float:
+        """Longest time that it can take, in seconds."""
+        return self.seconds
+
+    def pair_bytes(self, ip_header_bytes: int) -> int | None:
+        """Count what one pair costs each of its ends, sent and received; None has no bound."""
+        raise NotImplementedError
+
+
+def echo_bytes(ip_header_bytes: int, size_bytes: int) -> int:
+    """Count the bytes of an echo and its reply."""
+    return 2 * (ip_header_bytes + ICMP_HEADER_BYTES + size_bytes)
+
+
+def handshake_bytes(ip_header_bytes: int) -> int:
+    """Count the bytes of a handshake, its reset included."""
+    return HANDSHAKE_PACKETS * (ip_header_bytes + TCP_HEADER_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PingOptions:
+class PingOptions(Options):
     """
     How one pair is pinged.
 
@@ -47,11 +120,11 @@ class PingOptions:
             it is in no figure but `wake_ms`.
     """
 
-    count: int = 10
-    interval_s: float = 0.1
-    wait_s: float = 1.0
-    size_bytes: int = 56
-    warm_up: bool = True
+    count: int = option(10, *COUNT)
+    interval_s: float = option(0.1, *INTERVAL)
+    wait_s: float = option(1.0, *WAIT)
+    size_bytes: int = option(56, "-s/--size", "Payload of an echo.")
+    warm_up: bool = option(True, *NO_WARM_UP)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -66,9 +139,13 @@ class PingOptions:
         """Longest time one sweep takes, in seconds, when its first and its last echo are lost."""
         return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
 
+    def pair_bytes(self, ip_header_bytes: int) -> int:
+        """Count its echoes and their replies."""
+        return (self.count + self.warm_up) * echo_bytes(ip_header_bytes, self.size_bytes)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TcpOptions:
+class TcpOptions(Options):
     """
     How handshakes with one pair's target are timed.
 
@@ -81,11 +158,11 @@ class TcpOptions:
         warm_up: One handshake goes before, as the echo of a ping.
     """
 
-    port: int = 22
-    count: int = 10
-    interval_s: float = 0.1
-    wait_s: float = 1.0
-    warm_up: bool = True
+    port: int = option(22, "-p/--port", "Port with which the tcp probe shakes hands.")
+    count: int = option(10, *COUNT)
+    interval_s: float = option(0.1, *INTERVAL)
+    wait_s: float = option(1.0, *WAIT)
+    warm_up: bool = option(True, *NO_WARM_UP)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -100,9 +177,13 @@ class TcpOptions:
         """Longest time one sweep takes, in seconds."""
         return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
 
+    def pair_bytes(self, ip_header_bytes: int) -> int:
+        """Count its handshakes."""
+        return (self.count + self.warm_up) * handshake_bytes(ip_header_bytes)
+
 
 @dataclass(frozen=True, kw_only=True)
-class RedisOptions:
+class RedisOptions(Options):
     """
     How a node's operations on the mesh's Redis are timed.
 
@@ -112,9 +193,9 @@ class RedisOptions:
         wait_s: Later than this is a loss.
     """
 
-    count: int = 10
-    interval_s: float = 0.1
-    wait_s: float = 1.0
+    count: int = option(10, *COUNT)
+    interval_s: float = option(0.1, *INTERVAL)
+    wait_s: float = option(1.0, *WAIT)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -127,9 +208,13 @@ class RedisOptions:
         """Longest time one sweep takes, in seconds: three operations each may be waited for."""
         return self.count * (self.interval_s + 3 * self.wait_s) + self.wait_s
 
+    def pair_bytes(self, ip_header_bytes: int) -> int:
+        """Count its operations, by whatever version of IP."""
+        return REDIS_OPERATION_BYTES * self.count
+
 
 @dataclass(frozen=True, kw_only=True)
-class TransferOptions:
+class TransferOptions(Options):
     """
     What tests of both protocols have in common.
 
@@ -145,14 +230,14 @@ class TransferOptions:
         dscp: Differentiated services code point of the data; None leaves the kernel's.
     """
 
-    duration_s: float = 5.0
-    omit_s: float = 0.0
-    parallel: int = 1
-    bidir: bool = False
-    reverse: bool = False
-    bitrate_mbps: float | None = None
-    bytes_limit: int | None = None
-    dscp: int | None = None
+    duration_s: float = option(5.0, "-t/--duration", "How long a throughput or udp test sends.")
+    omit_s: float = option(0.0, "--omit", "How long it sends before that, left out of the figures.")
+    parallel: int = option(1, "-P/--parallel", "Streams of a test, in each direction.")
+    bidir: bool = option(False, "--bidir", "Both directions at once: half as many tests.")
+    reverse: bool = option(False, "-R/--reverse", "The target connects; the source still sends.")
+    bitrate_mbps: float | None = option(None, *BITRATE)
+    bytes_limit: int | None = option(None, "--bytes", "A test ends when so many bytes are sent.")
+    dscp: int | None = option(None, "--dscp", "Differentiated services code point of the data.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -176,6 +261,15 @@ class TransferOptions:
     def seconds(self) -> float:
         """Time one test takes on a LAN, in seconds; never less than its data takes."""
         return self.omit_s + self.duration_s + SET_UP_S
+
+    @property
+    def longest_s(self) -> float:
+        """Time after which one test is ended, in seconds."""
+        return deadline_s(self, None)
+
+    def pair_bytes(self, ip_header_bytes: int) -> int | None:
+        """Count one test."""
+        return self.worst_case_bytes
 
     @property
     def worst_case_bytes(self) -> int | None:
@@ -206,7 +300,9 @@ class ThroughputOptions(TransferOptions):
 
     udp: ClassVar[bool] = False
 
-    congestion: str | None = None
+    congestion: str | None = option(
+        None, "--congestion", "Congestion control of the sender, such as bbr."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -225,13 +321,12 @@ class UdpOptions(TransferOptions):
     """
     How UDP loss and jitter of one pair are measured, at a given rate.
 
-    The default rate is that of a camera's stream in full HD: loss is asked for at a rate that the
-    link should carry, not at one that fills it.
+    Loss is asked for at a rate that the link should carry, not at one that fills it.
     """
 
     udp: ClassVar[bool] = True
 
-    bitrate_mbps: float | None = 4.0
+    bitrate_mbps: float | None = option(UDP_MBPS, *BITRATE)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
@@ -242,7 +337,7 @@ class UdpOptions(TransferOptions):
 
 def deadline_s(options: TransferOptions, idle_rtt_ms: float | None) -> float:
     """
-    Give the longest time that a test may take, in seconds, from its path's RTT when idle.
+    Compute the longest time that a test may take, in seconds, from its path's RTT when idle.
 
     >>> deadline_s(ThroughputOptions(duration_s=5), 50.0)
     14.5
@@ -254,7 +349,7 @@ def deadline_s(options: TransferOptions, idle_rtt_ms: float | None) -> float:
 
 
 def rtt_s(idle_rtt_ms: float | None) -> float:
-    """Give a path's RTT when idle, in seconds; what nobody measured is taken for a long one."""
+    """Return a path's RTT when idle, in seconds; what nobody measured is taken for a long one."""
     return UNKNOWN_RTT_S if idle_rtt_ms is None else idle_rtt_ms / 1000
 
 

@@ -13,28 +13,17 @@ import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.names import IpLiteral, ip_literal, valid_address, valid_name
-from worker.model.options import (
-    PingOptions,
-    RedisOptions,
-    TcpOptions,
-    ThroughputOptions,
-    UdpOptions,
-    whole,
-    within,
-)
+from worker.model.options import Options, ThroughputOptions, UdpOptions, whole, within
+from worker.model.probe import PROBES, Probe, with_options
 from worker.model.tournament import least_rounds, plays_first, preferred
 from worker.model.version import WIRE_VERSION
 
-#: In the order of their phases: a loaded link spoils round-trip times.
-PROBES = ("ping", "tcp", "redis", "throughput", "udp")
-#: Those that saturate a link, and so hold both ends of a pair under a lease.
-TRANSFERS = ("throughput", "udp")
 #: Versions of IP.
 FAMILIES = (4, 6)
 
@@ -104,41 +93,30 @@ class Plan:
         nodes: Every node that is a source or a target.
         sources: Indices into `nodes`.
         targets: Indices into `nodes`; a node is never its own target.
-        probes: One phase each, in order.
+        options: Of each probe that is run, by its name: one phase each, in order.
         sample: Targets of each source, and sources of each target; None is all.
         seed: Chooses which; another seed, other pairs.
         family: 4 or 6: the version of IP by which targets are measured, also those that have a host
             name or have moved; None takes of a name what a source has a route to, IPv4 first.
-        ping: Options of the `ping` probe.
-        tcp: Options of the `tcp` probe.
-        redis: Options of the `redis` probe.
-        throughput: Options of the `throughput` probe.
-        udp: Options of the `udp` probe.
     """
 
     nodes: tuple[PlannedNode, ...]
     sources: tuple[int, ...]
     targets: tuple[int, ...]
-    probes: tuple[str, ...] = ("ping",)
+    options: Mapping[str, Options] = field(default_factory=lambda: with_options(["ping"]))
     sample: int | None = None
     seed: str = ""
     family: int | None = None
-    ping: PingOptions = field(default_factory=PingOptions)
-    tcp: TcpOptions = field(default_factory=TcpOptions)
-    redis: RedisOptions = field(default_factory=RedisOptions)
-    throughput: ThroughputOptions = field(default_factory=ThroughputOptions)
-    udp: UdpOptions = field(default_factory=UdpOptions)
 
     def __post_init__(self) -> None:
         """Refuse a plan without pairs, of unknown probes, or with indices out of range."""
         within("nodes", len(self.nodes), 1, MAX_NODES)
-        if not self.probes:
+        if not self.options:
             raise ConfigError(f"the plan has no probe: choose some of {', '.join(PROBES)}")
-        for probe in self.probes:
-            if probe not in PROBES:
+        for probe, options in self.options.items():
+            kind = PROBES.get(probe)
+            if kind is None or not isinstance(options, kind.options):
                 raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
-        if len(set(self.probes)) != len(self.probes):
-            raise ConfigError("a probe is named twice")
         if len({node.name for node in self.nodes}) != len(self.nodes):
             raise ConfigError("a node is named twice")
         for indices in (self.sources, self.targets):
@@ -202,9 +180,18 @@ class Plan:
             for place, source in enumerate(ring)
         }
 
-    def transfer(self, probe: str) -> ThroughputOptions | UdpOptions:
-        """Give the options of a probe that saturates links."""
-        return self.udp if probe == "udp" else self.throughput
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes that are run, one phase each."""
+        return tuple(self.options)
+
+    def kind(self, probe: str) -> Probe:
+        """Return what is known of a probe of this plan."""
+        return PROBES[probe]
+
+    def test(self, probe: str) -> ThroughputOptions | UdpOptions:
+        """Return the options of a probe with two ends."""
+        return cast("ThroughputOptions | UdpOptions", self.options[probe])
 
     def performer(self, probe: str, source: int, target: int) -> int:
         """
@@ -213,9 +200,9 @@ class Plan:
         There it is who connects: the target under `reverse`, one of the two under `bidir`, and
         always a node that others cannot connect to.
         """
-        if probe not in TRANSFERS:
+        if not self.kind(probe).has_two_ends:
             return source
-        options, count = self.transfer(probe), len(self.nodes)
+        options, count = self.test(probe), len(self.nodes)
         near, far = (target, source) if options.reverse else (source, target)
         if options.bidir and not plays_first(near, far, count):
             near, far = far, near
@@ -223,9 +210,9 @@ class Plan:
 
     def pairs_of(self, probe: str, performer: int) -> list[tuple[int, int]]:
         """Give the pairs of a performer; a ping's are rotated, so that sources start apart."""
-        if probe == "redis":
+        if self.kind(probe).target:
             return [(performer, performer)]
-        if probe in TRANSFERS:
+        if self.kind(probe).has_two_ends:
             mine = (pair for each in self._touching(performer) for pair in each)
             return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
         targets = self.targets_of(performer)
@@ -235,11 +222,11 @@ class Plan:
 
     def performers(self, probe: str) -> list[int]:
         """Give the nodes that do a phase's measurements: one sweep each, none of no pair."""
-        if probe == "redis":
+        if self.kind(probe).target:
             return sorted(set(self.sources))
-        if probe not in TRANSFERS:
+        if not self.kind(probe).has_two_ends:
             return sorted({source for source in self.sources if self.targets_of(source)})
-        return sorted({self.performer(probe, s, t) for s, t in self.pairs()})
+        return sorted({self.performer(probe, s, t) for s, t in self.node_pairs()})
 
     def encounters(self, probe: str, performer: int) -> list[Encounter]:
         """Give a performer's tests by the other node, in the order that keeps the mesh busy."""
@@ -252,7 +239,7 @@ class Plan:
     def _encounter(
         self, probe: str, performer: int, far: int, pairs: list[tuple[int, int]]
     ) -> Encounter:
-        options = self.transfer(probe)
+        options = self.test(probe)
         if options.bidir:
             return Encounter(far=far, tests=(options,), pairs=tuple(pairs))
         tests = tuple(replace(options, reverse=source != performer) for source, _ in pairs)
@@ -264,15 +251,19 @@ class Plan:
             both = ((node, other), (other, node))
             yield [(s, t) for s, t in both if self.has_pair(s, t)]
 
-    def pairs(self, probe: str = "ping") -> Iterator[tuple[int, int]]:
-        """Yield every ordered pair of a phase as indices; a `redis` phase has each source once."""
-        if probe == "redis":
+    def pairs(self, probe: str) -> Iterator[tuple[int, int]]:
+        """Yield what a phase measures as pairs of indices: a source with itself is no node's."""
+        if self.kind(probe).target:
             return ((s, s) for s in self.sources)
+        return self.node_pairs()
+
+    def node_pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield every ordered pair of nodes as indices."""
         return ((s, t) for s in self.sources for t in self.targets_of(s))
 
     def count(self, probe: str) -> int:
         """Measurements of one phase."""
-        return len(set(self.sources)) if probe == "redis" else self.pair_count
+        return len(set(self.sources)) if self.kind(probe).target else self.pair_count
 
     @property
     def pair_count(self) -> int:
@@ -297,18 +288,18 @@ class Plan:
 
     def rounds(self, probe: str) -> int:
         """Give how many tests of a phase follow one another at least."""
-        return self._rounds[self.transfer(probe).bidir]
+        return self._rounds[self.test(probe).bidir]
 
     @cached_property
     def _rounds(self) -> Mapping[bool, int]:
         """Tests that follow one another at least; one for both directions of a pair, or two."""
         links = {i: dict(node.links) for i, node in enumerate(self.nodes) if node.links}
-        kinds = {self.transfer(probe).bidir for probe in self.probes if probe in TRANSFERS}
+        kinds = {self.test(probe).bidir for probe in self.probes if self.kind(probe).has_two_ends}
         return {both: least_rounds(self._tests(bidir=both), links) for both in kinds}
 
     def _tests(self, *, bidir: bool) -> Iterator[tuple[int, int]]:
         """Yield the two nodes of each test; two of which none accepts connections make none."""
-        for s, t in self.pairs():
+        for s, t in self.node_pairs():
             is_other_half = bidir and s > t and self.has_pair(t, s)
             if not is_other_half and (self.nodes[s].accepts or self.nodes[t].accepts):
                 yield s, t
@@ -350,16 +341,18 @@ def _plan_from(raw: Mapping[str, Any], versions: Container[int]) -> Plan:
         nodes=tuple(_node(n) for n in raw["nodes"]),
         sources=_indices(raw["sources"]),
         targets=_indices(raw["targets"]),
-        probes=tuple(str(probe) for probe in raw["probes"]),
+        options=_options(raw),
         sample=None if raw["sample"] is None else _indices([raw["sample"]])[0],
         seed=_text(raw, "seed"),
         family=raw.get("family"),
-        ping=PingOptions(**raw["ping"]),
-        tcp=TcpOptions(**raw["tcp"]),
-        redis=RedisOptions(**raw["redis"]),
-        throughput=ThroughputOptions(**raw["throughput"]),
-        udp=UdpOptions(**raw["udp"]),
     )
+
+
+def _options(raw: Mapping[str, Any]) -> dict[str, Options]:
+    """Read the options of what is run; in wire version 1 each probe had a field of its own."""
+    if raw["wire"] == 1:
+        return {probe: PROBES[probe].options(**raw[probe]) for probe in raw["probes"]}
+    return {probe: PROBES[probe].options(**given) for probe, given in raw["options"].items()}
 
 
 def _digest(*parts: object) -> bytes:

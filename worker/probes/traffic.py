@@ -7,8 +7,8 @@ from math import ceil
 
 from worker.model.cost import questions_a_node
 from worker.model.names import plain_ip
-from worker.model.options import PingOptions
-from worker.model.plan import TRANSFERS, Plan
+from worker.model.options import TCP_HEADER_BYTES, PingOptions, echo_bytes, handshake_bytes
+from worker.model.plan import Plan
 from worker.probes.answer.packet import LEAST_BYTES
 from worker.probes.answer.who_answers import TRIES
 from worker.probes.interception.syn_nonce import QUESTION_BYTES, REPLY_BYTES
@@ -16,19 +16,16 @@ from worker.probes.interception.syn_nonce import QUESTION_BYTES, REPLY_BYTES
 #: Bytes of a header, by version of IP.
 IP_HEADER_BYTES = {4: 20, 6: 40}
 UDP_HEADER_BYTES = 8
-#: SYN, SYN-ACK, ACK and RST, each with the options of a SYN.
-HANDSHAKE_PACKETS, TCP_HEADER_BYTES = 4, 40
-#: Those, a question, its answer, an acknowledgement of each, and the end of the answering side.
+#: Those of a handshake, a question, its answer, an acknowledgement of each, and the end of the
+#: answering side.
 NONCE_PACKETS = 9
-#: PING, SET and DEL with their answers and the packets that acknowledge them.
-REDIS_OPERATION_BYTES = 700
 #: Tells of a node that measures and another one, by their indices, whether it is asked who it is.
 IsAsked = Callable[[int, int], bool]
 
 
 def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str, int | None]:
     """
-    Give the bytes that each node sends and receives in the run, at the IP layer, at most.
+    Count the bytes that each node sends and receives in the run, at the IP layer, at most.
 
     An echo is 20 + 8 + size bytes, and so is its reply (IPv6: 40 + 8 + size); a handshake is four
     packets, its reset included, one may go before, and there is one more of one hop, and an echo
@@ -61,7 +58,7 @@ def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str
 
 
 def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
-    """Give what a node sends at most beyond the bytes of `bytes_per_node` where nobody answers."""
+    """Count what a node sends at most beyond the bytes of `bytes_per_node` where nobody answers."""
     sent: dict[int, int] = {}
     bytes_of = _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
@@ -71,43 +68,33 @@ def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
 
 
 def _pair_bytes(plan: Plan, probe: str, source: int, target: int, ip: int) -> int | None:
-    if probe in TRANSFERS:
-        options = plan.transfer(probe)
-        cost = options.worst_case_bytes
-        # A test of both directions costs as much where one of them is asked for.
-        is_half = options.bidir and plan.has_pair(target, source)
-        return cost if cost is None or not is_half else cost // 2
-    if probe == "redis":
-        return REDIS_OPERATION_BYTES * plan.redis.count
-    if probe == "tcp":
-        return (plan.tcp.count + plan.tcp.warm_up) * _handshake(ip) + _look(ip)
-    return 2 * (plan.ping.count + plan.ping.warm_up) * (ip + 8 + plan.ping.size_bytes)
-
-
-def _handshake(ip: int) -> int:
-    return HANDSHAKE_PACKETS * (ip + TCP_HEADER_BYTES)
+    cost = plan.options[probe].pair_bytes(ip)
+    if cost is None or not plan.kind(probe).has_two_ends:
+        return cost
+    # A test of both directions costs as much where one of them is asked for.
+    return cost // 2 if plan.test(probe).bidir and plan.has_pair(target, source) else cost
 
 
 def _look(ip: int) -> int:
-    """Give the bytes of a look for a proxy: a handshake of one hop, and an echo."""
-    return _handshake(ip) + 2 * (ip + 8 + PingOptions.size_bytes)
+    """Count the bytes of a look for a proxy: a handshake of one hop, and an echo."""
+    return handshake_bytes(ip) + echo_bytes(ip, PingOptions.size_bytes)
 
 
 def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
-    """Yield who asks, whom, and the bytes both ways; a look before tests is one, too."""
+    """Yield who asks, whom, and the bytes both ways; a look for a proxy is one, too."""
     headers, bytes_of = _headers(plan), _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
         yield performer, other, names * bytes_of[other]
     seen = bytearray(len(plan.nodes) ** 2)
     for probe in plan.probes:
-        if probe not in ("tcp", "throughput"):
+        if not plan.kind(probe).is_over_tcp:
             continue
         for performer, others in _rows(plan, probe):
             new = [other for other in others if not seen[plan.bit(performer, other)]]
             share = min(1.0, questions_a_node(plan) / max(1, len(new)))
             for other in others:
                 ip = headers[other]
-                cost = _look(ip) if probe == "throughput" else 0
+                cost = _look(ip)
                 if not seen[plan.bit(performer, other)]:
                     seen[plan.bit(performer, other)] = 1
                     packets = NONCE_PACKETS * (ip + TCP_HEADER_BYTES)
@@ -123,7 +110,7 @@ def _who(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
     """
     seen = bytearray(len(plan.nodes) ** 2)
     for probe in plan.probes:
-        if probe == "redis":
+        if plan.kind(probe).target:
             continue
         for performer, others in _rows(plan, probe):
             left = [
@@ -146,16 +133,16 @@ def _rows(plan: Plan, probe: str) -> Iterator[tuple[int, Mapping[int, None]]]:
 
 
 def _who_bytes(plan: Plan) -> list[int]:
-    """Give the bytes both ways of one question to each node."""
+    """Count the bytes both ways of one question to each node."""
     return [2 * (ip + UDP_HEADER_BYTES + LEAST_BYTES) for ip in _headers(plan)]
 
 
 def _headers(plan: Plan) -> list[int]:
-    """Give the bytes of the IP header by which each node is measured."""
+    """Return the bytes of the IP header by which each node is measured."""
     return [IP_HEADER_BYTES[_version(plan, place)] for place in range(len(plan.nodes))]
 
 
 def _version(plan: Plan, target: int) -> int:
-    """Give the version of IP by which a target is measured; of a name, what costs most."""
+    """Return the version of IP by which a target is measured; of a name, what costs most."""
     ip = plain_ip(plan.nodes[target].address)
     return plan.family or 6 if ip is None else ip.version

@@ -20,7 +20,7 @@ from worker.model.errors import ForeignWork, OtherWire
 from worker.model.measurement import Outcome
 from worker.model.names import IpLiteral
 from worker.model.options import deadline_s
-from worker.model.plan import TRANSFERS, Encounter
+from worker.model.plan import Encounter
 from worker.model.policy import TestRequest, judge
 from worker.probes.iperf3.record import Options
 from worker.probes.iperf3.server import Served, serve_one_test
@@ -163,7 +163,7 @@ class _Unwanted:
 
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:
     """Find the test in the run's own plan."""
-    if row.probe not in TRANSFERS:
+    if not row.kind.has_two_ends:
         raise ForeignWork(f"probe {row.probe} is not one that is answered")
     for encounter in row.plan.encounters(row.probe, row.performer):
         is_ours = row.plan.nodes[encounter.far].name == context.name

@@ -77,7 +77,7 @@ class Meeting:
     def hold(self) -> None:
         """Do the tests, one after the other, until stopped."""
         # Of a test with a bound the worst case is reserved.
-        is_bounded = self.row.plan.transfer(self.row.probe).worst_case_bytes is not None
+        is_bounded = self.row.plan.test(self.row.probe).worst_case_bytes is not None
         carried = None if is_bounded else partial(carried_bytes, self.far.address)
         keeper = Keeper(self.connection, self.lease, carried=carried)
         for number, options in enumerate(self.encounter.tests):

@@ -113,7 +113,7 @@ class _Near:
             return
         idle_ms = {far: rtt.median_ms for far, rtt in idle.items() if rtt.address == where.get(far)}
         tests = max((len(encounter.tests) for encounter in encounters.values()), default=1)
-        cost_bytes = tests * (row.plan.transfer(row.probe).worst_case_bytes or 0)
+        cost_bytes = tests * (row.plan.test(row.probe).worst_case_bytes or 0)
         turns = Turns(
             connection=connection,
             near=self._own_end(),
@@ -149,7 +149,7 @@ class _Near:
         # What has changed since the row began, which may be hours; its cost is reserved.
         self.context = self.context.now(self.connection, tests=True)
         turns.near = self._own_end()
-        reserved = row.plan.transfer(row.probe).worst_case_bytes or 0
+        reserved = row.plan.test(row.probe).worst_case_bytes or 0
         refused, sign = self._patiently(lambda: self.own_refusal(reserved)), looked.sign(far)
         if refused is None and sign.error:
             refused = Outcome.INTERCEPTED, f"{row.name}: {sign.error}"
@@ -173,7 +173,7 @@ class _Near:
 
     def own_refusal(self, reserved: int = 0) -> tuple[Outcome, str] | None:
         """Return why this node itself does no such test, for which so much is reserved, or None."""
-        context, options = self.context, self.row.plan.transfer(self.row.probe)
+        context, options = self.context, self.row.plan.test(self.row.probe)
         obstacle = why_unable(context.iperf3, options)
         if obstacle is not None:
             return Outcome.TOOL_MISSING, obstacle
@@ -198,7 +198,7 @@ class _Near:
 
     def _look(self, where: Mapping[str, str]) -> BeforeTests:
         """Begin to look for proxies before the far nodes that a row tests over TCP."""
-        tested = where if self.row.probe == "throughput" else {}
+        tested = where if self.row.kind.is_over_tcp else {}
         most = questions_a_node(self.row.plan)
         return BeforeTests(self.context, self.connection, tested, most, self.should_stop)
 

@@ -20,8 +20,8 @@ from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
 from worker.model.measurement import Measurement, Outcome
 from worker.model.measurement import finding as make_finding
-from worker.model.names import REDIS_TARGET
-from worker.model.plan import TRANSFERS, Plan
+from worker.model.plan import Plan
+from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
 from worker.wire.connection.away import AWAY
 
@@ -47,6 +47,11 @@ class Row:
         return self.plan.probes[self.phase]
 
     @property
+    def kind(self) -> Probe:
+        """What is known of that probe."""
+        return self.plan.kind(self.probe)
+
+    @property
     def name(self) -> str:
         """The node that performs it."""
         return self.plan.nodes[self.performer].name
@@ -59,7 +64,7 @@ class Row:
     def bit_of(self, measurement: Measurement) -> int:
         """Give the place of a measurement in the run's bitmap."""
         source = self.plan.index_of(measurement.source)
-        if self.probe == "redis":
+        if self.kind.target:
             return self.plan.bit(source, source)
         return self.plan.bit(source, self.plan.index_of(measurement.target))
 
@@ -76,8 +81,8 @@ class Row:
             run=self.run,
             probe=self.probe,
             source=source.name,
-            target=REDIS_TARGET if self.probe == "redis" else target.name,
-            address="" if self.probe == "redis" else target.address,
+            target=self.kind.target or target.name,
+            address="" if self.kind.target else target.address,
             outcome=outcome,
             error=error,
             started_at=started_at,
@@ -101,7 +106,7 @@ class Row:
     def timeout_s(self) -> int:
         """RQ's time-out of the row's job."""
         seconds = phase_seconds(self.plan, self.probe)
-        factor = TIMEOUT_FACTOR if self.probe in TRANSFERS else 1
+        factor = TIMEOUT_FACTOR if self.kind.has_two_ends else 1
         return min(rq_jobs.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
 
 

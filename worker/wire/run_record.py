@@ -18,7 +18,8 @@ import redis
 from worker.model import version
 from worker.model.errors import WireError
 from worker.model.fields import number_or_none
-from worker.model.plan import PROBES, Plan, unpack_plan
+from worker.model.plan import Plan, unpack_plan
+from worker.model.probe import PROBES
 from worker.model.text import one_line
 from worker.wire import keyspace
 

@@ -7,7 +7,7 @@ last port on which each listens for tests. What they find is in the stream of re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import redis
 
@@ -24,15 +24,15 @@ from coordinator.checks.network.advice import (
 from coordinator.runs import runs
 from coordinator.runs.follow import follow_run
 from coordinator.runs.nodes import Node, read_nodes
-from coordinator.runs.planning import ProbeOptions, Selection, make_plan, registered
+from coordinator.runs.planning import Selection, make_plan, registered
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
-from worker.model.options import PingOptions, TcpOptions, ThroughputOptions
+from worker.model.options import Options, PingOptions, TcpOptions, ThroughputOptions
 
-OPTIONS = ProbeOptions(
-    ping=PingOptions(count=5, interval_s=0.1, wait_s=1.0),
-    throughput=ThroughputOptions(duration_s=1, bitrate_mbps=1.0),
-)
+OPTIONS = {
+    "ping": PingOptions(count=5, interval_s=0.1, wait_s=1.0),
+    "throughput": ThroughputOptions(duration_s=1, bitrate_mbps=1.0),
+}
 HANDSHAKES, INTERVAL_S, WAIT_S = 3, 0.1, 1.0
 #: Outcomes of a handshake that say no more than that nothing answered.
 SILENT = (Outcome.NO_REPLY, Outcome.TIMEOUT)
@@ -56,7 +56,7 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
         yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=revive(node))
     if dead:
         return
-    found = _measure(connection, nodes, ("ping", "throughput"), OPTIONS, by)
+    found = _measure(connection, nodes, OPTIONS, by)
     answered = _handshakes(connection, nodes, by)
     for source, target in (nodes, nodes[::-1]):
         pair = (source.name, target.name)
@@ -75,15 +75,14 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
 def _measure(
     connection: redis.Redis,
     nodes: Sequence[Node],
-    probes: Sequence[str],
-    options: ProbeOptions,
+    options: Mapping[str, Options],
     by: str,
     targets: Sequence[str] = (),
 ) -> dict[tuple[str, str, str], Measurement]:
     names = [node.name for node in nodes]
     # Of all nodes: one that is not asked for may claim the address of one that is.
     plan = make_plan(
-        read_nodes(connection), Selection(nodes=names, targets=targets), probes, options
+        read_nodes(connection), Selection(nodes=names, targets=targets), list(options), options
     )
     run, _ = runs.start(connection, plan, by=by, join=False)
     return {
@@ -104,7 +103,7 @@ def _handshakes(
     found = {}
     for port, targets in by_port.items():
         tcp = TcpOptions(port=port, count=HANDSHAKES, interval_s=INTERVAL_S, wait_s=WAIT_S)
-        measured = _measure(connection, nodes, ("tcp",), ProbeOptions(tcp=tcp), by, targets)
+        measured = _measure(connection, nodes, {"tcp": tcp}, by, targets)
         for (_, source, target), measurement in measured.items():
             found[source, target, port] = measurement
     return found

@@ -150,7 +150,7 @@ def _legend_parts(matrix: Matrix, limit: float | None) -> Iterable[str]:
 
 
 def _stands_out(matrix: Matrix, limit: float | None) -> str:
-    if matrix.figure.is_difference:
+    if matrix.figure.minus:
         return f"over {number(limit)} {matrix.unit}, far from the median"
     if matrix.unit == "Mbit/s":
         return f"under 1/{FAR_FACTOR:.0f} of the median"

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from coordinator.results.matrix import Matrix
 from worker.model.cost import phase_seconds
-from worker.model.plan import TRANSFERS
 from worker.model.text import in_time
 from worker.wire.room import StreamFull, why_no_room
 from worker.wire.run_record import Run
@@ -75,7 +74,7 @@ class Progress:
         left_s = self.left_s(state, now)
         if left_s < 0.5:
             return waited_for(matrix)
-        tests = any(probe in TRANSFERS for probe in state.plan.probes[self.phase :])
+        tests = any(state.plan.kind(p).has_two_ends for p in state.plan.probes[self.phase :])
         return f"{'about' if tests else 'at most'} {in_time(round(left_s))} left"
 
 

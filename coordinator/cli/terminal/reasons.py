@@ -19,7 +19,7 @@ SECONDS = re.compile(r"\b[0-9.]+ s\b")
 PAIRS_NAMED = 2
 
 _LOOK_BETWEEN = "look from both ends: ptzmesh doctor --between {source} {target}"
-_LOOK_AT_REDIS = "look on {source}: ptzmesh doctor"
+_LOOK_AT_SOURCE = "look on {source}: ptzmesh doctor"
 #: What helps whatever led to the outcome; where the error itself says it, nothing.
 HELPS = {
     Outcome.NO_REPLY: _LOOK_BETWEEN,
@@ -41,11 +41,8 @@ def reasons(report: Report, run: str) -> Iterable[Text]:
     """Give a line for each reason, with the pairs that it holds for, the most frequent first."""
     pairs: dict[tuple[str, Outcome, str], list[tuple[str, str]]] = {}
     errors: dict[tuple[str, Outcome, str], str] = {}
-    probes: set[str] = set()
-    for matrix in report.matrices.values():
-        if matrix.probe in probes:
-            continue
-        probes.add(matrix.probe)
+    kinds = {matrix.probe: matrix.kind for matrix in report.matrices.values()}
+    for matrix in {matrix.probe: matrix for matrix in report.matrices.values()}.values():
         for pair, cell in matrix.cells.items():
             if cell.outcome is not Outcome.OK:
                 alike = (matrix.probe, cell.outcome, SECONDS.sub("", cell.error))
@@ -56,8 +53,8 @@ def reasons(report: Report, run: str) -> Iterable[Text]:
         probe, outcome, _ = reason
         yield Text(f"{probe} {_named(found)}: {word(outcome)}: {errors[reason]}")
         helps = HELPS.get(outcome, "")
-        if probe == "redis" and helps is _LOOK_BETWEEN:
-            helps = _LOOK_AT_REDIS  # which is no node
+        if kinds[probe].target and helps is _LOOK_BETWEEN:
+            helps = _LOOK_AT_SOURCE  # what it measures is no node
         if helps:
             source, target = found[0]
             yield Text(f"  {helps.format(source=source, target=target)}", style="dim")

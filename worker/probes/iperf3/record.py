@@ -15,6 +15,7 @@ from typing import Any
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
 from worker.model.plan import PlannedNode, TargetNode
+from worker.model.probe import name_of
 from worker.probes.iperf3.report import Flow, Iperf3Report
 from worker.probes.iperf3.tool import THREADS_VERSION, Iperf3, parse_version
 
@@ -45,11 +46,6 @@ class Ends:
         if options.bidir:
             return [forth, back]
         return [back] if options.reverse else [forth]
-
-
-def probe_of(options: Options) -> str:
-    """Give the name of the probe that these are options of."""
-    return "udp" if options.udp else "throughput"
 
 
 def findings(
@@ -229,7 +225,7 @@ def _measurement(
     return made(
         Measurement(
             run=ends.run,
-            probe=probe_of(options),
+            probe=name_of(options),
             source=source.name,
             target=target.name,
             address=target.address,

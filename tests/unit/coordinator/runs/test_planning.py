@@ -8,7 +8,6 @@ import pytest
 
 from coordinator.runs.nodes import Node
 from coordinator.runs.planning import (
-    ProbeOptions,
     Selection,
     asked,
     left_out,
@@ -24,7 +23,8 @@ from worker.model.options import (
     ThroughputOptions,
     UdpOptions,
 )
-from worker.model.plan import PROBES, unpack_plan
+from worker.model.plan import Plan, unpack_plan
+from worker.model.probe import PROBES
 
 
 def node(name: str, **fields: Any) -> Node:
@@ -56,7 +56,7 @@ NODES = [
 def plan_names(
     selection: Selection, nodes: list[Node] | None = None
 ) -> tuple[list[str], list[str]]:
-    plan = make_plan(NODES if nodes is None else nodes, selection, ("ping",), ProbeOptions())
+    plan = make_plan(NODES if nodes is None else nodes, selection, ("ping",))
     names = [one.name for one in plan.nodes]
     return [names[i] for i in plan.sources], [names[i] for i in plan.targets]
 
@@ -99,22 +99,22 @@ def test_one_node_alone_has_no_pair() -> None:
 
 
 def test_interval_below_what_a_source_may_do_is_refused_by_its_name() -> None:
-    fast = ProbeOptions(ping=PingOptions(interval_s=0.005))
+    fast = {"ping": PingOptions(interval_s=0.005)}
     assert make_plan(NODES, Selection(nodes=["a", "b"]), ("ping",), fast)
     with pytest.raises(ConfigError, match="node c pings through a datagram socket"):
         make_plan(NODES, Selection(), ("ping",), fast)
 
 
 def test_offline_nodes_that_were_not_named_are_told() -> None:
-    plan = make_plan(NODES, Selection(), ("ping",), ProbeOptions())
+    plan = make_plan(NODES, Selection(), ("ping",))
     assert left_out(NODES, plan) == ["d"]
 
 
 def test_a_node_of_another_wire_version_is_refused_when_named_and_else_left_out() -> None:
     old = node("old", wire=0, version="0.0.9")
     with pytest.raises(ConfigError, match=r"upgrade old \(ptzmesh 0\.0\.9, wire 0\)"):
-        make_plan([*NODES, old], Selection(nodes=["a", "old"]), ["ping"], ProbeOptions())
-    plan = make_plan([*NODES, old], Selection(), ["ping"], ProbeOptions())
+        make_plan([*NODES, old], Selection(nodes=["a", "old"]), ["ping"])
+    plan = make_plan([*NODES, old], Selection(), ["ping"])
     assert [one.name for one in plan.nodes] == ["a", "b", "c"]
     assert "upgrade old" in to_upgrade([*NODES, old], plan, {})
     assert to_upgrade([*NODES, old], plan, {"site": "roof"}) == ""
@@ -124,7 +124,7 @@ def test_a_node_of_another_wire_version_is_refused_when_named_and_else_left_out(
 def test_a_trigger_that_is_older_than_every_node_is_told_to_be_upgraded() -> None:
     newer = [node(name, wire=99, version="9.0") for name in ("x", "y")]
     with pytest.raises(ConfigError, match=r"here; newer are x \(ptzmesh 9\.0, wire 99\), y"):
-        make_plan(newer, Selection(), ["ping"], ProbeOptions())
+        make_plan(newer, Selection(), ["ping"])
 
 
 @pytest.mark.parametrize(
@@ -144,26 +144,25 @@ def test_label_that_too_few_nodes_have_is_told_with_those_that_there_are(
         plan_names(Selection(**{"labels": {"site": "moon"}, **chosen}))
 
 
-UNUSUAL = ProbeOptions(
-    ping=PingOptions(count=3),
-    tcp=TcpOptions(port=80),
-    redis=RedisOptions(count=3),
-    throughput=ThroughputOptions(duration_s=60),
-    udp=UdpOptions(duration_s=60),
-)
+UNUSUAL = {
+    "ping": PingOptions(count=3),
+    "tcp": TcpOptions(port=80),
+    "redis": RedisOptions(count=3),
+    "throughput": ThroughputOptions(duration_s=60),
+    "udp": UdpOptions(duration_s=60),
+}
 
 
 @pytest.mark.parametrize("probe", PROBES)
 def test_only_the_options_of_what_is_run_tell_two_plans_apart(probe: str) -> None:
-    usual = {name: getattr(ProbeOptions(), name) for name in PROBES}
-    unused = ProbeOptions(**{**vars(UNUSUAL), probe: usual[probe]})
-    used = ProbeOptions(**{**usual, probe: getattr(UNUSUAL, probe)})
+    def plan(options: dict[str, Any]) -> Plan:
+        return make_plan(NODES, Selection(), (probe,), options)
 
-    def digest(options: ProbeOptions) -> str:
-        return make_plan(NODES, Selection(), (probe,), options).digest
-
-    assert digest(unused) == digest(ProbeOptions())
-    assert digest(used) != digest(ProbeOptions())
+    unused = plan({name: given for name, given in UNUSUAL.items() if name != probe})
+    assert unused.digest == plan({}).digest
+    assert unused.packed() == plan({}).packed()
+    assert plan(UNUSUAL).digest != plan({}).digest
+    assert unpack_plan(plan(UNUSUAL).packed()).options == {probe: UNUSUAL[probe]}
 
 
 FAMILIES = [
@@ -176,7 +175,7 @@ FAMILIES = [
 
 def test_family_chooses_those_with_an_address_of_it_and_names_that_may_have_one() -> None:
     assert plan_names(Selection(family=4), FAMILIES)[0] == ["also-four", "four", "named"]
-    plan = make_plan(FAMILIES, Selection(family=4), ("ping",), ProbeOptions())
+    plan = make_plan(FAMILIES, Selection(family=4), ("ping",))
     assert plan.family == 4  # of the name, each source takes an address of that family
     assert unpack_plan(plan.packed()) == plan
     assert of_other_family(FAMILIES, plan, 4) == ["six"]
@@ -200,7 +199,7 @@ def test_who_is_asked_before_it_is_measured_is_whose_address_may_be_anothers() -
         node("e", address="10.0.0.5", **here),
         node("f", address="f.example"),
     ]
-    plan = make_plan(nodes, Selection(), ["ping"], ProbeOptions())
+    plan = make_plan(nodes, Selection(), ["ping"])
     is_asked, names = asked(plan, nodes), [one.name for one in plan.nodes]
     of = {
         source: "".join(t for j, t in enumerate(names) if i != j and is_asked(i, j))

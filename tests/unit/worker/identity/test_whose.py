@@ -26,8 +26,7 @@ def test_address_of_a_wrong_host_is_that_of_the_target_whichever_end_performs() 
         nodes=(A, B),
         sources=(0, 1),
         targets=(0, 1),
-        probes=("throughput",),
-        throughput=ThroughputOptions(reverse=True),
+        options={"throughput": ThroughputOptions(reverse=True)},
     )
     context = NodeContext(
         name="a", address=A.address, redis_url="redis://nowhere", outbox_path=Path("a.outbox"),

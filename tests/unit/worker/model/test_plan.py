@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
 from typing import Any
 
 import msgpack
@@ -15,6 +14,7 @@ from worker.model.cost import SLACK, longest_seconds, phase_seconds
 from worker.model.errors import ConfigError, PtzmeshError, WireError
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
+from worker.model.probe import with_options
 
 
 def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) -> Plan:
@@ -27,53 +27,54 @@ def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) ->
 
 
 def test_plan_comes_back_from_its_packed_form() -> None:
-    plan = mesh(4, ping=PingOptions(count=3, wait_s=0.5))
+    plan = mesh(4, options={"ping": PingOptions(count=3, wait_s=0.5)})
     assert unpack_plan(plan.packed()) == plan
 
 
 def test_every_ordered_pair_has_a_bit_of_its_own() -> None:
     plan = mesh(7)
-    bits = [plan.bit(s, t) for s, t in plan.pairs()]
+    bits = [plan.bit(s, t) for s, t in plan.node_pairs()]
     assert len(bits) == len(set(bits)) == plan.pair_count == 42
 
 
 def test_partial_mesh_counts_no_node_as_its_own_target() -> None:
     plan = mesh(4, sources=(0, 1), targets=(1, 2, 3))
-    assert plan.pair_count == len(list(plan.pairs())) == 5
+    assert plan.pair_count == len(list(plan.node_pairs())) == 5
 
 
 CELL = (("cell", 1),)
+ONE_WAY = {"throughput": ThroughputOptions(duration_s=1)}
+BOTH_WAYS = {"throughput": ThroughputOptions(bidir=True, duration_s=1)}
 
 
 @pytest.mark.parametrize(
     ("plan", "tests_in_a_row"),
     [
-        (mesh(2, sources=(0,), targets=(1,)), 1),
-        (mesh(4, sources=(0,), targets=(1, 2, 3)), 3),
-        (mesh(4, sources=(1, 2, 3), targets=(0,)), 3),
-        (mesh(4), 6),
-        (mesh(3), 6),
-        (mesh(4, throughput=ThroughputOptions(bidir=True, duration_s=1)), 3),
-        (mesh(4, links=CELL), 12),
-        (mesh(4, links=(("hub", 2),)), 6),
-        (mesh(4, links=CELL, throughput=ThroughputOptions(bidir=True, duration_s=1)), 6),
-        (mesh(4, accepts=False), 0),
+        (mesh(2, sources=(0,), targets=(1,), options=ONE_WAY), 1),
+        (mesh(4, sources=(0,), targets=(1, 2, 3), options=ONE_WAY), 3),
+        (mesh(4, sources=(1, 2, 3), targets=(0,), options=ONE_WAY), 3),
+        (mesh(4, options=ONE_WAY), 6),
+        (mesh(3, options=ONE_WAY), 6),
+        (mesh(4, options=BOTH_WAYS), 3),
+        (mesh(4, links=CELL, options=ONE_WAY), 12),
+        (mesh(4, links=(("hub", 2),), options=ONE_WAY), 6),
+        (mesh(4, links=CELL, options=BOTH_WAYS), 6),
+        (mesh(4, accepts=False, options=ONE_WAY), 0),
     ],
 )
 def test_tests_take_at_most_what_ends_and_shared_links_let_follow_each_other(
     plan: Plan, tests_in_a_row: int
 ) -> None:
-    whole = replace(plan, probes=("throughput",), throughput=replace(plan.throughput, duration_s=1))
-    assert phase_seconds(whole, "throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
+    assert phase_seconds(plan, "throughput") == pytest.approx(SLACK * 3.0 * tests_in_a_row)
     # With a round trip of 600 ms each way, and full buffers to be emptied.
     longest_s = SLACK * 22.5 * tests_in_a_row
-    assert longest_seconds(whole, "throughput") == pytest.approx(longest_s)
-    assert unpack_plan(whole.packed()) == whole
+    assert longest_seconds(plan, "throughput") == pytest.approx(longest_s)
+    assert unpack_plan(plan.packed()) == plan
 
 
 @pytest.mark.parametrize("probe", ["ping", "tcp", "throughput", "udp"])
 def test_source_without_a_target_performs_nothing(probe: str) -> None:
-    plan = mesh(3, targets=(1,), probes=(probe,))
+    plan = mesh(3, targets=(1,), options=with_options([probe]))
     assert plan.performers(probe) == [0, 2]
     assert all(plan.pairs_of(probe, one) for one in plan.performers(probe))
 
@@ -86,7 +87,7 @@ def test_source_without_a_target_performs_nothing(probe: str) -> None:
         {"sources": (0,), "targets": (0,)},
         {"sources": (0,), "targets": (0,), "sample": 1},
         {"targets": ()},
-        {"probes": ()},
+        {"options": {}},
     ],
 )
 def test_plan_in_which_nothing_is_measured_is_refused(fields: dict[str, Any]) -> None:
@@ -109,7 +110,7 @@ def test_starts_are_spread_within_half_a_second() -> None:
 @pytest.mark.parametrize(("count", "sample"), [(2, 1), (7, 3), (50, 49), (200, 10)])
 def test_node_of_a_sample_is_as_often_a_target_as_a_source(count: int, sample: int) -> None:
     plan = mesh(count, sample=sample, seed="a")
-    pairs = list(plan.pairs())
+    pairs = list(plan.node_pairs())
     assert len(set(pairs)) == len(pairs) == plan.pair_count == count * sample
     assert all(s != t for s, t in pairs)
     assert {Counter(s for s, _ in pairs)[i] for i in range(count)} == {sample}
@@ -118,15 +119,15 @@ def test_node_of_a_sample_is_as_often_a_target_as_a_source(count: int, sample: i
 
 @pytest.mark.parametrize("probe", ["ping", "throughput"])
 def test_sweeps_of_a_sample_measure_its_pairs_and_no_others(probe: str) -> None:
-    plan = unpack_plan(mesh(9, sample=3, seed="a", probes=(probe,)).packed())
+    plan = unpack_plan(mesh(9, sample=3, seed="a", options=with_options([probe])).packed())
     measured = [pair for one in plan.performers(probe) for pair in plan.pairs_of(probe, one)]
-    assert sorted(measured) == sorted(plan.pairs())
+    assert sorted(measured) == sorted(plan.node_pairs())
 
 
 def test_seed_chooses_the_pairs_of_a_sample() -> None:
     one, same, other = (mesh(20, sample=3, seed=seed) for seed in ("a", "a", "b"))
-    assert set(one.pairs()) == set(same.pairs()) != set(other.pairs())
-    assert len({frozenset(mesh(20, sample=3, seed=str(i)).pairs()) for i in range(50)}) == 50
+    assert set(one.node_pairs()) == set(same.node_pairs()) != set(other.node_pairs())
+    assert len({frozenset(mesh(20, sample=3, seed=str(i)).node_pairs()) for i in range(50)}) == 50
 
 
 @pytest.mark.parametrize("fields", [{"sample": 0}, {"sample": 4}, {"sample": 1, "targets": (0, 1)}])
@@ -137,7 +138,7 @@ def test_sample_that_cannot_be_taken_is_refused(fields: dict[str, Any]) -> None:
 
 def test_same_question_has_the_same_digest_and_another_has_not() -> None:
     assert mesh(3).digest == mesh(3).digest
-    assert mesh(3).digest != mesh(3, ping=PingOptions(count=11)).digest
+    assert mesh(3).digest != mesh(3, options={"ping": PingOptions(count=11)}).digest
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,8 @@ def test_same_question_has_the_same_digest_and_another_has_not() -> None:
         {"sources": (0,), "targets": (0,)},
         {"sources": (0, 9)},
         {"targets": (-1,)},
-        {"probes": ("pong",)},
+        {"options": {"pong": PingOptions()}},
+        {"options": {"tcp": PingOptions()}},
     ],
 )
 def test_plan_that_cannot_be_run_is_refused(fields: dict[str, Any]) -> None:
@@ -188,7 +190,7 @@ def test_bytes_that_are_no_plan_are_refused(packed: bytes) -> None:
         unpack_plan(packed)
 
 
-GOOD = asdict(mesh(2))
+GOOD = msgpack.unpackb(mesh(2).packed())
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -203,4 +205,4 @@ def test_plan_with_one_field_replaced_is_a_plan_or_refused(name: str, value: obj
     except PtzmeshError as exc:
         assert isinstance(exc, WireError)  # noqa: PT017 - the class is the point
     else:
-        assert list(plan.pairs())
+        assert list(plan.node_pairs())

@@ -9,8 +9,9 @@ import pytest
 
 from worker.identity.identity import Allowance, Target
 from worker.model.cost import MOST_QUESTIONS, questions_a_node
-from worker.model.options import PingOptions, TcpOptions, ThroughputOptions, UdpOptions
+from worker.model.options import PingOptions, TcpOptions, ThroughputOptions
 from worker.model.plan import MAX_NODES, Plan, PlannedNode
+from worker.model.probe import PROBES, with_options
 from worker.probes.traffic import _pair_bytes, again_bytes, bytes_per_node
 
 #: Bytes of asking who answers, and of asking which handshake came, over IPv4.
@@ -30,28 +31,24 @@ def mesh(count: int, *, claimed_by: tuple[str, ...] = (), **fields: Any) -> Plan
 
 @pytest.mark.parametrize(("warm_up", "echoes"), [(True, 11), (False, 10)])
 def test_cost_is_what_echoes_and_replies_weigh_on_both_ends(warm_up: bool, echoes: int) -> None:
-    plan = mesh(2, ping=PingOptions(count=10, size_bytes=56, warm_up=warm_up))
+    plan = mesh(2, options={"ping": PingOptions(count=10, size_bytes=56, warm_up=warm_up)})
     assert bytes_per_node(plan) == {"n0": 2 * echoes * 2 * 84, "n1": 2 * echoes * 2 * 84}
 
 
 @pytest.mark.parametrize("probe", ["throughput", "udp"])
 def test_cost_of_a_test_of_both_directions_is_the_same_for_one_pair_and_for_two(probe: str) -> None:
-    plan = mesh(
-        2,
-        probes=(probe,),
-        throughput=ThroughputOptions(bidir=True, bitrate_mbps=4.0),
-        udp=UdpOptions(bidir=True, bitrate_mbps=4.0),
-    )
+    options = PROBES[probe].options(bidir=True, bitrate_mbps=4.0)
+    plan = mesh(2, options={probe: options})
     half = replace(plan, sources=(0,), targets=(1,))
     found = [_pair_bytes(half, probe, 0, 1, 20), 2 * (_pair_bytes(plan, probe, 0, 1, 20) or 0)]
-    assert found == 2 * [plan.transfer(probe).worst_case_bytes]
+    assert found == 2 * [options.worst_case_bytes]
 
 
 @pytest.mark.parametrize(("warm_up", "handshakes"), [(True, 12), (False, 11)])
 def test_cost_of_handshakes_has_those_that_warm_up_and_that_look_for_a_proxy(
     warm_up: bool, handshakes: int
 ) -> None:
-    plan = mesh(2, probes=("tcp",), tcp=TcpOptions(count=10, warm_up=warm_up))
+    plan = mesh(2, options={"tcp": TcpOptions(count=10, warm_up=warm_up)})
     cost = 2 * (handshakes * 4 * 60 + 2 * 84 + SYN)
     assert bytes_per_node(plan) == {"n0": cost, "n1": cost}
 
@@ -69,21 +66,21 @@ def cost_of(plan: Plan, node: str = "n0") -> int:
 
 
 def test_each_is_asked_once_a_run_whatever_is_measured_then() -> None:
-    everything = ("ping", "tcp", "throughput")
-    plan = mesh(4, probes=everything, throughput=ThroughputOptions(bytes_limit=1000))
+    bounded = {"throughput": ThroughputOptions(bytes_limit=1000)}
+    plan = mesh(4, options=with_options(["ping", "tcp", "throughput"], bounded))
     assert cost_of(plan) == cost_of(mesh(4)) == 2 * 3 * WHO
     assert again_bytes(plan, everybody) == 3 * 2 * WHO // 2
     assert again_bytes(plan, lambda *_: False) == 0
 
 
 def test_those_who_claim_one_address_are_all_asked_in_each_phase() -> None:
-    plan = mesh(2, claimed_by=("x", "y"), probes=("ping", "tcp"))
+    plan = mesh(2, claimed_by=("x", "y"), options=with_options(["ping", "tcp"]))
     assert cost_of(plan) == 2 * 3 * WHO + WHO
 
 
 def test_who_performs_asks_also_where_data_flows_the_other_way() -> None:
-    options = ThroughputOptions(reverse=True, bytes_limit=1000)
-    plan = mesh(2, sources=(0,), targets=(1,), probes=("throughput",), throughput=options)
+    options = {"throughput": ThroughputOptions(reverse=True, bytes_limit=1000)}
+    plan = mesh(2, sources=(0,), targets=(1,), options=options)
     assert plan.performers("throughput") == [1]
     assert cost_of(plan) == cost_of(plan, "n1") == WHO
     assert again_bytes(plan, everybody) == 2 * WHO // 2
@@ -91,8 +88,8 @@ def test_who_performs_asks_also_where_data_flows_the_other_way() -> None:
 
 def test_which_handshake_came_is_asked_once_a_run() -> None:
     def syn(*probes: str) -> int:
-        options = ThroughputOptions(bytes_limit=1000)
-        plan = mesh(2, probes=probes, throughput=options)
+        bounded = {"throughput": ThroughputOptions(bytes_limit=1000)}
+        plan = mesh(2, options=with_options(probes, bounded))
         cost = bytes_per_node(plan)["n0"]
         assert cost is not None
         return cost
@@ -106,7 +103,7 @@ def test_which_handshake_came_is_asked_once_a_run() -> None:
 
 def test_largest_mesh_asks_no_more_than_one_of_a_hundred() -> None:
     assert questions_a_node(mesh(100)) >= 99
-    plan = mesh(MAX_NODES, ping=PingOptions(count=1))
+    plan = mesh(MAX_NODES, options={"ping": PingOptions(count=1)})
     assert questions_a_node(plan) * MAX_NODES <= MOST_QUESTIONS
     total = sum(cost_of_all(plan))
     assert total == 2 * WHO * MOST_QUESTIONS

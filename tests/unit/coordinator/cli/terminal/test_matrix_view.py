@@ -20,6 +20,7 @@ from coordinator.results.matrix import Matrix, make_report
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode
+from worker.model.probe import with_options
 
 SHORT, ALIKE = "n{}", "camera-on-the-north-roof-{}"
 
@@ -58,7 +59,8 @@ def measured(
 def plan(nodes: Sequence[str], *probes: str) -> Plan:
     planned = tuple(PlannedNode(name=name, address="10.0.0.1") for name in nodes)
     everyone = tuple(range(len(planned)))
-    return Plan(nodes=planned, sources=everyone, targets=everyone, probes=probes or ("ping",))
+    options = with_options(probes or ["ping"])
+    return Plan(nodes=planned, sources=everyone, targets=everyone, options=options)
 
 
 def mesh(nodes: Sequence[str]) -> Matrix:

@@ -12,15 +12,15 @@ from coordinator.cli.terminal.reasons import reasons
 from coordinator.results.matrix import make_report
 from worker.model.cost import phase_seconds
 from worker.model.measurement import Outcome, finding
-from worker.model.options import PingOptions
+from worker.model.options import PingOptions, TcpOptions
 from worker.model.plan import Plan, PlannedNode
 from worker.wire.run_record import Run
 
 NODES = tuple(PlannedNode(name=name, address="10.0.0.1") for name in ("a", "b", "c"))
 EVERYONE = (0, 1, 2)
 PLAN = Plan(
-    nodes=NODES, sources=EVERYONE, targets=EVERYONE, probes=("ping", "tcp"),
-    ping=PingOptions(count=100, interval_s=0.1),
+    nodes=NODES, sources=EVERYONE, targets=EVERYONE,
+    options={"ping": PingOptions(count=100, interval_s=0.1), "tcp": TcpOptions()},
 )  # fmt: skip
 #: Never used while results come.
 NOBODY = redis.Redis(port=1)

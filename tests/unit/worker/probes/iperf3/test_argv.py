@@ -12,7 +12,7 @@ import pytest
 
 from worker.model.errors import WireError
 from worker.model.options import ThroughputOptions, UdpOptions
-from worker.model.plan import TRANSFERS, Plan, PlannedNode, unpack_plan
+from worker.model.plan import Plan, PlannedNode, unpack_plan
 from worker.probes.iperf3.client import client_argv
 from worker.probes.iperf3.record import Ends
 from worker.probes.iperf3.tool import Iperf3
@@ -22,9 +22,10 @@ PLAN = Plan(
     nodes=(PlannedNode(name="a", address="10.0.0.1"), PlannedNode(name="b", address="b.lan")),
     sources=(0, 1),
     targets=(0, 1),
-    probes=("throughput", "udp"),
-    throughput=ThroughputOptions(duration_s=1, bitrate_mbps=5, congestion="cubic", dscp=8),
-    udp=UdpOptions(duration_s=1, bitrate_mbps=5),
+    options={
+        "throughput": ThroughputOptions(duration_s=1, bitrate_mbps=5, congestion="cubic", dscp=8),
+        "udp": UdpOptions(duration_s=1, bitrate_mbps=5),
+    },
 )
 HOSTILE = (
     "--server", "-D", "--logfile=/etc/passwd", "-F/etc/shadow", "10.0.0.1 --server", "x;reboot",
@@ -59,7 +60,7 @@ def changed(raw: dict[str, Any], path: tuple[Any, ...], value: object) -> bytes:
 
 
 def commands(plan: Plan) -> Iterator[list[str]]:
-    for probe in set(plan.probes) & set(TRANSFERS):
+    for probe in [one for one in plan.probes if plan.kind(one).has_two_ends]:
         for performer in range(len(plan.nodes)):
             for one in plan.encounters(probe, performer):
                 near, far = plan.nodes[performer], plan.nodes[one.far]
