@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +19,37 @@ from integration.nodes import alive
 from missing import missing
 from waiting import wait_until
 
+from coordinator.embedded import embedded_server
+
 ROOT = Path(__file__).parents[2]
 #: `v0.1.0`, wire version 1.
 WHEEL = "ptzmesh-0.1.0-py3-none-any.whl"
 COMMIT = "ff3f0d4997b4343abddbe9bc3713d6107290f16d"
+
+OLD = ("cam-1", "cam-2")
+#: Everything that a run measures in a few seconds, and that needs no port but iperf3's.
+ALL = ("--probe", "ping", "--probe", "tcp", "--probe", "redis", "--probe", "throughput")
+SHORT = ("--count", "2", "--duration", "1", "--bitrate", "20")
+LONG = ("--count", "2", "--duration", "300", "--bitrate", "1")
+
+#: What PTZJEPA's loop does, and what it holds when it is killed: locker 1.
+MONITOR = """
+import os
+from urllib.parse import urlsplit
+from worker.monitor import (
+    MultiLockerSystem, activity, configure, log_network_metrics, save_network_stats_to_csv)
+url = os.environ["PTZMESH_REDIS_URL"]
+at = urlsplit(url)
+recorder = configure(source="ptz-1", redis_url=url)
+with activity("world_model"):
+    log_network_metrics("127.0.0.1", throughput=False, count=2)
+log_network_metrics("nowhere.invalid", throughput=False, count=2)
+lockers = MultiLockerSystem(at.hostname, at.port, at.password, "file_lockers", 3)
+assert (lockers.acquire_locker(1), lockers.acquire_locker(2)) == (1, 2)
+assert lockers.release_locker(2)
+save_network_stats_to_csv("own.csv")
+assert recorder.publish_now(30)
+"""
 
 
 @dataclass(frozen=True)
@@ -134,3 +163,72 @@ def _run(command: list[str], folder: Path, url: str = "") -> subprocess.Complete
 
 def _environment(url: str) -> dict[str, str]:
     return {**os.environ, **({"PTZMESH_REDIS_URL": url} if url else {})}
+
+
+@dataclass(frozen=True)
+class Left:
+    """
+    What the previous release has left when all its programs have ended.
+
+    Attributes:
+        folder: Its `state`, and the files that it began: collector's, monitor's.
+        keys: Everything in Redis, with what is left of its time (ms, 0 is for ever).
+        runs: Ids of runs: `done`, `cancelled`, `half` (its nodes were killed in the second phase).
+        said: What its reading commands printed with --json.
+    """
+
+    folder: Path
+    keys: dict[bytes, tuple[int, bytes]]
+    runs: dict[str, str]
+    said: dict[str, list[dict[str, Any]]]
+
+    def restore(self, connection: redis.Redis) -> None:
+        for key, (milliseconds, value) in self.keys.items():
+            connection.restore(key, milliseconds, value)
+
+    def copy_of(self, name: str, folder: Path) -> Path:
+        return Path(shutil.copy(self.folder / name, folder))
+
+
+def leave(previous: Previous, server_binary: Path, folder: Path) -> Left:
+    """Measure, collect and record with the previous release, and cut its nodes off."""
+    with embedded_server(folder, binary=server_binary, unix=False) as server:
+        url, runs = server.url, {}
+
+        def output(*arguments: str) -> str:
+            return previous.output(url, *arguments, folder=folder)
+
+        with previous.workers(url, OLD, folder) as nodes:
+            output("limits", "--results-per-s", "3000")
+            output("run", *ALL, *SHORT)
+            output("collect", "--csv", "begun.csv")
+            runs["done"] = json_lines(output("runs", "--json"))[0]["run"]
+            runs["cancelled"] = output("run", "--detach", "--count", "1000").strip()
+            previous.run(url, "cancel", runs["cancelled"], folder=folder)
+            previous.python(url, MONITOR, folder)
+            runs["half"] = output(
+                "run", "--detach", "--probe", "ping", "--probe", "throughput", *LONG
+            ).strip()
+            wait_until(
+                lambda: json_lines(output("runs", "--json"))[0]["published"] == 2,
+                "the first phase of the last run has ended",
+            )
+            cut_off(nodes)
+        commands = {
+            **{name: ("show", run) for name, run in runs.items()},
+            **{name: (name,) for name in ("runs", "results", "lockers", "limits")},
+        }
+        said = {
+            name: json_lines(previous.run(url, *command, "--json", folder=folder).stdout)
+            for name, command in commands.items()
+        }
+        with redis.Redis.from_url(url) as connection:
+            keys = {
+                key: (max(0, connection.pttl(key)), connection.dump(key))
+                for key in connection.keys("*")
+            }
+    return Left(folder, keys, runs, said)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
