@@ -22,7 +22,7 @@ from coordinator.embedded import WHEELS, EmbeddedServer, embedded_server, find_b
 from worker.model.errors import ConfigError
 from worker.wire.connection.server import connect
 
-pytest_plugins = ["longest_first"]
+pytest_plugins = ["longest_first", "side_by_side"]
 
 environment.clean(os.environ)
 

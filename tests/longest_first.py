@@ -118,7 +118,8 @@ class _LongestFirst:
         self.left |= set(getattr(node, "workeroutput", {}).get(LEFT, ()))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.spent[file_of(report.nodeid)] += report.duration
+        # Not its duration: that of a test which ran beside others is no time of this file.
+        self.spent[file_of(report.nodeid)] += report.stop - report.start
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("renew_seconds"):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import redis
 
 #: Waiting costs nothing where the condition comes true, and many processes may share two cores.
 DEADLINE_S = 120.0
+
+#: Is set once nobody will ask for the outcome of the test that waits in this thread.
+NOT_WANTED: ContextVar[threading.Event | None] = ContextVar("NOT_WANTED", default=None)
+
+
+class NotWanted(BaseException):
+    """Ends a test whose outcome nobody will ask for."""
 
 
 def wait_until(
@@ -37,4 +46,13 @@ def wait_until(
             trouble = exc
         if time.monotonic() >= give_up_at:
             raise AssertionError(f"not within {deadline_s:g} s: {what}") from trouble
-        time.sleep(every_s)
+        go_on_waiting(every_s)
+
+
+def go_on_waiting(seconds: float) -> None:
+    """Sleep between two looks, unless the test is not wanted any more."""
+    not_wanted = NOT_WANTED.get()
+    if not_wanted is None:
+        time.sleep(seconds)
+    elif not_wanted.wait(seconds):
+        raise NotWanted

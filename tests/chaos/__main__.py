@@ -18,6 +18,9 @@ from lab.namespaces import why_unusable
 from chaos.faults import KINDS
 from chaos.rounds import LONG, SHORT, Survived, draw, hold
 
+#: Under this name a test reports the line of its round.
+SURVIVED = "survived"
+
 
 def main() -> int:
     """Run the rounds; 0 when all held, 1 when one did not, 2 when there can be no lab."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from lab.namespaces import why_unusable
 from missing import missing
 
 from chaos import clock
-from chaos.__main__ import how_to_repeat
-from chaos.together import SURVIVED, UnderWay
+from chaos.__main__ import SURVIVED, how_to_repeat
 
 #: What is drawn in the tests; `make chaos` draws others.
 SEED, ROUNDS = 235, 2
@@ -36,15 +33,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         first, *more = range(metafunc.config.getoption("--chaos-rounds"))
         later = (pytest.param(number, marks=pytest.mark.long) for number in more)
         metafunc.parametrize("round_number", [first, *later])
-
-
-@pytest.fixture(scope="module")
-def under_way(request: pytest.FixtureRequest) -> Iterator[UnderWay]:
-    """All laws, or rounds, of the module that this session is to test, which run at once."""
-    items = [one for one in request.session.items if isinstance(one, pytest.Function)]
-    names = [one.name for one in items if one.module is request.module]
-    with UnderWay(names, request.config.getoption("--chaos-seed")) as begun:
-        yield begun
 
 
 def pytest_terminal_summary(

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 from lab import namespaces
 from lab.commands import run as run_tool
-from lab.mesh import CLI, LabMesh, children_of
+from lab.mesh import CLI, LabMesh, OfMesh, Test, children_of, on_its_own
 from lab.net import Lab
 from lab.node import Node
 from lab.redis_server import Persist
@@ -349,3 +350,8 @@ def chaos_mesh(
             yield mesh
         finally:
             mesh.close()
+
+
+def together(nodes: int, **options: Any) -> Callable[[OfMesh[ChaosMesh]], Test]:
+    """Make a test of what is to hold in such a mesh; it runs beside the others of its module."""
+    return on_its_own(partial(chaos_mesh, nodes, **options))

@@ -15,6 +15,7 @@ from random import Random
 from traceback import format_exception
 
 from lab.redis_server import Persist
+from waiting import go_on_waiting
 
 from chaos import checks, clock
 from chaos.faults import COPY, HARMLESS, KINDS, LOSS, Fault
@@ -149,7 +150,7 @@ def hold(drawn: Round) -> Survived:
         try:
             _play(mesh, drawn)
             outcomes = checks.assert_whole(mesh, must_be_ok=drawn.must_be_ok)
-        except BaseException as exc:
+        except Exception as exc:
             told = "".join(format_exception(exc))
             raise AssertionError(f"{told}\n{drawn}\n{mesh.logs()}") from exc
         return Survived(drawn, len(mesh.known_runs), outcomes, time.monotonic() - begun)
@@ -168,7 +169,7 @@ def _play(mesh: ChaosMesh, drawn: Round) -> None:
     for at_s, act in sorted(todo, key=lambda one: one[0]):
         while (left_s := begun + at_s - time.monotonic()) > 0:
             mesh.tend()
-            time.sleep(min(left_s, 0.2))
+            go_on_waiting(min(left_s, 0.2))
         act()
     for fault in drawn.faults:
         fault.end()

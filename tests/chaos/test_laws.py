@@ -19,8 +19,7 @@ from waiting import wait_until
 
 from chaos.checks import assert_whole
 from chaos.faults import STEP_S, fill, fill_redis
-from chaos.mesh import ChaosMesh
-from chaos.together import together
+from chaos.mesh import ChaosMesh, together
 from coordinator.collect.groups import default_group
 from coordinator.results.results import read
 from worker.model.errors import ConfigError

@@ -13,12 +13,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import pytest
+from side_by_side import beside, place
 from waiting import DEADLINE_S, wait_until
 
 from coordinator.results.results import read
@@ -26,6 +29,7 @@ from coordinator.runs.nodes import read_nodes
 from coordinator.runs.runs import read_run
 from lab.net import Lab
 from lab.node import Node
+from lab.redis_server import Persist
 from worker.model.measurement import Measurement, Outcome
 from worker.wire import keyspace, run_record
 from worker.wire.connection import server
@@ -220,6 +224,11 @@ class LabMesh:
         self.connection.close()
 
 
+M = TypeVar("M", bound=LabMesh)
+OfMesh = Callable[[M], None]
+Test = Callable[..., None]
+
+
 class Command:
     """A command that runs beside the test."""
 
@@ -241,6 +250,35 @@ class Command:
         """Wait for its end, and give what it said after the first line, if that was taken."""
         out, err = self.process.communicate(timeout=timeout_s)
         return Said(self.process.returncode, _json_lines(out.decode()), err.decode())
+
+
+def together(nodes: int, *, persist: Persist = "nothing") -> Callable[[OfMesh[LabMesh]], Test]:
+    """Make a test of what is to hold in a mesh of so many nodes; it runs beside the others."""
+    return on_its_own(partial(mesh_of, nodes, persist=persist))
+
+
+def on_its_own(make: Callable[[], AbstractContextManager[M]]) -> Callable[[OfMesh[M]], Test]:
+    """Make a test of a function that takes a mesh; a failure shows the logs of its workers."""
+
+    def decorate(law: OfMesh[M]) -> Test:
+        def body(item: pytest.Function) -> None:
+            with ExitStack() as stack:
+                with place():
+                    mesh = stack.enter_context(make())
+                try:
+                    law(mesh)
+                except BaseException:
+                    item.add_report_section("call", "logs of the workers", mesh.logs())
+                    raise
+
+        @beside(body)
+        def test(outcome: Callable[[], None]) -> None:
+            outcome()
+
+        test.place_as = law  # type: ignore[attr-defined]  # where pytest says that it is
+        return test
+
+    return decorate
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +20,8 @@ from waiting import wait_until
 from coordinator.results.results import read
 from coordinator.runs.nodes import read_nodes
 from lab import namespaces
-from lab.mesh import LabMesh, Said, children_of, mesh_of
+from lab.mesh import LabMesh, Said, children_of, mesh_of, together
 from lab.node import Node
-from lab.together import begin_chosen, together
 from worker.model import version
 from worker.model.measurement import Outcome
 from worker.model.text import iso_utc
@@ -72,12 +70,6 @@ UNPRIVILEGED = (
 def eight() -> Iterator[LabMesh]:
     with mesh_of(8) as mesh:
         yield mesh
-
-
-@pytest.fixture(scope="module")
-def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    with begin_chosen(request) as laws:
-        yield laws
 
 
 # What is exact.

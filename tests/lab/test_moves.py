@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from coordinator.results.results import read
 from coordinator.runs.nodes import Node as Registered
 from coordinator.runs.nodes import read_nodes
 from lab.commands import ip_batch
-from lab.mesh import LabMesh
+from lab.mesh import LabMesh, together
 from lab.node import Node
 from lab.test_mesh import UNPRIVILEGED
-from lab.together import begin_chosen, together
 from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
 from worker.model.measurement import Measurement, Outcome
 from worker.publish.last_heard import OVERDUE_S
@@ -31,12 +29,6 @@ pytestmark = pytest.mark.lab
 #: What changed is told within this time; a machine that is busy with fifty workers needs more.
 TOLD_S = 30.0 + 30.0
 ONE_WAY = ("--from", "n0", "--to", "n1")
-
-
-@pytest.fixture(scope="module")
-def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    with begin_chosen(request) as laws:
-        yield laws
 
 
 def readdress(node: Node, old: str, new: str) -> None:

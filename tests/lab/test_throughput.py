@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from io import StringIO
@@ -24,9 +23,8 @@ from waiting import wait_until
 from coordinator.cli.watch import show_report
 from coordinator.results.matrix import make_report
 from lab import namespaces
-from lab.mesh import LabMesh, Pair, children_of, mesh_of
+from lab.mesh import LabMesh, Pair, children_of, mesh_of, together
 from lab.net import Lab
-from lab.together import begin_chosen, together
 from lab.transfer_runs import (
     ENDS_S,
     FREE_S,
@@ -109,12 +107,6 @@ def eight() -> Iterator[TracedMesh]:
             yield mesh
         finally:
             mesh.close()
-
-
-@pytest.fixture(scope="module")
-def under_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    with begin_chosen(request) as laws:
-        yield laws
 
 
 # What is exact.
