@@ -94,7 +94,7 @@ def _of_worker(name: str) -> Any:
 
 def _all(redis_url: str, name: str, asked: bool, state_dir: Path | None) -> Iterator[Check]:
     from coordinator.checks.diagnosis import Subject, diagnose
-    from coordinator.cli.node import default_state_dir
+    from coordinator.cli.worker import default_state_dir
     from worker import __version__
 
     folder = state_dir or _of_worker("state_dir") or default_state_dir()

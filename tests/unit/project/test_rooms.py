@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli import COMMANDS, load
+
 ROOT = Path(__file__).parents[3]
 ROOMS = sorted(
     path.parent for side in ("coordinator", "worker") for path in (ROOT / side).rglob("__init__.py")
@@ -87,3 +89,10 @@ def test_each_name_of_a_face_is_there(face: str) -> None:
     assert module.__all__ == sorted(module.__all__)
     for name in module.__all__:
         assert getattr(module, name).__doc__
+
+
+def test_each_command_is_in_the_module_of_its_name() -> None:
+    for name in COMMANDS:
+        source = ROOT / "coordinator" / "cli" / f"{name}.py"
+        assert ast.get_docstring(ast.parse(source.read_text())).startswith(f"`ptzmesh {name}`")
+        assert load(name).name == name

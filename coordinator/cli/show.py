@@ -1,0 +1,75 @@
+"""`ptzmesh show`: the matrix of a run, from any node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.terminal.output import print_json, svg_file
+from coordinator.cli.terminal.screen import err, out
+from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
+from coordinator.mesh import Mesh
+from coordinator.results.figures import FIGURES
+from coordinator.results.matrix import make_report
+from coordinator.runs.follow import of_run
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ptzmesh show last
+  ptzmesh show 20261124T101500123-9f3a
+  ptzmesh show last --figure max --figure jitter
+  ptzmesh show last --svg matrix.svg
+"""
+)
+@redis_option
+@click.argument("run", default="last")
+@click.option("--follow", is_flag=True, help="Show it as it fills, until the run has ended.")
+@click.option("--wide", is_flag=True, help="Also how much a load adds to the round-trip time.")
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    type=click.Choice(list(FIGURES)),
+    help="Show this figure instead of the usual ones; repeatable.",
+)
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=svg_file,
+    help="Save the matrix as a picture, FILE.svg.",
+)
+@json_option
+def show(
+    redis_url: str,
+    run: str,
+    follow: bool,
+    wide: bool,
+    figures: tuple[str, ...],
+    svg: Path | None,
+    as_json: bool,
+) -> None:
+    """Show the matrix of a run, `last` by default."""
+    if follow and (wide or figures or svg):
+        raise click.UsageError("--follow shows the usual figures: ask for others when it has ended")
+    opened = Mesh(redis_url).open(run)
+    if follow:
+        watch(opened, as_json=as_json)
+        return
+    state = opened.state()
+    found = (measurement for _, measurement in of_run(opened.connection, opened.id))
+    if as_json:
+        print_json("run", run_to_json(state))
+        for measurement in found:
+            print_json("measurement", measurement.to_json())
+        return
+    made = make_report(state.plan, found, wide=wide, figures=figures)
+    if svg is not None:
+        save_svg(state, made, svg)
+        err().print(f"the matrix as a picture in {svg}")
+        return
+    show_report(state, made, out())
