@@ -59,6 +59,17 @@ def test_what_the_map_names_is_there() -> None:
                 assert is_there or named == "answer" or named in ("sweep",), f"{room}: {named}"
 
 
+def test_each_stop_of_a_walk_is_a_room_or_a_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walks = re.findall(r"room by room\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(walks) == 2
+    there = {
+        name_of(path).removesuffix(".py") for room in ROOMS for path in (room, *room.glob("*.py"))
+    }
+    for stop in {stop for walk in walks for stop in re.findall(r"\b[a-z]\w*/\w+", walk)}:
+        assert any(f"/{name}".endswith(f"/{stop}") for name in there), stop
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=name_of)
 def test_room_is_small_and_says_what_it_is_for(room: Path) -> None:
     modules = [path for path in room.glob("*.py") if not path.name.startswith("__")]
