@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from coordinator.cli import COMMANDS, cli, load
-from coordinator.cli.options import FOR_ALL
+from coordinator.cli.settings.config import FOR_ALL
 
 PAGE = Path(__file__).with_name("cli.md")
 

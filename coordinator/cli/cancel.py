@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coordinator.cli.options import redis_option
+from coordinator.cli.settings.options import redis_option
 from coordinator.mesh import Mesh
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import redis
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.logs import log_to_stderr
 from coordinator.cli.terminal.output import no_dash, print_csv, print_json
 from coordinator.cli.terminal.screen import err

@@ -16,7 +16,7 @@ import click
 
 from coordinator.cli.terminal.output import no_dash
 from coordinator.cli.terminal.screen import err
-from coordinator.cli.watch import save_svg, watch
+from coordinator.cli.view.watch import save_svg, watch
 from coordinator.collect.oneshot import OneShot
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from coordinator.cli.options import json_option, names, redis_option
+from coordinator.cli.settings.options import json_option, names, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.signals import stop_on_signals

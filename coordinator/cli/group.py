@@ -16,8 +16,9 @@ from typing import Any
 import click
 
 from coordinator.cli import INTERRUPTED, hear_ctrl_c
-from coordinator.cli.faults import explain
-from coordinator.cli.options import (
+from coordinator.cli.faults.explain import explain
+from coordinator.cli.faults.surroundings import trouble
+from coordinator.cli.settings.config import (
     ARGUMENTS,
     CONFIG_MARK,
     FOR_ALL,
@@ -25,7 +26,6 @@ from coordinator.cli.options import (
     mark_of_config,
     read_config,
 )
-from coordinator.cli.surroundings import trouble
 from coordinator.cli.terminal.streams import finish, prepare
 from worker import __version__
 from worker.model.errors import PtzmeshError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.units import PERCENT, STREAM_BYTES
 from coordinator.runs.footprint import used_of_limits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.cells import UNTIMED, WHY_UNTIMED, number, percent, word
 from coordinator.cli.terminal.output import print_csv, print_json
 from coordinator.cli.terminal.screen import err

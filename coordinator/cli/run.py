@@ -8,12 +8,18 @@ from pathlib import Path
 import click
 import redis
 
-from coordinator.cli.cost import print_cost
-from coordinator.cli.options import family_options, json_option, labels, names, redis_option
-from coordinator.cli.probe_options import probe_option, probe_options
+from coordinator.cli.settings.options import (
+    family_options,
+    json_option,
+    labels,
+    names,
+    redis_option,
+)
+from coordinator.cli.settings.probe_options import probe_option, probe_options
 from coordinator.cli.terminal.output import no_dash, print_json
 from coordinator.cli.terminal.screen import err
-from coordinator.cli.watch import watch
+from coordinator.cli.view.cost import print_cost
+from coordinator.cli.view.watch import watch
 from coordinator.collect.groups import Group, collectors, not_run
 from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 import click
 from rich.text import Text
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.tables import Column
-from coordinator.cli.watch import run_to_json
+from coordinator.cli.view.watch import run_to_json
 from coordinator.mesh import Mesh
 from coordinator.runs.runs import read_run, recent
 from worker.model.errors import ConfigError, WireError

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json, svg_file
 from coordinator.cli.terminal.screen import err, out
-from coordinator.cli.watch import run_to_json, save_svg, show_report, watch
+from coordinator.cli.view.watch import run_to_json, save_svg, show_report, watch
 from coordinator.mesh import Mesh
 from coordinator.results.figures import FIGURES
 from coordinator.results.matrix import make_report

@@ -15,17 +15,17 @@ import click
 import redis
 from click.core import ParameterSource
 
-from coordinator.cli.options import family_options, json_option, names, redis_option
+from coordinator.cli.settings.options import family_options, json_option, names, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
-from coordinator.cli.terminal.series_view import (
+from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
+from coordinator.cli.view.series_view import (
     LiveView,
     headline,
     results,
     round_line,
     summary_line,
 )
-from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
 from coordinator.mesh import Mesh
 from coordinator.series.files import PERSISTENCE, DataNotWritten, default_folder, save, usable
 from coordinator.series.here import IPERF3_PORT, ShouldStop, from_here

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.options import json_option, redis_option
+from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import no_dash, print_json
 from coordinator.collect.verify import Pair
 from coordinator.collect.verify import verify as verify_run

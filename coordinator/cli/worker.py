@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.options import ARGUMENTS, labels, redis_option
-from coordinator.cli.policy import policy_options
-from coordinator.cli.reread import Reread
+from coordinator.cli.settings.config import ARGUMENTS
+from coordinator.cli.settings.options import labels, redis_option
+from coordinator.cli.settings.policy import policy_options
+from coordinator.cli.settings.reread import Reread
 from coordinator.cli.terminal.logs import log_to_stderr
 from worker import __version__
 from worker.model.names import own_name, valid_address
@@ -89,7 +90,7 @@ def worker(
 
     A network or a Redis that is not there yet is waited for.
     """
-    from coordinator.cli.patience import say_no_more
+    from coordinator.cli.faults.patience import say_no_more
     from coordinator.runs.advance import advance
     from worker.identity.answering import answer
     from worker.identity.context import NodeContext

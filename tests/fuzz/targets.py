@@ -22,7 +22,7 @@ from typing import Any
 import msgpack
 
 from coordinator.cli import parameters
-from coordinator.cli.options import read_config
+from coordinator.cli.settings.config import read_config
 from coordinator.collect import badfile, csvfile
 from coordinator.results.results import measurements_in
 from coordinator.runs import nodes

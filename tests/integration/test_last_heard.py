@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from coordinator.cli.terminal.reasons import reasons
+from coordinator.cli.view.reasons import reasons
 from coordinator.results.matrix import make_report
 from worker.model.measurement import Measurement, Outcome, finding
 from worker.model.plan import Plan, PlannedNode

@@ -10,7 +10,7 @@ import pytest
 import redis
 from rich.console import Console
 
-from coordinator.cli.terminal.matrix_view import matrix_view
+from coordinator.cli.view.matrix_view import matrix_view
 from coordinator.results.matrix import make_report
 from coordinator.runs.runs import read_run, start
 from integration.nodes import cli, workers
@@ -73,7 +73,7 @@ def test_a_matrix_too_wide_for_a_terminal_is_not_made_into_a_table(
 ) -> None:
     report = make_report(mesh(200))
     monkeypatch.setattr(
-        "coordinator.cli.terminal.matrix_view._cells",
+        "coordinator.cli.view.matrix_view._cells",
         lambda *_: pytest.fail("40,000 cells were made"),
     )
     assert matrix_view(report.matrices["ping"], Console(width=100))

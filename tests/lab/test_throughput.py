@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 from waiting import wait_until
 
-from coordinator.cli.watch import show_report
+from coordinator.cli.view.watch import show_report
 from coordinator.results.matrix import make_report
 from lab import namespaces
 from lab.mesh import LabMesh, Pair, children_of, mesh_of, together

@@ -9,7 +9,7 @@ import pytest
 from samples import docs_script
 
 from coordinator.cli import COMMANDS, load, parameters
-from coordinator.cli.options import FOR_ALL, read_config
+from coordinator.cli.settings.config import FOR_ALL, read_config
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from coordinator.cli.options import read_config
+from coordinator.cli.settings.config import read_config
 from coordinator.collect.csvfile import CSV_COLUMNS, HEADER, CsvFile
 from coordinator.runs import nodes
 from worker.model import fields

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.cli.terminal.matrix_view import matrix_view
+from coordinator.cli.view.matrix_view import matrix_view
 from coordinator.results.matrix import Matrix, make_report
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode

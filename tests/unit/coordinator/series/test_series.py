@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator.cli.terminal.series_view import (
+from coordinator.cli.view.series_view import (
     LEVELS,
     progress,
     results,

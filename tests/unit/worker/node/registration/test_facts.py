@@ -14,8 +14,8 @@ import pytest
 
 from coordinator.cli import load, options
 from coordinator.cli import reread as module
-from coordinator.cli.options import read_config
-from coordinator.cli.reread import Reread
+from coordinator.cli.settings.config import read_config
+from coordinator.cli.settings.reread import Reread
 from worker.identity.context import NodeContext
 from worker.model.errors import ConfigError
 from worker.model.policy import Policy

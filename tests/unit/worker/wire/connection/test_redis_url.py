@@ -12,7 +12,8 @@ import redis
 from redis.connection import parse_url
 
 from coordinator.cli import COMMANDS, load, parameters
-from coordinator.cli.options import read_config, redis_option
+from coordinator.cli.settings.config import read_config
+from coordinator.cli.settings.options import redis_option
 from worker.model.errors import ConfigError
 from worker.monitor.settings import load_settings
 from worker.wire.connection import server

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from coordinator.cli.options import names
+from coordinator.cli.settings.options import names
 from coordinator.cli.terminal.units import BYTES, MBIT_PER_S, SECONDS
 from worker.model.policy import (
     DEFAULT_PORTS,

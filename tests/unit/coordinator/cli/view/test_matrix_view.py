@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from coordinator.cli.results import _text_line
-from coordinator.cli.terminal.matrix_view import matrix_view
-from coordinator.cli.terminal.reasons import reasons
 from coordinator.cli.terminal.tables import Column, shortened, tables_that_fit
+from coordinator.cli.view.matrix_view import matrix_view
+from coordinator.cli.view.reasons import reasons
 from coordinator.results.matrix import Matrix, make_report
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from coordinator.cli import COMMANDS, cli, load, main, parameters
-from coordinator.cli.options import read_config
+from coordinator.cli.settings.config import read_config
 from worker.model.errors import ConfigError
 
 KNOWN = {name: (lambda name=name: parameters(name)) for name in COMMANDS}

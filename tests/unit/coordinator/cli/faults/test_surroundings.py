@@ -11,7 +11,7 @@ import pytest
 import redis
 from rq.job import Job
 
-from coordinator.cli.surroundings import trouble
+from coordinator.cli.faults.surroundings import trouble
 from worker.host.readable import read_file
 from worker.node.children import Child
 from worker.publish.outbox import Outbox

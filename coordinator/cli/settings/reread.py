@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from coordinator.cli.options import (
+from coordinator.cli.settings.config import (
     CONFIG_MARK,
     DEFAULT_CONFIG,
     ConfigMark,
     mark_of_config,
     read_config,
 )
-from coordinator.cli.policy import NAMES, policy_of
+from coordinator.cli.settings.policy import NAMES, policy_of
 from worker.model.errors import ConfigError
 from worker.node.registration.facts import Mark, Said
 

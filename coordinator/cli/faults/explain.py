@@ -7,8 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from coordinator.cli.options import DEFAULT_CONFIG
-from coordinator.cli.surroundings import trouble
+from coordinator.cli.faults.surroundings import trouble
+from coordinator.cli.settings.config import DEFAULT_CONFIG
 from coordinator.cli.terminal.streams import complain
 from worker.model.errors import PtzmeshError
 from worker.model.text import printable

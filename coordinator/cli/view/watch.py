@@ -11,11 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from coordinator.cli.terminal.matrix_view import matrix_view, matrix_width
 from coordinator.cli.terminal.output import print_json
-from coordinator.cli.terminal.progress import Progress, progress_line
-from coordinator.cli.terminal.reasons import reasons
 from coordinator.cli.terminal.screen import err, out, recording
+from coordinator.cli.view.matrix_view import matrix_view, matrix_width
+from coordinator.cli.view.progress import Progress, progress_line
+from coordinator.cli.view.reasons import reasons
 from coordinator.mesh import MeshRun
 from coordinator.results.matrix import Report, make_report
 from coordinator.series.files import write_whole

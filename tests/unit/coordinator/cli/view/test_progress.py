@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 import pytest
 import redis
 
-from coordinator.cli.terminal.progress import Progress, progress_line
-from coordinator.cli.terminal.reasons import reasons
+from coordinator.cli.view.progress import Progress, progress_line
+from coordinator.cli.view.reasons import reasons
 from coordinator.results.matrix import make_report
 from worker.model.cost import phase_seconds
 from worker.model.measurement import Outcome, finding
