@@ -63,9 +63,8 @@ def test_each_stop_of_a_walk_is_a_room_or_a_module() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     walks = re.findall(r"room by room\n\n```text\n(.*?)```", text, re.DOTALL)
     assert len(walks) == 2
-    there = {
-        name_of(path).removesuffix(".py") for room in ROOMS for path in (room, *room.glob("*.py"))
-    }
+    files = [path for side in ("coordinator", "worker") for path in (ROOT / side).rglob("*")]
+    there = {name_of(path.with_suffix("")) for path in files if path.suffix in ("", ".py", ".lua")}
     for stop in {stop for walk in walks for stop in re.findall(r"\b[a-z]\w*/\w+", walk)}:
         assert any(f"/{name}".endswith(f"/{stop}") for name in there), stop
 
