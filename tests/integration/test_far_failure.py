@@ -71,7 +71,7 @@ def test_a_server_without_a_folder_for_its_files_is_told_by_its_own_node(
         log = (tmp_path / f"{far}.log").read_text()
         assert "outcome=bad_reply its iperf3 server failed, exit code " in log
     assert "must be one that it can write" in found["b", "a"]["error"]
-    assert not any("was told to stop" in log.read_text() for log in tmp_path.glob("*.log"))
+    assert not any("the node was stopped" in log.read_text() for log in tmp_path.glob("*.log"))
     checks = {one["check"]: one for one in map(json.loads, doctor.stdout.splitlines())}
     assert checks["iperf3 test"]["status"] == "fail"
     assert "must be one that it can write" in checks["iperf3 test"]["mend"]

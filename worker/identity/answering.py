@@ -61,6 +61,10 @@ class Port:
     secret: bytes
     open_until: float = field(default=0.0, compare=False)
 
+    def packed(self) -> str:
+        """Return what `unpack_port` reads."""
+        return self.secret.hex() + ("" if self.number is None else f" {self.number}")
+
 
 def answer(context: NodeContext, token: str) -> None:
     """
@@ -86,12 +90,11 @@ def answer(context: NodeContext, token: str) -> None:
     number = 0 if opened is None else opened.getsockname()[1]
     if opened is not None:
         until, listener = time.monotonic() + OPEN_S, syn_nonce.listen(number)
-        kept = [one for one in (opened, listener) if one is not None]
+        kept = [opened] if listener is None else [opened, listener]
         _apart(kept, lambda: _serve(opened, listener, context, wanted.secret, until))
-        for one in kept:
-            one.close()
-    word = f"{wanted.secret.hex()} {number}"
-    connection.set(key, word, px=int(FOUND_S * 1000), xx=True)
+        for each in kept:
+            each.close()
+    connection.set(key, Port(number, wanted.secret).packed(), px=int(FOUND_S * 1000), xx=True)
 
 
 def _serve(
@@ -120,16 +123,16 @@ def _apart(kept: Sequence[socket.socket], call: Callable[[], None]) -> None:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _close_all_but({one.fileno() for one in kept})
+        _close_all_but({each.fileno() for each in kept})
         call()
     finally:
         os._exit(0)
 
 
 def _close_all_but(kept: set[int]) -> None:
-    for number in [int(one.name) for one in Path("/proc/self/fd").iterdir()]:
+    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if number > STDERR and number not in kept:
-            with suppress(OSError):  # the one that listed them
+            with suppress(OSError):  # that which listed them
                 os.close(number)
 
 
@@ -142,7 +145,7 @@ def ask_for_ports(
     wait_s: float = PORT_S,
 ) -> dict[str, Port]:
     """
-    Have nodes open their answering ports; give those that did within `wait_s`, by node.
+    Have nodes open their answering ports; return those that did within `wait_s`, by node.
 
     Args:
         connection: To the mesh's Redis.
@@ -159,17 +162,17 @@ def ask_for_ports(
     if not tokens:
         return {}
     _ask(connection, tokens)
-    found: dict[str, Port] = {}
+    ports: dict[str, Port] = {}
     until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
     while True:
-        left = [node for node in tokens if node not in found]
+        left = [node for node in tokens if node not in ports]
         keys = [keyspace.answer_key(tokens[node]) for node in left]
         for node, packed in zip(left, _said(connection, keys), strict=True):
             port = _port(packed)
             if port is not None and port.number is not None:
-                found[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
-        if len(found) == len(tokens) or time.monotonic() >= until or should_stop():
-            return {node: port for node, port in found.items() if port.number}
+                ports[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
+        if len(ports) == len(tokens) or time.monotonic() >= until or should_stop():
+            return {node: port for node, port in ports.items() if port.number}
         time.sleep(look_s)
         look_s = min(2 * look_s, LONGEST_LOOK_S)
 
@@ -178,10 +181,10 @@ def _ask(connection: redis.Redis, tokens: dict[str, str]) -> None:
     """Enqueue the job of each node whose port nobody has asked for just now."""
     pipeline = connection.pipeline(transaction=False)
     for token in tokens.values():
-        key, secret = keyspace.answer_key(token), secrets.token_hex(SECRET_BYTES)
-        pipeline.set(key, secret, nx=True, ex=WANTED_S)
+        asked = Port(None, secrets.token_bytes(SECRET_BYTES))
+        pipeline.set(keyspace.answer_key(token), asked.packed(), nx=True, ex=WANTED_S)
     is_new = pipeline.execute()
-    wanted = [one for one, new in zip(tokens.items(), is_new, strict=True) if new]
+    wanted = [asked for asked, new in zip(tokens.items(), is_new, strict=True) if new]
     for start in range(0, len(wanted), rq_jobs.JOBS_AT_A_TIME):
         jobs = connection.pipeline()
         for node, token in wanted[start : start + rq_jobs.JOBS_AT_A_TIME]:
@@ -214,13 +217,13 @@ def unpack_port(packed: bytes) -> Port:
     >>> unpack_port(b"00" * 16).number, unpack_port(b"00" * 16 + b" 5216").number
     (None, 5216)
     """
-    found = _WORD.fullmatch(packed)
-    if found is None:
+    word = _WORD.fullmatch(packed)
+    if word is None:
         raise WireError(f"a secret with a port ({packed[:40]!r}) makes no sense")
-    number = None if found[2] is None else int(found[2])
+    number = None if word[2] is None else int(word[2])
     if number is not None and number > 65535:
-        raise WireError(f"port ({number}) is none")
-    return Port(number, bytes.fromhex(found[1].decode()))
+        raise WireError(f"port ({number}) is invalid")
+    return Port(number, bytes.fromhex(word[1].decode()))
 
 
 def _node_of(token: str) -> str:

@@ -157,7 +157,7 @@ class _Unwanted:
         if ended.outcome is not Outcome.CANCELLED:
             return ""
         if not self.is_over:
-            return "the node was told to stop"
+            return "the node was stopped"
         return "near gave it up" + ("" if ended.has_client else " before it connected")
 
 

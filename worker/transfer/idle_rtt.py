@@ -53,22 +53,22 @@ def unpack_rtts(packed: bytes) -> dict[str, IdleRtt]:
         WireError: They are invalid.
     """
     raw = rq_jobs.MsgpackSerializer.loads(packed)
-    if not isinstance(raw, dict) or not all(
-        isinstance(name, str) and _is_idle_rtt(times) for name, times in raw.items()
-    ):
-        raise WireError("idle round-trip times are not milliseconds by target")
-    return {name: IdleRtt(*rtt) for name, rtt in raw.items()}
+    try:
+        return {
+            _text(name): IdleRtt(_ms(median), None if least is None else _ms(least), _text(address))
+            for name, (median, least, address) in raw.items()
+        }
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise WireError("idle round-trip times are not milliseconds by target") from exc
 
 
-def _is_idle_rtt(rtt: object) -> bool:
-    return (
-        isinstance(rtt, (list, tuple))
-        and len(rtt) == len(IdleRtt._fields)
-        and _is_ms(rtt[0])
-        and (rtt[1] is None or _is_ms(rtt[1]))
-        and isinstance(rtt[2], str)
-    )
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
 
 
-def _is_ms(value: object) -> bool:
-    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < MAX_RTT_MS
+def _ms(value: object) -> float:
+    if not isinstance(value, (int, float)) or type(value) is bool or not 0 <= value < MAX_RTT_MS:
+        raise ValueError("no time of ours")
+    return value

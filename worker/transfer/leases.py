@@ -3,8 +3,8 @@ Who may test now: both ends of a test and every shared link on its way, or nothi
 
 A lease is held by a token, lapses by itself, and is given up by its token only. With it go the
 bytes that the test may cost each end, reserved before and settled after. The clock is Redis's.
-The two ends are `near`, which performs the test (it connects), and `far`, which listens; which of
-them sends the data is another matter: a record's `source` is who sends, see `iperf3.record`.
+The two ends are `near`, which asks for the test and connects, and `far`, which answers and listens;
+which of them sends the data is another matter: a record's `source` does, see `iperf3.record`.
 Names are those of nodes and links: letters, digits, '.', '-' and '_' (`names.valid_name`).
 
 Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
@@ -33,7 +33,7 @@ LEASE_TTL_S = 15.0
 BUDGET_TTL_S = 3 * 24 * 3600
 #: One call looks at so many far ends, so that it stays far below a millisecond.
 MAX_OTHERS = 64
-#: BLPOP returns after this long at most, so that who waits can be told to stop.
+#: BLPOP returns after this long at most, so that who waits can stop.
 WAIT_SLICE_S = 2.0
 #: A registration counts for longer than a waiting node sleeps.
 WAITING_TTL_S = 60.0
@@ -90,7 +90,7 @@ class Attempt:
 
 
 def new_token() -> str:
-    """Give a token that no other test has."""
+    """Return a token that no other test has."""
     return secrets.token_hex(8)
 
 

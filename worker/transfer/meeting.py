@@ -12,7 +12,7 @@ import redis
 from worker.identity.sizes import path_mtu
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import deadline_s
-from worker.model.plan import Encounter, PlannedNode, TargetNode
+from worker.model.plan import Encounter, TargetNode
 from worker.probes.iperf3.carried import carried_bytes
 from worker.probes.iperf3.client import measure
 from worker.probes.iperf3.record import Ends, Options, findings
@@ -62,17 +62,12 @@ class Meeting:
     results: list[Measurement] = field(default_factory=list)
     broken_off: list[Measurement] = field(default_factory=list)
 
-    @property
-    def near(self) -> PlannedNode:
-        """The node that asks, and connects."""
-        return self.row.plan.nodes[self.row.performer]
-
-    @property
-    def far(self) -> TargetNode:
-        """The node that answers, and listens."""
-        far = self.row.plan.nodes[self.encounter.far]
+    def __post_init__(self) -> None:
+        """Name the two ends, whose port far has yet to say."""
+        nodes = self.row.plan.nodes
+        near, far = nodes[self.row.performer], nodes[self.encounter.far]
         assert isinstance(far, TargetNode)  # noqa: S101 - `sweep` leaves no other pair
-        return far
+        self.far, self.ends = far, Ends(run=self.row.run, near=near, far=far, port=0)
 
     def hold(self) -> None:
         """Do the tests, one after the other, until stopped."""
@@ -86,10 +81,10 @@ class Meeting:
             if answer is None:
                 return
             if isinstance(answer, Gone):
-                nothing = findings(self._ends(), options, Outcome.TARGET_LOST, "")
+                nothing = findings(self.ends, options, Outcome.TARGET_LOST, "")
                 self.results += self._lost(nothing, answer)
             elif answer.outcome is not Outcome.OK:
-                self.results += findings(self._ends(), options, answer.outcome, answer.error)
+                self.results += findings(self.ends, options, answer.outcome, answer.error)
             else:
                 measured = self._measure(options, answer, keeper)
                 if measured[0].outcome is not Outcome.CANCELLED:
@@ -127,20 +122,14 @@ class Meeting:
         except AWAY as exc:
             return Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
 
-    def _ends(self, answer: Answer | None = None) -> Ends:
-        port, version = (answer.port, answer.version) if answer else (0, "")
-        return Ends(
-            run=self.row.run, near=self.near, far=self.far, port=port, far_version=version or None
-        )
-
     def _measure(self, options: Options, answer: Answer, keeper: Keeper) -> list[Measurement]:
         return measure(
-            self._ends(answer),
+            replace(self.ends, port=answer.port, far_version=answer.version or None),
             options,
             iperf3=self.iperf3,
             idle_rtt_ms=self.idle_rtt_ms,
             should_stop=lambda: self.should_stop() or keeper.lost(),
-            find_mtu=partial(path_mtu, self.connection, self.near.name, self.far.name),
+            find_mtu=partial(path_mtu, self.connection, self.row.name, self.far.name),
         )
 
     def _with_last_word(self, request: Request, measured: list[Measurement]) -> list[Measurement]:

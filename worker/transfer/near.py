@@ -104,7 +104,7 @@ class _Near:
     def take_turns(self, encounters: Mapping[str, Encounter]) -> Iterator[Measurement]:
         """Test with each far node, by its name."""
         row, connection = self.row, self.connection
-        where = {far: row.plan.nodes[one.far].address for far, one in encounters.items()}
+        where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
         ends = self._patiently(lambda: read_ends(connection, list(encounters)))
         idle = self._patiently(lambda: read_idle_rtts(connection, row))
         looked = self._patiently(lambda: self._look(where))

@@ -1,5 +1,5 @@
 """
-The asking side: run one iperf3 test with a node that listens for it, and say what was found.
+Near's side: run one iperf3 test with a node that listens for it, and measure.
 
 Probes `throughput` (TCP) and `udp`. Needs iperf3 3.7 or newer. Whoever connects is `near`, whoever
 listens is `far`; a record's source is who sends the data. Nothing is raised for what the network,
@@ -75,7 +75,7 @@ def measure(
         iperf3: This machine's; one that cannot do it makes the outcome `tool_missing`.
         idle_rtt_ms: Median RTT that the same run's ping phase measured; None when there was none.
         should_stop: Asked a few times a second.
-        find_mtu: How it is found out what size passes, where no data came.
+        find_mtu: Measures what size passes, where no data came.
 
     Returns:
         One measurement a direction: two with `bidir`; `cancelled` when stopped, with the intervals
@@ -127,14 +127,14 @@ def _hole(
     if report.segment_bytes:
         most_bytes = report.segment_bytes + MOST_HEADER_BYTES
     try:
-        found = find_mtu(ends.far.address, most_bytes, should_stop)
+        mtu = find_mtu(ends.far.address, most_bytes, should_stop)
     except (IcmpNotPermitted, OSError):
         return None
-    if found is None or not found.is_hole:
+    if mtu is None or not mtu.is_hole:
         return None
     # What passes back was not asked beyond what passes there, and it was data that came back.
-    unsure = options.reverse and found.direction is Direction.THERE
-    return replace(found, direction=Direction.EITHER) if unsure else found
+    unsure = options.reverse and mtu.direction is Direction.THERE
+    return replace(mtu, direction=Direction.EITHER) if unsure else mtu
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _run(
 def client_argv(
     iperf3: Iperf3, ends: Ends, options: Options, idle_rtt_ms: float | None
 ) -> list[str]:
-    """Give the command of the client; every value is a number or was checked by the options."""
+    """Return the command of the client; every value is a number or was checked by the options."""
     connect_ms = 1000 * (CONNECT_S + 2 * rtt_s(idle_rtt_ms))
     argv = [iperf3.path, "--client", ends.far.address, "--port", str(ends.port), "--json"]
     argv += ["--connect-timeout", str(round(connect_ms)), "--parallel", str(options.parallel)]
@@ -226,7 +226,7 @@ def _start_pings(address: str, options: Options, idle_rtt_ms: float | None) -> L
 
 
 def _loaded_s(options: Options) -> float:
-    """Give how long data flow, where that is known: bytes without a rate may be through soon."""
+    """Return how long data flow, where that is known: bytes without a rate may be through soon."""
     if options.bytes_limit is None or options.bitrate_mbps is None:
         return options.duration_s
     return min(options.duration_s, options.bytes_limit * 8 / 1e6 / options.bitrate_mbps)

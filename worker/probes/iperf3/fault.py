@@ -14,7 +14,7 @@ OTHERS_FAULT = (
     "client", "control", "receive", "send", "stream socket", "read from stream", "write to stream",
     "idle timeout", "timed out", "reset by peer", "broken pipe", "server limit",
 )  # fmt: skip
-#: iperf3 keeps what it sends in a file that it makes anew for each stream. Where it cannot, these
+#: iperf3 keeps what it sends in a new file for each stream. Where it cannot, these
 #: are its words, with whatever errno is left (3.12: "Bad file descriptor", "Bad address").
 NO_FILE = ("unable to create a new stream", "/dev/urandom")
 FOLDER = "its folder for temporary files (TMPDIR, else /tmp) must be one that it can write"
@@ -38,7 +38,7 @@ def fault_of(tool: Tool) -> str:
 
 def explained(error: str) -> str:
     """
-    Give an error of iperf3 with what to look at, where its own words mislead.
+    Return an error of iperf3 with what to look at, where its own words mislead.
 
     >>> explained("unable to create a new stream: Bad file descriptor").partition("; ")[2]
     'its folder for temporary files (TMPDIR, else /tmp) must be one that it can write'

@@ -41,7 +41,7 @@ class Ends:
     far_version: str | None = None
 
     def pairs(self, options: Options) -> list[tuple[PlannedNode, PlannedNode]]:
-        """Give (source, target) of each measurement that the test makes."""
+        """Return (source, target) of each measurement that the test makes."""
         forth, back = (self.near, self.far), (self.far, self.near)
         if options.bidir:
             return [forth, back]
@@ -55,7 +55,7 @@ def findings(
     error: str,
     started_at: datetime | None = None,
 ) -> list[Measurement]:
-    """Give the measurements of a test that was not made: they say why."""
+    """Make the measurements of a test that was not made: they say why."""
     at = started_at or datetime.now(timezone.utc)
     return [
         _measurement(ends, options, source, target, outcome, error, at, Flow(), _settings(options))
@@ -74,7 +74,7 @@ def records(
     common: dict[str, Any],
 ) -> list[Measurement]:
     """
-    Give one measurement a direction.
+    Make one measurement a direction.
 
     Args:
         ends: Who connected to whom.
@@ -86,7 +86,7 @@ def records(
         started_at: When the client was started.
         common: More of the detail, the same for both directions.
     """
-    found = []
+    measured = []
     for (source, target), flow in zip(ends.pairs(options), _flows(report, options), strict=True):
         detail = {
             **_settings(options),
@@ -94,10 +94,10 @@ def records(
             **_hosts(report, iperf3, ends, source),
             **_numbers(flow),
         }
-        found.append(
+        measured.append(
             _measurement(ends, options, source, target, outcome, error, started_at, flow, detail)
         )
-    return found
+    return measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +108,14 @@ class Spent:
     is_least: bool
 
 
-def spent(found: Iterable[Measurement]) -> Spent:
+def spent(measured: Iterable[Measurement]) -> Spent:
     """
-    Give what tests sent and received at each end at the IP layer, the omitted time too.
+    Add up what tests sent and received at each end at the IP layer, the omitted time too.
 
     Of a test that broke in the middle its intervals tell what had moved until the last of them.
     """
     data, beside, is_least = 0.0, 0, False
-    for measurement in found:
+    for measurement in measured:
         intervals = measurement.detail.get("intervals") or []
         # Whatever broke off connections that were there did so after some of their data.
         broke = bool(measurement.detail.get("streams_connected")) or (
@@ -128,18 +128,19 @@ def spent(found: Iterable[Measurement]) -> Spent:
 
 
 def with_other_way(
-    found: Sequence[Measurement], wanted: Collection[tuple[str, str]]
+    measured: Sequence[Measurement], wanted: Collection[tuple[str, str]]
 ) -> list[Measurement]:
     """
     Leave out the direction of a test of both that nobody asked for, and keep what it cost.
 
     Args:
-        found: What the test measured.
+        measured: By the test.
         wanted: Source and target of what is asked for.
     """
-    asked = [one for one in found if (one.source, one.target) in wanted]
-    cost = spent([one for one in found if (one.source, one.target) not in wanted]).bytes
-    return [replace(one, detail={**one.detail, OTHER_WAY: cost}) if cost else one for one in asked]
+    asked = [each for each in measured if (each.source, each.target) in wanted]
+    cost = spent(each for each in measured if (each.source, each.target) not in wanted).bytes
+    other_way = {OTHER_WAY: cost} if cost else {}
+    return [replace(each, detail={**each.detail, **other_way}) for each in asked]
 
 
 def host_limits(
@@ -160,7 +161,7 @@ def host_limits(
 
 
 def _flows(report: Iperf3Report, options: Options) -> list[Flow]:
-    """Give one flow a pair, in their order; an empty one where iperf3 said nothing at all."""
+    """Return one flow a pair, in their order; an empty one where iperf3 said nothing at all."""
     wanted = [] if options.reverse else [report.outbound]
     wanted += [report.inbound] if options.reverse or options.bidir else []
     return [flow or Flow() for flow in wanted]

@@ -1,5 +1,5 @@
 """
-The answering side: a fresh iperf3 server for one test, and nothing before or after it.
+Far's side: a fresh iperf3 server for one test, and nothing before or after it.
 
 A standing server wedges when a client is lost (esnet/iperf issues 225 and 1986), and serves anyone.
 Ours is bound to the node's address, serves one client, ends when none comes, and is killed with its
@@ -26,7 +26,7 @@ ACCEPTED = b"Accepted connection from "
 IN_USE = b"Address already in use"
 NOT_OURS = b"Cannot assign requested address"
 
-#: From here on a server can be told the greatest rate that it accepts.
+#: From here on a server can be given the greatest rate that it accepts.
 RATE_LIMIT_VERSION = (3, 9)
 #: A test at the limit may exceed it for a moment: iperf3 averages over 5 s.
 RATE_MARGIN = 1.25
