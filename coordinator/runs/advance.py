@@ -16,8 +16,9 @@ from typing import cast
 import redis
 
 from coordinator.runs.nodes import read_nodes
+from coordinator.runs.row_state import CLOCK_SLACK_S, read_rows
 from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
-from coordinator.runs.unfinished import CLOCK_SLACK_S, Gone, Hope, Lost, judge, read_rows
+from coordinator.runs.unfinished import Action, Gone, Lost, judge
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome
 from worker.model.text import one_line
@@ -29,6 +30,9 @@ from worker.wire.rows import Row, enqueue_rows
 from worker.wire.run_record import Run
 
 logger = logging.getLogger(__name__)
+
+#: Source and target, as indices of the plan.
+Pair = tuple[int, int]
 
 #: How soon a phase with rows that still wait or run is looked at again.
 LOOK_AGAIN_S = 5.0
@@ -109,16 +113,13 @@ def _end_cancelled(connection: redis.Redis, run: Run) -> None:
 
 
 def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
+    """Settle what will not come of the present phase; once nothing is missing, go on."""
     probe = run.plan.probes[run.phase]
     pairs = missing(connection, run, run.phase)
-    unfinished = sorted({run.plan.performer(probe, *pair) for pair in pairs})
-    # No node was heard for long: it was Redis that was away. Nobody counts as lost until they have
-    # had time to report.
-    # A heartbeat in the future: Redis' clock was set back, and no node has noticed yet.
-    is_heard = -CLOCK_SLACK_S <= newest_heartbeat_s(connection) <= node_record.REDIS_AWAY_S
-    if unfinished and (is_heard or not patient):
-        unfinished = _settle_lost(connection, run, unfinished)
-    if unfinished:
+    performers = sorted({run.plan.performer(probe, *pair) for pair in pairs})
+    if performers and not (patient and _redis_was_away(connection)):
+        performers = _settle(connection, run, performers)
+    if performers:
         _look_again(connection, run)
     elif run.phase + 1 < len(run.plan.probes):
         _begin_phase(connection, run, run.phase + 1)
@@ -126,46 +127,53 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
         _close(connection, run, run_record.IS_DONE)
 
 
-def newest_heartbeat_s(connection: redis.Redis) -> float:
-    """Give the seconds since any node was heard."""
+def _redis_was_away(connection: redis.Redis) -> bool:
+    """
+    Tell whether no node can have reported yet, so that nobody counts as lost.
+
+    No node was heard for long: it was Redis that was away. A heartbeat in the future: its clock was
+    set back, and no node has noticed yet.
+    """
     newest = cast(
         "list[tuple[bytes, float]]",
         connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True),
     )
-    return scripts.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
+    silent_s = scripts.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
+    return not -CLOCK_SLACK_S <= silent_s <= node_record.REDIS_AWAY_S
 
 
-def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[tuple[int, int]]:
+def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[Pair]:
     """Yield the pairs of a phase that are not in the stream, as indices of the plan."""
     probe, bit = run.plan.probes[phase], run.plan.bit
     bitmap = cast("bytes | None", connection.get(keyspace.done_key(run.id, probe))) or b""
     return (pair for pair in run.plan.pairs(probe) if not run_record.bit_is_set(bitmap, bit(*pair)))
 
 
-def _settle_lost(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
-    """Publish the rows of nodes that will not answer; give those that may still come."""
+def _settle(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
+    """Do what the rows of these nodes need; return the nodes whose rows may still come."""
     rows = [
         Row(run=run.id, plan=run.plan, phase=run.phase, performer=performer)
         for performer in performers
     ]
-    verdicts = [judge(state) for state in read_rows(connection, rows)]
+    verdicts = map(judge, read_rows(connection, rows))
     judged = list(zip(rows, verdicts, strict=True))
-    enqueue_rows(connection, [row for row, verdict in judged if verdict is Hope.ENQUEUE])
+    enqueue_rows(connection, [row for row, verdict in judged if verdict is Action.ENQUEUE])
     for row, verdict in judged:
-        if verdict is Hope.MARK_UNSERVED:
+        if verdict is Action.MARK_UNSERVED:
             now = repr(scripts.redis_seconds(connection))
-            connection.hsetnx(keyspace.run_key(run.id), row.fields.unserved, now)
-        elif verdict is Hope.MARK_SERVED:
+            connection.hset(keyspace.run_key(run.id), row.fields.unserved, now)
+        elif verdict is Action.MARK_SERVED:
             connection.hdel(keyspace.run_key(run.id), row.fields.unserved)
     lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, (Lost, Gone))}
     if lost:
-        _publish(connection, run, run.phase, _rows_of(connection, run, lost))
+        _publish(connection, run, run.phase, _lost_pairs(connection, run, lost))
     return [performer for performer in performers if performer not in lost]
 
 
-def _rows_of(
+def _lost_pairs(
     connection: redis.Redis, run: Run, lost: Mapping[int, Lost | Gone]
-) -> Iterator[tuple[tuple[int, int], Lost]]:
+) -> Iterator[tuple[Pair, Lost]]:
+    """Yield what is missing of the rows of these performers, with why it will not come."""
     probe = run.plan.probes[run.phase]
     for pair in missing(connection, run, run.phase):
         verdict = lost.get(run.plan.performer(probe, *pair))
@@ -176,25 +184,23 @@ def _rows_of(
 
 
 def _publish(
-    connection: redis.Redis,
-    run: Run,
-    phase: int,
-    findings: Iterable[tuple[tuple[int, int], Lost]],
+    connection: redis.Redis, run: Run, phase: int, lost_pairs: Iterable[tuple[Pair, Lost]]
 ) -> None:
+    """Put into the stream why pairs have no numbers, each by its source's clock."""
     row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
-    findings = iter(findings)
+    lost_pairs = iter(lost_pairs)
     clocks: dict[str, Clock] = {}
-    while some := list(islice(findings, RENEW_EVERY)):
-        at = datetime.fromtimestamp(scripts.redis_seconds(connection), timezone.utc)
-        found = [(pair, row.finding(pair, lost.outcome, lost.error, at)) for pair, lost in some]
-        unknown = {one.source for _, one in found} - clocks.keys()
+    while part := list(islice(lost_pairs, RENEW_EVERY)):
+        now = datetime.fromtimestamp(scripts.redis_seconds(connection), timezone.utc)
+        findings = [row.finding(pair, lost.outcome, lost.error, now) for pair, lost in part]
+        unknown = {finding.source for finding in findings} - clocks.keys()
         clocks |= read_clocks(connection, sorted(unknown))
-        batch = [
-            Letter(run.plan.bit(*pair), moved(one, REDIS, clocks[one.source]))
-            for pair, one in found
+        letters = [
+            Letter(row.bit_of(finding), moved(finding, REDIS, clocks[finding.source]))
+            for finding in findings
         ]
-        publish(connection, batch)
-        if len(batch) == RENEW_EVERY:
+        publish(connection, letters)
+        if len(part) == RENEW_EVERY:
             # The mesh's pace makes this long; others need not do the same meanwhile.
             due = scripts.redis_seconds(connection) + 2 * node_record.HEARTBEAT_S
             connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)

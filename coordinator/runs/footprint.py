@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import redis
 
@@ -19,6 +19,7 @@ from coordinator.runs.nodes import Node, commands_per_s
 from worker.model.probe import PROBES
 from worker.wire import keyspace
 from worker.wire.room import memory_used_pct
+from worker.wire.round_trip import ask_each
 
 T = TypeVar("T")
 
@@ -118,32 +119,46 @@ def _node_keys(name: str) -> list[str]:
     return [keyspace.node_key(name), keyspace.lease_key(name), keyspace.budget_key(name)]
 
 
+class _Queue(NamedTuple):
+    """What RQ has of a queue: the first of its jobs, by state; the answers to `_look_at_queue`."""
+
+    waiting: list[bytes]
+    begun: list[bytes]
+    failed: list[bytes]
+    workers: set[bytes]
+    waiting_count: int
+    failed_count: int
+
+
+def _look_at_queue(pipeline: redis.client.Pipeline, queue: str) -> None:
+    waiting, failed = keyspace.queue_key(queue), keyspace.registry_key("failed", queue)
+    pipeline.lrange(waiting, 0, SAMPLE - 1)
+    pipeline.zrange(keyspace.registry_key("wip", queue), 0, SAMPLE - 1)
+    pipeline.zrange(failed, 0, SAMPLE - 1)
+    pipeline.smembers(keyspace.queue_workers_key(queue))
+    pipeline.llen(waiting)
+    pipeline.zcard(failed)
+
+
 def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
-    """Give the bytes of queues, jobs and workers, and whether all of them were looked at."""
+    """Count the bytes of queues, jobs and workers; tell whether all of them were looked at."""
     chosen = _spread(nodes)
     own = [queue(name) for name in chosen for queue in (keyspace.node_queue, keyspace.serve_queue)]
-    pipeline = connection.pipeline(transaction=False)
-    queues = [keyspace.CONTROL_QUEUE, *own]
-    for name in queues:
-        pipeline.lrange(keyspace.queue_key(name), 0, SAMPLE - 1)
-        pipeline.zrange(keyspace.registry_key("wip", name), 0, SAMPLE - 1)
-        pipeline.zrange(keyspace.registry_key("failed", name), 0, SAMPLE - 1)
-        pipeline.smembers(keyspace.queue_workers_key(name))
-        pipeline.llen(keyspace.queue_key(name))
-        pipeline.zcard(keyspace.registry_key("failed", name))
-    answers = pipeline.execute()
-    each = [answers[at : at + 6] for at in range(0, len(answers), 6)]
-    by_queue = zip(queues, each, strict=True)
+    names = [keyspace.CONTROL_QUEUE, *own]
+    queues = ask_each(connection, names, _look_at_queue, _Queue)
     total, whole = 0.0, len(chosen) == len(nodes)
-    for name, (waiting, begun, failed, workers, count, failures) in by_queue:
+    for name, queue in zip(names, queues, strict=True):
         factor = 1.0 if name == keyspace.CONTROL_QUEUE else len(nodes) / len(chosen)
-        keys = [keyspace.job_key(_text(job).partition(":")[0]) for job in begun]
-        for found, number in ((waiting, count), (failed, failures)):
-            ids = [keyspace.job_key(_text(job)) for job in found]
-            whole = whole and number <= len(ids)
-            total += factor * _bytes(connection, ids) * number / len(ids) if ids else 0
+        keys = [keyspace.job_key(_text(job).partition(":")[0]) for job in queue.begun]
+        for sample, count in (
+            (queue.waiting, queue.waiting_count),
+            (queue.failed, queue.failed_count),
+        ):
+            ids = [keyspace.job_key(_text(job)) for job in sample]
+            whole = whole and count <= len(ids)
+            total += factor * _bytes(connection, ids) * count / len(ids) if ids else 0
         # A responder serves two queues; its record is counted with its own.
-        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(one) for one in workers]
+        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(one) for one in queue.workers]
         total += factor * _bytes(connection, [*keys, *mine, *keyspace.keys_of_queue(name)])
     return round(total), whole
 

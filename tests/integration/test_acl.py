@@ -16,11 +16,15 @@ from waiting import wait_until
 
 from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, needed, refusals
 from coordinator.embedded import EmbeddedServer
+from coordinator.runs.advance import advance
+from coordinator.runs.runs import start
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
 from integration.nodes import cli, start_worker, workers
+from integration.rows import beat, plan
 from worker.model.errors import RedisUnavailable
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
+from worker.wire import keyspace, run_record
 
 pytestmark = pytest.mark.redis
 
@@ -210,6 +214,20 @@ def _not_refused(server: Guarded, user: str, commands: tuple[str, ...]) -> list[
             else:
                 found.append(command)
     return found
+
+
+@pytest.mark.parametrize("user", ["worker", "trigger"])
+def test_who_carries_a_run_on_may_note_that_nobody_serves_a_queue(
+    server: Guarded, user: str
+) -> None:
+    with server.connect("admin") as admin, server.connect(user) as connection:
+        beat(admin, "n0", "n1", "n2")
+        run, _ = start(admin, plan(), join=False)
+        admin.delete("rq:worker:n0")
+        advance(connection, run)
+        unserved = run_record.row_fields(0, 0).unserved
+        assert admin.hexists(keyspace.run_key(run), unserved)
+        admin.flushdb()
 
 
 @pytest.mark.parametrize("user", ["worker", "trigger"])

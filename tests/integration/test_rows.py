@@ -7,8 +7,8 @@ import redis
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.advance import advance
+from coordinator.runs.row_state import read_rows
 from coordinator.runs.runs import start
-from coordinator.runs.unfinished import read_rows
 from integration.rows import beat, outcomes, plan
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
@@ -42,7 +42,7 @@ def test_a_row_of_a_source_that_restarted_is_enqueued_once_however_long_it_waits
         advance(connection, run)
     assert connection.llen(OWN) == 1
     (state,) = read_rows(connection, [row])
-    assert (state.attempts, state.quiet_s, state.in_queue) == (2, None, True)
+    assert (state.attempts, state.begun, state.in_queue) == (2, False, True)
     assert outcomes(connection, run) == []
 
 

@@ -23,7 +23,7 @@ STATUSES = {run_record.IS_RUNNING, run_record.IS_DONE, run_record.IS_CANCELLED}
 ONE_EACH = FIELDS - COUNTS - STATUSES
 #: What other records and calls have by the same name.
 OTHERS = {
-    ("coordinator/runs/unfinished.py", "status"): "of RQ's job",
+    ("coordinator/runs/row_state.py", "status"): "of RQ's job",
     ("worker/transfer/asking.py", "status"): "of RQ's job",
     ("worker/wire/rq_jobs.py", "status"): "of RQ's job",
     ("worker/wire/rows.py", "phase"): "an argument of the job `sweep`",
