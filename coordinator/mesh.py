@@ -23,12 +23,13 @@ from coordinator.collect.oneshot import OneShot, written
 from coordinator.results.matrix import Matrix, make_report
 from coordinator.runs import advance, runs
 from coordinator.runs.follow import Update, follow_run, of_run
-from coordinator.runs.nodes import Node, read_nodes
 from coordinator.runs.planning import Selection, make_plan
 from worker.model.measurement import Measurement
 from worker.model.options import Options, PingOptions
 from worker.model.plan import Plan
 from worker.wire.connection import server
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 from worker.wire.run_record import Run
 
 

@@ -18,11 +18,12 @@ from coordinator.checks.network.proxies import proxies
 from coordinator.checks.network.swallowed import swallowed
 from coordinator.checks.refusals import refused
 from coordinator.checks.rights import NAME, NODE, rights
-from coordinator.runs.nodes import Node, read_nodes
 from worker.model.errors import WireError
 from worker.node.registration.state_folder import owner_path
 from worker.wire import scripts
 from worker.wire.connection.server import connect
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 from worker.wire.room import DEFAULTS, read_limits
 
 #: An operator waits for the answer, and a Redis that is away does not answer.

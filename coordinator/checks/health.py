@@ -33,7 +33,7 @@ def own_health(redis_url: str, name: str) -> Check:
     with connection:
         try:
             silent_s = node_record.silent_s(connection, name)
-            stopped = connection.hget(keyspace.node_key(name), "stopped")
+            stopped = node_record.has_stopped(connection, name)
             missing = missing_workers(connection, [name]).get(name, [])
         except redis.RedisError as exc:
             return unreachable(exc, redis_url)
@@ -47,7 +47,7 @@ def own_health(redis_url: str, name: str) -> Check:
         "own heartbeat",
         ", ".join(parts),
         {"node": name, "seen_s": None if never else silent_s, "missing": missing},
-        fail=silent_s > node_record.ALIVE_S or bool(stopped) or bool(missing),
+        fail=silent_s > node_record.ALIVE_S or stopped or bool(missing),
         mend=start if never or stopped else f"see its log; if it does not run: {start}",
     )
 

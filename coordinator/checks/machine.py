@@ -12,7 +12,6 @@ from pathlib import Path
 
 from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.server import Exchange
-from coordinator.runs.nodes import Node
 from worker.model.text import in_bytes, in_offset, some
 from worker.probes.icmp.echo_socket import PERMIT
 from worker.probes.icmp.engine import icmp_capability
@@ -27,6 +26,7 @@ from worker.probes.iperf3.tool import (
 from worker.probes.iperf3.trial import try_here
 from worker.publish.outbox import MAX_OUTBOX_BYTES, left_in
 from worker.wire.clock_offset import beyond_doubt_ms
+from worker.wire.node_record import Node
 
 #: A clock that is further off puts a measurement visibly beside its cause in a chart of nodes.
 OFFSET_MS = 100.0

@@ -17,12 +17,13 @@ from coordinator.collect.groups import Group, collectors, oldest_after
 from coordinator.results.results import are_events
 from coordinator.results.stream import START, stream_position
 from coordinator.runs.footprint import read_footprint, used_of_limits
-from coordinator.runs.nodes import Node, claims, commands_per_s, in_dispute
+from coordinator.runs.nodes import claims, commands_per_s, in_dispute
 from coordinator.runs.runs import run_ids
 from worker.model import version
 from worker.model.text import in_bytes, in_offset, in_time, some
 from worker.wire import keyspace, node_record
 from worker.wire.clock_offset import beyond_doubt_ms
+from worker.wire.node_record import Node
 
 #: A collector that is run once a day is no fault; results that are older are.
 STALE_S = 6 * 3600.0

@@ -8,9 +8,9 @@ from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.units import PERCENT, STREAM_BYTES
 from coordinator.runs.footprint import used_of_limits
-from coordinator.runs.nodes import read_nodes
 from worker.wire import keyspace
 from worker.wire.connection import server
+from worker.wire.registry import read_nodes
 from worker.wire.room import read_limits
 
 

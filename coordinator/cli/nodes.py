@@ -9,9 +9,11 @@ from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.tables import Column
-from coordinator.runs.nodes import Node, claims, in_dispute, read_nodes
+from coordinator.runs.nodes import claims, in_dispute
 from worker.model.text import in_offset, in_time
 from worker.wire.connection import server
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 
 
 @click.command(

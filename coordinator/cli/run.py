@@ -23,12 +23,12 @@ from coordinator.cli.view.watch import watch
 from coordinator.collect.groups import Group, collectors, not_run
 from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
-from coordinator.runs.nodes import Node
 from coordinator.runs.planning import left_out, of_other_family, to_upgrade
 from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.model.options import Options
 from worker.model.plan import Plan
 from worker.model.text import some
+from worker.wire.node_record import Node
 from worker.wire.run_record import Run
 
 

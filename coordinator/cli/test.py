@@ -43,7 +43,8 @@ from worker.model.plan import TargetNode
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import NOT_THERE, find_iperf3, why_unable
 from worker.wire.connection import server
-from worker.wire.registry import Record, read_records
+from worker.wire.node_record import Record
+from worker.wire.registry import read_records
 
 DEFAULT = SeriesOptions()
 #: The shortest that iperf3 can: a round is to measure a link, not to fill it.
@@ -219,7 +220,7 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {server.safe_url(redis_url)} does not answer"
-    host = valid_address(target if record is None else record.address.decode(errors="replace"))
+    host = valid_address(target if record is None else record.address)
     # A registered link-local address has an interface of that node, a given one has one of here.
     literals = resolve(host, family, own_zones=record is None).literals
     if not literals and record is not None:

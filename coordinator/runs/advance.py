@@ -15,7 +15,6 @@ from typing import cast
 
 import redis
 
-from coordinator.runs.nodes import read_nodes
 from coordinator.runs.row_state import CLOCK_SLACK_S, read_rows
 from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
 from coordinator.runs.unfinished import Action, Gone, Lost, judge
@@ -24,8 +23,10 @@ from worker.model.measurement import Outcome
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.publish.outbox import Letter, publish
-from worker.publish.source_clock import REDIS, Clock, moved, read_clocks
+from worker.publish.source_clock import REDIS, moved
 from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire.node_record import Clock
+from worker.wire.registry import read_nodes, read_parts
 from worker.wire.rows import Row, enqueue_rows
 from worker.wire.run_record import Run
 
@@ -194,7 +195,7 @@ def _publish(
         now = datetime.fromtimestamp(scripts.redis_seconds(connection), timezone.utc)
         findings = [row.finding(pair, lost.outcome, lost.error, now) for pair, lost in part]
         unknown = {finding.source for finding in findings} - clocks.keys()
-        clocks |= read_clocks(connection, sorted(unknown))
+        clocks |= read_parts(connection, sorted(unknown), Clock)
         letters = [
             Letter(row.bit_of(finding), moved(finding, REDIS, clocks[finding.source]))
             for finding in findings

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import redis
 
-from coordinator.runs.nodes import Node, commands_per_s
+from coordinator.runs.nodes import commands_per_s
 from worker.model.probe import PROBES
 from worker.wire import keyspace
+from worker.wire.node_record import Node
 from worker.wire.room import memory_used_pct
 from worker.wire.round_trip import ask_each
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from coordinator.runs.nodes import Node, also_claimed_by
+from coordinator.runs.nodes import also_claimed_by
 from worker import __version__
 from worker.identity.identity import is_of_shared_network, share_a_namespace, share_a_network
 from worker.model.errors import ConfigError
@@ -19,6 +19,7 @@ from worker.model.probe import PROBES, Need, with_options
 from worker.model.text import some
 from worker.model.version import WIRE_VERSION
 from worker.transfer.leases import spent_today
+from worker.wire.node_record import Node
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
 MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}

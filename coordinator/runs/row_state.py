@@ -11,6 +11,7 @@ import redis
 
 from worker.model.fields import number_or_none
 from worker.wire import keyspace, run_record, scripts
+from worker.wire.node_record import Progress
 from worker.wire.round_trip import ask_each
 from worker.wire.rows import Row
 from worker.wire.run_record import RowMarks
@@ -71,7 +72,7 @@ class _Look(NamedTuple):
 def _look_at_row(pipeline: redis.client.Pipeline, row: Row) -> None:
     pipeline.hmget(keyspace.run_key(row.run), row.fields)
     pipeline.zscore(keyspace.NODES, row.name)
-    pipeline.hmget(keyspace.node_key(row.name), ["since", "outbox"])
+    pipeline.hmget(keyspace.node_key(row.name), Progress.names())
     pipeline.smembers(keyspace.queue_workers_key(keyspace.node_queue(row.name)))
 
 
@@ -106,13 +107,13 @@ def _state(row: Row, look: _Look, job: _Job, now: float, back: float) -> RowStat
         return now - max(back, *(_past(time or 0.0, now) for time in times))
 
     marks = look.marks
-    since, outbox_bytes = (number_or_none(text) or 0.0 for text in look.node)
+    node = Progress.read(look.node)
     return RowState(
         name=row.name,
         silent_s=math.inf if look.heard_at is None else ago_s(look.heard_at),
-        outbox_bytes=int(outbox_bytes),
+        outbox_bytes=node.outbox_bytes,
         begun=marks.started is not None,
-        restarted=marks.started is not None and since > marks.started,
+        restarted=marks.started is not None and node.since > marks.started,
         quiet_s=ago_s(marks.started, marks.seen),
         job=job.status.decode(errors="replace") if job.status else None,
         in_queue=job.position is not None,

@@ -17,13 +17,14 @@ from typing import cast
 import redis
 
 from coordinator.results.stream import last_id
-from coordinator.runs.nodes import check_pace, read_nodes
+from coordinator.runs.nodes import check_pace
 from coordinator.runs.retention import make_room_for_a_run
 from worker.model import version
 from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
+from worker.wire.registry import read_nodes
 from worker.wire.room import no_room, read_limits, why_no_room
 from worker.wire.rows import Row, enqueue_rows
 from worker.wire.run_record import Run

@@ -32,11 +32,12 @@ from waiting import wait_until
 
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
-from coordinator.runs.nodes import commands_per_s, read_nodes
+from coordinator.runs.nodes import commands_per_s
 from coordinator.runs.runs import read_run
 from worker.probes.traffic import bytes_per_node
 from worker.wire import keyspace, node_record, scripts
 from worker.wire.connection import server
+from worker.wire.registry import read_nodes
 from worker.wire.room import read_limits
 
 #: The run's results all fit, so that `show` has the whole matrix.

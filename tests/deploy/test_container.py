@@ -16,9 +16,9 @@ from lab.net import Lab
 from lab.node import Node
 from waiting import wait_until
 
-from coordinator.runs.nodes import read_nodes
 from deploy.container import Container, Rights
 from deploy.image import Image
+from worker.wire.registry import read_nodes
 
 pytestmark = [pytest.mark.long, pytest.mark.lab]
 

@@ -25,7 +25,6 @@ from coordinator.cli import parameters
 from coordinator.cli.settings.config import read_config
 from coordinator.collect import badfile, csvfile
 from coordinator.results.results import measurements_in
-from coordinator.runs import nodes
 from worker.identity import answering, verified
 from worker.model import cost, fields, names, plan, policy
 from worker.model.errors import ConfigError, WireError
@@ -42,10 +41,11 @@ from worker.probes.icmp import packet as icmp_packet
 from worker.probes.iperf3.parse import parse_report
 from worker.publish import outbox
 from worker.publish.outbox import Letter
-from worker.transfer import idle_rtt, leases
+from worker.transfer import idle_rtt
 from worker.transfer.answer import Request, unpack_answer
-from worker.wire import registry, room, rq_jobs
+from worker.wire import room, rq_jobs
 from worker.wire.connection import server
+from worker.wire.node_record import Limits, Node, Record
 
 #: Of the answering port whose datagrams are fuzzed.
 ANSWER_SECRET = b"s" * 16
@@ -187,18 +187,22 @@ def outbox_body(data: bytes) -> None:
 
 
 def node_record(data: bytes) -> None:
-    """A node's record is read, whatever of it makes no sense, and shown as JSON."""
-    found = nodes._node("a", as_hash(data), 1.0)
-    json.dumps(found.to_json(), allow_nan=False)
+    """A node's record is read, whatever of it makes no sense, and shown as JSON; or refused."""
+    raw = as_hash(data)
+    with suppress(WireError):
+        found = Node.read([raw.get(n.encode()) for n in Node.names()], name="a", seen_s=1.0)
+        json.dumps(found.to_json(), allow_nan=False)
+        assert all(isinstance(text, str) for text in found.to_fields().values())
 
 
 def node_lookup(data: bytes) -> None:
-    """What a node reads of another before it measures it is a record of texts."""
-    values = [part or None for part in data.split(BETWEEN)][: len(registry.FIELDS) + 1]
-    values += [None] * (len(registry.FIELDS) + 1 - len(values))
-    found = registry.record_of(values)
-    assert isinstance(found.site, str)
-    assert not (found.alive and found.address is None)
+    """What a node reads of another before it measures it is the record of a node, or refused."""
+    count = len(Record.names())
+    values = [part or None for part in data.split(BETWEEN)][:count]
+    with suppress(WireError):
+        found = Record.read([*values, *[None] * (count - len(values))], seen_s=1.0)
+        assert isinstance(found.site, str)
+        assert found.address
 
 
 def verified_file(data: bytes) -> None:
@@ -212,9 +216,9 @@ def verified_file(data: bytes) -> None:
 def node_links(data: bytes) -> None:
     """A node's shared links and budget are refused, or what the lease's script can work with."""
     with suppress(WireError):
-        assert all(0 <= n < 2**53 for n in leases._links("a", data).values())
+        assert all(0 <= n < 2**53 for n in Limits.read([data, None]).links.values())
     with suppress(WireError):
-        budget = leases._budget("a", data)
+        budget = Limits.read([None, data]).bytes_per_day
         assert budget is None or 0 <= budget < 2**53
 
 

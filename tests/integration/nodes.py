@@ -13,8 +13,8 @@ from forked import START, run, start
 from waiting import wait_until
 
 from coordinator import Mesh
-from coordinator.runs.nodes import read_nodes
 from worker.model.measurement import Outcome
+from worker.wire.registry import read_nodes
 
 #: An echo to this machine itself may take so long where that stalls.
 PATIENCE_S = 10.0

@@ -24,7 +24,6 @@ from waiting import wait_until
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.follow import of_run
-from coordinator.runs.nodes import read_nodes
 from integration.nodes import alive, assert_mesh_measures, cli, start_worker, workers
 from worker.model.measurement import CSV_COLUMNS, Outcome, made
 from worker.node.allowlist import allow_listed
@@ -32,6 +31,7 @@ from worker.node.rq_worker import QuietWorker
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
+from worker.wire.registry import read_nodes
 
 LEVELS = ("INFO", "WARNING", "ERROR")
 

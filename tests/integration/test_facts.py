@@ -17,7 +17,6 @@ from waiting import wait_until
 from coordinator import Mesh
 from coordinator.embedded import embedded_server
 from coordinator.runs.follow import of_run
-from coordinator.runs.nodes import Node, read_nodes
 from integration.nodes import alive, cli, workers
 from worker.identity.own_address import present_address
 from worker.model.measurement import Measurement, Outcome
@@ -26,6 +25,8 @@ from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import find_iperf3
 from worker.transfer import leases
 from worker.wire.connection.server import connect
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 
 pytestmark = [
     pytest.mark.redis,

@@ -16,6 +16,7 @@ from worker.model.options import ThroughputOptions
 from worker.model.policy import Policy
 from worker.node.registration.facts import Facts, NoFile, Said
 from worker.probes.iperf3.tool import find_iperf3, why_unable
+from worker.wire.node_record import Node
 
 #: The library of a Debian's iperf3, and the name of one that no folder of the system has.
 LIBRARY, ELSEWHERE = b"libiperf.so.0", b"libipeXf.so.0"
@@ -69,9 +70,9 @@ def test_doctor_and_the_node_say_why(library: Path) -> None:
     assert check.mend.startswith("sudo ldconfig")
     facts = Facts(said=Said(labels={}, policy=Policy()), reread=NoFile())
     facts.look()
-    fields = facts.fields("127.0.0.1")
-    assert fields["iperf3"] == ""
-    assert "libipeXf.so.0" in fields["iperf3_fault"]
+    record = facts.in_record(Node(name="a", address="127.0.0.1"))
+    assert record.iperf3 == ""
+    assert "libipeXf.so.0" in record.iperf3_fault
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
 from coordinator.runs import follow
 from coordinator.runs.advance import advance
-from coordinator.runs.nodes import read_nodes
 from integration.nodes import alive, workers
 from worker.model.measurement import Outcome
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace, node_record, scripts
+from worker.wire.registry import read_nodes
 
 pytestmark = [
     pytest.mark.redis,

@@ -23,8 +23,10 @@ from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
 from worker.model.probe import with_options
+from worker.node.registration.instance import Instance, send_heartbeat
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
+from worker.wire.node_record import Node
 from worker.wire.room import why_no_room
 from worker.wire.rows import Row
 
@@ -105,11 +107,9 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 
 def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
-    keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
-    times = [node_record.ALIVE_S, node_record.NODE_TTL_S, node_record.HEARTBEAT_S]
-    who = [0, "beat", "instance-of-it", "", 1.0]
-    record = ["owner-of-it", *times, *who, "since", 1.0, "address", "127.0.0.1"]
-    assert scripts.script(connection, "heartbeat")(keys, [name, *record])[0] == b"ok"
+    record = Node(name=name, address="127.0.0.1", since=1.0)
+    mine = Instance(token="owner-of-it", file="")  # noqa: S106 - of a name
+    assert send_heartbeat(connection, record, mine, "replace")[0] == b"ok"
 
 
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:

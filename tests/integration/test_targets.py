@@ -119,9 +119,13 @@ def test_damaged_record_of_a_node_is_left_out_of_the_registry(
 ) -> None:
     with workers(redis_url, connection, tmp_path, ["a", "b"]):
         (now,) = (connection.time()[0],)
-        connection.zadd(keyspace.NODES, {b"\xff\xfe": now, "-x": now, "list": now, "odd": now})
+        connection.zadd(
+            keyspace.NODES, {b"\xff\xfe": now, "-x": now, "list": now, "odd": now, "closed": now}
+        )
         connection.rpush(keyspace.node_key("list"), "x")
         connection.hset(keyspace.node_key("odd"), mapping={"address": "-c", "outbox": "x"})
+        limits = {"address": "127.0.0.1", "links": '{"uplink": "one"}'}
+        connection.hset(keyspace.node_key("closed"), mapping=dict(limits))
         connection.hset(keyspace.node_key("a"), mapping={"outbox": "many", "ports": "²-³"})
         connection.hset(keyspace.node_key("a"), "clock_offset_ms", "nan")
         mesh = Mesh(redis_url)

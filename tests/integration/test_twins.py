@@ -16,9 +16,10 @@ import pytest
 import redis
 from waiting import wait_until
 
-from coordinator.runs.nodes import Node, read_nodes
 from integration.nodes import start_worker
 from worker.wire import keyspace, node_record, scripts
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.redis
 

@@ -84,7 +84,8 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
 def register_dead(connection: redis.Redis, name: str, ago_s: float = 60) -> None:
     """Make a node look as if it had died a minute ago, or sooner."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": version.WIRE_VERSION}
-    record |= machine.facts()  # as those of a, with which it shares the addresses of loopback
+    # As those of a, with which it shares the addresses of loopback.
+    record |= {"boot": machine.boot_id(), "netns": machine.network_namespace(), "accepts": "1"}
     record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
     connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection) - ago_s})

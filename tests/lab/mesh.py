@@ -25,7 +25,6 @@ from side_by_side import beside, place
 from waiting import DEADLINE_S, wait_until
 
 from coordinator.results.results import read
-from coordinator.runs.nodes import read_nodes
 from coordinator.runs.runs import read_run
 from lab.net import Lab
 from lab.node import Node
@@ -33,6 +32,7 @@ from lab.redis_server import Persist
 from worker.model.measurement import Measurement, Outcome
 from worker.wire import keyspace, run_record
 from worker.wire.connection import server
+from worker.wire.registry import read_nodes
 from worker.wire.run_record import Run
 
 CLI = (sys.executable, "-m", "coordinator.cli")

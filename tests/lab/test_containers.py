@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.runs.nodes import read_nodes
 from lab.behind import network_behind
 from lab.mesh import LabMesh
 from lab.net import Lab
+from worker.wire.registry import read_nodes
 
 pytestmark = [pytest.mark.long, pytest.mark.lab]
 

@@ -18,7 +18,6 @@ import pytest
 from waiting import wait_until
 
 from coordinator.results.results import read
-from coordinator.runs.nodes import read_nodes
 from lab import namespaces
 from lab.mesh import LabMesh, Said, children_of, mesh_of, together
 from lab.node import Node
@@ -26,6 +25,7 @@ from worker.model import version
 from worker.model.measurement import Outcome
 from worker.model.text import iso_utc
 from worker.wire import keyspace, node_record, run_record
+from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
 

@@ -13,8 +13,6 @@ from waiting import wait_until
 
 from coordinator.results.events import read_events
 from coordinator.results.results import read
-from coordinator.runs.nodes import Node as Registered
-from coordinator.runs.nodes import read_nodes
 from lab.commands import ip_batch
 from lab.mesh import LabMesh, together
 from lab.node import Node
@@ -23,6 +21,8 @@ from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
 from worker.model.measurement import Measurement, Outcome
 from worker.publish.last_heard import OVERDUE_S
 from worker.wire import keyspace, node_record
+from worker.wire.node_record import Node as Registered
+from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
 

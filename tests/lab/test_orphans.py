@@ -14,7 +14,7 @@ import redis
 from integration.nodes import cli, workers
 from waiting import wait_until
 
-from coordinator.runs.nodes import read_nodes
+from worker.wire.registry import read_nodes
 
 pytestmark = [pytest.mark.lab, pytest.mark.redis]
 

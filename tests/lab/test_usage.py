@@ -14,9 +14,9 @@ import pytest
 import redis
 from waiting import wait_until
 
-from coordinator.runs.nodes import read_nodes
 from lab.mesh import LabMesh, mesh_of
 from worker.wire import keyspace, node_record, scripts
+from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
 

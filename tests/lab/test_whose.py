@@ -16,12 +16,12 @@ from typing import Any, cast
 import pytest
 from waiting import wait_until
 
-from coordinator.runs.nodes import read_nodes
 from lab.behind import network_behind
 from lab.mesh import LabMesh, Said
 from lab.net import Lab
 from lab.node import Node
 from worker.wire import keyspace
+from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
 

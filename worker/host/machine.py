@@ -30,23 +30,13 @@ LOCALLY_MADE = 0x02
 SHARED_MACS = ("00:00:5e:00:0", "00:00:0c:07:ac", "00:00:0c:9f:f")
 
 
-def facts() -> dict[str, str]:
-    """
-    Give the fields of a node's record that say where it is; each is empty when it is not known.
-
-    `boot` and `netns` together are one network namespace of one machine since its start; `gateway`
-    is the MAC address of its default router: who shares that is on the same network.
-    """
-    return {"boot": boot_id(), "netns": network_namespace(), "gateway": gateway_mac()}
-
-
 def boot_id() -> str:
     """Give the id of this machine's present start."""
     return _read(BOOT_ID).strip()
 
 
 def network_namespace() -> str:
-    """Give the inode of this process's network namespace, which is unique on its machine."""
+    """Give the inode of this process's network namespace: with `boot_id` it is the only one."""
     try:
         return str(NAMESPACE.stat().st_ino)
     except OSError:

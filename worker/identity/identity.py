@@ -19,7 +19,6 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from secrets import SystemRandom
-from typing import Protocol
 
 import redis
 
@@ -32,7 +31,7 @@ from worker.model.names import plain_ip
 from worker.model.text import some
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.wire.connection import server
-from worker.wire.registry import Record
+from worker.wire.node_record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -205,37 +204,13 @@ def is_of_shared_network(address: str) -> bool:
     return ip is not None and any(ip in network for network in SHARED_NETWORKS)
 
 
-class OfMachine(Protocol):
-    """What says in which network namespace of which machine a node is."""
-
-    @property
-    def boot(self) -> str:
-        """Its machine's boot id; empty where it is not told."""
-
-    @property
-    def netns(self) -> str:
-        """Its network namespace there; empty where it is not told."""
-
-
-def share_a_namespace(one: OfMachine, other: OfMachine) -> bool:
+def share_a_namespace(one: Record, other: Record) -> bool:
     """Tell whether two nodes are known to be in one network namespace of one machine."""
     is_known = bool(one.boot and one.netns)
     return is_known and (one.boot, one.netns) == (other.boot, other.netns)
 
 
-class Placed(Protocol):
-    """What says on which network a node is."""
-
-    @property
-    def site(self) -> str:
-        """Its label of that name."""
-
-    @property
-    def gateway(self) -> str:
-        """MAC address of its default router, if that tells networks apart."""
-
-
-def share_a_network(one: Placed | None, other: Placed) -> bool:
+def share_a_network(one: Record | None, other: Record) -> bool:
     """Tell whether two nodes have a `site` label or a default router in common."""
     if one is None:
         return False
@@ -269,7 +244,7 @@ def _asked(
 def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
     """Name what was verified: from where, which address, which start of which node."""
     here = (context.name, context.address, gateway_mac())
-    since = {name: record.since for name, record in records.items()}
+    since = {name: repr(record.since) for name, record in records.items()}
     # With another one that claims the address its ports may be forwarded, each to somebody else.
     claims = (f"{name} {since.get(name, '')}" for name in sorted(target.claimed_by))
     return "|".join((*here, target.address, target.name, since[target.name], *claims))

@@ -6,20 +6,17 @@ froze when its run was started.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import redis
 
 from worker.host.resolve import resolve
-from worker.model.errors import ConfigError
-from worker.model.names import plain_ip, valid_address
-from worker.wire import keyspace, scripts
-from worker.wire.registry import Record
+from worker.model.names import plain_ip
+from worker.wire.node_record import Record
+from worker.wire.registry import read_records
 from worker.wire.rows import Row
 
-#: Looked up in one script, which holds every locker for tens of microseconds.
-ADDRESSES_AT_A_TIME = 64
 #: In a row of tests, which may take hours, a name that is older is looked up again before a test.
 NAME_HOLDS_S = 15.0
 
@@ -63,30 +60,15 @@ class Moves:
 
     def is_registered_elsewhere(self, name: str) -> bool:
         """Tell whether the registry has another address of a node by now, or none."""
-        return registered(self.connection, [name]).get(name) != self.known.get(name)
+        return addresses_of(read_records(self.connection, [name])).get(name) != self.known.get(name)
 
     def _is_long_ago(self) -> bool:
         return time.monotonic() - self.looked_at > NAME_HOLDS_S
 
 
-def registered(connection: redis.Redis, names: Collection[str]) -> dict[str, str]:
-    """Give the address of each node that the registry has; one that is none is left out."""
-    listed, look_up = list(names), scripts.script(connection, "addresses")
-    found: dict[str, str] = {}
-    for start in range(0, len(listed), ADDRESSES_AT_A_TIME):
-        some = listed[start : start + ADDRESSES_AT_A_TIME]
-        answer = look_up([keyspace.node_key(name) for name in some], [])
-        found |= {
-            name: text
-            for name, raw in zip(some, answer, strict=True)
-            if raw is not None and (text := _address(raw))
-        }
-    return found
-
-
 def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:
-    """Give the address of each node from what the registry has of it, as `registered` does."""
-    return {name: text for name, record in records.items() if (text := _address(record.address))}
+    """Return the address of each node that the registry has."""
+    return {name: record.address for name, record in records.items()}
 
 
 def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
@@ -95,10 +77,3 @@ def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
         replace(node, address=addresses.get(node.name, node.address)) for node in row.plan.nodes
     )
     return replace(row, plan=replace(row.plan, nodes=nodes))
-
-
-def _address(raw: bytes) -> str:
-    try:
-        return valid_address(raw.decode(errors="replace"))
-    except ConfigError:
-        return ""

@@ -22,15 +22,14 @@ from worker.host.machine import gateway_mac
 from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
-from worker.model.errors import ConfigError
-from worker.model.policy import DEFAULT_PORTS, parse_ports
+from worker.model.policy import DEFAULT_PORTS
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.probes.interception import syn_nonce
 from worker.probes.interception.interception import Beside, End, Settle, Sign, is_near
 from worker.probes.interception.syn_nonce import Seen
-from worker.wire import keyspace
 from worker.wire.connection import server
-from worker.wire.registry import Record, read_records
+from worker.wire.node_record import Ports, Record
+from worker.wire.registry import read_parts, read_records
 
 logger = logging.getLogger(__name__)
 
@@ -105,17 +104,8 @@ class BeforeTests:
 
 
 def _last_ports(connection: redis.Redis, names: Sequence[str]) -> dict[str, int]:
-    pipeline = connection.pipeline(transaction=False)
-    for name in names:
-        pipeline.hget(keyspace.node_key(name), "ports")
-    return {name: _last_port(text) for name, text in zip(names, pipeline.execute(), strict=True)}
-
-
-def _last_port(text: bytes | None) -> int:
-    try:
-        return parse_ports((text or b"").decode(errors="replace"))[1]
-    except ConfigError:
-        return DEFAULT_PORTS[1]
+    listens = read_parts(connection, names, Ports)
+    return {name: (part.ports or DEFAULT_PORTS)[1] for name, part in listens.items()}
 
 
 def _settled(
@@ -253,4 +243,4 @@ def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None
 def _key(context: NodeContext, records: Mapping[str, Record], end: End, name: str) -> str:
     """Name what was seen: from where, at which address, of which start of which node."""
     here = ("tcp", context.name, context.address, gateway_mac())
-    return "|".join((*here, end[0], name, records[name].since))
+    return "|".join((*here, end[0], name, repr(records[name].since)))

@@ -12,11 +12,11 @@ from typing import cast
 
 import redis
 
-from worker.identity.places import registered
 from worker.identity.whose import names_to_look_up
 from worker.model.names import plain_ip
 from worker.wire import keyspace, node_record, scripts
-from worker.wire.registry import Record, read_records
+from worker.wire.node_record import Record
+from worker.wire.registry import read_records
 from worker.wire.rows import Row
 
 
@@ -31,15 +31,15 @@ def read_row_records(
     records = read_records(connection, names_to_look_up(row, others))
     planned = {row.plan.nodes[index].name: row.plan.nodes[index].address for index in others}
     moved_to = {
-        plain_ip(record.address.decode(errors="replace"))
+        plain_ip(record.address)
         for name, record in records.items()
-        if name in planned and record.address != planned[name].encode()
+        if name in planned and record.address != planned[name]
     } - {None}
     if not moved_to:
         return records
-    places = registered(connection, [one for one in _live(connection) if one not in records])
-    rivals = [name for name, address in places.items() if plain_ip(address) in moved_to]
-    return records | read_records(connection, rivals)
+    others_there = read_records(connection, (n for n in _live(connection) if n not in records))
+    rivals = {n: one for n, one in others_there.items() if plain_ip(one.address) in moved_to}
+    return records | rivals
 
 
 def _live(connection: redis.Redis) -> list[str]:

@@ -17,7 +17,7 @@ from worker.identity.identity import (
 from worker.model.measurement import Measurement, Outcome
 from worker.model.names import IP, plain_ip
 from worker.model.plan import PlannedNode, TargetNode
-from worker.wire.registry import Record
+from worker.wire.node_record import Record
 from worker.wire.rows import Row
 
 Pair = tuple[int, int]
@@ -101,15 +101,15 @@ class Whose:
             for name, record in records.items()
             if name != node.name
             and record.alive
-            and ip == (self.at[name] if name in self.at else _claimed(record))
+            and ip == (self.at[name] if name in self.at else plain_ip(record.address))
         ]
         rivals = [n for n in claimed_by if not (own and share_a_namespace(own, records[n]))]
         return Target(
             name=node.name,
             address=node.address,
-            is_there=own is not None and own.is_there,
+            is_there=own is not None and own.accepts,
             claimed_by=rivals,
-            also_there=[name for name in rivals if records[name].is_there],
+            also_there=[name for name in rivals if records[name].accepts],
         )
 
 
@@ -119,10 +119,6 @@ def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
     for node in (row.plan.nodes[index] for index in others):
         wanted |= dict.fromkeys((node.name, *node.claimed_by))
     return list(wanted)
-
-
-def _claimed(record: Record) -> IP | None:
-    return plain_ip(record.address.decode(errors="replace"))
 
 
 def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:

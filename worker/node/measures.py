@@ -40,7 +40,7 @@ from worker.transfer.idle_rtt import IdleRtt, read_idle_rtts
 from worker.transfer.near import patiently, transfers
 from worker.wire import run_record
 from worker.wire.connection import server
-from worker.wire.registry import Record
+from worker.wire.node_record import Record
 from worker.wire.rows import Row
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import replace
 
 import redis
 
@@ -32,7 +32,6 @@ from worker.identity.own_address import (
 )
 from worker.model.errors import ConfigError
 from worker.model.names import plain_ip
-from worker.model.version import WIRE_VERSION
 from worker.node.allowlist import AllowList, allow_listed
 from worker.node.children import Child, open_many_files
 from worker.node.outage import Outage
@@ -40,12 +39,13 @@ from worker.node.registration.changes import Changes
 from worker.node.registration.facts import Facts, Said
 from worker.node.registration.instance import (
     LOOK_S,
-    SETTLE_S,
     Other,
     Succession,
     instance_of,
     other_from,
     refusal,
+    say_goodbye,
+    send_heartbeat,
 )
 from worker.node.registration.leftovers import Leftovers
 from worker.node.registration.state_folder import hold, owner_token, usable
@@ -55,6 +55,7 @@ from worker.publish.outbox import Outbox, outbox_path
 from worker.wire import keyspace, node_record, rq_jobs, scripts
 from worker.wire.clock_offset import ClockOffset, steady_s
 from worker.wire.connection import command_count, server
+from worker.wire.node_record import Node
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +82,14 @@ class Supervisor:
         self.is_nowhere = False
         self.outage = Outage()
         self.counted, self.counted_at = command_count.commands_sent(), float("-inf")
-        self.told_per_s = ""
+        self.told_per_s: float | None = None
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
         self.leftovers = Leftovers(settings.state_dir, settings.name)
         said = Said(labels=settings.labels, policy=settings.policy)
         self.changes = Changes(settings.name)
         self.facts = Facts(said=said, reread=settings.reread)
-        self.record: dict[str, str] = {}
+        self.record = Node(name=settings.name, address="")
         self.clock_offset = ClockOffset()
 
     def run(self) -> None:
@@ -115,9 +116,8 @@ class Supervisor:
             return
         connection.close()  # children are forked without a socket of ours
         self._start_children()
-        place = f"{self.record['address']}, which does not resolve here, "
-        place = self.record["address"] + " " if self._has_address() else place
-        logger.info("node %s at %sis ready", self.settings.name, place)
+        doubt = "" if self._has_address() else ", which does not resolve here,"
+        logger.info("node %s at %s%s is ready", self.settings.name, self.record.address, doubt)
         self._supervise(connection)
         self._stop()
         if self.refusal is not None:
@@ -129,7 +129,7 @@ class Supervisor:
         self._register(connection)
         self.changes.begin(self.record)
 
-    def _describe(self, connection: redis.Redis) -> dict[str, str]:
+    def _describe(self, connection: redis.Redis) -> Node:
         towards_redis = local_address(connection)
         if self.settings.address is not None:
             address = checked_address(self.settings.address, towards_redis)
@@ -139,15 +139,15 @@ class Supervisor:
             raise ConfigError("the node's address is not known over a unix socket: say --address")
         self.facts.look()
         self._share(address)
-        return {
-            **self.facts.fields(address, looks_up=True),
-            "version": self.settings.version,
-            "wire": str(WIRE_VERSION),
-            "pid": str(os.getpid()),
-            "host": socket.gethostname(),
-            "since": repr(self._look_at_clock(connection)),
-            "stopped": "",
-        }
+        record = Node(
+            name=self.settings.name,
+            address=address,
+            version=self.settings.version,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            since=self._look_at_clock(connection),
+        )
+        return self.facts.in_record(record, looks_up=True)
 
     def _share(self, address: str) -> None:
         """Let the jobs know where we are, and all else that was found out."""
@@ -169,21 +169,21 @@ class Supervisor:
 
     def _has_moved(self, connection: redis.Redis) -> bool:
         """Look whether we are at another address than the record says, and write that into it."""
-        before = self.record["address"]
-        if self.settings.address is None:
-            self.record["address"] = present_address(connection, before)
-        if self.record["address"] == before:
+        if self.settings.address is not None:
             return False
-        self._share(self.record["address"])
-        self.record |= self.facts.fields(self.record["address"])
+        address = present_address(connection, self.record.address)
+        if address == self.record.address:
+            return False
+        self._share(address)
+        self.record = self.facts.in_record(replace(self.record, address=address))
         for child in self.children:
             child.reconnect()
-        logger.info("node %s is at %s now", self.settings.name, self.record["address"])
+        logger.info("node %s is at %s now", self.settings.name, address)
         return True
 
     def _has_address(self) -> bool:
         """Look whether our address is one, and say once when a name does not resolve here."""
-        address = self.record["address"]
+        address = self.record.address
         literals = led_to(address)
         if not literals and not self.is_nowhere:
             logger.warning(
@@ -195,7 +195,7 @@ class Supervisor:
             logger.warning("address %s resolves now", address)
         if literals:  # of a name that leads elsewhere by now
             self.facts.is_here = is_local(address, literals)
-            self.record |= self.facts.fields(address)
+            self.record = self.facts.in_record(self.record)
         self.is_nowhere = not literals
         return bool(literals)
 
@@ -218,7 +218,7 @@ class Supervisor:
         while isinstance(found := self._beat(connection, intent), Other):
             is_first = before.note(found, time.monotonic())
             if found.word != "heard" or before.lives:
-                raise refusal(name, self.record["address"], found)
+                raise refusal(name, self.record.address, found)
             if is_first:
                 logger.info("%s was heard just now, on %s: waiting whether it lives", name, found)
             intent = "replace" if before.has_ended(time.monotonic()) else "claim"
@@ -232,12 +232,12 @@ class Supervisor:
         if is_long:
             self.told_per_s = self._commands_per_s(counted, counted_at)
         sent_s = steady_s()
-        answer = self._call_heartbeat(connection, intent)
+        answer = send_heartbeat(connection, self._record_now(), self.instance, intent)
         if answer[0] == b"insist":
             other = "another worker began with the token of this node, on %s; it is refused"
             logger.warning(other, other_from(answer))
             sent_s = steady_s()
-            answer = self._call_heartbeat(connection, "insist")
+            answer = send_heartbeat(connection, self._record_now(), self.instance, "insist")
         if answer[0] != b"ok":
             return other_from(answer)
         if is_long:
@@ -248,34 +248,31 @@ class Supervisor:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
         return [run.decode() for run in ids if run.isascii()]
 
-    def _call_heartbeat(self, connection: redis.Redis, intent: str) -> list[Any]:
-        name, mine = self.settings.name, self.instance
-        fields = {
-            **self.record,
-            **machine.facts(),
-            "outbox": str(self.outbox.waiting_bytes()),
-            "redis_commands_per_s": self.told_per_s,
-        }
-        if (estimate := self.clock_offset.estimate()) is not None:
-            fields |= estimate.fields()
-        keys = [keyspace.NODES, keyspace.node_key(name), keyspace.RUNS_OPEN, keyspace.BACK]
-        times = [node_record.ALIVE_S, node_record.NODE_TTL_S, node_record.HEARTBEAT_S, SETTLE_S]
-        who = [intent, mine.id, mine.file, self.record["since"]]
-        flat = [part for pair in fields.items() for part in pair]
-        beat = scripts.script(connection, "heartbeat")
-        return cast("list[Any]", beat(keys, [name, mine.token, *times, *who, *flat]))
+    def _record_now(self) -> Node:
+        """Return the record with what is found out for each heartbeat."""
+        clock = self.clock_offset.estimate()
+        return replace(
+            self.record,
+            boot=machine.boot_id(),
+            netns=machine.network_namespace(),
+            gateway=machine.gateway_mac(),
+            outbox_bytes=self.outbox.waiting_bytes(),
+            redis_commands_per_s=self.told_per_s,
+            clock_offset_ms=None if clock is None else clock.offset_ms,
+            clock_offset_uncertainty_ms=None if clock is None else clock.uncertainty_ms,
+        )
 
-    def _commands_per_s(self, counted: int, counted_at: float) -> str:
-        """Give what the node has sent since its last heartbeat; nothing before the second."""
+    def _commands_per_s(self, counted: int, counted_at: float) -> float | None:
+        """Return what the node has sent since its last heartbeat; None before the second."""
         # Not since that was answered: a Redis that stood still may have answered just now.
         elapsed_s = counted_at - self.counted_at
-        return f"{(counted - self.counted) / elapsed_s:.3f}" if elapsed_s < math.inf else ""
+        return (counted - self.counted) / elapsed_s if elapsed_s < math.inf else None
 
     def _start_children(self) -> None:
         name = self.settings.name
         context = NodeContext(
             name=name,
-            address=self.record["address"],
+            address=self.record.address,
             redis_url=self.settings.redis_url,
             outbox_path=self.outbox.path,
             policy=self.facts.said.policy,
@@ -333,20 +330,20 @@ class Supervisor:
                 finished += self.leftovers.resend(connection)
             self.facts.look()
             self.facts.share()
-            self.record |= self.facts.fields(self.record["address"])
+            self.record = self.facts.in_record(self.record)
             overdue = self._beat(connection)
             if not isinstance(overdue, Other) and self._has_moved(connection):
                 again = self._beat(connection)
                 overdue = again if isinstance(again, Other) else [*overdue, *again]
             if isinstance(overdue, Other):
-                self.refusal = refusal(self.settings.name, self.record["address"], overdue)
+                self.refusal = refusal(self.settings.name, self.record.address, overdue)
                 self.owns_name = False
                 self.stopping.value = 1
                 return
             for run in {*overdue, *finished}:
                 rq_jobs.enqueue_advance(connection, run)
             self.changes.tell(connection, self.record)
-            if plain_ip(self.record["address"]) is None:
+            if plain_ip(self.record.address) is None:
                 self._has_address()  # after the beat: a silent name server takes its time
             self.is_unheard = False
             self._say(self.outage.answered(time.monotonic()))
@@ -375,9 +372,6 @@ class Supervisor:
             self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
         )
         try:
-            goodbye = scripts.script(connection, "goodbye")
-            goodbye(
-                [keyspace.node_key(self.settings.name)], [self.instance.id, node_record.NODE_TTL_S]
-            )
+            say_goodbye(connection, self.settings.name, self.instance)
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

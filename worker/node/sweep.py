@@ -18,8 +18,10 @@ from worker.model.probe import Need
 from worker.node.measures import MEASURES, Work, work_on
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
-from worker.publish.source_clock import SourceClock, read_clocks
+from worker.publish.source_clock import SourceClock
 from worker.wire.connection import server
+from worker.wire.node_record import Clock
+from worker.wire.registry import read_parts
 from worker.wire.rows import Row, begin, hand_back, load_row, refuse
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
     # Addresses are looked up while Redis is asked.
     work, strangers = work_on(context, connection, row, left, others, records)
     row = work.row
-    own_clock = read_clocks(connection, [row.name])[row.name]
+    own_clock = read_parts(connection, [row.name], Clock)[row.name]
     if not begin(connection, row):
         logger.info("row %d of run %s is no longer wanted", performer, run)
         return

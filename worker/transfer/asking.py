@@ -77,7 +77,7 @@ def ask(
             asked_at = time.monotonic()
     if keeper.lost():
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
-    if connection.hget(keyspace.node_key(far), "stopped"):
+    if node_record.has_stopped(connection, far):
         return Gone("was stopped")
     error = f"the responder of {far} did not answer within {READY_S:.0f} s"
     return no_longer_heard(connection, far) or Answer(outcome=Outcome.TIMEOUT, error=error)

@@ -28,8 +28,8 @@ from worker.probes.iperf3.tool import why_unable
 from worker.transfer.answer import Answer, Request, send_answer
 from worker.transfer.idle_rtt import MAX_RTT_MS
 from worker.transfer.leases import holds, spent_today
-from worker.wire import keyspace
 from worker.wire.connection import server
+from worker.wire.registry import read_records
 from worker.wire.rows import Row, load_row
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _refusal(
     obstacle = why_unable(context.iperf3, options)
     if obstacle is not None:
         return Outcome.TOOL_MISSING, obstacle
-    if connection.hget(keyspace.node_key(row.name), "address") is None:
+    if not read_records(connection, [row.name]):
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)

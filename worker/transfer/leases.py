@@ -13,7 +13,6 @@ node that waits costs nothing meanwhile but one blocked BLPOP, renewed every `WA
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,10 @@ from typing import Any, cast
 
 import redis
 
-from worker.model.errors import ConfigError, WireError
-from worker.model.fields import exact_count
-from worker.model.names import valid_name
+from worker.model.errors import WireError
 from worker.wire import keyspace, scripts
+from worker.wire.node_record import Limits
+from worker.wire.registry import read_parts
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -226,33 +225,13 @@ def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]
 
 
 def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
-    """Read from the registry what a lease needs to know of nodes: shared links, daily budget."""
-    pipeline = connection.pipeline(transaction=False)
-    for name in names:
-        pipeline.hmget(keyspace.node_key(name), ["links", "bytes_per_day"])
+    """
+    Read from the registry what a lease needs to know of nodes: shared links, daily budget.
+
+    Raises:
+        WireError: One of them is invalid.
+    """
     return {
-        name: End(
-            name=name,
-            links=_links(name, links),
-            bytes_per_day=_budget(name, budget),
-        )
-        for name, (links, budget) in zip(names, pipeline.execute(), strict=True)
+        name: End(name=name, links=limits.links, bytes_per_day=limits.bytes_per_day)
+        for name, limits in read_parts(connection, names, Limits).items()
     }
-
-
-def _links(node: str, packed: bytes | None) -> dict[str, int]:
-    """Give a node's shared links; what makes no sense lets nothing through: see `_budget`."""
-    try:
-        raw = json.loads(packed) if packed else {}
-        return {valid_name(name): exact_count(capacity) for name, capacity in raw.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError, ConfigError) as exc:
-        raise WireError(f"the links of node {node} are damaged: {exc}") from exc
-
-
-def _budget(node: str, raw: bytes | None) -> int | None:
-    if not raw:
-        return None
-    try:
-        return exact_count(int(raw))
-    except (ValueError, TypeError) as exc:
-        raise WireError(f"the daily budget of node {node} is damaged: {exc}") from exc

@@ -36,13 +36,6 @@ class ClockEstimate:
     offset_ms: float
     uncertainty_ms: float
 
-    def fields(self) -> dict[str, str]:
-        """Give what a node's record has of it, to the µs; the uncertainty is rounded up."""
-        return {
-            "clock_offset_ms": f"{self.offset_ms:.3f}",
-            "clock_offset_uncertainty_ms": f"{self.uncertainty_ms + 0.001:.3f}",
-        }
-
 
 def beyond_doubt_ms(offset_ms: float | None, uncertainty_ms: float | None) -> float:
     """

@@ -1,87 +1,83 @@
-"""What a node that measures reads from the registry of the nodes that it measures."""
+"""Reads the records of nodes; one that `node_record` refuses is absent."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 import redis
 
+from worker.model.errors import WireError
 from worker.model.fields import number_or_none
-from worker.wire import keyspace, node_record, scripts
+from worker.model.names import NAME
+from worker.wire import keyspace, scripts
+from worker.wire.node_record import Node, Part, Record
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
 RECORDS_AT_A_TIME = 32
-FIELDS = ("address", "boot", "netns", "gateway", "labels", "since", "stopped", "accepts")
-#: Nodes with this label in common say that they are on one network.
-SITE = "site"
+
+P = TypeVar("P", bound=Part)
+R = TypeVar("R", bound=Record)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """
-    What the registry has of a node; a text that it has not is empty.
-
-    Attributes:
-        address: Where it says that others reach it; as Redis has it, which may be anything.
-        boot: Its machine's boot id.
-        netns: Its network namespace there.
-        gateway: MAC address of its default router, if that tells networks apart.
-        site: Its label of that name.
-        is_there: Its address is one of its own machine, and it accepts connections there.
-        since: When it was started, in Redis' seconds; another one with each start.
-        alive: Its last heartbeat is recent, and it has not said goodbye.
-    """
-
-    address: bytes
-    boot: str = ""
-    netns: str = ""
-    gateway: str = ""
-    site: str = ""
-    since: str = ""
-    is_there: bool = False
-    alive: bool = False
+def read_nodes(connection: redis.Redis) -> list[Node]:
+    """Read all that the registry has of all nodes, by name."""
+    now = scripts.redis_seconds(connection)
+    beats = connection.zrange(keyspace.NODES, 0, -1, withscores=True)
+    seen = [
+        (text, score)
+        for name, score in cast("list[tuple[bytes, float]]", beats)
+        if NAME.fullmatch(text := name.decode(errors="replace"))
+    ]
+    pipeline = connection.pipeline(transaction=False)
+    for name, _ in seen:
+        pipeline.hmget(keyspace.node_key(name), Node.names())
+    records = pipeline.execute(raise_on_error=False)
+    nodes = (
+        _read(Node, values, name=name, seen_s=now - score)
+        for (name, score), values in zip(seen, records, strict=True)
+        if isinstance(values, list)
+    )
+    return sorted(filter(None, nodes), key=lambda node: node.name)
 
 
-def read_records(connection: redis.Redis, names: Sequence[str]) -> dict[str, Record]:
-    """Give the records of nodes by name; who has no address in the registry is absent."""
-    look_up = scripts.script(connection, "records")
-    found: dict[str, Record] = {}
-    for start in range(0, len(names), RECORDS_AT_A_TIME):
-        some = names[start : start + RECORDS_AT_A_TIME]
+def read_records(connection: redis.Redis, names: Iterable[str]) -> dict[str, Record]:
+    """Read by name what tells these nodes from others, and whether they live."""
+    look_up, listed, records = scripts.script(connection, "records"), list(names), {}
+    for start in range(0, len(listed), RECORDS_AT_A_TIME):
+        some = listed[start : start + RECORDS_AT_A_TIME]
         keys = [keyspace.NODES, *map(keyspace.node_key, some)]
-        answer = look_up(keys, [len(some), *some, *FIELDS])
-        for name, values in zip(some, answer, strict=True):
-            if len(values) == len(FIELDS) + 1 and values[0] is not None:
-                found[name] = record_of(values)
-    return found
+        answers = look_up(keys, [len(some), *some, *Record.names()])
+        for name, (*values, seen) in zip(some, answers, strict=True):
+            seen_s = number_or_none(seen)
+            record = _read(Record, values, seen_s=math.inf if seen_s is None else seen_s)
+            if record is not None:
+                records[name] = record
+    return records
 
 
-def record_of(values: Sequence[bytes | None]) -> Record:
-    """Read the values of `FIELDS`, and the seconds since the last heartbeat."""
-    address, *texts, seen = values
-    boot, netns, gateway, labels, since, stopped, accepts = (
-        (text or b"").decode(errors="replace") for text in texts
-    )
-    seen_s = number_or_none(seen)
-    return Record(
-        address=cast(bytes, address),
-        boot=boot,
-        netns=netns,
-        gateway=gateway,
-        site=_site(labels),
-        since=since,
-        is_there=accepts == "1",
-        alive=(math.inf if seen_s is None else seen_s) <= node_record.ALIVE_S and not stopped,
-    )
+def read_parts(connection: redis.Redis, names: Sequence[str], part: type[P]) -> dict[str, P]:
+    """
+    Read some fields of nodes by name; of one that is not there they are all absent.
+
+    Raises:
+        WireError: One of them is refused.
+    """
+    pipeline = connection.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(keyspace.node_key(name), part.names())
+    parts = {}
+    for name, values in zip(names, pipeline.execute(), strict=True):
+        try:
+            parts[name] = part.read(values)
+        except WireError as exc:
+            raise WireError(f"node {name}: {exc}") from exc
+    return parts
 
 
-def _site(labels: str) -> str:
+def _read(kind: type[R], values: Sequence[bytes | None], **known: object) -> R | None:
     try:
-        found = json.loads(labels or "{}")
-    except (ValueError, RecursionError):
-        return ""
-    return str(found.get(SITE, "")) if isinstance(found, dict) else ""
+        return kind.read(values, **known)
+    except WireError:
+        return None

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.checks.network.proxies import mend_for
-from coordinator.runs.nodes import Node
 from worker.model.measurement import Measurement, Outcome
 from worker.model.policy import DEFAULT_PORTS
 from worker.probes.icmp.echo_socket import PERMIT
 from worker.probes.mtu.path_mtu import HEADER_BYTES, IPV6_LEAST_BYTES
 from worker.transfer.near import NEITHER
+from worker.wire.node_record import Node
 
 #: What says nothing of the way: the nodes' own settings, or that somebody else was first.
 NOT_THE_PATH = {

@@ -23,11 +23,12 @@ from coordinator.checks.network.advice import (
 )
 from coordinator.runs import runs
 from coordinator.runs.follow import follow_run
-from coordinator.runs.nodes import Node, read_nodes
 from coordinator.runs.planning import Selection, make_plan, registered
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import Options, PingOptions, TcpOptions, ThroughputOptions
+from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 
 OPTIONS = {
     "ping": PingOptions(count=5, interval_s=0.1, wait_s=1.0),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from coordinator.checks.check import Area, Check, judged, skipped
 from coordinator.checks.network.redirects import read_redirects
-from coordinator.runs.nodes import Node
 from worker.model.names import plain_ip
 from worker.model.policy import DEFAULT_PORTS
 from worker.probes.interception.interception import End, Sign, look
+from worker.wire.node_record import Node
 
 NAME = "tcp proxy"
 #: A handshake each; a proxy that takes some takes most.

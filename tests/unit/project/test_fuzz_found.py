@@ -12,7 +12,6 @@ import pytest
 
 from coordinator.cli.settings.config import read_config
 from coordinator.collect.csvfile import CSV_COLUMNS, HEADER, CsvFile
-from coordinator.runs import nodes
 from worker.model import fields
 from worker.model.errors import ConfigError, WireError
 from worker.model.measurement import Outcome
@@ -20,8 +19,9 @@ from worker.model.names import valid_address
 from worker.model.plan import Plan, PlannedNode
 from worker.monitor.lockers import view
 from worker.publish import outbox
-from worker.transfer import answer, idle_rtt, leases
+from worker.transfer import answer, idle_rtt
 from worker.wire import room, run_record
+from worker.wire.node_record import Node
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,38 @@ def test_texts_that_others_noted_of_lockers_are_printable() -> None:
     assert (held.node, held.pid, held.held_s) == (None, None, None)
 
 
+INVALID = ["x", "²", "-", "9" * 5000, "nan", "1e999", "\xff-\xff"]
+
+
+def node_with(field: str, value: str) -> Node:
+    record = {"address": b"10.0.0.1", field: value.encode("latin-1", "replace")}
+    return Node.read([record.get(name) for name in Node.names()], name="a")
+
+
 @pytest.mark.parametrize(
-    "field", ["outbox", "bytes_per_day", "ports", "wire", "redis_commands_per_s", "clock_offset_ms"]
+    "field", ["outbox", "ports", "wire", "redis_commands_per_s", "clock_offset_ms"]
 )
-@pytest.mark.parametrize("value", ["x", "²", "-", "9" * 5000, "nan", "1e999", "", "\xff-\xff"])
+@pytest.mark.parametrize("value", [*INVALID, ""])
 def test_number_of_a_node_that_is_none_is_absent(field: str, value: str) -> None:
-    record = {b"address": b"10.0.0.1", field.encode(): value.encode("latin-1", "replace")}
-    found = nodes._node("a", record, 1.0)
-    assert getattr(found, {"outbox": "outbox_bytes"}.get(field, field)) in (None, 0)
+    attribute = {"outbox": "outbox_bytes"}.get(field, field)
+    assert getattr(node_with(field, value), attribute) in (None, 0)
+
+
+@pytest.mark.parametrize("field", ["bytes_per_day", "links"])
+@pytest.mark.parametrize("value", [*INVALID, "[]", '{"-a": 1}', '{"a": 1e400}', "[" * 100_000])
+def test_record_whose_limits_are_none_is_refused(field: str, value: str) -> None:
+    with pytest.raises(WireError):
+        node_with(field, value)
+
+
+@pytest.mark.parametrize("address", ["", "-c", "224.0.0.1", "10.0.0.1\n"])
+def test_record_whose_address_is_none_is_refused(address: str) -> None:
+    with pytest.raises(WireError):
+        node_with("address", address)
 
 
 def test_labels_nested_without_end_are_none() -> None:
-    record = {b"address": b"10.0.0.1", b"labels": b"[" * 100_000}
-    assert nodes._node("a", record, 1.0).labels == {}
+    assert node_with("labels", "[" * 100_000).labels == {}
 
 
 @pytest.mark.parametrize("port", [math.inf, math.nan, 1.5, "80", None, True, -1, 2**70 // 2**10])
@@ -83,12 +102,6 @@ def test_port_that_is_none_is_a_bad_reply(port: Any) -> None:
 def test_idle_round_trip_times_that_are_none_are_refused(raw: Any) -> None:
     with pytest.raises(WireError):
         idle_rtt.unpack_rtts(msgpack.packb(raw))
-
-
-@pytest.mark.parametrize("links", [b"[]", b"x", b"[" * 100_000, b'{"-x": 1}', b'{"a": 1e400}'])
-def test_links_that_are_none_are_refused(links: bytes) -> None:
-    with pytest.raises(WireError, match="links of node b"):
-        leases._links("b", links)
 
 
 @pytest.mark.parametrize("value", [b"x", b"-1", b"1.5", b"9" * 30, b"\xb2", b"1_0"])

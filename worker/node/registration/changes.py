@@ -8,7 +8,6 @@ retry tells nothing twice, and a restart tells what changed meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import datetime, timezone
 
 import redis
@@ -16,14 +15,11 @@ import redis
 from worker.model import version
 from worker.model.text import iso_utc, one_line
 from worker.wire import keyspace
+from worker.wire.node_record import TOLD, TOLD_AT, WATCHED, Node
 from worker.wire.room import StreamFull, add_results
 
 logger = logging.getLogger(__name__)
 
-#: Fields of a node's record whose change is an event.
-WATCHED = (
-    "address", "icmp", "iperf3", "accepts", "labels", "links", "ports", "bytes_per_day", "version",
-)  # fmt: skip
 #: What flaps is told once a minute, as it is then.
 LEAST_S = 60
 #: A heartbeat waits no longer for the mesh's pace.
@@ -39,11 +35,11 @@ class Changes:
         self._told: dict[str, str] = {}
         self._begun: dict[str, str] = {}
 
-    def begin(self, record: Mapping[str, str]) -> None:
+    def begin(self, record: Node) -> None:
         """Take what the node says of itself when it is registered; if that is new, Redis knows."""
         self._begun = _watched(record)
 
-    def tell(self, connection: redis.Redis, record: Mapping[str, str]) -> None:
+    def tell(self, connection: redis.Redis, record: Node) -> None:
         """Tell what is different now; what must wait is told by a later call."""
         now = _watched(record)
         changed = [what for what in WATCHED if now[what] != self._told.get(what)]
@@ -57,7 +53,7 @@ class Changes:
                 "events",
                 len(changed),
                 [keyspace.node_key(self.node)],
-                [LEAST_S, version.WIRE_VERSION, time, self.node, *facts],
+                [LEAST_S, version.WIRE_VERSION, time, self.node, TOLD, TOLD_AT, *facts],
                 longest_wait_s=LONGEST_WAIT_S,
             )
         except StreamFull as exc:
@@ -72,5 +68,6 @@ class Changes:
         return f"={before[what]}" if what in before else ""
 
 
-def _watched(record: Mapping[str, str]) -> dict[str, str]:
-    return {what: one_line(record.get(what, "")) for what in WATCHED}
+def _watched(record: Node) -> dict[str, str]:
+    said = record.to_fields()
+    return {what: one_line(said[what]) for what in WATCHED}

@@ -9,7 +9,6 @@ PATH is another one than before.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from worker.node.registration.held import Held
 from worker.probes.icmp.engine import icmp_capability
 from worker.probes.iperf3.tool import NOT_THERE, Iperf3, find_iperf3, mark_of_iperf3
 from worker.probes.iperf3.tool import Mark as Iperf3Mark
+from worker.wire.node_record import Node
 
 #: An iperf3 that is there and does not answer is asked again so often: a machine may be busy.
 ASK_AGAIN_S = 15.0
@@ -161,30 +161,29 @@ class Facts:
         if mark is not None and self.iperf3.fault:
             self._ask_at = time.monotonic() + ASK_AGAIN_S
 
-    def fields(self, address: str, *, looks_up: bool = False) -> dict[str, str]:
+    def in_record(self, record: Node, *, looks_up: bool = False) -> Node:
         """
-        Give the fields of the node's record that may change while it runs.
+        Return a node's record with what is true now.
 
         Args:
-            address: Where others reach the node.
+            record: Its address is where others reach the node.
             looks_up: Where that is a name, look it up; a silent name server takes its time.
         """
-        if looks_up or plain_ip(address) is not None:
-            self.is_here = is_local(address)
+        if looks_up or plain_ip(record.address) is not None:
+            self.is_here = is_local(record.address)
         policy = self.said.policy
-        budget = policy.max_bytes_per_day
-        return {
-            "address": address,
-            "labels": json.dumps(dict(self.said.labels), sort_keys=True),
-            "icmp": self.icmp,
-            "iperf3": self.iperf3.text,
-            "iperf3_fault": self.iperf3.fault,
-            "accepts": "1" if policy.accepts_connections and self.is_here else "0",
-            "links": json.dumps(dict(policy.links), sort_keys=True),
-            "ports": "-".join(map(str, policy.ports)),
-            "bytes_per_day": "" if budget is None else str(budget),
-            "settings_fault": self.complaint,
-        }
+        return replace(
+            record,
+            labels=self.said.labels,
+            icmp=self.icmp,
+            iperf3=self.iperf3.text,
+            iperf3_fault=self.iperf3.fault,
+            accepts=policy.accepts_connections and self.is_here,
+            links=policy.links,
+            ports=policy.ports,
+            bytes_per_day=policy.max_bytes_per_day,
+            settings_fault=self.complaint,
+        )
 
     def renewed(self, context: NodeContext, connection: redis.Redis, tests: bool) -> NodeContext:
         """

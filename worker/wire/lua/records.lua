@@ -2,18 +2,20 @@
 -- KEYS  nodes zset, node hashes
 -- ARGV  number of names, their names, then the fields
 -- Gives for each node its fields and the seconds since its last heartbeat, as text; false where there
--- is none; for something else than a node's record, nothing but that.
+-- is none, and of all fields of a key that is of another type.
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local count = tonumber(ARGV[1])
-local fields = {}
-for i = count + 2, #ARGV do fields[#fields + 1] = ARGV[i] end
+local fields = #ARGV - count - 1
 local found = {}
 for i = 1, count do
-  local values = redis.pcall('HMGET', KEYS[i + 1], unpack(fields))
-  if values.err then values = {} end
+  local values = redis.pcall('HMGET', KEYS[i + 1], unpack(ARGV, count + 2))
+  if values.err then
+    values = {}
+    for j = 1, fields do values[j] = false end
+  end
   local seen = redis.call('ZSCORE', KEYS[1], ARGV[i + 1])
-  values[#fields + 1] = seen and tostring(seconds - tonumber(seen))
+  values[fields + 1] = seen and tostring(seconds - tonumber(seen))
   found[i] = values
 end
 return found

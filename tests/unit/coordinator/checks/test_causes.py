@@ -18,10 +18,10 @@ import redis
 from coordinator.checks import machine, mesh, server
 from coordinator.checks.check import Area, Check
 from coordinator.checks.health import unreachable
-from coordinator.runs.nodes import Node
 from worker.model.version import WIRE_VERSION
 from worker.probes.iperf3.tool import Iperf3
 from worker.wire.clock_offset import ClockEstimate
+from worker.wire.node_record import Node
 
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "doctor.md").read_text()
@@ -121,7 +121,7 @@ BETWEEN = {
 
 
 def node(name: str, clock_ms: float | None = None, version: str = "1.0.0", **of: Any) -> Node:
-    fields: dict[str, Any] = {"seen_s": 1.0, "alive": True, **of}
+    fields: dict[str, Any] = {"seen_s": 1.0, **of}
     return Node(
         name=name, address="10.0.0.1", labels={}, version=version, icmp="raw", iperf3="3.12",
         accepts=True, links={}, bytes_per_day=None, clock_offset_ms=clock_ms,
@@ -147,7 +147,7 @@ def folder_of(owner: int) -> Check:
 
 
 FAIL = server.judged(Area.REDIS, "x", "x", fail=True).status
-DEAD = {"alive": False, "seen_s": 99.0}
+DEAD = {"seen_s": 99.0}
 
 
 def own(found: Node | None, *, is_here: bool = True) -> Check:
@@ -322,5 +322,5 @@ def test_results_that_wait_for_redis_name_no_collector_while_it_is_away() -> Non
 
 
 def test_a_node_that_says_no_clock_is_not_counted() -> None:
-    others = [replace(node("b", 0.0), alive=False), node("c")]
+    others = [replace(node("b", 0.0), seen_s=99.0), node("c")]
     assert machine.clock(FAR, others, wanted=True).mend.startswith("here, or on the host of Redis")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.runs.nodes import Node
 from coordinator.runs.planning import (
     Selection,
     asked,
@@ -25,6 +24,7 @@ from worker.model.options import (
 )
 from worker.model.plan import Plan, unpack_plan
 from worker.model.probe import PROBES
+from worker.wire.node_record import Node
 
 
 def node(name: str, **fields: Any) -> Node:
@@ -40,7 +40,6 @@ def node(name: str, **fields: Any) -> Node:
         "clock_offset_ms": None,
         "clock_offset_uncertainty_ms": None,
         "seen_s": 1.0,
-        "alive": True,
     }
     return Node(name=name, **{**usual, **fields})
 
@@ -49,7 +48,7 @@ NODES = [
     node("a", labels={"site": "roof"}),
     node("b", labels={"site": "roof"}),
     node("c", labels={"site": "yard"}, icmp="datagram"),
-    node("d", alive=False),
+    node("d", seen_s=99.0),
 ]
 
 
@@ -88,7 +87,7 @@ def test_unknown_node_is_named_with_those_that_are_known() -> None:
 
 def test_no_node_alive_says_how_to_start_one() -> None:
     with pytest.raises(ConfigError, match="ptzmesh worker"):
-        plan_names(Selection(), [node("d", alive=False)])
+        plan_names(Selection(), [node("d", seen_s=99.0)])
     with pytest.raises(ConfigError, match="ptzmesh worker"):
         plan_names(Selection(), [])
 

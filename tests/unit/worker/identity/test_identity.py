@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.runs.nodes import Node, also_claimed_by, claims
+from coordinator.runs.nodes import also_claimed_by, claims
 from worker.host import machine
 from worker.identity.context import NodeContext
 from worker.identity.identity import (
@@ -29,7 +29,7 @@ from worker.identity.verified import DAY_S, keep_verified, read_verified, verifi
 from worker.model.measurement import Outcome
 from worker.model.policy import Policy
 from worker.probes.iperf3.tool import NOT_THERE
-from worker.wire.registry import FIELDS, Record, record_of
+from worker.wire.node_record import Node, Record
 
 
 def node(name: str, address: str, boot: str = "", *, alive: bool = True) -> Node:
@@ -38,7 +38,6 @@ def node(name: str, address: str, boot: str = "", *, alive: bool = True) -> Node
         address=address,
         boot=boot,
         netns="1" if boot else "",
-        alive=alive,
         labels={},
         links={},
         version="1",
@@ -47,7 +46,7 @@ def node(name: str, address: str, boot: str = "", *, alive: bool = True) -> Node
         accepts=True,
         bytes_per_day=None,
         clock_offset_ms=None,
-        seen_s=1.0,
+        seen_s=1.0 if alive else 99.0,
     )
 
 
@@ -103,8 +102,8 @@ def context(folder: Path) -> NodeContext:
 def test_word_of_a_target_holds_as_long_as_it_is_heard_and_nobody_else_claims_its_address(
     tmp_path: Path,
 ) -> None:
-    here, there = context(tmp_path), Record(address=b"10.0.0.2", since="1", alive=True)
-    records = {"b": there, "c": replace(there, since="2")}
+    here, there = context(tmp_path), Record(address="10.0.0.2", since=1.0, seen_s=1.0)
+    records = {"b": there, "c": replace(there, since=2.0)}
     b = Target(name="b", address="10.0.0.2")
 
     def verdict(target: Target, **record: object) -> Verdict:
@@ -114,12 +113,12 @@ def test_word_of_a_target_holds_as_long_as_it_is_heard_and_nobody_else_claims_it
     assert verdict(b).unverified
     keep_verified(verified_path(here.outbox_path), [_key(here, b, records)])
     assert verdict(b) == FINE
-    assert verdict(b, since="3").unverified
+    assert verdict(b, since=3.0).unverified
     # Its address may be another's by now, also one that is of no private network.
-    assert verdict(b, alive=False).unverified
+    assert verdict(b, seen_s=99.0).unverified
     public = replace(b, address="192.0.2.9")
     assert verdict(public) == FINE
-    assert verdict(public, alive=False).unverified
+    assert verdict(public, stopped=True).unverified
     # Somebody else has come since, who says that it is his.
     assert verdict(replace(b, claimed_by=["c"])).outcome is Outcome.UNVERIFIED
 
@@ -127,7 +126,7 @@ def test_word_of_a_target_holds_as_long_as_it_is_heard_and_nobody_else_claims_it
 def test_own_address_is_no_wrong_host_where_nobody_knows_which_namespace_this_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    b, record = Target(name="b", address="127.0.0.1"), Record(address=b"127.0.0.1", alive=True)
+    b, record = Target(name="b", address="127.0.0.1"), Record(address="127.0.0.1", seen_s=1.0)
     elsewhere = replace(record, boot="another", netns="1")
 
     def outcome(of: Record) -> Outcome:
@@ -154,23 +153,16 @@ def test_addresses_that_many_networks_have(address: str, shared: bool) -> None:
 
 
 def test_nodes_are_on_one_network_by_a_label_or_a_router_and_not_by_having_none() -> None:
-    plain = Record(address=b"10.0.0.1")
-    roof, router = replace(plain, site="roof"), replace(plain, gateway="3c:37:12:00:00:01")
+    plain = Record(address="10.0.0.1")
+    roof, router = (
+        replace(plain, labels={"site": "roof"}),
+        replace(plain, gateway="3c:37:12:00:00:01"),
+    )
     assert share_a_network(roof, roof)
     assert share_a_network(router, router)
     assert not share_a_network(plain, plain)
-    assert not share_a_network(roof, replace(roof, site="field"))
+    assert not share_a_network(roof, replace(roof, labels={"site": "field"}))
     assert not share_a_network(None, roof)
-
-
-def test_record_is_read_whatever_it_holds() -> None:
-    values = dict.fromkeys(FIELDS, b"") | {"address": b"10.0.0.1", "labels": b'{"site": "roof"}'}
-    fresh = record_of([*values.values(), b"3.5"])
-    assert (fresh.site, fresh.alive) == ("roof", True)
-    assert not record_of([*values.values(), b"31"]).alive
-    assert not record_of([*values.values(), None]).alive
-    assert not record_of([*(values | {"stopped": b"1"}).values(), b"1"]).alive
-    assert record_of([*(values | {"labels": b"\xff"}).values(), b"1"]).site == ""
 
 
 def test_claims_are_of_live_nodes_of_different_namespaces() -> None:

@@ -13,7 +13,7 @@ from worker.model.options import ThroughputOptions
 from worker.model.plan import Plan, PlannedNode, TargetNode
 from worker.model.policy import Policy
 from worker.probes.iperf3.tool import NOT_THERE
-from worker.wire.registry import Record
+from worker.wire.node_record import Record
 from worker.wire.rows import Row
 
 A, B = PlannedNode(name="a", address="192.0.2.1"), PlannedNode(name="b", address="b.example")
@@ -32,7 +32,7 @@ def test_address_of_a_wrong_host_is_that_of_the_target_whichever_end_performs() 
         name="a", address=A.address, redis_url="redis://nowhere", outbox_path=Path("a.outbox"),
         policy=Policy(), iperf3=NOT_THERE, should_stop=lambda: False,
     )  # fmt: skip
-    records = {"b": Record(address=b"b.example", boot="another", netns="1", alive=True)}
+    records = {"b": Record(address="b.example", boot="another", netns="1", seen_s=1.0)}
     whose = Whose(
         context=context,
         row=Row(run="r", plan=plan, phase=0, performer=0),
@@ -56,7 +56,7 @@ def test_two_names_that_lead_to_one_address_are_asked_whose_it_is() -> None:
         should_stop=lambda: False,
     )  # fmt: skip
     records = {
-        node.name: Record(address=node.address.encode(), boot=node.name, netns="1", alive=True)
+        node.name: Record(address=node.address, boot=node.name, netns="1", seen_s=1.0)
         for node in nodes
     }
     row = Row(run="r", plan=plan, phase=0, performer=0)

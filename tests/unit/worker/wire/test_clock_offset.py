@@ -125,8 +125,3 @@ def test_what_is_kept_is_bounded() -> None:
     for _ in range(3 * KEPT):
         clocks.exchange(0.001, 0.001)
     assert len(clocks.offset._kept) == KEPT
-
-
-def test_fields_are_no_more_certain_than_the_estimate() -> None:
-    fields = ClockEstimate(offset_ms=-0.1234567, uncertainty_ms=0.2199).fields()
-    assert fields == {"clock_offset_ms": "-0.123", "clock_offset_uncertainty_ms": "0.221"}

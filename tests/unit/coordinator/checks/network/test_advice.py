@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from coordinator.checks.network.advice import Way, for_handshakes, for_ping, for_test
-from coordinator.runs.nodes import Node
 from worker.model.measurement import Measurement, Outcome
+from worker.wire.node_record import Node
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 OK = "ok"
@@ -18,7 +18,7 @@ OK = "ok"
 def node(name: str, address: str, *, accepts: bool = True) -> Node:
     return Node(
         name=name, address=address, labels={}, version="1", icmp="raw", iperf3="3.12",
-        accepts=accepts, links={}, bytes_per_day=None, clock_offset_ms=None, seen_s=1.0, alive=True,
+        accepts=accepts, links={}, bytes_per_day=None, clock_offset_ms=None, seen_s=1.0,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from worker.model.policy import Policy
 from worker.node.registration import facts
 from worker.node.registration.facts import Facts, NoFile, Said
 from worker.wire.connection import server
+from worker.wire.node_record import Node
 
 
 @pytest.fixture
@@ -41,6 +42,9 @@ def put_iperf3(folder: Path, version: str, more: str = "") -> None:
     new.rename(folder / "iperf3")
 
 
+RECORD = Node(name="a", address="127.0.0.1")
+
+
 def asked(folder: Path) -> int:
     path = folder / "asked"
     return len(path.read_text().split()) if path.exists() else 0
@@ -52,7 +56,7 @@ def new_facts() -> Facts:
 
 def version_of(found: Facts) -> str:
     found.look()
-    return found.fields("127.0.0.1")["iperf3"]
+    return found.in_record(RECORD).iperf3
 
 
 def test_iperf3_comes_and_goes_and_is_asked_once_for_each_change(folder: Path) -> None:
@@ -212,7 +216,7 @@ def test_wrong_settings_are_told_once_and_what_was_said_before_holds_on(
     assert found.look_at_settings()
     assert str(path) in found.complaint or "must" in found.complaint
     assert "\n" not in found.complaint
-    assert found.fields("127.0.0.1")["settings_fault"] == found.complaint
+    assert found.in_record(RECORD).settings_fault == found.complaint
     assert not found.look_at_settings()
     assert found.said == before
     rewrite(path, '[worker]\nlabel = ["site=yard"]\n')
@@ -317,7 +321,7 @@ def test_a_look_starts_no_process(folder: Path) -> None:
     before = os.times()
     for _ in range(200):
         found.look()
-        found.fields("127.0.0.1")
+        found.in_record(RECORD)
     after = os.times()
     assert asked(folder) == 1
     assert (
