@@ -66,13 +66,14 @@ class Mesh:
         sample: int | None = None,
         family: int | None = None,
         options: Mapping[str, Options] | None = None,
+        registry: Sequence[Node] | None = None,
         **ping: Any,
     ) -> Plan:
         """
         Make a plan without starting it.
 
         `options` has those of each probe by its name, where they are not its defaults; without it,
-        `ping` takes the fields of `PingOptions`.
+        `ping` takes the fields of `PingOptions`. `registry` is what `nodes` gave just now.
 
         Raises:
             ConfigError: An unknown node, no node alive, no pair, or options out of bounds.
@@ -86,21 +87,27 @@ class Mesh:
             family=family,
         )
         chosen = options or {"ping": PingOptions(**ping)}
-        return make_plan(self.nodes(), selection, probes, chosen)
+        everyone = self.nodes() if registry is None else registry
+        return make_plan(everyone, selection, probes, chosen)
 
     def run(self, *, join: bool = True, **what: Any) -> MeshRun:
         """Start a run of what `plan` would make, or join an open run of the same plan."""
-        return self.start(self.plan(**what), join=join)
+        registry = self.nodes()
+        return self.start(self.plan(registry=registry, **what), join=join, registry=registry)
 
-    def start(self, plan: Plan, *, join: bool = True) -> MeshRun:
+    def start(
+        self, plan: Plan, *, join: bool = True, registry: Sequence[Node] | None = None
+    ) -> MeshRun:
         """
         Start a run of a plan, or join an open run of the same plan.
+
+        `registry` is what `nodes` gave just now.
 
         Raises:
             RedisUnavailable: There is no room for results, the nodes send Redis more commands
                 than they may, or its open runs take more memory than they may.
         """
-        run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join)
+        run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join, registry=registry)
         return MeshRun(self.connection, run_id, joined=not is_new)
 
     def open(self, run: str) -> MeshRun:

@@ -51,7 +51,6 @@ nt  hset {h} f 1
 ntc hget {h} f
 ntc hmget {h} f
 nt  hexists {h} f
-ntc hgetall {h}
 nt  hlen {h}
 nt  hincrby {h} n 1
 n   hincrbyfloat {h} r 1

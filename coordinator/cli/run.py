@@ -115,6 +115,7 @@ def run(
     mesh = Mesh(redis_url)
     registered = mesh.nodes()
     plan = mesh.plan(
+        registry=registered,
         probes=probes,
         nodes=nodes,
         sources=sources,
@@ -125,22 +126,22 @@ def run(
         options=options,
     )
     if dry_run:
-        print_cost(mesh, plan, as_json)
+        print_cost(mesh, plan, registered, as_json)
         return
     if not nodes and not (sources and targets):
         _name_left_out(registered, plan, labels_, family)
     _name_abandoned(collectors(mesh.connection))
     if detach:
-        started = _start(mesh, plan, join=not new)
+        started = _start(mesh, plan, registered, join=not new)
         if as_json:
             print_json("started", {"run": started.id})
         else:
             click.echo(started.id)
     elif csv_path is None:
-        _judge(_watch(_start(mesh, plan, join=not new), as_json, None))
+        _judge(_watch(_start(mesh, plan, registered, join=not new), as_json, None))
     else:
         with OneShot(mesh.connection, csv_path) as file:
-            started = _start(mesh, plan, join=not new)
+            started = _start(mesh, plan, registered, join=not new)
             started.write_to(file)
             state = _watch(started, as_json, csv_path)
             err().print(f"{file.rows} rows of run {state.id} added to {csv_path}")
@@ -168,8 +169,8 @@ def _name_abandoned(found: Sequence[Group]) -> None:
         click.echo(f"collector {gone[0].name}: {not_run(gone[0])}{more}", err=True)
 
 
-def _start(mesh: Mesh, plan: Plan, *, join: bool) -> MeshRun:
-    started = mesh.start(plan, join=join)
+def _start(mesh: Mesh, plan: Plan, registered: Sequence[Node], *, join: bool) -> MeshRun:
+    started = mesh.start(plan, join=join, registry=registered)
     if started.joined:
         err().print(f"joined run {started.id}: somebody had just started the same plan")
     return started

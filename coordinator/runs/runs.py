@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import cast
 
@@ -24,6 +24,7 @@ from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
+from worker.wire.node_record import Node
 from worker.wire.registry import read_nodes
 from worker.wire.room import no_room, read_limits, why_no_room
 from worker.wire.rows import Row, enqueue_rows
@@ -39,12 +40,24 @@ _RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
 
 
 def start(
-    connection: redis.Redis, plan: Plan, *, by: str = "", join: bool = True
+    connection: redis.Redis,
+    plan: Plan,
+    *,
+    by: str = "",
+    join: bool = True,
+    registry: Sequence[Node] | None = None,
 ) -> tuple[str, bool]:
     """
     Write a run and enqueue its first phase, or join an open run of the same plan.
 
     Whatever forbids a run is asked here, as every run starts here.
+
+    Args:
+        connection: To Redis.
+        plan: What is measured.
+        by: Who triggers it.
+        join: Join an open run of the same plan.
+        registry: All nodes, where the caller has just read them; a large mesh has many.
 
     Returns:
         The run's id, and whether it is new.
@@ -54,7 +67,8 @@ def start(
             more commands than they may, or the open runs take more of it than they may.
     """
     limits = read_limits(connection)
-    check_pace(read_nodes(connection), limits["commands_per_s"])
+    nodes = read_nodes(connection) if registry is None else registry
+    check_pace(nodes, limits["commands_per_s"])
     make_room_for_a_run(connection, limits["run_bytes"])
     if (full := why_no_room(connection)) is not None:
         raise no_room(full)

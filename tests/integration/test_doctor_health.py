@@ -21,6 +21,7 @@ from coordinator.runs.runs import recent
 from integration.doctor_calls import beat, doctor, may_ping
 from integration.nodes import alive, cli, start_worker
 from worker.wire import keyspace
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -124,11 +125,19 @@ def test_between_a_node_that_is_gone_says_what_brings_it_back(
 
 @pytest.mark.parametrize(
     ("limit", "most", "word"),
-    [("run_bytes", 10, "the open runs take"), ("commands_per_s", 1, "commands a second to Redis")],
+    [
+        ("run_bytes", 10, "the open runs take"),
+        ("commands_per_s", 1, "commands a second to Redis"),
+        ("stream_entries", 1, "the results stream is full"),
+        ("redis_memory_pct", 1, "Redis is short of memory"),
+    ],
 )
 def test_between_keeps_to_the_limits_of_every_run(
-    redis_url: str, connection: redis.Redis, limit: str, most: int, word: str
+    redis_server: EmbeddedServer, limit: str, most: int, word: str
 ) -> None:
+    redis_url, connection = redis_server.url, server.connect(redis_server.url)
+    connection.config_set("maxmemory", 50_000_000)
+    connection.xadd(keyspace.RESULTS, {"v": "1"})
     for node in ("a", "b"):
         beat(connection, node, redis_commands_per_s="100")
     assert cli(redis_url, "run", "--detach").returncode == 0

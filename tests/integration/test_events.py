@@ -28,20 +28,22 @@ from worker.model import version
 from worker.model.errors import ConfigError
 from worker.model.event import Event
 from worker.model.policy import Policy
-from worker.node.registration.changes import LEAST_S, WATCHED, Changes
+from worker.node.registration.changes import LEAST_S, Changes
 from worker.node.registration.facts import NoFile, Said
 from worker.node.registration.instance import Instance
 from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
 from worker.wire import keyspace, scripts
+from worker.wire.node_record import WATCHED, Node
 
 pytestmark = pytest.mark.redis
 
 KEY = keyspace.node_key("a")
 
 
-def record(**more: str) -> dict[str, str]:
-    return {**dict.fromkeys(WATCHED, ""), "address": "10.0.0.1", "iperf3": "3.12", **more}
+def record(**more: Any) -> Node:
+    said: dict[str, Any] = {"address": "10.0.0.1", "iperf3": "3.12", **more}
+    return Node(name="a", **said)
 
 
 def told(connection: redis.Redis) -> list[tuple[str, str, str]]:
@@ -97,16 +99,16 @@ def test_what_flaps_is_told_once_a_minute_as_it_is_then(known: redis.Redis) -> N
     for number in (1, 2, 3, 4):
         changes.tell(known, record(address=f"10.0.0.{number}"))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
-    changes.tell(known, record(address="10.0.0.4", labels="{}"))
-    assert told(known)[1:] == [("labels", "", "{}")]
+    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
+    assert told(known)[1:] == [("labels", "{}", '{"site": "roof"}')]
     a_minute_passes(known)
-    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
     assert told(known)[2:] == [("address", "10.0.0.2", "10.0.0.4")]
     # There and back within the minute is nothing to tell.
-    changes.tell(known, record(address="10.0.0.5", labels="{}"))
-    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    changes.tell(known, record(address="10.0.0.5", labels={"site": "roof"}))
+    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
     a_minute_passes(known)
-    changes.tell(known, record(address="10.0.0.4", labels="{}"))
+    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
     assert len(told(known)) == 3
 
 

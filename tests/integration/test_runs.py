@@ -18,7 +18,6 @@ from coordinator.runs.row_state import read_rows
 from coordinator.runs.runs import read_run, recent, resolve_run, start
 from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
-from worker.model import version
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
@@ -98,8 +97,8 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 ) -> None:
     beat(connection, "n0", "n1")
     for place, name in enumerate(("n0", "n1")):
-        record: dict[Any, Any] = {"address": f"127.0.0.{place + 1}", "wire": version.WIRE_VERSION}
-        connection.hset(keyspace.node_key(name), mapping=record)
+        record = Node(name=name, address=f"127.0.0.{place + 1}", accepts=True).to_fields()
+        connection.hset(keyspace.node_key(name), mapping=dict(record))
     asked = ("run", "--dry-run", "--from", "n0", "--to", "n1", "--probe", "throughput", "-t", "6")
     said = cli(redis_url, *asked)
     assert "1 pairs: throughput about 12 s on quick paths, at most 42 s" in said.stdout, said

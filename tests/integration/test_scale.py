@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,14 @@ import redis
 from rich.console import Console
 
 from coordinator.cli.view.matrix_view import matrix_view
+from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.runs import read_run, start
+from coordinator.runs.runs import read_run, recent, start
 from integration.nodes import cli, workers
+from integration.rows import beat
+from worker.model import version
 from worker.model.plan import MAX_NODES, Plan, PlannedNode
+from worker.model.probe import with_options
 from worker.probes.icmp.engine import icmp_capability
 from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.room import DEFAULTS
@@ -26,7 +32,7 @@ pytestmark = pytest.mark.redis
 def mesh(count: int, probes: tuple[str, ...] = ("ping",)) -> Plan:
     nodes = tuple(PlannedNode(name=f"n{i}", address=f"10.0.0.{i % 250}") for i in range(count))
     everyone = tuple(range(count))
-    return Plan(nodes=nodes, sources=everyone, targets=everyone, probes=probes)
+    return Plan(nodes=nodes, sources=everyone, targets=everyone, options=with_options(probes))
 
 
 def sent(connection: redis.Redis) -> int:
@@ -43,6 +49,38 @@ def test_reading_a_run_does_not_read_what_its_rows_left_in_it(connection: redis.
     before = sent(connection)
     assert read_run(connection, run, plan=state.plan) == state
     assert sent(connection) - before < 5_000
+
+
+def commands_of(redis_url: str, call: Callable[[], object]) -> list[str]:
+    """Return what a server is asked while `call` runs, as MONITOR shows it."""
+    with redis.Redis.from_url(redis_url) as watcher, watcher.monitor() as monitor:
+        call()
+        with redis.Redis.from_url(redis_url) as connection:
+            connection.echo("that is all")
+        # What a script does inside Redis is shown, too, and asks it for nothing.
+        shown = (one["command"] for one in monitor.listen() if one["client_type"] != "lua")
+        return list(takewhile(lambda command: "that is all" not in command, shown))
+
+
+def test_trigger_reads_each_node_once_and_the_limits_once(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    names = [f"n{number}" for number in range(100)]
+    for number, name in enumerate(names):
+        record = {"address": f"10.0.0.{number + 1}", "wire": version.WIRE_VERSION, "accepts": "1"}
+        connection.hset(keyspace.node_key(name), mapping=dict(record))
+    beat(connection, *names)
+    triggers: list[Callable[[], object]] = [
+        lambda: cli(redis_url, "run", "--detach", "--to", "n0"),
+        lambda: cli(redis_url, "run", "--new", "--detach", "--to", "n0"),
+        lambda: Mesh(redis_url).run(targets=["n0"], join=False),
+    ]
+    for trigger in triggers:
+        commands = commands_of(redis_url, trigger)
+        assert len(recent(connection, 9)) == triggers.index(trigger) + 1
+        asked = Counter(key for one in commands for key in one.split()[1:2])
+        assert {asked[keyspace.node_key(name)] for name in names} == {1}
+        assert asked[keyspace.LIMITS] == 1
 
 
 def test_row_of_a_large_mesh_reads_its_own_part_of_the_bitmap(connection: redis.Redis) -> None:

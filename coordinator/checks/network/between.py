@@ -8,6 +8,7 @@ last port on which each listens for tests. What they find is in the stream of re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import redis
 
@@ -49,7 +50,8 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     """
     if one == other:
         raise ConfigError(f"two different nodes are needed ({one} is named twice)")
-    known = {node.name: node for node in read_nodes(connection)}
+    registry = read_nodes(connection)
+    known = {node.name: node for node in registry}
     nodes = [registered(known, name) for name in (one, other)]
     dead = [node for node in nodes if not node.alive]
     for node in dead:
@@ -57,8 +59,9 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
         yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=revive(node))
     if dead:
         return
-    found = _measure(connection, nodes, OPTIONS, by)
-    answered = _handshakes(connection, nodes, by)
+    trial = _Trial(connection, registry, nodes, by)
+    found = trial.measured(OPTIONS)
+    answered = trial.handshakes()
     for source, target in (nodes, nodes[::-1]):
         pair = (source.name, target.name)
         way = Way(
@@ -73,41 +76,49 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
         yield from (_ping(way), _tcp(way), _test(way))
 
 
-def _measure(
-    connection: redis.Redis,
-    nodes: Sequence[Node],
-    options: Mapping[str, Options],
-    by: str,
-    targets: Sequence[str] = (),
-) -> dict[tuple[str, str, str], Measurement]:
-    names = [node.name for node in nodes]
-    # Of all nodes: one that is not asked for may claim the address of one that is.
-    plan = make_plan(
-        read_nodes(connection), Selection(nodes=names, targets=targets), list(options), options
-    )
-    run, _ = runs.start(connection, plan, by=by, join=False)
-    return {
-        (m.probe, m.source, m.target): m
-        for update in follow_run(connection, run)
-        for m in update.arrived
-    }
+@dataclass(frozen=True)
+class _Trial:
+    """
+    Small runs of two nodes.
 
+    Attributes:
+        registry: All nodes: one that is not asked for may claim the address of one that is.
+        nodes: The two.
+        by: Who triggers them.
+    """
 
-def _handshakes(
-    connection: redis.Redis, nodes: Sequence[Node], by: str
-) -> dict[tuple[str, str, int], Measurement]:
-    """Give what became of handshakes, by source, target and port; one run a port."""
-    by_port: dict[int, list[str]] = {}
-    for node in nodes:
-        for port in sorted(set(ports_of(node))) if node.accepts else []:
-            by_port.setdefault(port, []).append(node.name)
-    found = {}
-    for port, targets in by_port.items():
-        tcp = TcpOptions(port=port, count=HANDSHAKES, interval_s=INTERVAL_S, wait_s=WAIT_S)
-        measured = _measure(connection, nodes, {"tcp": tcp}, by, targets)
-        for (_, source, target), measurement in measured.items():
-            found[source, target, port] = measurement
-    return found
+    connection: redis.Redis
+    registry: Sequence[Node]
+    nodes: Sequence[Node]
+    by: str
+
+    def measured(
+        self, options: Mapping[str, Options], targets: Sequence[str] = ()
+    ) -> dict[tuple[str, str, str], Measurement]:
+        """Run probes to the end; return what they measured, by probe, source and target."""
+        names = [node.name for node in self.nodes]
+        chosen = Selection(nodes=names, targets=targets)
+        plan = make_plan(self.registry, chosen, list(options), options)
+        run, _ = runs.start(self.connection, plan, by=self.by, join=False, registry=self.registry)
+        return {
+            (m.probe, m.source, m.target): m
+            for update in follow_run(self.connection, run)
+            for m in update.arrived
+        }
+
+    def handshakes(self) -> dict[tuple[str, str, int], Measurement]:
+        """Return what became of handshakes, by source, target and port; one run a port."""
+        by_port: dict[int, list[str]] = {}
+        for node in self.nodes:
+            for port in sorted(set(ports_of(node))) if node.accepts else []:
+                by_port.setdefault(port, []).append(node.name)
+        answered = {}
+        for port, targets in by_port.items():
+            tcp = TcpOptions(port=port, count=HANDSHAKES, interval_s=INTERVAL_S, wait_s=WAIT_S)
+            measured = self.measured({"tcp": tcp}, targets)
+            for (_, source, target), measurement in measured.items():
+                answered[source, target, port] = measurement
+        return answered
 
 
 def _ping(way: Way) -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from coordinator.cli.terminal.output import print_json
@@ -17,19 +17,19 @@ from worker.model.errors import ConfigError, WireError
 from worker.model.plan import Plan
 from worker.model.text import in_bytes
 from worker.probes.traffic import again_bytes, bytes_per_node
+from worker.wire.node_record import Node
 from worker.wire.room import read_limits
 
 #: Runs that are looked through for one that says what such tests cost.
 RUNS_LOOKED_AT = 20
 
 
-def print_cost(mesh: Mesh, plan: Plan, as_json: bool) -> None:
+def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> None:
     """Print what a plan costs at most; what has no bound is told once, with what it cost before."""
     pace = read_limits(mesh.connection)["results_per_s"]
     paced = {probe: plan.count(probe) / pace for probe in plan.probes}
     seconds = {probe: max(phase_seconds(plan, probe), paced[probe]) for probe in plan.probes}
     longest = {probe: max(longest_seconds(plan, probe), paced[probe]) for probe in plan.probes}
-    nodes = mesh.nodes()
     is_asked = asked(plan, nodes)
     cost, again = bytes_per_node(plan, is_asked), again_bytes(plan, is_asked)
     left = budgets_left(mesh.connection, nodes, list(cost))
