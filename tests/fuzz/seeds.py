@@ -11,7 +11,8 @@ import msgpack
 from samples import fields_of, measurement
 
 from coordinator.collect.csvfile import HEADER
-from fuzz.targets import ANSWER_SECRET, BETWEEN, TARGETS, of_hash
+from fuzz.network import ANSWER_SECRET
+from fuzz.targets import BETWEEN, TARGETS, of_hash
 from worker.model.plan import Plan, PlannedNode
 from worker.model.probe import PROBES, with_options
 from worker.model.version import WIRE_VERSION

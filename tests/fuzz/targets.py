@@ -1,8 +1,8 @@
 """
-The doors, each as a function of bytes that raises only when the door does not keep its promise.
+The parsers of untrusted input, each as a function of bytes that raises when a promise is broken.
 
-A door refuses in the one way that its docstring names; whatever else comes out of it ends a process
-of ours. The same functions serve hypothesis (`test_fuzz_doors.py`) and atheris (`run`).
+A parser refuses in the one way that its docstring names; whatever else comes out of it ends a
+process of ours. The same functions serve hypothesis (`test_fuzz_doors.py`) and atheris (`run`).
 """
 
 from __future__ import annotations
@@ -12,43 +12,36 @@ import dataclasses
 import io
 import json
 import socket
-import tempfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import msgpack
 
-from coordinator.cli import parameters
-from coordinator.cli.settings.config import read_config
-from coordinator.collect import badfile, csvfile
 from coordinator.results.results import measurements_in
-from worker.identity import answering, verified
+from fuzz.files import (
+    bad_file,
+    csv_file,
+    outbox_body,
+    outbox_frames,
+    ptzjepa_file,
+    settings_file,
+    verified_file,
+)
+from fuzz.network import answer_reply, answer_request, icmp, iperf3_report
+from worker.identity import answering
 from worker.model import cost, fields, names, plan, policy
 from worker.model.errors import ConfigError, WireError
 from worker.model.event import Event
 from worker.model.measurement import Measurement, csv_row
-from worker.model.text import one_line
 from worker.monitor.lockers import view
-from worker.monitor.ptzjepa import config
 from worker.node.allowlist import Refused, allow_listed, by_fields
 from worker.node.refusals import Cause, entry_of
 from worker.probes import traffic
-from worker.probes.answer import packet as answer_packet
-from worker.probes.icmp import packet as icmp_packet
-from worker.probes.iperf3.parse import parse_report
-from worker.publish import outbox
-from worker.publish.outbox import Letter
 from worker.transfer import idle_rtt
 from worker.transfer.answer import Request, unpack_answer
 from worker.wire import room, rq_jobs
 from worker.wire.connection import server
 from worker.wire.node_record import Limits, Node, Record
-
-#: Of the answering port whose datagrams are fuzzed.
-ANSWER_SECRET = b"s" * 16
 
 Target = Callable[[bytes], None]
 
@@ -172,20 +165,6 @@ def _is_read(fields: dict[bytes, bytes]) -> bool:
     return True
 
 
-def outbox_frames(data: bytes) -> None:
-    """A damaged outbox gives the letters that are whole, and each can be kept again."""
-    with suppress(WireError):
-        for letter in outbox._frames(data):
-            assert isinstance(letter, Letter)
-            assert outbox._frame(letter)
-
-
-def outbox_body(data: bytes) -> None:
-    """A frame whose checksum is right may still hold anything."""
-    head = outbox.MARK + len(data).to_bytes(4, "big") + zlib.crc32(data).to_bytes(4, "big")
-    outbox_frames(head + data)
-
-
 def node_record(data: bytes) -> None:
     """A node's record is read, whatever of it makes no sense, and shown as JSON; or refused."""
     raw = as_hash(data)
@@ -203,14 +182,6 @@ def node_lookup(data: bytes) -> None:
         found = Record.read([*values, *[None] * (count - len(values))], seen_s=1.0)
         assert isinstance(found.site, str)
         assert found.address
-
-
-def verified_file(data: bytes) -> None:
-    """A file of what was verified is read as times by text, or as nothing, and can be added to."""
-    with _file(data, "a.verified") as path:
-        assert all(isinstance(at, float) for at in verified.read_verified(path).values())
-        verified.keep_verified(path, ["x"])
-        assert "x" in verified.read_verified(path)
 
 
 def node_links(data: bytes) -> None:
@@ -252,50 +223,6 @@ def answering_port(data: bytes) -> None:
         assert len(found.secret) == answering.SECRET_BYTES
 
 
-def answer_request(data: bytes) -> None:
-    """A datagram has no answer, or one that is not longer, and is read by who asked."""
-    answer = answer_packet.answer(data, "b", ANSWER_SECRET)
-    if answer is not None:
-        assert len(answer) <= len(data)
-        said = answer_packet.read_reply(answer, data, ANSWER_SECRET)
-        assert said is not None
-        assert said.name == "b"
-
-
-def answer_reply(data: bytes) -> None:
-    """A datagram is no reply to our request, or names a node."""
-    asked = answer_packet.request(answer_packet.Kind.WHO, "a", ANSWER_SECRET)
-    for secret in (ANSWER_SECRET, b""):
-        said = answer_packet.read_reply(data, asked, secret)
-        assert said is None or names.NAME.fullmatch(said.name)
-    answer_packet.challenge_of(data)
-
-
-def iperf3_report(data: bytes) -> None:
-    """What iperf3 prints is a report, whatever it is, under every option; no number is absurd."""
-    for udp, reverse, bidir in ((False, False, False), (True, True, False), (True, False, True)):
-        found = parse_report(data, data[:200], udp=udp, reverse=reverse, bidir=bidir)
-        assert found.error == one_line(found.error)
-        for flow in (found.outbound, found.inbound):
-            if flow is not None and flow.throughput_mbps is not None:
-                assert 0 <= flow.throughput_mbps < 1e12
-
-
-def icmp(data: bytes) -> None:
-    """A packet is one of our echoes' replies, an error that quotes one, or nothing."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        codec = icmp_packet.EchoCodec(
-            family, identifier=7, nonce=b"n" * icmp_packet.NONCE_BYTES, targets=3, size_bytes=56
-        )
-        reply = codec.reply(data, icmp_packet.ipv4_payload_start(data))
-        assert reply is None or reply.serial >= 0
-        codec.reply(data, 0)
-        quoted = codec.quoted(data, 1000)
-        assert quoted is None or 0 <= quoted <= 1000
-    error = icmp_packet.parse_extended_error(data)
-    assert error is None or str(error).isprintable()
-
-
 def locker_values(data: bytes) -> None:
     """What programs noted of lockers is shown in printable text, or left out."""
     facts = view._unpacked(data)
@@ -306,45 +233,6 @@ def locker_values(data: bytes) -> None:
         held = vars(view._locker(1, "x", 1.0, facts))
         assert all(str(value).isprintable() for value in held.values())
         json.dumps(held, allow_nan=False)
-
-
-def settings_file(data: bytes) -> None:
-    """A settings file is refused in one line, or a table a command."""
-    with _file(data, "ptzmesh.toml") as path, suppress(ConfigError):
-        commands = {"worker": lambda: parameters("worker"), "run": lambda: parameters("run")}
-        read_config(str(path), commands)
-
-
-def ptzjepa_file(data: bytes) -> None:
-    """PTZJEPA's own file is refused in one line, or names a Redis."""
-    with _file(data, "config.yaml") as path, suppress(ConfigError):
-        config.redis_url_from(path)
-
-
-def csv_file(data: bytes) -> None:
-    """A collector's file is refused and left as it is, or goes on after its last row."""
-    with _file(data, "x.csv") as path:
-        with suppress(ConfigError):
-            for row in csvfile.rows_of(path, ","):
-                assert len(row) == len(csvfile.CSV_COLUMNS)
-        try:
-            with csvfile.CsvFile(path) as opened:
-                assert path.read_bytes().endswith(b"\n")
-                with suppress(ConfigError):
-                    list(opened.identities())
-        except ConfigError:
-            assert path.read_bytes() == data
-
-
-def bad_file(data: bytes) -> None:
-    """Entries that are set aside go to the end of whatever is there, once."""
-    with _file(data, "x.csv.bad") as path:
-        entry: Any = ((b"1-0", {b"\xff": b"\xfe"}), WireError("no"))
-        there = b'{"stream_id": "1-0"' in data
-        for _ in range(2):
-            badfile.BadFile(path.with_suffix("")).append([entry])
-        if not there:
-            assert path.read_bytes().count(b'{"stream_id": "1-0"') == 1
 
 
 def texts(data: bytes) -> None:
@@ -383,22 +271,6 @@ def refusal(data: bytes) -> None:
     noted = entry_of("a", text, text, Cause.FOREIGN, left_out=len(data))
     assert len(json.dumps(noted)) < 8000
     assert all(value.isprintable() for value in noted.values())
-
-
-class _file:  # noqa: N801 - reads as a function
-    """A file with these bytes, for as long as the block."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data, self.name = data, name
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / self.name
-        path.write_bytes(self.data)
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.cleanup()
 
 
 def packed_json(data: bytes) -> bytes:

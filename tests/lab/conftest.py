@@ -1,5 +1,5 @@
 """
-The fixture `lab`, and the rule for machines that cannot have one.
+The fixtures `lab`, `pair` and `joined`, and the rule for machines that cannot have a lab.
 
 Tests marked `lab` are skipped with the reason where the lab does not work, and fail where CI=true.
 """
@@ -12,8 +12,10 @@ from typing import Protocol
 import pytest
 from missing import missing
 
+from lab.echoes import Pair, as_new, joined_namespaces
 from lab.namespaces import why_unusable
 from lab.net import Lab
+from lab.node import Node
 from lab.redis_server import Persist
 
 
@@ -54,3 +56,24 @@ def lab() -> Iterator[MakeLab]:
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture
+def pair(lab: MakeLab) -> tuple[Lab, Node, Node]:
+    """A lab of two nodes, and these."""
+    made = lab(2)
+    return made, made.nodes[0], made.nodes[1]
+
+
+@pytest.fixture(scope="module")
+def joined_once() -> Iterator[Pair]:
+    """Two namespaces that are joined by one veth."""
+    with joined_namespaces() as made:
+        yield made
+
+
+@pytest.fixture
+def joined(joined_once: Pair) -> Iterator[Pair]:
+    """Two namespaces that are joined by one veth, as new."""
+    with as_new(joined_once) as made:
+        yield made

@@ -7,115 +7,31 @@ more; less when the machine stands still meanwhile, which lower bounds leave roo
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import sqrt
-from pathlib import Path
-from typing import Any
 
 import pytest
 from waiting import wait_until
 
-from lab.conftest import MakeLab
+from lab.iperf3_runs import (
+    IDLE_RTT_MS,
+    LIMIT_S,
+    asked_of,
+    line,
+    measured,
+    one,
+    run_client,
+    server,
+    started,
+)
 from lab.net import Lab
 from lab.node import Node
+from lab.transfer_runs import counted_bytes, iperf3_on
 from worker.model.options import ThroughputOptions
 
 pytestmark = pytest.mark.lab
-
-END = str(Path(__file__).with_name("iperf3_end.py"))
-#: Of servers, and of whatever is waited for: a busy machine's second is long.
-LIMIT_S = 120.0
-IDLE_RTT_MS = 1.0
-
-
-@contextmanager
-def started(node: Node, role: str, **asked: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run one end on a node; it is killed with the block."""
-    argv = node.inside([sys.executable, END, role, json.dumps(asked)])
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as end:
-        try:
-            yield end
-        finally:
-            end.kill()
-
-
-def line(end: subprocess.Popen[str]) -> Any:
-    assert end.stdout is not None
-    return json.loads(end.stdout.readline())
-
-
-@contextmanager
-def server(
-    node: Node, *, idle_s: float = 60, deadline_s: float = LIMIT_S
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Serve one test on a node; gives the end and its port."""
-    with started(node, "serve", address=node.address, idle_s=idle_s, deadline_s=deadline_s) as end:
-        yield end, line(end)
-
-
-def asked_of(
-    near: Node,
-    far: Node,
-    port: int,
-    *,
-    udp: bool = False,
-    rtt_ms: float = IDLE_RTT_MS,
-    **options: Any,
-) -> dict[str, Any]:
-    return {
-        "near": near.address,
-        "far": far.address,
-        "port": port,
-        "udp": udp,
-        "idle_rtt_ms": rtt_ms,
-        "options": options,
-    }
-
-
-def run_client(near: Node, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    done = near.run([sys.executable, END, "measure", json.dumps(asked)], timeout_s=LIMIT_S)
-    return [json.loads(text) for text in done.stdout.splitlines()]
-
-
-def measured(near: Node, far: Node, **options: Any) -> list[dict[str, Any]]:
-    """Run one whole test and see that nothing of it is left."""
-    with server(far) as (end, port):
-        found = run_client(near, asked_of(near, far, port, **options))
-        assert line(end) == ["ok", "", port]
-    assert not iperf3_on(far)
-    assert not iperf3_on(near)
-    return found
-
-
-def one(near: Node, far: Node, **options: Any) -> dict[str, Any]:
-    (found,) = measured(near, far, **options)
-    assert (found["outcome"], found["error"]) == ("ok", "")
-    return found
-
-
-def iperf3_on(node: Node) -> list[int]:
-    pids = node.run(["ip", "netns", "pids", node.namespace]).stdout.split()
-    return [int(pid) for pid in pids if name_of(pid) == "iperf3"]
-
-
-def name_of(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-@pytest.fixture
-def pair(lab: MakeLab) -> tuple[Lab, Node, Node]:
-    made = lab(2)
-    return made, made.nodes[0], made.nodes[1]
 
 
 @pytest.mark.quiet
@@ -201,11 +117,6 @@ def test_test_costs_no_more_than_its_worst_case(pair: tuple[Lab, Node, Node]) ->
     assert worst is not None
     # The client closes once its kernel has the last byte; some of it may never leave.
     assert 1_000_000 < spent < worst
-
-
-def counted_bytes(node: Node) -> int:
-    stats = json.loads(node.run(["ip", "-s", "-j", "link", "show", "eth0"]).stdout)[0]["stats64"]
-    return int(stats["rx"]["bytes"] + stats["tx"]["bytes"])
 
 
 @pytest.mark.quiet

@@ -15,8 +15,8 @@ from coordinator.results.events import read_events
 from coordinator.results.results import read
 from lab.commands import ip_batch
 from lab.mesh import LabMesh, together
+from lab.mesh_runs import UNPRIVILEGED
 from lab.node import Node
-from lab.test_mesh import UNPRIVILEGED
 from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
 from worker.model.measurement import Measurement, Outcome
 from worker.publish.last_heard import OVERDUE_S

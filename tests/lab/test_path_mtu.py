@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from lab.iperf3_runs import asked_of, run_client, server
 from lab.mesh import LabMesh, Said, mesh_of
 from lab.net import Lab
 from lab.node import Node
 from lab.test_doctor import firewall
-from lab.test_iperf3_probe import asked_of, run_client, server
 
 pytestmark = pytest.mark.lab
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lab.commands import ip_batch
+from lab.iperf3_runs import asked_of, run_client, server
 from lab.net import Lab
 from lab.node import Node
-from lab.test_iperf3_probe import asked_of, run_client, server
 
 pytestmark = [pytest.mark.long, pytest.mark.lab]
 
