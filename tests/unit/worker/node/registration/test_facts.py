@@ -12,8 +12,9 @@ from typing import Any
 import click
 import pytest
 
-from coordinator.cli import load, options
-from coordinator.cli import reread as module
+from coordinator.cli import load
+from coordinator.cli.settings import config
+from coordinator.cli.settings import reread as module
 from coordinator.cli.settings.config import read_config
 from coordinator.cli.settings.reread import Reread
 from worker.identity.context import NodeContext
@@ -203,7 +204,7 @@ def test_wrong_settings_are_told_once_and_what_was_said_before_holds_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str | None, is_given: bool
 ) -> None:
     path = tmp_path / "ptzmesh.toml"
-    for one in (module, options):
+    for one in (module, config):
         monkeypatch.setattr(one, "DEFAULT_CONFIG", path)
     path.write_text('[worker]\nlabel = ["site=roof"]\n')
     before = Said(labels={"site": "roof"}, policy=Policy())
