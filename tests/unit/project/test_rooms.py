@@ -76,7 +76,7 @@ def test_room_is_small_and_says_what_it_is_for(room: Path) -> None:
     assert ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
 
 
-@pytest.mark.parametrize("side", ["coordinator", "worker"])
+@pytest.mark.parametrize("side", ["coordinator", "worker", "tests"])
 def test_no_module_is_long(side: str) -> None:
     lines = {
         name_of(path): len(path.read_text().splitlines()) for path in (ROOT / side).rglob("*.py")
