@@ -121,7 +121,7 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     if performers and not (patient and _redis_was_away(connection)):
         performers = _settle(connection, run, performers)
     if performers:
-        _look_again(connection, run)
+        _look_in(connection, run, LOOK_AGAIN_S)
     elif run.phase + 1 < len(run.plan.probes):
         _begin_phase(connection, run, run.phase + 1)
     else:
@@ -130,7 +130,7 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
 
 def _redis_was_away(connection: redis.Redis) -> bool:
     """
-    Tell whether no node can have reported yet, so that nobody counts as lost.
+    Return whether no node can have reported yet, so that nobody counts as lost.
 
     No node was heard for long: it was Redis that was away. A heartbeat in the future: its clock was
     set back, and no node has noticed yet.
@@ -203,13 +203,13 @@ def _publish(
         publish(connection, letters)
         if len(part) == RENEW_EVERY:
             # The mesh's pace makes this long; others need not do the same meanwhile.
-            due = scripts.redis_seconds(connection) + 2 * node_record.HEARTBEAT_S
-            connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
+            _look_in(connection, run, 2 * node_record.HEARTBEAT_S)
 
 
-def _look_again(connection: redis.Redis, run: Run) -> None:
-    now = scripts.redis_seconds(connection)
-    connection.zadd(keyspace.RUNS_OPEN, {run.id: now + LOOK_AGAIN_S}, xx=True)
+def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:
+    """Have the run looked at again after some time, by whoever sees then that it is due."""
+    due = scripts.redis_seconds(connection) + seconds
+    connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
 
 
 def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:

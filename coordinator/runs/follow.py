@@ -78,7 +78,7 @@ class Tail:
         self.after = beginning(run)
 
     def read(self, *, wait: bool) -> list[Measurement]:
-        """Give the next page of what has arrived; wait up to `BLOCK_S` when there is nothing."""
+        """Return the next page of what has arrived; wait up to `BLOCK_S` when there is nothing."""
         entries = self.pages.after(self.after)
         if not entries and wait:
             wait_for_more(self.connection, self.after)
@@ -97,7 +97,7 @@ class Silence:
         self._since = time.monotonic()
 
     def lasts_s(self, connection: redis.Redis) -> float:
-        """Give the seconds since a look found a new heartbeat; look often."""
+        """Return the seconds since a look found a new heartbeat; look often."""
         newest = connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
         if newest != self._newest:
             self._newest, self._since = newest, time.monotonic()
@@ -142,5 +142,5 @@ def of_run(
 
 
 def beginning(run: Run) -> str:
-    """Give a stream id before all of a run's results; of an older run, by Redis' milliseconds."""
+    """Return a stream id before all of a run's results; of an older run, by Redis' milliseconds."""
     return run.begun or f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"

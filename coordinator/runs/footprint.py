@@ -86,7 +86,7 @@ def read_footprint(connection: redis.Redis) -> Footprint:
 def used_of_limits(
     connection: redis.Redis, nodes: Iterable[Node], info: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Give what is used of the mesh's limits, by their names; None where Redis has no maxmemory."""
+    """Return what is used of the mesh's limits, by name; None where Redis has no maxmemory."""
     return {
         "stream_entries": connection.xlen(keyspace.RESULTS),
         "stream_bytes": connection.memory_usage(keyspace.RESULTS) or 0,
@@ -97,8 +97,8 @@ def used_of_limits(
 
 
 def members(connection: redis.Redis, key: str) -> list[str]:
-    """Give the names in a sorted set, lowest first."""
-    return [_text(one) for one in cast("list[bytes]", connection.zrange(key, 0, -1))]
+    """Return the names in a sorted set, lowest first."""
+    return [_text(name) for name in cast("list[bytes]", connection.zrange(key, 0, -1))]
 
 
 def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
@@ -112,7 +112,7 @@ def _text(name: bytes) -> str:
 
 
 def run_keys(run: str) -> list[str]:
-    """Give the keys of a run's record."""
+    """Return the keys of a run's record."""
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 
 
@@ -142,12 +142,12 @@ def _look_at_queue(pipeline: redis.client.Pipeline, queue: str) -> None:
 
 
 def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
-    """Count the bytes of queues, jobs and workers; tell whether all of them were looked at."""
+    """Count the bytes of queues, jobs and workers; return whether all of them were looked at."""
     chosen = _spread(nodes)
     own = [queue(name) for name in chosen for queue in (keyspace.node_queue, keyspace.serve_queue)]
     names = [keyspace.CONTROL_QUEUE, *own]
     queues = ask_each(connection, names, _look_at_queue, _Queue)
-    total, whole = 0.0, len(chosen) == len(nodes)
+    total, is_whole = 0.0, len(chosen) == len(nodes)
     for name, queue in zip(names, queues, strict=True):
         factor = 1.0 if name == keyspace.CONTROL_QUEUE else len(nodes) / len(chosen)
         keys = [keyspace.job_key(_text(job).partition(":")[0]) for job in queue.begun]
@@ -156,31 +156,31 @@ def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
             (queue.failed, queue.failed_count),
         ):
             ids = [keyspace.job_key(_text(job)) for job in sample]
-            whole = whole and count <= len(ids)
+            is_whole = is_whole and count <= len(ids)
             total += factor * _bytes(connection, ids) * count / len(ids) if ids else 0
         # A responder serves two queues; its record is counted with its own.
-        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(one) for one in queue.workers]
+        mine = [] if name == keyspace.CONTROL_QUEUE else [_text(worker) for worker in queue.workers]
         total += factor * _bytes(connection, [*keys, *mine, *keyspace.keys_of_queue(name)])
-    return round(total), whole
+    return round(total), is_whole
 
 
 def _scaled(connection: redis.Redis, items: Sequence[str], keys_of: Any) -> int:
     chosen = _spread(items)
     if not chosen:
         return 0
-    keys = [key for one in chosen for key in keys_of(one)]
+    keys = [key for item in chosen for key in keys_of(item)]
     return round(_bytes(connection, keys) * len(items) / len(chosen))
 
 
 def _spread(items: Sequence[T]) -> list[T]:
     """
-    Give all, or `SAMPLE` of them spread evenly.
+    Return all, or `SAMPLE` of them spread evenly.
 
     >>> _spread(range(3)), len(_spread(range(1000))), _spread(range(1000))[:3]
     ([0, 1, 2], 64, [0, 15, 31])
     """
     count = min(len(items), SAMPLE)
-    return [items[place * len(items) // count] for place in range(count)]
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _bytes(connection: redis.Redis, keys: Iterable[str]) -> int:

@@ -34,7 +34,7 @@ class Hold:
         self._due = 0.0
 
     def __enter__(self) -> Hold:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(

@@ -51,7 +51,7 @@ class Gone:
     why: str
 
     def of(self, source: str) -> Lost:
-        """Give what that is for a pair of this source."""
+        """Say what that is for a pair of this source."""
         return Lost(*end_lost(source, self.name, self.why))
 
 
@@ -101,18 +101,9 @@ def _just_taken(row: RowState) -> Verdict | None:
     return Action.WAIT if row.unserved_s <= node_record.ALIVE_S else None
 
 
-def _vanished(row: RowState) -> Verdict:
-    """
-    A job neither in its queue nor begun was lost with the process that had just taken it.
-
-    Or with Redis' memory. Should it begin after all, its pairs are still published once.
-    """
-    return _again(row)
-
-
 def _interrupted(row: RowState) -> Verdict | None:
     """Its process died, and the present one has begun since: that knows nothing of the row."""
-    return _again(row) if row.restarted else None
+    return _vanished(row) if row.restarted else None
 
 
 def _kept_on_disk(row: RowState) -> Verdict | None:
@@ -128,23 +119,27 @@ def _crashed(row: RowState) -> Verdict | None:
     next sign of life was overdue. While Redis was away there was none.
     """
     heard_since = row.quiet_s > max(node_record.HEARTBEAT_S, row.silent_s + LOOK_S) + MARGIN_S
-    if row.job == "failed" and heard_since:
-        return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
-    return None
+    if row.job != "failed" or not heard_since:
+        return None
+    return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")
 
 
 def _quiet(row: RowState) -> Verdict | None:
     """A sweep that lives gives signs of life."""
-    if row.quiet_s > QUIET_S:
-        return Gone(row.name, f"gave no sign of life from its sweep for {row.quiet_s:.0f} s")
-    return None
+    why = f"gave no sign of life from its sweep for {row.quiet_s:.0f} s"
+    return Gone(row.name, why) if row.quiet_s > QUIET_S else None
 
 
-def _again(row: RowState) -> Verdict:
-    if row.attempts >= MAX_ATTEMPTS:
-        error = f"the sweep of {row.name} was lost {row.attempts} times; see its log"
-        return Lost(Outcome.CRASHED, error)
-    return Action.ENQUEUE
+def _vanished(row: RowState) -> Verdict:
+    """
+    Its job was lost with the process that had taken it, or with Redis' memory: it is enqueued.
+
+    Should the lost one begin after all, its pairs are still published once.
+    """
+    if row.attempts < MAX_ATTEMPTS:
+        return Action.ENQUEUE
+    error = f"the sweep of {row.name} was lost {row.attempts} times; see its log"
+    return Lost(Outcome.CRASHED, error)
 
 
 #: The rules in their order; of whom none says anything is waited for.

@@ -32,14 +32,14 @@ def with_last_heard(
     connection: redis.Redis, batch: Sequence[Measurement], performer: str
 ) -> list[Measurement]:
     """
-    Give measurements with when the other node was last heard, where that is overdue.
+    Return measurements with when the other node was last heard, where that is overdue.
 
     Args:
         connection: To Redis; should it be away, nothing is said.
         batch: Measurements of one row.
         performer: The row's own node.
     """
-    names = {_other(one, performer) for one in batch if one.outcome in UNANSWERED}
+    names = {_other(each, performer) for each in batch if each.outcome in UNANSWERED}
     names.discard(performer)
     if not names:
         return list(batch)
@@ -48,18 +48,18 @@ def with_last_heard(
     except redis.RedisError as exc:
         logger.log(server.severity(exc), "it is not known who was heard: %s", exc)
         return list(batch)
-    return [_told(one, _other(one, performer), silent_s) for one in batch]
+    return [_with_silence(each, _other(each, performer), silent_s) for each in batch]
 
 
-def _other(one: Measurement, performer: str) -> str:
-    return one.source if one.target == performer else one.target
+def _other(measured: Measurement, performer: str) -> str:
+    return measured.source if measured.target == performer else measured.target
 
 
-def _told(one: Measurement, name: str, silent_s: dict[str, float]) -> Measurement:
+def _with_silence(measured: Measurement, name: str, silent_s: dict[str, float]) -> Measurement:
     # Infinite: the registry knows nothing of it.
-    if one.outcome not in UNANSWERED or not OVERDUE_S < silent_s.get(name, 0.0) < math.inf:
-        return one
+    if measured.outcome not in UNANSWERED or not OVERDUE_S < silent_s.get(name, 0.0) < math.inf:
+        return measured
     # What helps is behind a semicolon, and stays there.
-    what, mark, helps = one.error.partition("; ")
+    error, mark, help_ = measured.error.partition("; ")
     heard = f"{name} was last heard {silent_s[name]:.0f} s ago"
-    return replace(one, error=f"{what}, and {heard}{mark}{helps}")
+    return replace(measured, error=f"{error}, and {heard}{mark}{help_}")

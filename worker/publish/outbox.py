@@ -57,12 +57,12 @@ class Letter:
 
 
 def outbox_path(state_dir: Path, node: str) -> Path:
-    """Give the file in which a node keeps what waits for Redis."""
+    """Return the file in which a node keeps what waits for Redis."""
     return state_dir / f"{node}.outbox"
 
 
 def left_in(state_dir: Path) -> dict[str, int]:
-    """Give the names that keep results in a folder → bytes; what cannot be looked at has none."""
+    """Return the names that keep results in a folder → bytes; what cannot be looked at has none."""
     sizes = {}
     for path in sorted(state_dir.glob("*.outbox")):
         with suppress(OSError):
@@ -184,7 +184,7 @@ class Outbox:
         return completed
 
     def runs(self) -> set[str]:
-        """Give the ids of the runs whose results wait."""
+        """Return the ids of the runs whose results wait."""
         try:
             return {letter.measurement.run for letter in _frames(self.path.read_bytes())}
         except OSError as exc:
@@ -229,7 +229,7 @@ class Outbox:
                 logger.warning(why, exc, aside)
 
     def waiting_bytes(self) -> int:
-        """Give the size of what waits on disk."""
+        """Return the size of what waits on disk."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
@@ -291,8 +291,8 @@ def _frames(data: bytes) -> Iterator[Letter]:
         head = data[at : at + HEADER_BYTES]
         size = int.from_bytes(head[4:8], "big")
         body = data[at + HEADER_BYTES : at + HEADER_BYTES + size]
-        whole = head.startswith(MARK) and len(body) == size
-        if not whole or zlib.crc32(body) != int.from_bytes(head[8:], "big"):
+        is_whole = head.startswith(MARK) and len(body) == size
+        if not is_whole or zlib.crc32(body) != int.from_bytes(head[8:], "big"):
             after = data.find(MARK, at + 1)
             after = len(data) if after < 0 else after
             logger.error("outbox: %d damaged bytes are given up", after - at)
@@ -312,7 +312,7 @@ def _letter(body: Any) -> Letter:
     Read a frame's content back.
 
     Raises:
-        ValueError, TypeError, WireError: It is none.
+        ValueError, TypeError, WireError: It is invalid.
     """
     bit, fields = body
     if type(bit) is not int or not 0 <= bit < MAX_BITS or not isinstance(fields, dict):

@@ -106,21 +106,21 @@ class Publisher:
         deadline = until
         while len(batch) < BATCH:
             try:
-                one = self.waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+                measurement = self.waiting.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
-            if one is None:
+            if measurement is None:
                 return batch, False
             if not batch:
                 deadline = time.monotonic() + LINGER_S
-            batch.append(one)
+            batch.append(measurement)
         return batch, True
 
     def _send(self, batch: list[Measurement]) -> None:
         if not self.hurried:
-            self.clock.look(one.source for one in batch)
+            self.clock.look(measurement.source for measurement in batch)
             batch = with_last_heard(self.connection, batch, self.clock.performer)
-        letters = [Letter(self.row.bit_of(one), self.clock.stamp(one)) for one in batch]
+        letters = [Letter(self.row.bit_of(each), self.clock.stamp(each)) for each in batch]
         if self.hurried:
             self.outbox.keep(letters)
             return

@@ -73,16 +73,16 @@ class StreamFull(Exception):  # noqa: N818 - control flow between publish and ou
 
 def read_limits(connection: redis.Redis) -> dict[str, int]:
     """
-    Give the limits that hold for this mesh, by the names of `DEFAULTS`.
+    Return the limits that hold for this mesh, by the names of `DEFAULTS`.
 
     Raises:
         WireError: One of them is no number.
     """
-    found = connection.hmget(keyspace.LIMITS, list(DEFAULTS))
-    return unpack_limits(cast("list[bytes | None]", found))
+    values = connection.hmget(keyspace.LIMITS, list(DEFAULTS))
+    return unpack_limits(cast("list[bytes | None]", values))
 
 
-def unpack_limits(found: Sequence[bytes | None]) -> dict[str, int]:
+def unpack_limits(values: Sequence[bytes | None]) -> dict[str, int]:
     """
     Read the values of `DEFAULTS`, in their order; one that is not there is the default.
 
@@ -90,7 +90,7 @@ def unpack_limits(found: Sequence[bytes | None]) -> dict[str, int]:
         WireError: One is no number, or too large for one in Lua.
     """
     limits = {}
-    for (name, default), value in zip(DEFAULTS.items(), found, strict=False):
+    for (name, default), value in zip(DEFAULTS.items(), values, strict=False):
         if value and not _NUMBER.fullmatch(value):
             raise WireError(
                 f"limit {name} ({value[:40]!r}) is no number; set it again: ptzmesh limits"
@@ -100,7 +100,7 @@ def unpack_limits(found: Sequence[bytes | None]) -> dict[str, int]:
 
 
 def memory_used_pct(info: Mapping[str, Any]) -> float | None:
-    """Give what of its maxmemory a Redis uses, from its INFO; None when it has none."""
+    """Return what of its maxmemory a Redis uses, from its INFO; None when it has none."""
     most = int(info["maxmemory"])
     return 100 * int(info["used_memory"]) / most if most else None
 

@@ -62,7 +62,7 @@ class Row:
         return run_record.row_fields(self.phase, self.performer)
 
     def bit_of(self, measurement: Measurement) -> int:
-        """Give the place of a measurement in the run's bitmap."""
+        """Return the place of a measurement in the run's bitmap."""
         source = self.plan.index_of(measurement.source)
         if self.kind.target:
             return self.plan.bit(source, source)
@@ -75,7 +75,7 @@ class Row:
         error: str,
         started_at: datetime | None = None,
     ) -> Measurement:
-        """Give the record of a pair that says why it has no numbers; by default as of now."""
+        """Return the record of a pair that says why it has no numbers; by default as of now."""
         source, target = (self.plan.nodes[index] for index in pair)
         return make_finding(
             run=self.run,
@@ -89,7 +89,7 @@ class Row:
         )
 
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
-        """Give the pairs whose bit is clear: all at first, fewer when a row is carried on."""
+        """Return the pairs whose bit is clear: all at first, fewer when a row is carried on."""
         pairs = self.plan.pairs_of(self.probe, self.performer)
         if not pairs:
             return []
@@ -196,7 +196,7 @@ def hand_back(connection: redis.Redis, row: Row) -> None:
 
 def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error: str) -> None:
     """
-    Leave word in the run why its row will not be measured, and have the run carried on.
+    Note in the run why its row will not be measured, and have the run carried on.
 
     For a node that cannot read the plan; who can, publishes its pairs.
     """
@@ -206,7 +206,7 @@ def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error:
 
 
 def begin(connection: redis.Redis, row: Row) -> bool:
-    """Note that a row begins, if its run is still in this phase; tell whether it is."""
+    """Note that a row begins, if its run is still in this phase; return whether it is."""
     if not run_record.is_wanted(connection, row.run, phase=row.phase):
         return False
     now = scripts.redis_seconds(connection)
@@ -219,7 +219,7 @@ def begin(connection: redis.Redis, row: Row) -> bool:
 
 
 def sign_of_life(connection: redis.Redis, row: Row) -> bool:
-    """Note that a row is still measured, if its run is still wanted; tell whether it is."""
+    """Note that a row is still measured, if its run is still wanted; return whether it is."""
     if not run_record.is_wanted(connection, row.run):
         return False
     now = scripts.redis_seconds(connection)

@@ -40,7 +40,7 @@ _STREAM_ID = re.compile(rb"[0-9]+-[0-9]+")
 
 
 def count_field(count: str, probe: str) -> str:
-    """Give the field of a probe's `PAIRS`, `DONE` or `OK`."""
+    """Return the field of a probe's `PAIRS`, `DONE` or `OK`."""
     return f"{count}:{probe}"
 
 
@@ -50,7 +50,7 @@ def published_fields(probe: str) -> tuple[str, ...]:
 
 
 def rtt_field(source: int) -> str:
-    """Give the field of a source's idle round-trip times: msgpack, by target."""
+    """Return the field of a source's idle round-trip times: msgpack, by target."""
     return f"rtt:{source}"
 
 
@@ -163,7 +163,7 @@ class Run:
 
 
 def to_fields(plan: Plan, *, created: float, begun: str, by: str) -> dict[Any, Any]:
-    """Give the fields of a run that begins: as `Run` has them, and how many pairs it will have."""
+    """Return the fields of a run that begins: as `Run` has them, and how many pairs it has."""
     return {
         PLAN: plan.packed(),
         STATUS: IS_RUNNING,
@@ -266,7 +266,7 @@ def read_plan(connection: redis.Redis, run: str) -> Plan | None:
 
 
 def is_wanted(connection: redis.Redis, run: str, *, phase: int | None = None) -> bool:
-    """Tell whether a run is open and nobody has cancelled it, and is in this phase."""
+    """Return whether a run is open and nobody has cancelled it, and is in this phase."""
     status, cancelled, present = connection.hmget(keyspace.run_key(run), [STATUS, CANCEL, PHASE])
     is_open = status == IS_RUNNING.encode() and cancelled is None
     return is_open and (phase is None or present == b"%d" % phase)

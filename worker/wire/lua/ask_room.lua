@@ -1,7 +1,7 @@
 -- Say whether there is room for results, or would be once what is not needed is trimmed. Writes nothing,
 -- so that it has an answer in a Redis that is at its maxmemory, too.
 -- Comes after room.lua, whose keys and arguments are the first.
--- Gives {'ok', 0, 0}, or what has no room.
+-- Returns {'ok', 0, 0}, or what has no room.
 local now = seconds_now()
 local full, of = what_is_full(read_limits(), read_pace(), now)
 if full == 'full' then

@@ -4,7 +4,7 @@
 -- ARGV[7]  run id, ttl_s, the names of the run's fields (its plan, its newest result; of the probe:
 --          all pairs, those in the stream, those that are ok), then per measurement: bit, ok (1 or 0),
 --          number of field strings, field strings
--- Gives {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
+-- Returns {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
 local PLAN, NEWEST, PAIRS, DONE, OK = unpack(ARGV, 9, 13)
 if redis.call('HEXISTS', KEYS[5], PLAN) == 0 then

@@ -3,7 +3,7 @@
 -- KEYS[5]  last sequence number of the recorder
 -- ARGV[7]  ttl_s, then per record in rising order: sequence number, number of field strings, field
 --          strings
--- Gives {'ok', added, 0}, {'full', 0, 0}, {'tight', 0, 0} or {'wait', milliseconds, 0}.
+-- Returns {'ok', added, 0}, {'full', 0, 0}, {'tight', 0, 0} or {'wait', milliseconds, 0}.
 local room, wait_ms = look_for_room()
 if room ~= 'ok' then
   return {room, wait_ms, 0}

@@ -85,7 +85,7 @@ local function first_needed(now)
   return first
 end
 
--- Gives 'ok'; or what has no room, when nothing may be added; or 'wait' and the milliseconds until the
+-- Returns 'ok'; or what has no room, when nothing may be added; or 'wait' and the milliseconds until the
 -- turn that is now booked for this batch.
 local function look_for_room()
   local booked, count = ARGV[1] == '1', tonumber(ARGV[2])
