@@ -129,14 +129,14 @@ def eviction(info: Info) -> Check:
     Those of PTZJEPA have an expiry, so that `volatile-*` evicts them while they are held.
     """
     policy = str(info.get("maxmemory_policy", "unknown"))
-    known = {"noeviction": "", "unknown": ""}
-    what = ": when memory is full, it evicts lockers that are held, nodes and runs"
+    evicts = policy not in ("noeviction", "unknown")
+    harm = ": when memory is full, it evicts lockers that are held, nodes and runs"
     return judged(
         Area.REDIS,
         "eviction",
-        policy + known.get(policy, what),
+        policy + (harm if evicts else ""),
         {"maxmemory_policy": policy},
-        fail=policy not in known,
+        fail=evicts,
         mend=f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}",
     )
 

@@ -38,10 +38,10 @@ def run_again(group: str) -> str:
     >>> run_again("csv:hub:/data/my%20file.csv")
     "on hub: ptzmesh collect --csv '/data/my file.csv'"
     """
-    kind, host, path = [*map(unquote, group.split(":", 2)), "", ""][:3]
-    if kind != "csv" or not path:
-        return f"ptzmesh collect --group {shlex.quote(group)} --csv FILE"
-    return f"on {host}: ptzmesh collect --csv {shlex.quote(path)}"
+    match group.split(":", 2):
+        case ["csv", host, path] if path:
+            return f"on {unquote(host)}: ptzmesh collect --csv {shlex.quote(unquote(path))}"
+    return f"ptzmesh collect --group {shlex.quote(group)} --csv FILE"
 
 
 def forget_it(group: str) -> str:

@@ -104,7 +104,7 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     connection = server.connect(url)
     one.instance = Instance(token=secrets.token_hex(16), file="")
     one.record = one._describe(connection)
-    one._register(connection)
+    one.heartbeats.register(connection, one.record, one.instance)
     context = NodeContext(
         name=name,
         address=address_of(number),

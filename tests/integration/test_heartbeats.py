@@ -34,7 +34,7 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
     agent.record = agent._describe(connection)
 
     def told() -> bytes | None:
-        agent._register(connection)
+        agent.heartbeats.register(connection, agent.record, agent.instance)
         return connection.hget(keyspace.node_key("a"), "redis_commands_per_s")  # type: ignore[return-value]  # redis-py's is for asyncio, too
 
     began = time.monotonic()
@@ -43,7 +43,7 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         connection.ping()
     # A heartbeat that had to wait for Redis is followed by the next at once.
     assert told() == b""
-    agent.counted_at -= node_record.HEARTBEAT_S
+    agent.heartbeats.counted_at -= node_record.HEARTBEAT_S
     rate = float(told() or 0)
     longest_s = node_record.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
     assert 200 / longest_s < rate < 300 / node_record.HEARTBEAT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
 from worker.model.probe import with_options
-from worker.node.registration.instance import Instance, send_heartbeat
+from worker.node.registration.heartbeats import Heartbeats
+from worker.node.registration.instance import Instance
+from worker.publish.outbox import Outbox
 from worker.wire import keyspace, node_record, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.node_record import Node
@@ -108,7 +111,8 @@ def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
     record = Node(name=name, address="127.0.0.1", since=1.0)
     mine = Instance(token="owner-of-it", file="")  # noqa: S106 - of a name
-    assert send_heartbeat(connection, record, mine, "replace")[0] == b"ok"
+    heartbeats = Heartbeats(Outbox(Path("none")))
+    assert isinstance(heartbeats.send(connection, record, mine, "replace"), list)
 
 
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:

@@ -8,7 +8,6 @@ carries runs on (queue `ptzmesh:control`) while the prober is busy.
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,6 @@ from dataclasses import replace
 
 import redis
 
-from worker.host import machine
 from worker.host.orphans import reap
 from worker.host.stopping import STOP_SIGNALS, StopAsked, stop_comes_within, stoppable
 from worker.identity.context import NodeContext
@@ -37,24 +35,15 @@ from worker.node.children import Child, open_many_files
 from worker.node.outage import Outage
 from worker.node.registration.changes import Changes
 from worker.node.registration.facts import Facts, Said
-from worker.node.registration.instance import (
-    LOOK_S,
-    Other,
-    Succession,
-    instance_of,
-    other_from,
-    refusal,
-    say_goodbye,
-    send_heartbeat,
-)
+from worker.node.registration.heartbeats import Heartbeats, deregister
+from worker.node.registration.instance import Other, instance_of, refusal
 from worker.node.registration.leftovers import Leftovers
 from worker.node.registration.state_folder import hold, owner_token, usable
 from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
-from worker.wire import keyspace, node_record, rq_jobs, scripts
-from worker.wire.clock_offset import ClockOffset, steady_s
-from worker.wire.connection import command_count, server
+from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire.connection import server
 from worker.wire.node_record import Node
 
 logger = logging.getLogger(__name__)
@@ -76,13 +65,10 @@ class Supervisor:
         self.make_allow_list = make_allow_list
         # Shared with every child; a lock would be held by whom a signal interrupts.
         self.stopping = multiprocessing.get_context("fork").RawValue("b", 0)
-        self.owns_name = False
         self.refusal: ConfigError | None = None
         self.is_unheard = False
         self.is_nowhere = False
         self.outage = Outage()
-        self.counted, self.counted_at = command_count.commands_sent(), float("-inf")
-        self.told_per_s: float | None = None
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
         self.leftovers = Leftovers(settings.state_dir, settings.name)
@@ -90,7 +76,7 @@ class Supervisor:
         self.changes = Changes(settings.name)
         self.facts = Facts(said=said, reread=settings.reread)
         self.record = Node(name=settings.name, address="")
-        self.clock_offset = ClockOffset()
+        self.heartbeats = Heartbeats(self.outbox)
 
     def run(self) -> None:
         """
@@ -126,7 +112,7 @@ class Supervisor:
     def _enter(self, connection: redis.Redis) -> None:
         server.check_server(connection, self.settings.redis_url, scripts=True)
         self.record = self._describe(connection)
-        self._register(connection)
+        self.heartbeats.register(connection, self.record, self.instance)
         self.changes.begin(self.record)
 
     def _describe(self, connection: redis.Redis) -> Node:
@@ -145,7 +131,7 @@ class Supervisor:
             version=self.settings.version,
             pid=os.getpid(),
             host=socket.gethostname(),
-            since=self._look_at_clock(connection),
+            since=self.heartbeats.look_at_clock(connection),
         )
         return self.facts.in_record(record, looks_up=True)
 
@@ -198,75 +184,6 @@ class Supervisor:
             self.record = self.facts.in_record(self.record)
         self.is_nowhere = not literals
         return bool(literals)
-
-    def _look_at_clock(self, connection: redis.Redis) -> float:
-        """Give Redis' time, and note how far this node's clock is from it."""
-        sent_s = steady_s()
-        now = scripts.redis_seconds(connection)
-        self.clock_offset.add(sent_s, now)
-        return now
-
-    def _register(self, connection: redis.Redis) -> None:
-        """
-        Take the name; the process that had it before is given the time to be heard, if it lives.
-
-        Raises:
-            ConfigError: Another live process has the name.
-        """
-        name, before, intent = self.settings.name, Succession(), "claim"
-        self.owns_name = True  # from now on there may be something to deregister
-        while isinstance(found := self._beat(connection, intent), Other):
-            is_first = before.note(found, time.monotonic())
-            if found.word != "heard" or before.lives:
-                raise refusal(name, self.record.address, found)
-            if is_first:
-                logger.info("%s was heard just now, on %s: waiting whether it lives", name, found)
-            intent = "replace" if before.has_ended(time.monotonic()) else "claim"
-            time.sleep(LOOK_S)
-
-    def _beat(self, connection: redis.Redis, intent: str = "beat") -> list[str] | Other:
-        """Send one heartbeat: ids of overdue runs, or who has the name instead."""
-        counted, counted_at = command_count.commands_sent(), time.monotonic()
-        # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
-        is_long = counted_at - self.counted_at >= node_record.HEARTBEAT_S / 2
-        if is_long:
-            self.told_per_s = self._commands_per_s(counted, counted_at)
-        sent_s = steady_s()
-        answer = send_heartbeat(connection, self._record_now(), self.instance, intent)
-        if answer[0] == b"insist":
-            other = "another worker began with the token of this node, on %s; it is refused"
-            logger.warning(other, other_from(answer))
-            sent_s = steady_s()
-            answer = send_heartbeat(connection, self._record_now(), self.instance, "insist")
-        if answer[0] != b"ok":
-            return other_from(answer)
-        if is_long:
-            self.counted, self.counted_at = counted, counted_at
-        self.clock_offset.add(sent_s, int(answer[1]) + int(answer[2]) / 1e6)
-        ids: list[bytes] = answer[3]
-        if odd := [run for run in ids if not run.isascii()]:
-            connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
-        return [run.decode() for run in ids if run.isascii()]
-
-    def _record_now(self) -> Node:
-        """Return the record with what is found out for each heartbeat."""
-        clock = self.clock_offset.estimate()
-        return replace(
-            self.record,
-            boot=machine.boot_id(),
-            netns=machine.network_namespace(),
-            gateway=machine.gateway_mac(),
-            outbox_bytes=self.outbox.waiting_bytes(),
-            redis_commands_per_s=self.told_per_s,
-            clock_offset_ms=None if clock is None else clock.offset_ms,
-            clock_offset_uncertainty_ms=None if clock is None else clock.uncertainty_ms,
-        )
-
-    def _commands_per_s(self, counted: int, counted_at: float) -> float | None:
-        """Return what the node has sent since its last heartbeat; None before the second."""
-        # Not since that was answered: a Redis that stood still may have answered just now.
-        elapsed_s = counted_at - self.counted_at
-        return (counted - self.counted) / elapsed_s if elapsed_s < math.inf else None
 
     def _start_children(self) -> None:
         name = self.settings.name
@@ -331,13 +248,13 @@ class Supervisor:
             self.facts.look()
             self.facts.share()
             self.record = self.facts.in_record(self.record)
-            overdue = self._beat(connection)
+            overdue = self.heartbeats.send(connection, self.record, self.instance)
             if not isinstance(overdue, Other) and self._has_moved(connection):
-                again = self._beat(connection)
+                again = self.heartbeats.send(connection, self.record, self.instance)
                 overdue = again if isinstance(again, Other) else [*overdue, *again]
             if isinstance(overdue, Other):
                 self.refusal = refusal(self.settings.name, self.record.address, overdue)
-                self.owns_name = False
+                self.heartbeats.owns_name = False
                 self.stopping.value = 1
                 return
             for run in {*overdue, *finished}:
@@ -362,7 +279,7 @@ class Supervisor:
         deadline = time.monotonic() + STOP_GRACE_S
         for child in self.children:
             child.stop_by(deadline)
-        if self.owns_name:
+        if self.heartbeats.owns_name:
             self._deregister()
         logger.info("node %s stopped", self.settings.name)
 
@@ -372,6 +289,6 @@ class Supervisor:
             self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
         )
         try:
-            say_goodbye(connection, self.settings.name, self.instance)
+            deregister(connection, self.settings.name, self.instance)
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

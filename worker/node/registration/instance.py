@@ -14,15 +14,12 @@ import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
-
-import redis
+from typing import IO
 
 from worker.host.machine import boot_id
 from worker.model.errors import ConfigError
 from worker.model.text import one_line
-from worker.wire import keyspace, node_record, scripts
-from worker.wire.node_record import FILE, HOLDER, INSTANCE, OWNER, STOPPED, Node
+from worker.wire import node_record
 
 #: Who lives is heard within a heartbeat and the exchange that it takes.
 SETTLE_S = node_record.HEARTBEAT_S + 2
@@ -53,24 +50,6 @@ def instance_of(file: IO[str], token: str) -> Instance:
     """Draw an instance for a process that holds the node's file."""
     found, boot = os.fstat(file.fileno()), boot_id()
     return Instance(token=token, file=boot and f"{boot}:{found.st_dev}:{found.st_ino}")
-
-
-def send_heartbeat(connection: redis.Redis, record: Node, mine: Instance, intent: str) -> list[Any]:
-    """Write a node's record, if this process may have its name; see `lua/heartbeat.lua`."""
-    keys = [keyspace.NODES, keyspace.node_key(record.name), keyspace.RUNS_OPEN, keyspace.BACK]
-    said = record.to_fields() | {OWNER: mine.token, INSTANCE: mine.id, FILE: mine.file}
-    who = [record.name, mine.token, mine.id, mine.file, repr(record.since), intent]
-    times = [node_record.ALIVE_S, node_record.REDIS_AWAY_S, node_record.NODE_TTL_S]
-    times += [node_record.HEARTBEAT_S, SETTLE_S]
-    flat = [part for pair in said.items() for part in pair]
-    beat = scripts.script(connection, "heartbeat")
-    return cast("list[Any]", beat(keys, [*who, *times, *HOLDER, *flat]))
-
-
-def say_goodbye(connection: redis.Redis, name: str, mine: Instance) -> None:
-    """Free the name, unless another process has it by now."""
-    arguments = [mine.id, node_record.NODE_TTL_S, INSTANCE, OWNER, STOPPED]
-    scripts.script(connection, "goodbye")([keyspace.node_key(name)], arguments)
 
 
 @dataclass(frozen=True)
