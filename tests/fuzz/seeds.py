@@ -90,6 +90,15 @@ def _job(payload: object, compressed: bool) -> bytes:
     })  # fmt: skip
 
 
+def _newer_plan() -> bytes:
+    """Give a plan of which this version knows neither a probe nor an option."""
+    raw = msgpack.unpackb(PLAN.packed())
+    more = {"ends": 2, "target": "", "seconds": 4.5, "options": {"reverse": True, "a": 1}}
+    raw["phases"] += [{**more, "probe": "quic"}, {**more, "probe": "mtu", "ends": 1}]
+    raw["phases"][0]["options"]["ttl"] = 5
+    return bytes(msgpack.packb(raw))
+
+
 def _stream(number: int) -> bytes:
     fields = fields_of(number)
     return of_hash({
@@ -137,8 +146,8 @@ def seeds() -> dict[str, list[bytes]]:
     found = {
         "job_record": [_job(payload, packed) for payload in JOBS for packed in (True, False)],
         "payload": [bytes(msgpack.packb(job)) for job in JOBS],
-        "plan": [PLAN.packed()],
-        "plan_json": [_as_json(PLAN.packed())],
+        "plan": [PLAN.packed(), _newer_plan()],
+        "plan_json": [_as_json(PLAN.packed()), _as_json(_newer_plan())],
         "measurement": [_stream(1), _stream(3)],
         "event": [of_hash(EVENT)],
         "outbox_frames": [*frames, b"".join(frames)],

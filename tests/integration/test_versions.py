@@ -7,26 +7,20 @@ The other version is a copy of this package with other constants, in processes o
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import redis
-from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
 from coordinator.runs.follow import of_run
 from coordinator.runs.runs import read_run, start
-from integration.nodes import alive, cli, workers
+from integration.nodes import cli, workers
+from integration.other_version import Other, other_version, their_workers
 from worker.model.errors import OtherWire
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions, ThroughputOptions
@@ -42,81 +36,14 @@ pytestmark = [
     pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping"),
 ]
 
-ROOT = Path(__file__).parents[2]
 OURS, THEIRS = ("cam-1", "hub"), ("cam-2", "cam-3")
-
-
-@dataclass(frozen=True)
-class Other:
-    """A ptzmesh of another version: its folder, and what it calls itself."""
-
-    folder: Path
-    wire: int
-    version: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.folder)}
-
-    def python(self, code: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def cli(self, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "coordinator.cli", *arguments],
-            env={**self.environment, "PTZMESH_REDIS_URL": url},
-            cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[-2, 1], ids=["older", "newer"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Other:
     """A copy of the package whose wire version is too old to be read, or one more than ours."""
-    folder, number = tmp_path_factory.mktemp("other"), WIRE_VERSION + request.param
-    made = Other(folder, number, f"9.9.{number}")
-    for package in ("worker", "coordinator"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
-    constants = {
-        "worker/model/version.py": (r"(?m)^WIRE_VERSION = \d+$", f"WIRE_VERSION = {made.wire}"),
-        "worker/__init__.py": (r'(?m)^__version__ = ".*"$', f'__version__ = "{made.version}"'),
-    }
-    for name, (pattern, text) in constants.items():
-        file = folder / name
-        changed, count = re.subn(pattern, text, file.read_text())
-        assert count == 1, name
-        file.write_text(changed)
-    ask = "import worker, worker.model.version as v\nprint(v.WIRE_VERSION, worker.__file__)"
-    said = made.python(ask)
-    assert said.split() == [str(made.wire), str(folder / "worker" / "__init__.py")]
-    return made
-
-
-@contextmanager
-def their_workers(other: Other, url: str, connection: redis.Redis, folder: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "coordinator.cli", "worker", "--state-dir", str(folder)]
-    started = [
-        subprocess.Popen(
-            [*command, "--name", name, "--address", f"127.0.0.{place + 11}"],
-            env={**other.environment, "PTZMESH_REDIS_URL": url},
-            cwd=other.folder, stderr=subprocess.DEVNULL,
-        )
-        for place, name in enumerate(THEIRS)
-    ]  # fmt: skip
-    try:
-        wait_until(lambda: set(THEIRS) <= set(alive(connection)), "their workers are registered")
-        yield
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(60)
+    number = WIRE_VERSION + request.param
+    return other_version(tmp_path_factory.mktemp("other"), number, f"9.9.{number}")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +56,7 @@ def mixed(
         connection = redis.Redis.from_url(server.url)
         with (
             workers(server.url, connection, folder, OURS),
-            their_workers(other, server.url, connection, folder / "theirs"),
+            their_workers(other, server.url, connection, folder / "theirs", THEIRS),
         ):
             yield server
 

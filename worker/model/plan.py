@@ -20,8 +20,15 @@ import msgpack
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.names import IpLiteral, ip_literal, valid_address, valid_name
 from worker.model.options import Options, ThroughputOptions, UdpOptions, whole, within
-from worker.model.probe import PROBES, Probe, with_options
-from worker.model.tournament import least_rounds, plays_first, preferred
+from worker.model.probe import (
+    PROBES,
+    Probe,
+    UnknownOptions,
+    from_wire,
+    to_wire,
+    with_options,
+)
+from worker.model.tournament import least_rounds, plays_first, preferred, sampled
 from worker.model.version import WIRE_VERSION
 
 #: Versions of IP.
@@ -30,6 +37,9 @@ FAMILIES = (4, 6)
 #: A plan for 1,000 nodes packs to about 40 kB.
 MAX_PLAN_BYTES = 4 * 1024 * 1024
 MAX_NODES = 1000
+MAX_PHASES = 16
+#: Fields that are packed as they are.
+_PACKED = ("sources", "targets", "sample", "seed", "family")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +124,8 @@ class Plan:
         if not self.options:
             raise ConfigError(f"the plan has no probe: choose some of {', '.join(PROBES)}")
         for probe, options in self.options.items():
-            kind = PROBES.get(probe)
-            if kind is None or not isinstance(options, kind.options):
+            is_known = probe in PROBES and isinstance(options, PROBES[probe].options)
+            if not is_known and not isinstance(options, UnknownOptions):
                 raise ConfigError(f"probe ({probe}) must be one of: {', '.join(PROBES)}")
         if len({node.name for node in self.nodes}) != len(self.nodes):
             raise ConfigError("a node is named twice")
@@ -165,20 +175,8 @@ class Plan:
 
     @cached_property
     def _sampled(self) -> dict[int, tuple[int, ...]]:
-        """
-        The targets of each source of a sample.
-
-        The nodes are put in a ring, and the same steps are taken from each, both by the seed: so
-        each node is a target as often as it is a source. By digests, as every node must find the
-        same, whatever its Python.
-        """
-        ring = sorted(self.sources, key=lambda node: _digest(self.seed, "ring", node))
-        steps = sorted(range(1, len(ring)), key=lambda step: _digest(self.seed, "step", step))
-        chosen = steps[: self.sample]
-        return {
-            source: tuple(sorted(ring[(place + step) % len(ring)] for step in chosen))
-            for place, source in enumerate(ring)
-        }
+        """The targets of each source of a sample."""
+        return sampled(self.sources, self.sample or 0, self.seed)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -187,7 +185,13 @@ class Plan:
 
     def kind(self, probe: str) -> Probe:
         """Return what is known of a probe of this plan."""
-        return PROBES[probe]
+        options = self.options[probe]
+        return options.kind if isinstance(options, UnknownOptions) else PROBES[probe]
+
+    def lacks(self, probe: str) -> str:
+        """Say what is not known here of a probe of this plan; empty when all is."""
+        options = self.options[probe]
+        return options.lacks if isinstance(options, UnknownOptions) else ""
 
     def test(self, probe: str) -> ThroughputOptions | UdpOptions:
         """Return the options of a probe with two ends."""
@@ -306,7 +310,11 @@ class Plan:
 
     def packed(self) -> bytes:
         """Give the msgpack form, with the wire version."""
-        return bytes(msgpack.packb({"wire": WIRE_VERSION, **asdict(self)}))
+        fields = {name: getattr(self, name) for name in _PACKED}
+        nodes = [asdict(node) for node in self.nodes]
+        phases = [to_wire(self.kind(probe), options) for probe, options in self.options.items()]
+        plan = {"wire": WIRE_VERSION, "nodes": nodes, "phases": phases, **fields}
+        return bytes(msgpack.packb(plan))
 
     @property
     def digest(self) -> str:
@@ -352,11 +360,12 @@ def _options(raw: Mapping[str, Any]) -> dict[str, Options]:
     """Read the options of what is run; in wire version 1 each probe had a field of its own."""
     if raw["wire"] == 1:
         return {probe: PROBES[probe].options(**raw[probe]) for probe in raw["probes"]}
-    return {probe: PROBES[probe].options(**given) for probe, given in raw["options"].items()}
-
-
-def _digest(*parts: object) -> bytes:
-    return hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    phases = raw["phases"]
+    within("phases", len(phases), 1, MAX_PHASES)
+    options = dict(map(from_wire, phases))
+    if len(options) != len(phases):
+        raise TypeError("a probe is named twice")
+    return options
 
 
 def _node(raw: Mapping[str, Any]) -> PlannedNode:

@@ -8,6 +8,7 @@ even) need N - 1 rounds of two tests, which is the least that is possible.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -97,3 +98,22 @@ def _partner(index: int, number: int, count: int) -> int | None:
         if partner == index:
             partner = fixed
     return partner if partner < count else None
+
+
+def sampled(nodes: Sequence[int], count: int, seed: str) -> dict[int, tuple[int, ...]]:
+    """
+    Choose by a seed which other nodes each node measures.
+
+    The nodes are put in a ring, and the same steps are taken from each: so each node is a target as
+    often as it is a source. By digests, as every node must find the same, whatever its Python.
+    """
+
+    def lot(*parts: object) -> bytes:
+        return hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
+
+    ring = sorted(nodes, key=lambda node: lot("ring", node))
+    steps = sorted(range(1, len(ring)), key=lambda step: lot("step", step))[:count]
+    return {
+        node: tuple(sorted(ring[(place + step) % len(ring)] for step in steps))
+        for place, node in enumerate(ring)
+    }

@@ -31,7 +31,7 @@ from worker.identity.row_targets import (
 from worker.identity.targets import Targets
 from worker.identity.whose import Whose
 from worker.model.cost import questions_a_node
-from worker.model.measurement import Measurement
+from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import TargetNode
 from worker.node import redis_probe
 from worker.probes import ping, tcp
@@ -41,7 +41,7 @@ from worker.transfer.near import patiently, transfers
 from worker.wire import run_record
 from worker.wire.connection import server
 from worker.wire.node_record import Record
-from worker.wire.rows import Row
+from worker.wire.rows import Row, too_old
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,15 @@ MEASURES: Mapping[str, Callable[[Work, ShouldStop], Iterator[Measurement]]] = {
     "throughput": _tests,
     "udp": _tests,
 }
+
+
+def measure(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
+    """Measure a row; where this ptzmesh is too old for its probe, say so of each pair."""
+    row = work.row
+    if reason := too_old(row):
+        error = f"{row.name}: {reason}"
+        return (row.finding(pair, Outcome.TOOL_MISSING, error) for pair in work.pairs)
+    return MEASURES[row.probe](work, should_stop)
 
 
 def _by_address(

@@ -15,7 +15,7 @@ from worker.identity.row_targets import denied, other
 from worker.model.errors import ForeignWork, OtherWire
 from worker.model.measurement import Outcome
 from worker.model.probe import Need
-from worker.node.measures import MEASURES, Work, work_on
+from worker.node.measures import Work, measure, work_on
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
@@ -86,7 +86,7 @@ def _measure(work: Work, publisher: Publisher) -> None:
         return publisher.stopped.is_set() or work.context.should_stop()
 
     try:
-        for measurement in MEASURES[row.probe](work, should_stop):
+        for measurement in measure(work, should_stop):
             if waiting.pop(row.bit_of(measurement), None) is not None:
                 publisher.put(measurement)
     except Exception as exc:

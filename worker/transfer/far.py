@@ -30,7 +30,7 @@ from worker.transfer.idle_rtt import MAX_RTT_MS
 from worker.transfer.leases import holds, spent_today
 from worker.wire.connection import server
 from worker.wire.registry import read_records
-from worker.wire.rows import Row, load_row
+from worker.wire.rows import Row, load_row, too_old
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,9 @@ def serve(context: NodeContext, request: Request) -> None:
         return
     if row is None:
         logger.warning("run %s is gone; nothing to answer", request.run[:80])
+        return
+    if reason := too_old(row):
+        refuse(Outcome.TOOL_MISSING, reason)
         return
     context = context.now(connection, tests=True)
     encounter, options = _asked_for(context, row, request.number)

@@ -16,6 +16,7 @@ from typing import cast
 
 import redis
 
+from worker import __version__
 from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
 from worker.model.measurement import Measurement, Outcome
@@ -132,6 +133,12 @@ def not_heard(silent_s: float | None) -> str:
     if silent_s is None or silent_s == math.inf:
         return "was never heard"
     return f"was not heard for {silent_s:.0f} s"
+
+
+def too_old(row: Row) -> str:
+    """Say that this ptzmesh is too old for the probe of a row; empty when it is not."""
+    lacks = row.plan.lacks(row.probe)
+    return f"ptzmesh {__version__} does not know {lacks}; upgrade it there" if lacks else ""
 
 
 def load_row(connection: redis.Redis, run: object, phase: object, performer: object) -> Row | None:

@@ -240,7 +240,7 @@ def read(
     # By name: the hash also has some fields a row, and the round-trip times of each.
     names = [
         *(STATUS, CANCEL, PHASE, CREATED, CLOSED, BY, BEGUN, NEWEST),
-        *(count_field(count, probe) for count in (DONE, OK) for probe in PROBES),
+        *(count_field(count, p) for count in (DONE, OK) for p in (plan.probes if plan else PROBES)),
         *([PLAN] if plan is None else []),
     ]
     values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
@@ -248,7 +248,11 @@ def read(
     if STATUS not in raw:
         return None
     try:
-        return from_fields(run, raw, plan or unpack_plan(raw[PLAN], versions=versions))
+        found = plan or unpack_plan(raw[PLAN], versions=versions)
+        if plan is None and not PROBES.keys() >= set(found.probes):
+            # The counts of a probe that is not known here are by a name that only the plan has.
+            return read(connection, run, plan=found)
+        return from_fields(run, raw, found)
     except (KeyError, ValueError) as exc:
         raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
 

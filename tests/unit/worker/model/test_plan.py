@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from worker.model.cost import SLACK, longest_seconds, phase_seconds
 from worker.model.errors import ConfigError, PtzmeshError, WireError
-from worker.model.options import PingOptions, ThroughputOptions
+from worker.model.options import PingOptions, TcpOptions, ThroughputOptions
 from worker.model.plan import MAX_NODES, MAX_PLAN_BYTES, Plan, PlannedNode, unpack_plan
-from worker.model.probe import with_options
+from worker.model.probe import PROBES, with_options
 
 
 def mesh(count: int, *, links: Any = (), accepts: bool = True, **fields: Any) -> Plan:
@@ -177,6 +177,68 @@ def test_mesh_beyond_the_bound_is_refused() -> None:
 def test_options_out_of_bounds_are_refused_with_the_rule(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         PingOptions(**wrong)
+
+
+#: Of probes that a newer version has: of all pairs, of one thing a source, of both ends.
+NEWER = (
+    {"probe": "mtu", "ends": 1, "target": "", "seconds": 3.5, "options": {"sizes": [1, 2]}},
+    {"probe": "dns", "ends": 1, "target": "resolver", "seconds": 1, "options": {}},
+    {"probe": "quic", "ends": 2, "target": "", "seconds": 6, "options": {"reverse": True}},
+    {"probe": "tcp", "ends": 1, "target": "", "seconds": 2.5, "options": {"count": 3, "ttl": 5}},
+)
+
+
+def packed_with(*phases: dict[str, Any]) -> bytes:
+    return bytes(msgpack.packb({**msgpack.unpackb(mesh(3).packed()), "phases": phases}))
+
+
+def test_what_a_newer_plan_asks_for_is_counted_and_comes_back_as_it_was() -> None:
+    (ping,) = msgpack.unpackb(mesh(3).packed())["phases"]
+    plan = unpack_plan(packed_with(ping, *NEWER))
+    assert plan.probes == ("ping", "mtu", "dns", "quic", "tcp")
+    assert [plan.lacks(probe) for probe in plan.probes] == [
+        "", "probe mtu", "probe dns", "probe quic", "option ttl of tcp",
+    ]  # fmt: skip
+    assert [plan.count(probe) for probe in plan.probes] == [6, 6, 3, 6, 6]
+    assert plan.performers("dns") == [0, 1, 2]
+    assert plan.performer("mtu", 0, 1) == 0
+    assert plan.performer("quic", 0, 1) == 1
+    assert phase_seconds(plan, "mtu") == pytest.approx(3.5 + plan.start_spread_s)
+    assert msgpack.unpackb(plan.packed()) == msgpack.unpackb(packed_with(ping, *NEWER))
+    assert unpack_plan(plan.packed()).digest == plan.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"probe": "../x"}, {"probe": "x" * 33}, {"probe": None}, {"probe": "ping", "options": []},
+        {"ends": 3}, {"ends": True}, {"ends": "1"}, {"ends": 2, "target": "x"}, {"target": "a b"},
+        {"seconds": -1}, {"seconds": float("inf")}, {"seconds": float("nan")}, {"seconds": "1"},
+        {"options": None}, {"options": {"a\nb": 1}}, {"options": {1: 1}},
+        {"options": {"a": "x" * 5000}}, {"probe": "tcp", "options": {"count": 0, "ttl": 5}},
+        {"probe": "tcp", "options": {"count": 0}},
+    ],
+)  # fmt: skip
+def test_what_is_damaged_of_a_newer_probe_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        unpack_plan(packed_with({**NEWER[0], **changes}))
+
+
+def test_too_many_phases_or_one_twice_are_refused() -> None:
+    for phases in ([NEWER[0]] * 2, [{**NEWER[0], "probe": f"p{i}"} for i in range(17)], []):
+        with pytest.raises(WireError):
+            unpack_plan(packed_with(*phases))
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_plan_says_nothing_of_what_is_off_by_default(probe: str) -> None:
+    (phase,) = msgpack.unpackb(mesh(3, options=with_options([probe])).packed())["phases"]
+    assert all(value is not None and value is not False for value in phase["options"].values())
+
+
+def test_plan_says_what_is_off_where_it_is_on_by_default() -> None:
+    plan = mesh(3, options={"tcp": TcpOptions(warm_up=False)})
+    assert unpack_plan(plan.packed()) == plan
 
 
 def test_plan_that_is_too_long_is_not_looked_at() -> None:

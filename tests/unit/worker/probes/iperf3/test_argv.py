@@ -60,7 +60,7 @@ def changed(raw: dict[str, Any], path: tuple[Any, ...], value: object) -> bytes:
 
 
 def commands(plan: Plan) -> Iterator[list[str]]:
-    for probe in [one for one in plan.probes if plan.kind(one).has_two_ends]:
+    for probe in [p for p in plan.probes if plan.kind(p).has_two_ends and not plan.lacks(p)]:
         for performer in range(len(plan.nodes)):
             for one in plan.encounters(probe, performer):
                 near, far = plan.nodes[performer], plan.nodes[one.far]
