@@ -3,10 +3,10 @@ Whose an address is: before anything is measured there, and only where it can be
 
 Two networks may have the same addresses. An address of this very network namespace is no other
 machine's. One that is private, of a carrier's NAT or link-local may be another machine's, unless
-source and target say that they are on one network; so may one that two live nodes claim, or whose
-node is not heard any more. There the target's responder is asked who answers (`answering`); a name
-that came back holds for a day, as long as the same nodes claim the address. Where several answer at
-one address, its ports are forwarded: of an echo nobody knows to whom.
+target and who measures it say that they are on one network; so may one that two live nodes claim,
+or whose node is not heard any more. There the target's responder is asked who answers
+(`answering`); a name that came back holds for a day, as long as the same nodes claim the address.
+Where several answer at one address, its ports are forwarded: of an echo nobody knows to whom.
 
 A responder may be busy. So another's answer is proof only where the target had opened its port,
 too, and the other one's own machine has the address.
@@ -155,7 +155,7 @@ def identify(
     return found | _asked(context, doubted, records, allowed, should_stop)
 
 
-def _of_own_address(source: str, target: Target, record: Record | None) -> Verdict | None:
+def _of_own_address(own: str, target: Target, record: Record | None) -> Verdict | None:
     """
     Judge an address of this namespace: several nodes of one machine may share it.
 
@@ -172,7 +172,7 @@ def _of_own_address(source: str, target: Target, record: Record | None) -> Verdi
         return FINE
     return Verdict(
         outcome=Outcome.WRONG_HOST,
-        error=f"{target.address} is an address of {source} itself, not of {target.name} from here; "
+        error=f"{target.address} is an address of {own} itself, not of {target.name} from here; "
         f"start {target.name} with an --address that leads to it",
     )
 
@@ -185,11 +185,11 @@ def is_here(record: Record) -> bool:
     )
 
 
-def _is_doubtful(target: Target, source: Record | None, record: Record | None) -> bool:
+def _is_doubtful(target: Target, own: Record | None, record: Record | None) -> bool:
     if record is None:
         return False  # no node of the mesh: nobody to ask
     is_shared = is_of_shared_network(target.address)
-    may_be_elsewhere = is_shared and not share_a_network(source, record)
+    may_be_elsewhere = is_shared and not share_a_network(own, record)
     return bool(target.claimed_by) or not record.alive or may_be_elsewhere
 
 

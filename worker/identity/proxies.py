@@ -163,7 +163,7 @@ def to_ask(
 
 
 def _answers(
-    source: str, questions: Sequence[_Question], should_stop: ShouldStop
+    near: str, questions: Sequence[_Question], should_stop: ShouldStop
 ) -> list[tuple[_Question, tuple[Seen, Sign | None]]]:
     """
     Ask while the ports are open; whose turn comes later is left out.
@@ -174,7 +174,7 @@ def _answers(
 
     def ask(one: _Question) -> tuple[Seen, Sign | None] | None:
         is_late = time.monotonic() >= one.port.open_until or should_stop()
-        return None if is_late else _ask(source, one, should_stop)
+        return None if is_late else _ask(near, one, should_stop)
 
     with ThreadPoolExecutor(AT_A_TIME) as threads:
         words = list(threads.map(ask, questions))
@@ -196,7 +196,7 @@ def _holds(one: _Question, seen: Seen) -> bool:
     return seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and one.sign == Sign())
 
 
-def _ask(source: str, one: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
+def _ask(near: str, one: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
     """Ask a node which SYN came; give what it says, and what that is a sign of."""
     address, number, secret = one.end[0], one.port.number or 0, one.port.secret
     if is_near(one.sign):
@@ -209,7 +209,7 @@ def _ask(source: str, one: _Question, should_stop: ShouldStop) -> tuple[Seen, Si
     if seen is Seen.UNSEEN:
         # Asked before the other tries: the port is open for some seconds only.
         question = Question(address=address, port=number, secret=secret)
-        is_there = who_answers([question], source, should_stop) == {0: one.name}
+        is_there = who_answers([question], near, should_stop) == {0: one.name}
         seen = syn_nonce.ask(address, number, secret, tries=syn_nonce.TRIES - 1)
     return seen, judge(one.name, address, seen, is_there=is_there)
 

@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 def path_mtu(
     connection: redis.Redis,
-    source: str,
-    target: str,
+    near: str,
+    far: str,
     address: str,
     most_bytes: int,
     should_stop: Callable[[], bool],
 ) -> PathMtu | None:
     """
-    Find the largest packet that passes between this node, `source`, and another.
+    Find the largest packet that passes between this node, near, and another.
 
     Args:
         connection: To the mesh's Redis.
-        source: Name of this node.
-        target: Name of a live node.
+        near: Name of this node.
+        far: Name of a live node.
         address: Literal address of that node.
         most_bytes: Larger packets are of no interest.
         should_stop: Asked a few times a second.
@@ -54,11 +54,11 @@ def path_mtu(
     def ask(kind: Kind, most_bytes: int) -> PathMtu | None:
         # A port of one's own each time: a search may take most of the time for which it is open.
         purpose = f"size-{secrets.token_hex(4)}"
-        ports = ask_for_ports(connection, [target], should_stop, purpose=purpose)
-        if target not in ports or not (number := ports[target].number):
+        ports = ask_for_ports(connection, [far], should_stop, purpose=purpose)
+        if far not in ports or not (number := ports[far].number):
             return None
-        question = Question(address=address, port=number, secret=ports[target].secret)
-        return datagram_mtu(question, kind, source, most_bytes, should_stop)
+        question = Question(address=address, port=number, secret=ports[far].secret)
+        return datagram_mtu(question, kind, near, most_bytes, should_stop)
 
     try:
         there = ask(Kind.ONE_WAY, most_bytes)

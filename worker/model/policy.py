@@ -99,45 +99,37 @@ class Policy:
         return range(self.ports[0], self.ports[1] + 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestRequest:
-    """A test that is asked of a node: who asks, and what."""
-
-    #: Tells pytest that this is no collection of tests.
-    __test__ = False
-
-    source: str
-    options: TransferOptions
-
-
 Verdict = tuple[Outcome, str]
 
 
 def judge(
-    policy: Policy, request: TestRequest, now_local: datetime, spent_today: int
+    policy: Policy,
+    options: TransferOptions,
+    now_local: datetime,
+    spent_today: int,
+    near: str | None = None,
 ) -> Verdict | None:
     """
     Say why a test is not allowed; None when it is.
 
     Args:
         policy: The node's own.
-        request: What is asked.
+        options: Of the test.
         now_local: The node's time, in its own time zone.
         spent_today: Bytes of its budget that are gone or reserved, this test's own not included.
+        near: The node that asks for it; None is this one.
 
     Returns:
         `denied` or `over_budget`, with the reason for a person.
     """
     reason = (
-        _wrong_source(policy, request.source)
-        or _wrong_hour(policy, now_local)
-        or _too_much(policy, request.options)
+        _wrong_near(policy, near) or _wrong_hour(policy, now_local) or _too_much(policy, options)
     )
     if reason is not None:
         return Outcome.DENIED, reason
     if policy.max_bytes_per_day is None:
         return None
-    cost = request.options.worst_case_bytes
+    cost = options.worst_case_bytes
     if cost is None:
         return Outcome.DENIED, "this node has a daily budget: ask with --bitrate or --bytes"
     left = max(policy.max_bytes_per_day - spent_today, 0)
@@ -146,9 +138,9 @@ def judge(
     return None
 
 
-def _wrong_source(policy: Policy, source: str) -> str | None:
-    if policy.sources and source not in policy.sources:
-        return f"this node does not let {source} test it"
+def _wrong_near(policy: Policy, near: str | None) -> str | None:
+    if policy.sources and near is not None and near not in policy.sources:
+        return f"this node does not let {near} test it"
     return None
 
 

@@ -21,7 +21,7 @@ from worker.model.measurement import Outcome
 from worker.model.names import IpLiteral
 from worker.model.options import deadline_s
 from worker.model.plan import Encounter
-from worker.model.policy import TestRequest, judge
+from worker.model.policy import judge
 from worker.probes.iperf3.record import Options
 from worker.probes.iperf3.server import Served, serve_one_test
 from worker.probes.iperf3.tool import why_unable
@@ -190,5 +190,5 @@ def _refusal(
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)
     spent = spent_today(connection, [context.name])[context.name] - reserved
-    request = TestRequest(source=row.name, options=options)
-    return judge(context.policy, request, datetime.now().astimezone(), max(0, spent))
+    now = datetime.now().astimezone()
+    return judge(context.policy, options, now, max(0, spent), near=row.name)

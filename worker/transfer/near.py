@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from worker.identity.proxies import BeforeTests
 from worker.model.cost import questions_a_node
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Encounter
-from worker.model.policy import TestRequest, judge
+from worker.model.policy import judge
 from worker.probes.interception.interception import marked
 from worker.probes.iperf3.record import spent, with_other_way
 from worker.probes.iperf3.tool import why_unable
@@ -180,9 +180,7 @@ class _Near:
         spent_bytes = 0
         if context.policy.max_bytes_per_day is not None:
             spent_bytes = spent_today(self.connection, [context.name])[context.name] - reserved
-        own = replace(context.policy, sources=frozenset())
-        request = TestRequest(source=context.name, options=options)
-        verdict = judge(own, request, datetime.now().astimezone(), spent_bytes)
+        verdict = judge(context.policy, options, datetime.now().astimezone(), spent_bytes)
         return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")
 
     def findings(self, encounter: Encounter, outcome: Outcome, error: str) -> Iterator[Measurement]:

@@ -50,7 +50,7 @@ class Datagram:
     challenge: bytes
 
 
-def request(kind: Kind, source: str, secret: bytes, size: int = LEAST_BYTES) -> bytes:
+def request(kind: Kind, near: str, secret: bytes, size: int = LEAST_BYTES) -> bytes:
     """
     Make a request of `size` bytes (without UDP's and IP's headers), with a challenge of its own.
 
@@ -59,7 +59,7 @@ def request(kind: Kind, source: str, secret: bytes, size: int = LEAST_BYTES) -> 
     """
     if not LEAST_BYTES <= size <= MOST_BYTES:
         raise ValueError(f"size ({size}) must be within {LEAST_BYTES} and {MOST_BYTES} bytes")
-    return _pack(kind, source, secrets.token_bytes(CHALLENGE_BYTES), size, secret)
+    return _pack(kind, near, secrets.token_bytes(CHALLENGE_BYTES), size, secret)
 
 
 def read_request(data: bytes, secret: bytes) -> Datagram | None:

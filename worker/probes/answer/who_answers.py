@@ -42,11 +42,11 @@ class Question:
 
 def who_answers(
     questions: Sequence[Question],
-    source: str,
+    near: str,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, str]:
     """Give the name that answered to each question, by its index; what had no answer is absent."""
-    asked = [packet.request(Kind.WHO, source, one.secret) for one in questions]
+    asked = [packet.request(Kind.WHO, near, one.secret) for one in questions]
     index_of = {packet.challenge_of(data): index for index, data in enumerate(asked)}
     names: dict[int, str] = {}
     with ExitStack() as stack:

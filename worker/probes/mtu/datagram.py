@@ -33,7 +33,7 @@ UDP_BYTES = 8
 def datagram_mtu(
     asked: Question,
     kind: Kind,
-    source: str,
+    near: str,
     most_bytes: int = BEYOND_ANY_BYTES,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> PathMtu | None:
@@ -43,7 +43,7 @@ def datagram_mtu(
     Args:
         asked: The port.
         kind: `ONE_WAY` or `BOTH_WAYS`.
-        source: Name of this node.
+        near: Name of this node.
         most_bytes: Larger packets are of no interest.
         should_stop: Asked a few times a second.
 
@@ -57,7 +57,7 @@ def datagram_mtu(
     most_bytes = min(most_bytes, interface_mtu(family, sockaddr))
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as opened:
         send_whole(opened, family)
-        way = _Datagrams(opened, asked, kind, source)
+        way = _Datagrams(opened, asked, kind, near)
         try:
             return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)
         except Stopped:
@@ -67,8 +67,8 @@ def datagram_mtu(
 class _Datagrams:
     """Requests of one size at a time, each with a challenge of its own."""
 
-    def __init__(self, opened: socket.socket, asked: Question, kind: Kind, source: str) -> None:
-        self.socket, self.asked, self.kind, self.source = opened, asked, kind, source
+    def __init__(self, opened: socket.socket, asked: Question, kind: Kind, near: str) -> None:
+        self.socket, self.asked, self.kind, self.near = opened, asked, kind, near
         _, sockaddr = parse_address(asked.address)
         self.sockaddr = (sockaddr[0], asked.port, *sockaddr[2:])
         self.header_bytes = IP_BYTES[socket.AddressFamily(opened.family)] + UDP_BYTES
@@ -79,7 +79,7 @@ class _Datagrams:
 
     def send(self) -> None:
         secret = self.asked.secret
-        request = packet.request(self.kind, self.source, secret, self.size)
+        request = packet.request(self.kind, self.near, secret, self.size)
         self.sent.append(request)
         for attempt in range(SEND_ATTEMPTS):
             try:

@@ -119,7 +119,7 @@ def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
     return PathMtu(family=family, largest_bytes=low)
 
 
-def in_words(found: PathMtu, source: str, target: str) -> str:
+def in_words(found: PathMtu, near: str, far: str) -> str:
     """
     Say what a path swallows, and what to do about it; empty when it swallows nothing.
 
@@ -132,9 +132,9 @@ def in_words(found: PathMtu, source: str, target: str) -> str:
         return ""
     largest = found.largest_bytes
     way = {
-        Direction.EITHER: f"between {source} and {target}",
-        Direction.THERE: f"from {source} to {target}",
-        Direction.BACK: f"from {target} to {source}",
+        Direction.EITHER: f"between {near} and {far}",
+        Direction.THERE: f"from {near} to {far}",
+        Direction.BACK: f"from {far} to {near}",
     }[found.direction]
     said = f"packets of up to {largest} bytes pass {way}"
     clamp = f"clamp TCP's MSS to {found.mss_bytes}"

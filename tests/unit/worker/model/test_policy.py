@@ -9,11 +9,10 @@ import pytest
 
 from worker.model.errors import ConfigError
 from worker.model.measurement import Outcome
-from worker.model.options import ThroughputOptions, UdpOptions
+from worker.model.options import ThroughputOptions, TransferOptions, UdpOptions
 from worker.model.policy import (
     Hours,
     Policy,
-    TestRequest,
     judge,
     parse_hours,
     parse_links,
@@ -24,12 +23,10 @@ from worker.model.policy import (
 NOON = datetime(2026, 1, 2, 12, 0)  # noqa: DTZ001 - a node's local time
 
 
-def asked(source: str = "a", **options: Any) -> TestRequest:
-    return TestRequest(source=source, options=ThroughputOptions(**options))
-
-
-def outcome(policy: Policy, request: TestRequest, now: datetime = NOON, spent: int = 0) -> Any:
-    verdict = judge(policy, request, now, spent)
+def outcome(
+    policy: Policy, options: TransferOptions, spent: int = 0, near: str | None = "a"
+) -> Any:
+    verdict = judge(policy, options, NOON, spent, near=near)
     if verdict is None:
         return None
     assert verdict[1]
@@ -37,7 +34,7 @@ def outcome(policy: Policy, request: TestRequest, now: datetime = NOON, spent: i
 
 
 def test_node_without_limits_allows_everything() -> None:
-    assert outcome(Policy(), asked(duration_s=3600)) is None
+    assert outcome(Policy(), ThroughputOptions(duration_s=3600)) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +50,7 @@ def test_node_without_limits_allows_everything() -> None:
     ],
 )
 def test_what_is_over_a_limit_is_denied(limits: dict[str, Any], options: dict[str, Any]) -> None:
-    assert outcome(Policy(**limits), asked(**options)) is Outcome.DENIED
+    assert outcome(Policy(**limits), ThroughputOptions(**options)) is Outcome.DENIED
 
 
 @pytest.mark.parametrize(
@@ -69,17 +66,21 @@ def test_what_is_over_a_limit_is_denied(limits: dict[str, Any], options: dict[st
 def test_what_is_within_the_limits_is_allowed(
     limits: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    assert outcome(Policy(**limits), asked(**options)) is None
+    assert outcome(Policy(**limits), ThroughputOptions(**options)) is None
+
+
+def test_a_node_may_itself_ask_for_a_test_that_it_lets_one_other_ask_for() -> None:
+    assert outcome(Policy(sources=frozenset({"b"})), ThroughputOptions(), near=None) is None
 
 
 def test_budget_counts_what_is_spent_and_is_exact_at_its_edge() -> None:
-    request = TestRequest(source="a", options=UdpOptions(bytes_limit=100_000))
-    cost = request.options.worst_case_bytes
+    options = UdpOptions(bytes_limit=100_000)
+    cost = options.worst_case_bytes
     assert cost is not None
     policy = Policy(max_bytes_per_day=cost + 1000)
-    assert outcome(policy, request, spent=1000) is None
-    assert outcome(policy, request, spent=1001) is Outcome.OVER_BUDGET
-    assert outcome(policy, request, spent=10**12) is Outcome.OVER_BUDGET
+    assert outcome(policy, options, spent=1000) is None
+    assert outcome(policy, options, spent=1001) is Outcome.OVER_BUDGET
+    assert outcome(policy, options, spent=10**12) is Outcome.OVER_BUDGET
 
 
 def test_hours_go_over_midnight_and_end_before_their_end() -> None:
