@@ -13,7 +13,6 @@ import contextlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import redis
 
@@ -58,12 +57,7 @@ class OneShot:
         """Give itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let go of the stream and of the file."""
         self._open.close()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from types import TracebackType
 
 import redis
 
@@ -37,12 +36,7 @@ class Hold:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release it; where Redis is away it lapses by itself."""
         if self._member is not None:
             with contextlib.suppress(redis.RedisError):

@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import time
-from types import TracebackType
 
 import redis
 
@@ -63,12 +62,7 @@ class Publisher:
         self.thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Publish what waits, then end; on disk with it when the job's time is up."""
         self.waiting.put(None)
         # Not `join`: before Python 3.13 one that is interrupted takes the thread for ended.

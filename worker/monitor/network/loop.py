@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from worker.model.errors import ConfigError
 from worker.monitor import tagging
@@ -107,12 +106,7 @@ class NetworkMonitor:
         """Start."""
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop; what the block raised goes on."""
         self.stop()
 
