@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
 
 from coordinator.cli.settings.options import json_option, names, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.signals import stop_on_signals
-from coordinator.cli.terminal.tables import Column
 from coordinator.cli.terminal.units import SECONDS
 from coordinator.mesh import Mesh
 from coordinator.results.events import follow_events, read_events
@@ -58,7 +56,7 @@ def events(
         for one in found:
             _print_line(*one, as_json)
     elif found:
-        print_list(_columns([event for _, event in found]))
+        print_list([_cells(event) for _, event in found])
     else:
         which = "that is asked for " if nodes or since is not None else ""
         click.echo(f"no event {which}is in the stream", err=True)
@@ -76,13 +74,8 @@ def _print_line(stream_id: str, event: Event, as_json: bool) -> None:
     if as_json:
         print_json("event", event.to_json(stream_id))
     else:
-        click.echo("  ".join(_cells(event)))
+        click.echo("  ".join(_cells(event).values()))
 
 
-def _columns(found: list[Event]) -> list[Column]:
-    rows = [_cells(event) for event in found]
-    return [Column(name, [Text(row[at]) for row in rows]) for at, name in enumerate(SHOWN)]
-
-
-def _cells(event: Event) -> list[str]:
-    return [str(cell) or "none" for cell in event.to_row("")[: len(SHOWN)]]
+def _cells(event: Event) -> dict[str, str]:
+    return {name: str(cell) or "none" for name, cell in zip(SHOWN, event.to_row(""), strict=False)}

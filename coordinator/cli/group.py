@@ -99,10 +99,10 @@ def _callable(command: click.Command) -> click.Command:
             return begin(*args, **kwargs)
         except (OSError, RuntimeError, MemoryError) as exc:
             finish()  # raises what is wrong when it was standard output
-            told = trouble(exc, _paths_given(command, kwargs))
-            if told is None:
+            fault = trouble(exc, _paths_given(command, kwargs))
+            if fault is None:
                 raise
-            raise told from exc
+            raise fault from exc
 
     ready.callback = callback
     return ready
@@ -191,7 +191,7 @@ def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command, sys.argv's without arguments; give the exit code, every failure told."""
+    """Run a command, sys.argv's without arguments; give the exit code, every failure said."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     prepare()
     stdout = sys.stdout

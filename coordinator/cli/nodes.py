@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
 
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
-from coordinator.cli.terminal.tables import Column
 from coordinator.runs.nodes import claims, in_dispute
 from worker.model.text import in_offset, in_time
 from worker.wire.connection import server
@@ -38,7 +36,8 @@ def nodes(redis_url: str, as_json: bool) -> None:
     if not found:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
-    print_list(_columns(found))
+    styles = ["" if node.alive else "dim" for node in found]
+    print_list([_cells(node) for node in found], ("seen", "clock", "cmd/s"), styles)
     for address, those in claims(found).items():
         click.echo(f"{in_dispute(address, those)}: only one of them answers there", err=True)
     for node in found:
@@ -49,19 +48,6 @@ def nodes(redis_url: str, as_json: bool) -> None:
 
 def _links(node: Node) -> list[tuple[str, str]]:
     return [(f"link:{name}", str(capacity)) for name, capacity in node.links.items()]
-
-
-def _columns(found: list[Node]) -> list[Column]:
-    rows = [_cells(node) for node in found]
-    styles = ["" if node.alive else "dim" for node in found]
-    return [
-        Column(
-            name,
-            [Text(row[name], style=style) for row, style in zip(rows, styles, strict=True)],
-            is_number=name in ("seen", "clock", "cmd/s"),
-        )
-        for name in rows[0]
-    ]
 
 
 def _cells(node: Node) -> dict[str, str]:

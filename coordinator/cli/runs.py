@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 import click
-from rich.text import Text
 
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
-from coordinator.cli.terminal.tables import Column
 from coordinator.cli.view.watch import run_to_json
 from coordinator.mesh import Mesh
 from coordinator.runs.runs import read_run, recent
@@ -52,18 +50,9 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
         for run in found:
             print_json("run", run_to_json(run))
     elif found:
-        print_list(_columns(found))
+        print_list([_cells(run) for run in found], ("nodes", "pairs", "failed"))
     else:
         click.echo("no run yet; start one with: ptzmesh run", err=True)
-
-
-def _columns(found: list[Run]) -> list[Column]:
-    rows = [_cells(run) for run in found]
-    numbers = ("nodes", "pairs", "failed")
-    return [
-        Column(name, [Text(row[name]) for row in rows], is_number=name in numbers)
-        for name in rows[0]
-    ]
 
 
 def _cells(run: Run) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Collector:
         """
         self._check_events()
         patience = Patience(should_stop)
-        self.connection.ping()  # a wrong address is told at once, not waited for
+        self.connection.ping()  # a wrong address is said at once, not waited for
         while not should_stop():
             with CsvFile(self.path) as file:
                 while not should_stop() and file.is_in_place():
@@ -181,7 +181,7 @@ class _Batch:
         """
         Collect one batch: read, write, fsync, and tell Redis.
 
-        False when the file was moved, removed or changed meanwhile; then Redis is told nothing, and
+        False when the file was moved, removed or changed meanwhile; then Redis hears nothing, and
         what was written is found in the file beside, or else written again.
         """
         found = _Parsed()

@@ -1,5 +1,5 @@
 """
-A CSV of results: one writer, whole lines only, on the disk before anybody is told.
+A CSV of results: one writer, whole lines only, on the disk before anybody hears of it.
 
 In a collector's file the last column of the last line is the id of the stream entry that was
 written last, so the file itself says how far it is. A file of whole runs has nothing in that
@@ -67,7 +67,7 @@ class Holds(enum.Enum):
 
 
 class Identity(NamedTuple):
-    """What a measurement is told from every other one by, whatever its stream id."""
+    """What tells a measurement from every other one, whatever its stream id."""
 
     run: str
     probe: str
@@ -267,9 +267,9 @@ class CsvFile:
                 "good row, and Redis keeps the rest: make room and go on"
             ) from exc
         self._size += len(data)
-        self._mend_truncated(data)
+        self._repair_truncated(data)
 
-    def _mend_truncated(self, data: bytes) -> None:
+    def _repair_truncated(self, data: bytes) -> None:
         """Put the header before rows that went into a file that was truncated just before."""
         if self._size > len(data) == os.fstat(self._fd).st_size:
             self._cut(0)
@@ -388,7 +388,7 @@ def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
         raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}; {COLLECTED}") from exc
     except (ValueError, csv.Error) as exc:
         raise ConfigError(
-            f"the file ({path}) has a line that is not a row: {exc}; repair it, or collect anew"
+            f"the file ({path}) has a line that is not a row: {exc}; repair it, or collect again"
         ) from exc
 
 

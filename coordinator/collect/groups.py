@@ -114,7 +114,7 @@ def not_run(group: Group) -> str:
 
 def forget(connection: redis.Redis, group: str) -> None:
     """
-    Remove the group of a collector that will not come back; one that still runs makes it anew.
+    Remove the group of a collector that will not come back; one that still runs makes it again.
 
     Raises:
         ConfigError: There is no such group.
@@ -189,7 +189,7 @@ def note_pass(connection: redis.Redis, group: str) -> None:
     """
     Let Redis know that the group's collector is there now.
 
-    The note is a consumer that is made anew each time: Redis says how long it has been idle, and
+    The note is a consumer that is made again each time: Redis says how long it has been idle, and
     it goes with its group. A user who may not make one is not noted.
     """
     pipeline = connection.pipeline()

@@ -78,7 +78,7 @@ def _cells(line: bytes) -> list[str]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[IO[bytes]]:
-    """Open an earlier file; what cannot be read of it is told and passed over."""
+    """Open an earlier file; what cannot be read of it is logged and passed over."""
     try:
         with _opened(path) as file:
             yield file

@@ -185,7 +185,7 @@ def test_odd_job_id_is_refused_and_does_not_come_back(
         connection.rpush(keyspace.queue_key(keyspace.serve_queue("a")), job_id)
         both = 2 * (number + 1)
         wait_until(lambda n=both: len(refused(connection)) == n, f"both refuse {job_id[:9]!r}")  # type: ignore[misc]
-    assert {entry["reason"] for entry in refused(connection)} == {"the job's id is none"}
+    assert {entry["reason"] for entry in refused(connection)} == {"the job's id is invalid"}
     taken = keyspace.queue_key(QUEUE) + ":intermediate"
     wait_until(lambda: connection.llen(taken) == 0, "nothing is left of it")
     assert_mesh_measures(redis_url)

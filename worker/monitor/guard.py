@@ -20,9 +20,9 @@ S = TypeVar("S")
 
 logger = logging.getLogger(__name__)
 
-#: The same trouble is told again after this long.
+#: The same trouble is logged again after this long.
 QUIET_S = 3600.0
-#: Different troubles that are remembered; more than these are told each time.
+#: Different troubles that are remembered; more than these are logged each time.
 MAX_REMEMBERED = 1000
 
 _told: dict[str, float] = {}

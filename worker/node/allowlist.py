@@ -93,7 +93,7 @@ class AllowListedJob(rq_jobs.PlainJob):
             NoSuchJobError: There is none, or it is refused.
         """
         if not JOB_ID.fullmatch(id.partition(":")[0]):
-            raise Refused("the job's id is none")
+            raise Refused("the job's id is invalid")
         return super().fetch(id, connection=connection, serializer=serializer)
 
     def refresh(self) -> None:
@@ -175,7 +175,7 @@ def _checked(raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         if name.decode(errors="replace") not in rq_jobs.JOB_FIELDS:
             # RQ itself writes the names of callbacks that a job does not have.
             if value:
-                raise ForeignWork(f"field {name[:80].decode(errors='replace')!r} is none of ours")
+                raise ForeignWork(f"field {name[:80].decode(errors='replace')!r} is not ours")
             continue
         if name != b"data" and len(value) > MAX_FIELD_BYTES:
             raise WireError(f"{name.decode()} ({len(value)} bytes) is over {MAX_FIELD_BYTES}")

@@ -22,7 +22,7 @@ import redis
 from rq.job import Job
 
 from worker.host.parent import end_with
-from worker.node.jobqueue import guarded_queue, mend
+from worker.node.jobqueue import guarded_queue, repair
 from worker.node.outage import LOST_REDIS, RqLines
 from worker.node.refusals import Refusals
 from worker.node.rq_worker import QuietWorker
@@ -94,7 +94,7 @@ class Child:
 
     def reconnect(self) -> None:
         """
-        Have the worker connect to Redis anew, whatever it waits for.
+        Have the worker connect to Redis again, whatever it waits for.
 
         From an address that this machine no longer has it would wait until its time-outs.
         """
@@ -123,7 +123,7 @@ class Child:
         logging.getLogger("rq.worker").addFilter(lines)
         try:
             for name in self.queues:
-                mend(connection, name, refusals)
+                repair(connection, name, refusals)
             worker = QuietWorker(
                 list(self.queues),
                 connection=connection,

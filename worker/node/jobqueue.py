@@ -1,12 +1,14 @@
 """
 The queues that a worker takes jobs from: whatever is in them, and in RQ's lists beside them.
 
-Ids that are none, records that are refused and keys that are of another type than RQ's are noted
+Ids that are invalid, records that are refused and keys that are of another type than RQ's are noted
 (`refusals`) and put out of the way, so that the next job is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import redis
@@ -33,16 +35,8 @@ class GuardedQueue(Queue):
     @classmethod
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
         """Take an id from the one queue, to RQ's list of what is taken."""
-        while True:
-            try:
-                taken = super().lmove(connection, queue_key, timeout)
-            except redis.ResponseError as exc:
-                _mend_or_raise(connection, [queue_key], cls.refusals, exc)
-                continue
-            if taken is None or _is_job_id(taken[1]):
-                return taken
-            _refuse_id(connection, taken[1], cls.refusals)
-            connection.lrem(keyspace.intermediate_key(_name_of(queue_key)), 1, taken[1])
+        take = partial(super().lmove, connection, queue_key, timeout)
+        return cls._taken(connection, [queue_key], take)
 
     @classmethod
     def lpop(
@@ -50,15 +44,24 @@ class GuardedQueue(Queue):
     ) -> Any:
         """Take an id from the first queue that has one."""
         assert connection is not None  # noqa: S101 - RQ always gives it
+        return cls._taken(
+            connection, queue_keys, partial(super().lpop, queue_keys, timeout, connection)
+        )
+
+    @classmethod
+    def _taken(cls, connection: redis.Redis, queue_keys: list[str], take: Callable[[], Any]) -> Any:
+        """Take from the queues until it is an id that a job can have, or nothing is there."""
         while True:
             try:
-                taken = super().lpop(queue_keys, timeout, connection=connection)
+                taken = take()
             except redis.ResponseError as exc:
-                _mend_or_raise(connection, queue_keys, cls.refusals, exc)
+                _repair_or_raise(connection, queue_keys, cls.refusals, exc)
                 continue
             if taken is None or _is_job_id(taken[1]):
                 return taken
             _refuse_id(connection, taken[1], cls.refusals)
+            # `lpop` has left nothing there.
+            connection.lrem(keyspace.intermediate_key(_name_of(queue_keys[0])), 1, taken[1])
 
     @classmethod
     def _fetch_dequeued_job(
@@ -93,7 +96,7 @@ def guarded_queue(refusals: Refusals) -> type[GuardedQueue]:
     return type("GuardedQueue", (GuardedQueue,), {"refusals": refusals})
 
 
-def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
+def repair(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
     """
     Delete what is of another type than RQ's at the keys of one queue of ours, and note it.
 
@@ -111,14 +114,14 @@ def mend(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:
             refusals.note(connection, key, reason, Cause.FOREIGN)
 
 
-def _mend_or_raise(
+def _repair_or_raise(
     connection: redis.Redis, queue_keys: list[str], refusals: Refusals, exc: redis.ResponseError
 ) -> None:
     if not str(exc).startswith("WRONGTYPE"):
         raise exc
-    # Another node that serves the queue may have been first, and then nothing is left to mend.
+    # Another node that serves the queue may have been first, and then nothing is left to repair.
     for key in queue_keys:
-        mend(connection, _name_of(key), refusals)
+        repair(connection, _name_of(key), refusals)
 
 
 def _name_of(queue_key: str) -> str:
@@ -132,4 +135,4 @@ def _is_job_id(raw: object) -> bool:
 
 def _refuse_id(connection: redis.Redis, raw: object, refusals: Refusals) -> None:
     shown = raw[:80].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:80]
-    refusals.note(connection, shown, "the job's id is none", Cause.FOREIGN)
+    refusals.note(connection, shown, "the job's id is invalid", Cause.FOREIGN)

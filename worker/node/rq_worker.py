@@ -23,7 +23,7 @@ from rq.utils import now
 
 from worker.model.errors import WireError
 from worker.model.text import one_line
-from worker.node.jobqueue import mend
+from worker.node.jobqueue import repair
 from worker.node.refusals import Cause, Refusals, cause_of
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection.away import AWAY
@@ -83,7 +83,7 @@ class QuietWorker(Worker):
             self._abandon_horse()
             reason = f"RQ's keys are damaged: {exc}"
             self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
-            mend(self.connection, queue.name, self.refusals)
+            repair(self.connection, queue.name, self.refusals)
 
     def _abandon_horse(self) -> None:
         """End a work-horse that RQ no longer watches, as `monitor_work_horse` does at its end."""

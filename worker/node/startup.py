@@ -34,7 +34,7 @@ def when_redis_is_there(url: str, enter: Callable[[], None], *, patient: bool) -
         patient: Wait; else the first failure is raised.
 
     Raises:
-        RedisUnavailable: Redis cannot be used, and waiting does not mend it.
+        RedisUnavailable: Redis cannot be used, and waiting does not help.
         StopAsked: A stop signal came; these are blocked, but in here.
     """
     began, said_at = time.monotonic(), dict[str, float]()

@@ -60,8 +60,8 @@ def _of_file(exc: OSError, options: Mapping[str, Path]) -> ConfigError | None:
     flag = next((one for one, given in options.items() if _is_of(path, given)), None)
     if exc.errno not in (NAMED if flag else OUTSIDE):
         return None
-    mend = f"say another {flag}" if flag else "give this user the right and the room"
-    return ConfigError(f"{path} cannot be used: {exc.strerror}; {mend}")
+    remedy = f"say another {flag}" if flag else "give this user the right and the room"
+    return ConfigError(f"{path} cannot be used: {exc.strerror}; {remedy}")
 
 
 def _without_name(exc: OSError) -> ConfigError | None:

@@ -26,7 +26,7 @@ SETTLED_S = 1.0
 
 
 class Reread:
-    """Gives a worker's labels and limits anew, once for each change of the settings file."""
+    """Gives a worker's labels and limits again, once for each change of the settings file."""
 
     def __init__(self, context: click.Context, arguments: Sequence[str]) -> None:
         """Begin with a context that was just made from these arguments and the file."""

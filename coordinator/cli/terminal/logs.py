@@ -48,8 +48,8 @@ class JsonLines(logging.Formatter):
             "message": without_secrets(record.getMessage(), self._redis_url),
         }
         if record.exc_info:
-            told = self.formatException(record.exc_info)
-            fields["traceback"] = without_secrets(told, self._redis_url)
+            traceback = self.formatException(record.exc_info)
+            fields["traceback"] = without_secrets(traceback, self._redis_url)
         return json.dumps(fields)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from coordinator.cli.terminal.tables import Column, tables_that_fit
 
@@ -28,9 +29,23 @@ def err() -> Console:
     return _console(sys.stderr)
 
 
-def print_list(columns: Sequence[Column]) -> None:
-    """Print a table with all of its columns: below each other where they are too wide together."""
+def print_list(
+    rows: Sequence[Mapping[str, str]], numbers: Collection[str] = (), styles: Sequence[str] = ()
+) -> None:
+    """
+    Print rows that have the same names as a table, or as several where they are too wide for one.
+
+    Args:
+        rows: At least one.
+        numbers: Columns of numbers.
+        styles: One of rich's for each row, if any.
+    """
     console = out(LIST_WIDTH)
+    styled = list(zip(rows, styles or [""] * len(rows), strict=True))
+    columns = [
+        Column(name, [Text(row[name], style) for row, style in styled], is_number=name in numbers)
+        for name in rows[0]
+    ]
     for place, table in enumerate(tables_that_fit(columns, console.width)):
         if place:
             console.print()
@@ -56,5 +71,5 @@ def _width(stream: IO[str], pipe_width: int) -> int:
     if stream.isatty():
         return shutil.get_terminal_size().columns
     # watch(1) shows what it reads from a pipe on a terminal, whose width it tells so.
-    told = os.environ.get("COLUMNS", "")
-    return int(told) if told.isdecimal() and 0 < int(told) <= LIST_WIDTH else pipe_width
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and 0 < int(columns) <= LIST_WIDTH else pipe_width

@@ -67,7 +67,7 @@ class Unit(_Type):
             name: What the help shows in place of the value, and the unit of a plain number.
             suffixes: Suffix → how much of the unit it is.
             example: How it may be written.
-            whole: It is an int, and what is none is refused.
+            whole: It is an int, and a fraction is refused.
             least: The smallest, if there is one here.
             most: The greatest.
         """

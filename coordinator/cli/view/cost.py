@@ -25,7 +25,7 @@ RUNS_LOOKED_AT = 20
 
 
 def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> None:
-    """Print what a plan costs at most; what has no bound is told once, with what it cost before."""
+    """Print what a plan costs at most; what has no bound is said once, with what it cost before."""
     pace = read_limits(mesh.connection)["results_per_s"]
     paced = {probe: plan.count(probe) / pace for probe in plan.probes}
     seconds = {probe: max(phase_seconds(plan, probe), paced[probe]) for probe in plan.probes}

@@ -37,7 +37,7 @@ class Link:
         The connection.
 
         Raises:
-            ConfigError: There is no Redis URL, or it is none.
+            ConfigError: There is no Redis URL, or it is invalid.
         """
         if self._connection is None:
             if self.url is None:

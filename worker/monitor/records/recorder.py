@@ -106,7 +106,7 @@ class Recorder:
 
     def save_csv(self, path: Path | None = None) -> int:
         """
-        Write what no file has yet; what cannot be written stays, and is told once.
+        Write what no file has yet; what cannot be written stays, and is logged once.
 
         Returns:
             Lines written.

@@ -89,7 +89,7 @@ def with_credentials(url: str, given: Credentials) -> str:
     Put a password and TLS files into a URL; the user's name stands in the URL already.
 
     Raises:
-        ConfigError: The URL is none; something is given twice; a file is missing, unreadable,
+        ConfigError: The URL is invalid; something is given twice; a file is missing, unreadable,
             empty or not what it should be; TLS files without rediss://.
 
     What is in the URL already may be given again.
@@ -129,7 +129,7 @@ def split(url: str) -> SplitResult:
     Split a URL of Redis.
 
     Raises:
-        ConfigError: It is none. The message repeats nothing of it, as it may be full of secrets.
+        ConfigError: It is invalid. The message repeats nothing of it, as it may be full of secrets.
     """
     try:
         url.encode()  # a variable may hold bytes that are no text

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from rich.text import Text
 
 from coordinator.cli.terminal import screen
-from coordinator.cli.terminal.tables import Column
 
-COLUMNS = [Column(f"column-{place:02}", [Text(f"value-{place:02}")]) for place in range(30)]
+ROW = {f"column-{place:02}": f"value-{place:02}" for place in range(30)}
 
 
 def test_a_list_in_a_pipe_has_all_columns_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    screen.print_list(COLUMNS)
+    screen.print_list([ROW])
     head, _, row = capsys.readouterr().out.splitlines()
     assert len(head.split()) == len(row.split()) == 30
 
@@ -24,15 +22,15 @@ def test_under_watch_a_list_is_as_wide_as_its_terminal_and_still_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    screen.print_list(COLUMNS)
+    screen.print_list([ROW])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert {f"value-{place:02}" for place in range(30)} <= set(" ".join(lines).split())
 
 
-@pytest.mark.parametrize("told", ["", "0", "-5", "wide", "9" * 30])
+@pytest.mark.parametrize("columns", ["", "0", "-5", "wide", "9" * 30])
 def test_a_width_that_makes_no_sense_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, told: str
+    monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", told)
+    monkeypatch.setenv("COLUMNS", columns)
     assert screen.out().width == screen.PIPE_WIDTH
