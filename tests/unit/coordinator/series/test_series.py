@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from itertools import pairwise
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rounds_made import BEGUN, LOST, a_round, a_series
 
 from coordinator.cli.view.series_view import (
     LEVELS,
@@ -26,81 +25,10 @@ from coordinator.series import plot
 from coordinator.series.files import save, usable
 from coordinator.series.here import Ticks, from_here
 from coordinator.series.options import MAX_ROUNDS, SeriesOptions
-from coordinator.series.series import Round, Series
 from worker.model.errors import ConfigError
-from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions
 from worker.model.plan import PlannedNode
-from worker.model.rtt import rtt_statistics
 from worker.model.text import iso_utc
-
-BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LOST = (None,) * 5
-
-
-def a_round(
-    number: int,
-    rtts_ms: Sequence[float | None],
-    *,
-    source: str = "cam-1",
-    mbps: float | None = None,
-    tested: bool = False,
-    offset_ms: float | None = None,
-    uncertainty_ms: float | None = None,
-) -> Round:
-    answered = [rtt for rtt in rtts_ms if rtt is not None]
-    found = rtt_statistics(rtts_ms)
-    detail = {
-        "sent": len(rtts_ms),
-        "received": len(answered),
-        "rtts_ms": list(rtts_ms),
-        "rtt_min_ms": found.rtt_min_ms,
-        "rtt_max_ms": found.rtt_max_ms,
-    }
-    if offset_ms is not None:
-        detail["clock_offset_ms"] = offset_ms
-        detail["clock_offset_uncertainty_ms"] = uncertainty_ms
-    ping = Measurement(
-        run="test",
-        probe="ping",
-        source=source,
-        target="hub",
-        address="10.0.0.1",
-        started_at=BEGUN + timedelta(seconds=5 * number),
-        outcome=Outcome.OK if answered else Outcome.NO_REPLY,
-        error="" if answered else "none of 5 echoes was answered in time",
-        latency_ms=found.rtt_mean_ms,
-        packet_loss_pct=100 * (1 - len(answered) / len(rtts_ms)),
-        detail=detail,
-    )
-    test = Measurement(
-        run="test",
-        probe="throughput",
-        source=source,
-        target="hub",
-        address="10.0.0.1",
-        started_at=ping.started_at,
-        outcome=Outcome.OK if mbps else Outcome.REFUSED,
-        error="" if mbps else "Connection refused",
-        throughput_mbps=mbps,
-    )
-    return Round(number=number, ping=ping, throughput=test if tested or mbps else None)
-
-
-def a_series(
-    rounds: Sequence[Round],
-    *,
-    sources: Sequence[str] = ("cam-1",),
-    options: SeriesOptions | None = None,
-) -> Series:
-    options = options or SeriesOptions()
-    made = Series(
-        target="hub", address="10.0.0.1", sources=sources, options=options, started_at=BEGUN
-    )
-    for one in rounds:
-        made.add(one)
-    return made
-
 
 # --- options
 
@@ -277,57 +205,6 @@ def test_a_line_has_gaps_where_nothing_answered_and_where_rounds_are_missing() -
     rounds = [a_round(0, [1.0]), a_round(1, LOST), a_round(2, [3.0]), a_round(7, [4.0])]
     points = [(one.number, one.started_at, one.latency_ms) for one in rounds]
     assert [value for _, value in plot.with_gaps(points)] == [1.0, None, 3.0, None, 4.0]
-
-
-@pytest.mark.parametrize("hours", [0, 8])
-def test_labels_of_the_time_axis_do_not_overlap(hours: int) -> None:
-    pytest.importorskip("matplotlib")
-    interval_s = 5 if not hours else 60
-    options = SeriesOptions(duration_s=hours * 3600 or 60, interval_s=interval_s)
-    rounds = [a_round(n * interval_s // 5, [1.0 + n % 3]) for n in range(options.rounds)]
-    figure = plot.make_figure(a_series(rounds, options=options))
-    figure.canvas.draw()
-    labels = figure.axes[0].get_xticklabels()
-    boxes = sorted((one.get_window_extent().x0, one.get_window_extent().x1) for one in labels)
-    assert 4 <= len(boxes) <= 12
-    assert all(left[1] < right[0] for left, right in pairwise(boxes))
-
-
-def test_pictures_are_drawn_without_a_display_whatever_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.delenv("DISPLAY", raising=False)
-    both = SeriesOptions(throughput=ThroughputOptions(duration_s=1))
-    nobody = a_round(0, [1.0])
-    unknown = Round(number=1, ping=Measurement(
-        run="test", probe="ping", source="cam-1", target="hub", address="10.0.0.1",
-        started_at=BEGUN + timedelta(seconds=5), outcome=Outcome.SOURCE_LOST, error="gone",
-    ))  # fmt: skip
-    for number, series in enumerate(
-        (
-            a_series([]),
-            a_series([a_round(0, LOST)]),
-            a_series([nobody, unknown], sources=["cam-1", "cam-2"]),
-            a_series([a_round(0, [1.0], mbps=9.0), a_round(1, [0.0], tested=True)], options=both),
-            a_series([a_round(0, [1.0], tested=True)], options=both),
-        )
-    ):
-        path = tmp_path / f"{number}.png"
-        plot.draw(series, path)
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_legend_names_what_is_there_to_be_seen() -> None:
-    pytest.importorskip("matplotlib")
-
-    def named(*rounds: Round) -> list[str]:
-        legend = plot.make_figure(a_series(rounds)).axes[0].get_legend()
-        assert legend is not None
-        return [text.get_text() for text in legend.get_texts()]
-
-    assert named(a_round(0, [1.0])) == ["min to max", "mean of a round"]
-    assert named(a_round(0, [1.0]), a_round(1, LOST))[-1] == "loss"
 
 
 def test_missing_matplotlib_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,8 @@ def test_whoever_makes_a_record_makes_it_so() -> None:
     bare = [
         f"{path.relative_to(ROOT)}:{call.lineno}"
         for path in [*(ROOT / "worker").rglob("*.py"), *(ROOT / "coordinator").rglob("*.py")]
-        if path != BY_ITSELF
-        for call in records_made(ast.parse(path.read_text()))
+        if path != BY_ITSELF and "Measurement(" in (text := path.read_text())
+        for call in records_made(ast.parse(text))
     ]
     assert bare == []
 

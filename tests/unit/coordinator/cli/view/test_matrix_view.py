@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 
 import pytest
 from rich.cells import cell_len
@@ -71,6 +72,11 @@ def mesh(nodes: Sequence[str]) -> Matrix:
     return make_report(plan(nodes), found).matrices["ping"]
 
 
+@cache
+def mesh_of(count: int, pattern: str) -> Matrix:
+    return mesh(names(count, pattern))
+
+
 def text_of(matrix: Matrix, width: int, height: int | None = None) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, no_color=True, markup=False)
@@ -84,8 +90,7 @@ def text_of(matrix: Matrix, width: int, height: int | None = None) -> str:
 def test_a_matrix_fits_and_has_every_node_or_says_how_many_it_leaves_out(
     width: int, count: int, pattern: str
 ) -> None:
-    matrix = mesh(names(count, pattern))
-    text = text_of(matrix, width)
+    text = text_of(mesh_of(count, pattern), width)
     assert max(map(cell_len, text.splitlines())) <= width
     assert "0.019 50%" in text
     cut = re.findall(r"[0-9.]+…", text)

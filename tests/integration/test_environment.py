@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from environment import cleaned
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 #: Each would change what some test sees.
 OF_A_CALLER = {
     "PYTEST_ADDOPTS": "--no-such-option",
