@@ -136,10 +136,10 @@ def add_results(
     """
     call = scripts.script(connection, "room", script)
     all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS, *keys]
-    defaults = [DEFAULTS[name] for name in OF_RESULTS]
+    limits = [*OF_RESULTS, *(DEFAULTS[name] for name in OF_RESULTS)]
     booked = 0
     while True:
-        status, first, second = call(all_keys, [booked, count, *defaults, *arguments])
+        status, first, second = call(all_keys, [booked, count, *limits, *arguments])
         if status in REASONS:
             raise StreamFull(status, int(first))
         if status != b"wait":

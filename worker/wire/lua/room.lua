@@ -1,7 +1,8 @@
 -- Room for results in this Redis, which the lockers share; put before a script that adds entries.
 -- KEYS  results stream, limits hash, pace hash, holds zset, then the script's own
--- ARGV  booked (1 when this batch has waited for its turn), results in the batch, then the defaults of
---       the limits: stream_entries, stream_bytes, results_per_s, redis_memory_pct; then the script's own
+-- ARGV  booked (1 when this batch has waited for its turn), results in the batch, then the names of the
+--       limits and their defaults: entries and bytes of the stream, results a second, percentage of
+--       Redis' memory; then the script's own
 --
 -- Trims only what every known collector has fsynced and no follower of a run still holds, and only
 -- when there is no room.
@@ -16,11 +17,10 @@ local function seconds_now()
   return tonumber(now[1]) + tonumber(now[2]) / 1e6
 end
 
--- The limits, in the order of their defaults.
+-- The limits, in the order of their names.
 local function read_limits()
-  local names = {'stream_entries', 'stream_bytes', 'results_per_s', 'redis_memory_pct'}
-  local limits = redis.call('HMGET', KEYS[2], unpack(names))
-  for i = 1, #names do limits[i] = tonumber(limits[i]) or tonumber(ARGV[2 + i]) end
+  local limits = redis.call('HMGET', KEYS[2], unpack(ARGV, 3, 6))
+  for i = 1, #limits do limits[i] = tonumber(limits[i]) or tonumber(ARGV[6 + i]) end
   return limits
 end
 
