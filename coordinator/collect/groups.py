@@ -1,7 +1,7 @@
 """
 The consumer groups of the stream of results: one a collector, so that Redis knows what each has.
 
-Only what every group has passed is trimmed (`worker/wire/lua/publish.lua`): a group whose collector
+Only what every group has passed is trimmed (`worker/wire/lua/room.lua`): a group whose collector
 will never come back holds the stream until it is full, and must be forgotten.
 """
 

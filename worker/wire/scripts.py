@@ -1,6 +1,4 @@
-"""
-Everything else that must agree between processes: codec, connection, times to live, what passes.
-"""
+"""Our Lua scripts, and the clock of the server."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ def _script_text(name: str) -> str:
 
 
 def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
-    """Give a callable (keys, arguments) for our Lua files of these names, one after another."""
+    """Return a callable (keys, arguments) for our Lua files of these names, one after another."""
     registered = connection.register_script("".join(map(_script_text, names)))
     return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
 
 
 def redis_seconds(connection: redis.Redis) -> float:
-    """Give the server's time as epoch seconds: the one clock that deadlines are on."""
+    """Return the server's time as epoch seconds: the one clock that deadlines are on."""
     seconds, micros = connection.time()
     return seconds + micros / 1e6
