@@ -32,9 +32,11 @@ COUNT = 10
 OURS = """
 import json, resource, sys, time
 sys.path.insert(0, {root!r})
-from worker.probes.icmp.engine import EchoOptions, echo_many
+from worker.model.options import PingOptions
+from worker.probes.icmp.engine import echo_many
 begun = time.monotonic()
-series = [s for _, s in echo_many({addresses!r}, EchoOptions(count={count}, interval_s=0.1))]
+options = PingOptions(count={count}, interval_s=0.1, warm_up=False)
+series = [s for _, s in echo_many({addresses!r}, options)]
 wall = time.monotonic() - begun
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps(dict(

@@ -35,6 +35,7 @@ from rq.timeouts import TimerDeathPenalty
 
 from coordinator.runs.advance import advance
 from worker.identity.context import NodeContext
+from worker.model.options import PingOptions
 from worker.model.policy import Policy
 from worker.node import sweep as jobs
 from worker.node.allowlist import AllowList, allow_listed, by_fields
@@ -44,7 +45,8 @@ from worker.node.registration.instance import Instance
 from worker.node.rq_worker import QuietWorker
 from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
-from worker.probes.icmp.engine import MIN_GAP_NS, EchoOptions
+from worker.probes import ping
+from worker.probes.icmp.engine import MIN_GAP_NS
 from worker.probes.icmp.series import EchoSeries
 from worker.transfer.answer import Request
 from worker.transfer.far import serve
@@ -79,7 +81,7 @@ def main() -> None:
     # The same for all nodes here: what this machine has.
     facts.find_iperf3 = functools.cache(facts.find_iperf3)
     facts.icmp_capability = functools.cache(facts.icmp_capability)
-    jobs.ping.echo_many = _echoes  # type: ignore[attr-defined]
+    ping.echo_many = _echoes  # type: ignore[assignment]
     # Of a process, so of all nodes in it: each tells the mean.
     sent = command_count.commands_sent
     command_count.commands_sent = lambda: sent() // count
@@ -178,7 +180,7 @@ def _beat(one: Supervisor, connection: redis.Redis, after_s: float) -> None:
 
 
 def _echoes(
-    addresses: Sequence[str], options: EchoOptions, *, should_stop: Callable[[], bool]
+    addresses: Sequence[str], options: PingOptions, *, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[int, EchoSeries]]:
     """
     Give what the echo engine would, when it would: echo k of target i leaves k intervals and i

@@ -27,12 +27,14 @@ ROUTED, ROUTED6 = "198.51.100.7", "2001:db8::7"
 ENGINE = """
 import json, os, sys, time
 from dataclasses import asdict
-from worker.probes.icmp.engine import EchoOptions, echo_many
+from worker.model.options import PingOptions
+from worker.probes.icmp.engine import echo_many
 addresses, options, pause_s, stop_after_s = json.loads(sys.argv[1])
 begun = time.monotonic()
 def should_stop():
     return stop_after_s is not None and time.monotonic() - begun > stop_after_s
-for index, series in echo_many(addresses, EchoOptions(**options), should_stop=should_stop):
+asked = PingOptions(**{"warm_up": False, **options})
+for index, series in echo_many(addresses, asked, should_stop=should_stop):
     print(json.dumps(asdict(series) | {"index": index}), flush=True)
     time.sleep(pause_s)
 print(json.dumps({"wall_s": time.monotonic() - begun, "open": len(os.listdir("/proc/self/fd"))}))

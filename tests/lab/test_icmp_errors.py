@@ -75,8 +75,8 @@ def test_a_firewall_of_our_own_refuses_and_loses_nothing(joined: Pair, raw: bool
 def test_echoes_that_our_own_full_queue_drops_are_sent_again_and_not_lost(
     joined: Pair, raw: bool
 ) -> None:
-    sh(f"tc -n {joined.near} qdisc add dev v0 root tbf rate 400kbit burst 300 limit 300")
-    (one,) = joined.echo([FAR], raw=raw, count=100, interval_s=0.0005)
+    sh(f"tc -n {joined.near} qdisc add dev v0 root tbf rate 200kbit burst 300 limit 300")
+    (one,) = joined.echo([FAR], raw=raw, count=100, interval_s=0.001)
     assert (one["sent"], one["received"], one["refused"]) == (100, 100, 0)
     assert one["send_lag_max_ms"] > 1
 
@@ -90,9 +90,10 @@ def test_addresses_without_a_socket_do_not_stop_the_others(joined: Pair) -> None
 def test_without_any_right_the_error_names_the_command_that_mends_it(joined: Pair) -> None:
     joined.on_near("sysctl -qw 'net.ipv4.ping_group_range=1 0'")
     source = (
+        "from worker.model.options import PingOptions\n"
         "from worker.probes.icmp.engine import *\n"
         "print(icmp_capability())\n"
-        "try: list(echo_many(['127.0.0.1'], EchoOptions()))\n"
+        "try: list(echo_many(['127.0.0.1'], PingOptions()))\n"
         "except IcmpNotPermitted as exc: print(exc)\n"
     )
     argv = ["ip", "netns", "exec", joined.near, *WITHOUT_RAW, sys.executable, "-c", source]

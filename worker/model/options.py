@@ -65,13 +65,6 @@ def option(default: Any, names: str, help_: str) -> Any:
     return field(default=default, metadata={FLAG: Flag(tuple(names.split("/")), help_)})
 
 
-COUNT = ("-c/--count", "Echoes to each target; handshakes of tcp, operations of redis.")
-INTERVAL = ("-i/--interval", "Time from one echo to a target to the next.")
-WAIT = ("-W/--wait-for-reply", "Time after which a reply counts as lost.")
-NO_WARM_UP = (
-    "--no-warm-up",
-    "Send no echo (or handshake) ahead of the first, which wakes ARP and radios.",
-)
 BITRATE = (
     "-b/--bitrate",
     f"Rate of a test, in each direction, at most [default: no limit; udp {UDP_MBPS:g}].",
@@ -107,37 +100,76 @@ def handshake_bytes(ip_header_bytes: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PingOptions(Options):
+class AskingOptions(Options):
     """
-    How one pair is pinged.
+    What probes have in common that ask each target several times.
 
     Attributes:
-        count: Echo requests a target.
-        interval_s: Seconds between two echoes to the same target.
+        count: How often a target is asked.
+        interval_s: Seconds between two questions to the same target.
         wait_s: Tmax of RFC 6673: an answer later than this is a loss.
-        size_bytes: ICMP payload.
-        warm_up: One echo goes before, which pays for address resolution and for radios that sleep;
-            it is in no figure but `wake_ms`.
     """
 
-    count: int = option(10, *COUNT)
-    interval_s: float = option(0.1, *INTERVAL)
-    wait_s: float = option(1.0, *WAIT)
-    size_bytes: int = option(56, "-s/--size", "Payload of an echo.")
-    warm_up: bool = option(True, *NO_WARM_UP)
+    least_interval_s: ClassVar[float] = 0.01
+    most_wait_s: ClassVar[float] = 60.0
+
+    count: int = option(
+        10, "-c/--count", "Echoes to each target; handshakes of tcp, operations of redis."
+    )
+    interval_s: float = option(0.1, "-i/--interval", "Time from one echo to a target to the next.")
+    wait_s: float = option(1.0, "-W/--wait-for-reply", "Time after which a reply counts as lost.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
-        within("count", self.count, 1, 10_000)
-        within("interval", self.interval_s, 0.001, 60.0)
-        within("wait_for_reply", self.wait_s, 0.01, 60.0)
-        within("size", self.size_bytes, 24, 1400)
+        whole("count", self.count, 1, 10_000)
+        within("interval", self.interval_s, self.least_interval_s, 60.0)
+        within("wait_for_reply", self.wait_s, 0.01, self.most_wait_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WakingOptions(AskingOptions):
+    """
+    And those that may have to wake what they ask.
+
+    Attributes:
+        warm_up: One question goes before, which pays for address resolution and for radios that
+            sleep; it is in no figure but `wake_ms`.
+    """
+
+    warm_up: bool = option(
+        True,
+        "--no-warm-up",
+        "Send no echo (or handshake) ahead of the first, which wakes ARP and radios.",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        super().__post_init__()
         flag("warm_up", self.warm_up)
 
     @property
     def seconds(self) -> float:
-        """Longest time one sweep takes, in seconds, when its first and its last echo are lost."""
+        """Longest time one sweep takes, in seconds, when its first and last answers are lost."""
         return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class PingOptions(WakingOptions):
+    """
+    How one pair is pinged.
+
+    Attributes:
+        size_bytes: ICMP payload.
+    """
+
+    least_interval_s: ClassVar[float] = 0.001
+
+    size_bytes: int = option(56, "-s/--size", "Payload of an echo.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, naming the rule."""
+        super().__post_init__()
+        within("size", self.size_bytes, 24, 1400)
 
     def pair_bytes(self, ip_header_bytes: int) -> int:
         """Count its echoes and their replies."""
@@ -145,37 +177,25 @@ class PingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcpOptions(Options):
+class TcpOptions(WakingOptions):
     """
     How handshakes with one pair's target are timed.
 
+    A wait is at most 1 s: then the kernel sends a lost first packet again (RFC 6298 section 2), and
+    nobody could tell which one was answered.
+
     Attributes:
         port: Of the target; a refusal is an answer, so nothing need listen there.
-        count: Handshakes a target.
-        interval_s: Seconds between two of them.
-        wait_s: Later than this is a loss. At most 1 s: then the kernel sends a lost first packet
-            again (RFC 6298 section 2), and nobody could tell which one was answered.
-        warm_up: One handshake goes before, as the echo of a ping.
     """
 
+    most_wait_s: ClassVar[float] = 1.0
+
     port: int = option(22, "-p/--port", "Port with which the tcp probe shakes hands.")
-    count: int = option(10, *COUNT)
-    interval_s: float = option(0.1, *INTERVAL)
-    wait_s: float = option(1.0, *WAIT)
-    warm_up: bool = option(True, *NO_WARM_UP)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, naming the rule."""
+        super().__post_init__()
         whole("port", self.port, 1, 65535)
-        whole("count", self.count, 1, 10_000)
-        within("interval", self.interval_s, 0.01, 60.0)
-        within("wait_for_reply", self.wait_s, 0.01, 1.0)
-        flag("warm_up", self.warm_up)
-
-    @property
-    def seconds(self) -> float:
-        """Longest time one sweep takes, in seconds."""
-        return self.count * self.interval_s + (1 + self.warm_up) * self.wait_s
 
     def pair_bytes(self, ip_header_bytes: int) -> int:
         """Count its handshakes."""
@@ -183,25 +203,8 @@ class TcpOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RedisOptions(Options):
-    """
-    How a node's operations on the mesh's Redis are timed.
-
-    Attributes:
-        count: Operations of each kind.
-        interval_s: Seconds between two of them.
-        wait_s: Later than this is a loss.
-    """
-
-    count: int = option(10, *COUNT)
-    interval_s: float = option(0.1, *INTERVAL)
-    wait_s: float = option(1.0, *WAIT)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured, naming the rule."""
-        whole("count", self.count, 1, 10_000)
-        within("interval", self.interval_s, 0.01, 60.0)
-        within("wait_for_reply", self.wait_s, 0.01, 60.0)
+class RedisOptions(AskingOptions):
+    """How a node's operations on the mesh's Redis are timed: so many of each kind."""
 
     @property
     def seconds(self) -> float:

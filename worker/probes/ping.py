@@ -14,7 +14,7 @@ from worker.model.measurement import Measurement, Outcome, finding, made
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
-from worker.probes.icmp.engine import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
+from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted, echo_many
 
 PROBE = "ping"
 
@@ -31,34 +31,21 @@ def measure(
 
     Stopped early, it yields nothing for the targets that were not complete.
     """
-    echo = EchoOptions(
-        count=options.count,
-        interval_s=options.interval_s,
-        wait_s=options.wait_s,
-        size_bytes=options.size_bytes,
-        warm_up=options.warm_up,
-    )
     addresses = [target.address for target in targets]
     try:
-        for index, series in echo_many(addresses, echo, should_stop=should_stop):
+        for index, series in echo_many(addresses, options, should_stop=should_stop):
             yield measurement(run, source, targets[index], series, options)
     except IcmpNotPermitted as exc:
         for target in targets:
-            yield _finding(run, source, target, Outcome.TOOL_MISSING, str(exc))
-
-
-def _finding(
-    run: str, source: str, target: TargetNode, outcome: Outcome, error: str
-) -> Measurement:
-    return finding(
-        run=run,
-        probe=PROBE,
-        source=source,
-        target=target.name,
-        address=target.address,
-        outcome=outcome,
-        error=error,
-    )
+            yield finding(
+                run=run,
+                probe=PROBE,
+                source=source,
+                target=target.name,
+                address=target.address,
+                outcome=Outcome.TOOL_MISSING,
+                error=str(exc),
+            )
 
 
 def measurement(

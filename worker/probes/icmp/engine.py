@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from worker.model.options import PingOptions
 from worker.probes.icmp.clock import WallClock
 from worker.probes.icmp.echo_socket import (
     EchoSocket,
@@ -25,9 +26,9 @@ from worker.probes.icmp.echo_socket import (
     limit_hops,
 )
 from worker.probes.icmp.packet import NONCE_BYTES, EchoCodec
-from worker.probes.icmp.series import EchoOptions, EchoSeries, Target, parse_address, written
+from worker.probes.icmp.series import EchoSeries, Target, parse_address, written
 
-__all__ = ["EchoOptions", "EchoSeries", "IcmpNotPermitted", "echo_many", "icmp_capability"]
+__all__ = ["EchoSeries", "IcmpNotPermitted", "echo_many", "icmp_capability"]
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -55,8 +56,9 @@ BUSY_PAUSE_S = 0.001
 
 def echo_many(
     addresses: Sequence[str],
-    options: EchoOptions,
+    options: PingOptions,
     *,
+    ttl: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, EchoSeries]]:
     """
@@ -66,7 +68,9 @@ def echo_many(
 
     Args:
         addresses: Literal addresses of either family; one may be there twice.
-        options: How each is asked.
+        options: How each is asked; echoes to one target are further apart where there are so many
+            targets that they would follow each other too closely.
+        ttl: Routers that an echo may pass, and one; None is the kernel's default.
         should_stop: Polled a few times a second; once true, targets not complete are not yielded.
 
     Raises:
@@ -74,7 +78,7 @@ def echo_many(
     """
     if not addresses:
         return
-    engine = _Engine(addresses, options)
+    engine = _Engine(addresses, options, ttl)
     try:
         yield from engine.run(should_stop)
     finally:
@@ -84,8 +88,8 @@ def echo_many(
 class _Engine:
     """One call of `echo_many`: its sockets, its schedule and its targets under way."""
 
-    def __init__(self, addresses: Sequence[str], options: EchoOptions) -> None:
-        self.options, self.clock = options, WallClock()
+    def __init__(self, addresses: Sequence[str], options: PingOptions, ttl: int | None) -> None:
+        self.options, self.ttl, self.clock = options, ttl, WallClock()
         self.nonce, self.identifier = secrets.token_bytes(NONCE_BYTES), secrets.randbelow(0x10000)
         self.sockets: dict[int, EchoSocket] = {}
         self.codecs: dict[int, EchoCodec] = {}
@@ -128,8 +132,8 @@ class _Engine:
 
     def _open(self, family: int) -> None:
         opened = self.sockets[family] = EchoSocket.open(family, self.identifier)
-        if self.options.ttl is not None:
-            limit_hops(opened.socket, self.options.ttl)
+        if self.ttl is not None:
+            limit_hops(opened.socket, self.ttl)
         self.codecs[family] = EchoCodec(
             family,
             identifier=opened.identifier,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
 
-from worker.probes.icmp.packet import MIN_SIZE_BYTES, IcmpError
+from worker.probes.icmp.packet import IcmpError
 
 #: Errors of `sendto`, in the words of ICMP where it has them.
 SEND_KINDS = {
@@ -34,37 +34,6 @@ CERTAIN_NS = 1_000_000
 
 #: So many other addresses that answered are told, the commonest first; a broadcast has more.
 MOST_STRANGERS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class EchoOptions:
-    """
-    How every target is asked.
-
-    Attributes:
-        count: Echo requests a target.
-        interval_s: Seconds between two echoes to the same target; longer when there are so many
-            targets that they would follow each other too closely.
-        wait_s: Tmax of RFC 6673: an answer later than this is a loss.
-        size_bytes: ICMP payload.
-        ttl: Routers that an echo may pass, and one; None is the kernel's default.
-        warm_up: One echo a target goes before, whose answer is waited for, no longer than
-            `wait_s`: it pays for address resolution and for radios that sleep.
-    """
-
-    count: int = 10
-    interval_s: float = 0.1
-    wait_s: float = 1.0
-    size_bytes: int = 56
-    ttl: int | None = None
-    warm_up: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be sent or attributed."""
-        if self.count < 1 or self.interval_s <= 0 or self.wait_s <= 0:
-            raise ValueError("count, interval_s and wait_s must be above 0")
-        if not MIN_SIZE_BYTES <= self.size_bytes <= 1400:
-            raise ValueError(f"size_bytes ({self.size_bytes}) must be {MIN_SIZE_BYTES} to 1400")
 
 
 @dataclass(frozen=True, kw_only=True)

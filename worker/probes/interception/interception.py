@@ -24,7 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from worker.model.measurement import Measurement, Outcome
-from worker.probes.icmp.engine import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
+from worker.model.options import PingOptions
+from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted, echo_many
 from worker.probes.interception.knock import Answer, Knock, knock
 from worker.probes.interception.route import Route, route_to
 
@@ -258,6 +259,6 @@ def is_beyond(series: EchoSeries) -> bool:
 
 
 def _echoes(addresses: Sequence[str], count: int, *, ttl: int | None) -> list[EchoSeries]:
-    options = EchoOptions(count=count, interval_s=ECHO_GAP_S, wait_s=ECHO_WAIT_S, ttl=ttl)
-    found = dict(echo_many(addresses, options))
+    options = PingOptions(count=count, interval_s=ECHO_GAP_S, wait_s=ECHO_WAIT_S, warm_up=False)
+    found = dict(echo_many(addresses, options, ttl=ttl))
     return [found[index] for index in range(len(addresses))]

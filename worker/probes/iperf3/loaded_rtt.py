@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 
-from worker.probes.icmp.engine import EchoOptions, EchoSeries, IcmpNotPermitted, echo_many
+from worker.model.options import PingOptions
+from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted, echo_many
 
 #: 33 echoes a second are 22 kbit/s each way.
 MIN_INTERVAL_S = 0.03
@@ -37,8 +38,11 @@ class LoadedRtt:
         self._address, self._begin_s, self.end_s = address, begin_s, end_s
         window_s = max(end_s - begin_s, MIN_INTERVAL_S)
         interval_s = max(MIN_INTERVAL_S, window_s / MAX_ECHOES)
-        self._options = EchoOptions(
-            count=max(1, int(window_s / interval_s)), interval_s=interval_s, wait_s=wait_s
+        self._options = PingOptions(
+            count=max(1, int(window_s / interval_s)),
+            interval_s=interval_s,
+            wait_s=wait_s,
+            warm_up=False,
         )
         self._stopped = threading.Event()
         self._series: EchoSeries | None = None

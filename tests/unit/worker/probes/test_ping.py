@@ -9,7 +9,7 @@ from worker.model.names import IpLiteral
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
 from worker.probes import ping
-from worker.probes.icmp.engine import EchoOptions, EchoSeries, IcmpNotPermitted
+from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted
 
 CAMERA = TargetNode(name="camera-3", address=IpLiteral("192.0.2.3"))
 
@@ -109,7 +109,7 @@ def test_a_name_is_no_target_of_a_probe() -> None:
 
 
 def test_without_the_right_every_target_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_permitted(addresses: list[str], options: EchoOptions, *, should_stop: object) -> None:
+    def not_permitted(addresses: list[str], options: PingOptions, *, should_stop: object) -> None:
         raise IcmpNotPermitted
 
     monkeypatch.setattr(ping, "echo_many", not_permitted)
