@@ -52,7 +52,7 @@ class Mesh:
         return f"Mesh({server.safe_url(self._url)!r})"
 
     def nodes(self) -> list[Node]:
-        """Give the registered nodes, by name."""
+        """Return the registered nodes, by name."""
         return read_nodes(self.connection)
 
     def plan(
@@ -154,7 +154,7 @@ class MeshRun:
 
     def matrix(self, probe: str | None = None) -> Matrix:
         """
-        Give the matrix of a probe (the first one of the plan by default) as it stands.
+        Return the matrix of a probe (the first one of the plan by default) as it stands.
 
         Raises:
             KeyError: The run has no such probe.

@@ -50,7 +50,7 @@ class Check:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Give one JSON-ready object."""
+        """Return one JSON-ready object."""
         return {
             "check": self.name,
             "area": self.area.value,
@@ -79,6 +79,12 @@ def judged(
     )
 
 
+def failed(area: Area, name: str, error: str) -> Check:
+    """Make a check of an error, which says what helps behind a semicolon."""
+    what, _, mend = error.partition("; ")
+    return judged(area, name, what, fail=True, mend=mend)
+
+
 def skipped(area: Area, name: str, why: str) -> Check:
     """Make a check that was not done."""
     return Check(area=area, name=name, status=Status.SKIPPED, message=why)
@@ -86,7 +92,7 @@ def skipped(area: Area, name: str, why: str) -> Check:
 
 def exit_code(checks: Iterable[Check]) -> int:
     """
-    Give what `ptzmesh doctor` exits with: the worst of what failed, 0 when nothing did.
+    Return what `ptzmesh doctor` exits with: the worst of what failed, 0 when nothing did.
 
     3 Redis cannot be used, 2 something of this machine or of Redis' settings, 4 of the mesh.
     """

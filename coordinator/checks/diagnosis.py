@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from coordinator.checks import machine, mesh, server
-from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks.check import Area, Check, failed, skipped
 from coordinator.checks.health import unreachable
 from coordinator.checks.network.proxies import proxies
 from coordinator.checks.network.swallowed import swallowed
@@ -96,8 +96,7 @@ def _with_redis(
     except redis.ResponseError as exc:
         yield server.not_looked(Area.MESH, "nodes", exc, subject.redis_url)
     except WireError as exc:
-        what, _, mend = str(exc).partition("; ")
-        yield judged(Area.MESH, "limit", what, fail=True, mend=mend)
+        yield failed(Area.MESH, "limit", str(exc))
     own = next((one for one in nodes if one.name == subject.name), None)
     is_node = subject.is_here or subject.asked or own is not None
     yield server.version(info)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import redis
 
-from coordinator.checks.check import REACHABLE, Area, Check, judged
+from coordinator.checks.check import REACHABLE, Area, Check, failed, judged
 from worker.model.text import in_time
 from worker.wire import keyspace, node_record
 from worker.wire.connection import server
@@ -54,13 +54,11 @@ def own_health(redis_url: str, name: str) -> Check:
 
 def unreachable(exc: redis.RedisError, url: str) -> Check:
     """Say why Redis cannot be used."""
-    said = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
-    what, _, mend = said.partition("; ")
-    return judged(Area.REDIS, REACHABLE, what, fail=True, mend=mend)
+    return failed(Area.REDIS, REACHABLE, str(server.unavailable(exc, url)))
 
 
 def missing_workers(connection: redis.Redis, names: Sequence[str]) -> dict[str, list[str]]:
-    """Give what nodes lack of their two RQ workers; the records of dead ones lapse in minutes."""
+    """Return what nodes lack of their two RQ workers; the records of dead ones lapse in minutes."""
     queues = {"prober": keyspace.node_queue, "responder": keyspace.serve_queue}
     pairs = [(name, role) for name in names for role in queues]
     pipeline = connection.pipeline(transaction=False)

@@ -173,7 +173,7 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
 
 
 def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
-    """Give what lets results wait in a folder, of which `there` is what exists of it."""
+    """Return what lets results wait in a folder, of which `there` is what exists of it."""
     other = "or say another --state-dir"
     if problem == os.strerror(errno.ENOSPC):
         return f"make room: df -h {there}; {other}"
@@ -191,7 +191,7 @@ def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
 
 
 def _other_owner(folder: Path) -> str:
-    """Give the user whose folder it is; empty when it is this one's, or not there."""
+    """Return the user whose folder it is; empty when it is this one's, or not there."""
     try:
         owner = folder.stat().st_uid
         return "" if owner == os.geteuid() else pwd.getpwuid(owner).pw_name

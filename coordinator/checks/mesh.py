@@ -83,7 +83,7 @@ def silent(nodes: Sequence[Node]) -> Check:
 
 
 def revive(node: Node) -> str:
-    """Give what brings a node back; one that is cut off from Redis takes no second worker."""
+    """Return what brings a node back; one that is cut off from Redis takes no second worker."""
     start = f"ptzmesh worker --name {node.name}"
     if node.stopped:
         return f"there: {start}"
@@ -243,7 +243,7 @@ def _collector(one: Group) -> Check:
 
 
 def _room(found: Sequence[Group]) -> str:
-    """Give what makes room in the stream: no new collector where an old one holds it."""
+    """Return what makes room in the stream: no new collector where an old one holds it."""
     if not found:
         return "ptzmesh collect --csv FILE"
     last = min(found, key=lambda one: stream_position(one.position)).name

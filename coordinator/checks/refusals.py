@@ -56,7 +56,7 @@ def refused(connection: redis.Redis) -> Check:
 
 
 def _cause(entry: Mapping[str, Any]) -> Cause:
-    """Give an entry's cause; of a node that notes none, it is one of another version."""
+    """Return an entry's cause; of a node that notes none, it is one of another version."""
     try:
         return Cause(entry.get("cause"))
     except ValueError:

@@ -128,7 +128,7 @@ TRANSACTION: list[Command] = [("exec",), ("multi",)]
 
 
 def needed() -> dict[Command, list[str]]:
-    """Give operations, each with the roles that need it."""
+    """Return operations, each with the roles that need it."""
     rows = [line.format(**KEYS).split() for line in TABLE.strip().splitlines()]
     table = {tuple(command): [ROLES[one] for one in roles] for roles, *command in rows}
     return {**table, **{one: [*ROLES.values()] for one in TRANSACTION}}
@@ -137,10 +137,11 @@ def needed() -> dict[Command, list[str]]:
 def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
     """Look at what this user may do; it must be fit for all `wanted` roles, or else for one."""
     user = unquote(urlsplit(url).username or "default")
-    answers = _asked(connection, needed())
-    refused = {one: needed()[one] for one, said in answers.items() if _is_refusal(said)}
+    table = needed()
+    answers = _asked(connection, table)
+    refused = [one for one, said in answers.items() if _is_refusal(said)]
     missing = {
-        role: sorted({_spelled(one) for one, roles in refused.items() if role in roles})
+        role: sorted({spelled(one) for one in refused if role in table[one]})
         for role in ROLES.values()
     }
     able = [role for role in ROLES.values() if not missing[role]]
@@ -165,7 +166,7 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
 
 
 def _patterns(answers: Mapping[Command, object]) -> list[str]:
-    """Give the patterns of keys that are refused: Redis takes none beside `~*`."""
+    """Return the patterns of keys that are refused: Redis takes none beside `~*`."""
 
     def is_open(prefix: str) -> bool:
         tried = [said for one, said in answers.items() if any(a.startswith(prefix) for a in one)]
@@ -175,10 +176,10 @@ def _patterns(answers: Mapping[Command, object]) -> list[str]:
 
 
 def _commands(answers: Mapping[Command, object], lacking: Sequence[str]) -> list[str]:
-    """Give those commands that are refused whatever their keys."""
-    by_key = {_spelled(one) for one, said in answers.items() if _is_of_key(said)}
+    """Return those commands that are refused whatever their keys."""
+    by_key = {spelled(one) for one, said in answers.items() if _is_of_key(said)}
     by_name = {
-        _spelled(one) for one, said in answers.items() if _is_refusal(said) and not _is_of_key(said)
+        spelled(one) for one, said in answers.items() if _is_refusal(said) and not _is_of_key(said)
     }
     return [name for name in lacking if name in by_name or name not in by_key]
 
@@ -188,16 +189,8 @@ def _is_of_key(answer: object) -> bool:
     return _is_refusal(answer) and re.search(r"to access .*\bkeys?\b", str(answer)) is not None
 
 
-def refusals(
-    connection: redis.Redis, table: Mapping[Command, list[str]]
-) -> dict[Command, list[str]]:
-    """Give what Redis refuses to this user, and to whom that matters."""
-    answers = _asked(connection, table)
-    return {one: table[one] for one, said in answers.items() if _is_refusal(said)}
-
-
 def _asked(connection: redis.Redis, table: Iterable[Command]) -> dict[Command, object]:
-    """Give what Redis answers to each operation; all are discarded."""
+    """Return what Redis answers to each operation; all are discarded."""
     pool: Any = connection.connection_pool
     link = pool.get_connection()
     try:
@@ -230,23 +223,12 @@ def _is_refusal(answer: object) -> bool:
     )
 
 
-def _spelled(command: Command) -> str:
+def spelled(command: Command) -> str:
     """
-    Give a command as an ACL rule names it.
+    Return a command as an ACL rule names it.
 
-    >>> _spelled(("xgroup", "create", "key")), _spelled(("get", "key"))
+    >>> spelled(("xgroup", "create", "key")), spelled(("get", "key"))
     ('xgroup|create', 'get')
     """
     contained = command[0] in ("client", "xgroup", "xinfo", "memory", "script")
     return "|".join(command[:2]) if contained else command[0]
-
-
-def rules(role: str) -> list[str]:
-    """
-    Give the ACL rules that let a user be a `node`, a `trigger` or a `collector`.
-
-    >>> rules("collector")[:4]
-    ['~ptzmesh:*', '~rq:*', '+exec', '+get']
-    """
-    names = {_spelled(command) for command, roles in needed().items() if role in roles}
-    return ["~ptzmesh:*", "~rq:*", *(f"+{name}" for name in sorted(names))]

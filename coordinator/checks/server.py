@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from coordinator.checks.check import REACHABLE, Area, Check, judged, skipped
+from coordinator.checks.check import REACHABLE, Area, Check, failed, judged, skipped
 from worker.model.text import in_bytes, in_time
 from worker.wire import scripts
 from worker.wire.clock_offset import ClockEstimate, ClockOffset, steady_s
@@ -107,7 +107,7 @@ def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
 
 def more_memory(info: Info, limit_pct: int) -> str:
     """
-    Give what lets results in again when Redis' memory is beyond the mesh's limit.
+    Return what lets results in again when Redis' memory is beyond the mesh's limit.
 
     A `maxmemory` beyond what the machine has would have the kernel end Redis, with the lockers.
     """
@@ -179,7 +179,7 @@ def persistence(info: Info, saves: str | None) -> Check:
 
 
 def _unwritten(*, is_snapshot: bool) -> str:
-    """Give what lets Redis write to its disk again; a snapshot takes memory, too."""
+    """Return what lets Redis write to its disk again; a snapshot takes memory, too."""
     why = "on the server, its log says why: no room or no right in its folder"
     if not is_snapshot:
         return f"{why}; it takes writes again by itself"
@@ -187,7 +187,7 @@ def _unwritten(*, is_snapshot: bool) -> str:
 
 
 def read_saves(connection: redis.Redis) -> str | None:
-    """Give Redis' setting `save`; None when this user may not read settings."""
+    """Return Redis' setting `save`; None when this user may not read settings."""
     try:
         return str(connection.config_get("save").get("save", ""))
     except redis.ResponseError:
@@ -198,6 +198,4 @@ def not_looked(area: Area, name: str, exc: redis.RedisError, url: str) -> Check:
     """Say that a check needs a right that this user has not, or what else Redis said to it."""
     if isinstance(exc, redis.exceptions.NoPermissionError):
         return skipped(area, name, f"this user of Redis may not look: {exc}")
-    said = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
-    what, _, mend = said.partition("; ")
-    return judged(area, name, what, fail=True, mend=mend)
+    return failed(area, name, str(server.unavailable(exc, url)))

@@ -12,7 +12,7 @@ from worker.wire.node_record import Node
 
 def claims(nodes: Iterable[Node]) -> dict[str, list[Node]]:
     """
-    Give the addresses that live nodes of several network namespaces say they have → those nodes.
+    Return the addresses that live nodes of several network namespaces say they have → those nodes.
 
     Only one of them can answer there, whoever asks. Nodes of one namespace may share an address.
     """
@@ -48,7 +48,7 @@ def _namespace(node: Node) -> tuple[str, ...]:
 
 
 def commands_per_s(nodes: Iterable[Node]) -> float:
-    """Give the commands a second that the nodes that are alive send to Redis, all together."""
+    """Return the commands a second that the nodes that are alive send to Redis, all together."""
     return sum(node.redis_commands_per_s or 0.0 for node in nodes if node.alive)
 
 

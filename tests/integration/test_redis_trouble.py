@@ -19,7 +19,7 @@ from waiting import wait_until
 from coordinator.embedded import EmbeddedServer, embedded_server
 from integration.nodes import cli
 from worker.model.errors import RedisUnavailable
-from worker.wire.connection.server import connect, safe_url, unavailable
+from worker.wire.connection.server import connect, unavailable
 
 pytestmark = pytest.mark.redis
 
@@ -30,7 +30,7 @@ def trouble(url: str, *command: str) -> str:
     with pytest.raises(redis.RedisError) as raised:
         connection.execute_command(*(command or ("PING",)))  # type: ignore[no-untyped-call]  # in redis-py
     connection.close()
-    line = str(unavailable(raised.value, safe_url(url)))
+    line = str(unavailable(raised.value, url))
     assert "\n" not in line
     assert ".;" not in line
     return line

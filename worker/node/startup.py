@@ -58,5 +58,5 @@ def _trouble(url: str, enter: Callable[[], None]) -> RedisUnavailable | None:
     except RedisUnavailable as exc:
         return exc
     except redis.RedisError as exc:
-        return server.unavailable(exc, server.safe_url(url))
+        return server.unavailable(exc, url)
     return None

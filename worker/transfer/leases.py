@@ -231,7 +231,5 @@ def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
     Raises:
         WireError: One of them is invalid.
     """
-    return {
-        name: End(name=name, links=limits.links, bytes_per_day=limits.bytes_per_day)
-        for name, limits in read_parts(connection, names, Limits).items()
-    }
+    limits = read_parts(connection, names, Limits)
+    return {name: End(name=name, **vars(limits[name])) for name in names}

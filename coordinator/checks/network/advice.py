@@ -58,7 +58,7 @@ class Way:
 
 
 def for_ping(way: Way) -> str:
-    """Give what to do about echoes of which some or all are lost."""
+    """Return what to do about echoes of which some or all are lost."""
     found = way.ping
     if found is None:
         return ""
@@ -78,7 +78,7 @@ def for_ping(way: Way) -> str:
 
 
 def for_handshakes(way: Way) -> str:
-    """Give what to do about ports of which some or all do not answer."""
+    """Return what to do about ports of which some or all do not answer."""
     failed = [one for one in way.handshakes.values() if one and one.outcome is not Outcome.OK]
     other = next((one for one in failed if one.outcome not in OF_THE_WAY), None)
     if other is not None:
@@ -89,7 +89,7 @@ def for_handshakes(way: Way) -> str:
 
 
 def for_test(way: Way) -> str:
-    """Give what to do about a test with iperf3 that did not end well."""
+    """Return what to do about a test with iperf3 that did not end well."""
     found = way.test
     if found is None or found.outcome is Outcome.OK:
         return ""
@@ -118,13 +118,13 @@ def for_test(way: Way) -> str:
 
 
 def _ends(way: Way, found: Measurement) -> tuple[Node, Node]:
-    """Give who connects and who listens, which is not always the target."""
+    """Return who connects and who listens, which is not always the target."""
     listens = way.target.accepts and found.detail.get("connected_by") != way.target.name
     return (way.source, way.target) if listens else (way.target, way.source)
 
 
 def _not_the_way(way: Way, found: Measurement) -> str:
-    """Give what to do about an outcome that is no matter of the way between the two."""
+    """Return what to do about an outcome that is no matter of the way between the two."""
     helps = found.error.partition("; ")[2]
     source, target = way.source.name, way.target.name
     other = f"start {target}'s worker with another --address"
@@ -147,7 +147,7 @@ def _not_the_way(way: Way, found: Measurement) -> str:
 
 
 def no_way(way: Way) -> str:
-    """Give where to look when nothing at all comes back: an address, a route, a VPN, a firewall."""
+    """Say where to look when nothing at all comes back: an address, a route, a VPN, a firewall."""
     source, target = way.source, way.target
     return (
         f"nothing passes: on {source.name}: ip route get {target.address}; on {target.name}: is "
@@ -161,12 +161,12 @@ def without_proxy(source: Node, target: Node) -> str:
 
 
 def ports_of(node: Node) -> tuple[int, int]:
-    """Give the first and the last port on which a node listens for tests."""
+    """Return the first and the last port on which a node listens for tests."""
     return node.ports or DEFAULT_PORTS
 
 
 def open_ports(source: Node, target: Node) -> str:
-    """Give the command that lets a node's tests through the other's firewall."""
+    """Return the command that lets a node's tests through the other's firewall."""
     first, last = ports_of(target)
     rule = f"sudo ufw allow proto tcp from {source.address} to any port {first}:{last}"
     return f"on {target.name}: {rule}; if that is so: the firewall of {source.name}, or one between"
@@ -174,7 +174,7 @@ def open_ports(source: Node, target: Node) -> str:
 
 def clamp(source: Node, target: Node, largest_bytes: int) -> str:
     """
-    Give the commands that keep a source's packets small enough for a path that swallows large ones.
+    Return the commands that keep a source's packets small enough for a path, which swallows others.
 
     How large a sender's segments are is what the receiver says in its handshake (RFC 6691).
     """

@@ -175,7 +175,7 @@ def _test(way: Way) -> Check:
 
 
 def _why(found: Measurement, mend: str) -> str:
-    """Give outcome and error, without the remedy where the advice has it or a better one."""
+    """Return outcome and error, without the remedy where the advice has it or a better one."""
     cause, _, remedy = found.error.partition("; ")
     is_told = remedy in mend or "path_mtu_bytes" in found.detail
     error = cause if is_told else found.error

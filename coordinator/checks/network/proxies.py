@@ -66,7 +66,7 @@ def _unproved(ends: dict[End, Node], signs: dict[End, Sign]) -> Check:
 
 
 def _rule(sign: Sign) -> str | None:
-    """Give the rule that sends connections to the port that answers here; else any that does."""
+    """Return the rule that sends connections to the port that answers here; else any that does."""
     rules = read_redirects() or []
     fitting = [rule for rule in rules if sign.here is not None and str(sign.here) in rule]
     return next(iter(fitting or (rules if sign.here is None else [])), None)

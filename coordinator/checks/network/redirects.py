@@ -26,7 +26,7 @@ Chain = tuple[str, str, str]
 
 
 def read_redirects() -> list[str] | None:
-    """Give the rules, each as one line; None when this user may read none."""
+    """Return the rules, each as one line; None when this user may read none."""
     found: list[str] = []
     may_read = False
     readers: tuple[tuple[Sequence[str], Callable[[str], list[str]]], ...] = (
@@ -63,7 +63,7 @@ def _said(argv: Sequence[str]) -> str | None:
 
 def of_iptables(saved: str) -> list[str]:
     """
-    Give the rules of what `iptables-save` says.
+    Return the rules of what `iptables-save` says.
 
     >>> of_iptables("*nat\\n-A OUTPUT -p tcp -j REDIRECT --to-ports 12300\\nCOMMIT")
     ['-A OUTPUT -p tcp -j REDIRECT --to-ports 12300']
@@ -84,7 +84,7 @@ def of_iptables(saved: str) -> list[str]:
 
 
 def of_nft(said: str) -> list[str]:
-    """Give the rules of what `nft -j list ruleset` says; what makes no sense holds none."""
+    """Return the rules of what `nft -j list ruleset` says; what makes no sense holds none."""
     try:
         objects = json.loads(said)["nftables"]
         chains = [one["chain"] for one in objects if "chain" in one]
@@ -134,7 +134,7 @@ def _elsewhere(statement: Mapping[str, Any]) -> str:
 
 
 def _reached(first: Sequence[Any], leads_to: Mapping[Any, Sequence[Any]]) -> list[Any]:
-    """Give the chains that are reached from the first ones, those too, each once."""
+    """Return the chains that are reached from the first ones, those too, each once."""
     reached: dict[Any, None] = dict.fromkeys(first)
     left = list(reached)
     while left:

@@ -52,7 +52,7 @@ def _redis_trouble(exc: Exception) -> PtzmeshError | None:
     if isinstance(exc, StreamFull):
         return no_room(exc)
     # Only of commands without `redis_option`: these have a server of their own.
-    own = "its own socket"
+    own = "unix:///its own socket"
     return server.unavailable(exc, own) if isinstance(exc, redis.RedisError) else None
 
 

@@ -46,7 +46,7 @@ def redis_option(command: Command) -> Command:
             with waiting_for_redis(server.safe_url(url)):
                 return command(*args, **kwargs)
         except redis.RedisError as exc:
-            raise server.unavailable(exc, server.safe_url(url)) from exc
+            raise server.unavailable(exc, url) from exc
 
     decorated: Any = resolved
     for name, (option, what) in reversed(_CREDENTIALS.items()):

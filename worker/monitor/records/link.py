@@ -56,8 +56,7 @@ class Link:
             tell(PUBLISHING, "monitor: records are kept: %s", no_room(exc))
             return False
         except redis.RedisError as exc:
-            url = self.url or ""
-            reason = server.without_secrets(str(server.unavailable(exc, server.safe_url(url))), url)
+            reason = server.unavailable(exc, self.url or "")
             tell(PUBLISHING, "monitor: records are kept in memory: %s", reason)
             return False
         except Exception as exc:  # what cannot be encoded must not hold up what can

@@ -187,7 +187,7 @@ class Facts:
 
     def renewed(self, context: NodeContext, connection: redis.Redis, tests: bool) -> NodeContext:
         """
-        Give a node's context as it is now, for a job that begins.
+        Return a node's context as it is now, for a job that begins.
 
         Args:
             context: As it was when the job's process was started.
@@ -208,7 +208,7 @@ class Facts:
 
     def _said_now(self) -> Said:
         """
-        Give what was last validly said.
+        Return what was last validly said.
 
         As the supervisor holds it, but for a file that it has not judged yet: a job goes by no
         limits that are older than the file.

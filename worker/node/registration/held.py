@@ -39,7 +39,7 @@ class Held:
         self._turn[0] = turn
 
     def get(self) -> Any:
-        """Give the value that was put last."""
+        """Return the value that was put last."""
         while True:
             at = self._place(self._turn[0])
             length, crc = _HEAD.unpack_from(self._memory, at)

@@ -104,7 +104,7 @@ class Succession:
 
 
 def refusal(name: str, address: str, other: Other) -> ConfigError:
-    """Give the error of a process that may not have a name, as another has it."""
+    """Return the error of a process that may not have a name, as another has it."""
     if other.word == "taken":
         return ConfigError(
             f"node name ({name}) is taken by a live node, {other}; choose another --name, or stop "

@@ -34,7 +34,7 @@ class Leftovers:
         self._last = ""
 
     def waiting(self) -> list[str]:
-        """Give the names that have left something that may be sent."""
+        """Return the names that have left something that may be sent."""
         return [n for n in left_in(self.folder) if n != self.name and n not in self._strange]
 
     def resend(self, connection: redis.Redis) -> list[str]:

@@ -24,7 +24,7 @@ SENDING_S = RESEND_S + 2
 
 
 def owner_path(folder: Path, name: str) -> Path:
-    """Give the file by which a node holds its name."""
+    """Return the file by which a node holds its name."""
     return folder / f"{name}.owner"
 
 
@@ -74,7 +74,7 @@ def lock(file: IO[str]) -> bool:
 
 
 def owner_token(file: IO[str]) -> str:
-    """Give the name's token, kept on disk so that a restart after kill -9 is not refused."""
+    """Return the name's token, kept on disk so that a restart after kill -9 is not refused."""
     file.seek(0)
     token = file.read().strip()
     if not token:

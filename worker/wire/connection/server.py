@@ -170,10 +170,10 @@ def objection(info: Mapping[str, Any]) -> str | None:
     return None
 
 
-def unavailable(exc: redis.RedisError, where: str) -> RedisUnavailable:
-    """Turn redis-py's error into one line that says what to do."""
-    text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    said = f"Redis at {where} {sentence(text, where)}"
+def unavailable(exc: redis.RedisError, url: str) -> RedisUnavailable:
+    """Turn redis-py's error into one line that says what to do, without the URL's secrets."""
+    where, text = safe_url(url), str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+    said = without_secrets(f"Redis at {where} {sentence(text, where)}", url)
     is_of_connection = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
     return RedisUnavailable(said, passes=passes(text, where, is_of_connection=is_of_connection))
 
