@@ -22,7 +22,7 @@ import redis
 from coordinator.collect.abandoned import forget_it, is_abandoned
 from coordinator.results.stream import last_id, stream_position
 from worker.model.errors import ConfigError
-from worker.model.text import printable
+from worker.model.text import in_time, printable
 from worker.wire import keyspace, scripts
 
 logger = logging.getLogger(__name__)
@@ -105,9 +105,9 @@ def collectors(connection: redis.Redis) -> list[Group]:
 
 def not_run(group: Group) -> str:
     """Say since when nobody has run a collector, and what is to be done."""
-    days = (group.idle_s or group.unread_s or 0.0) / 86400
+    idle = in_time(group.idle_s or group.unread_s or 0.0)
     return (
-        f"nobody has run it for {days:.1f} days, and it will hold up every run: if it never comes "
+        f"nobody has run it for {idle}, and it will hold up every run: if it never comes "
         f"back: {forget_it(group.name)}"
     )
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from worker.model.text import in_time
 from worker.wire.connection.away import AWAY, REFUSED
 
 #: A line an hour says that an outage lasts.
 REMIND_S = 3600.0
 #: Exit code of a child that ended as Redis was away; sysexits.h calls it EX_TEMPFAIL.
 LOST_REDIS = 75
-#: How RQ 3 begins what it logs of a connection that it lost.
+#: How RQ 3 begins what it logs of a connection that it lost; `test_rq_relied` holds its source.
 _OF_REDIS = ("could not connect to Redis", "Redis connection timeout")
 
 
@@ -43,14 +44,14 @@ class Outage:
         if now - self._said < REMIND_S:
             return None
         self._said = now
-        return f"Redis has been away for {(now - self.began) / 3600:.1f} h: {reason}"
+        return f"Redis has been away for {in_time(now - self.began)}: {reason}"
 
     def answered(self, now: float) -> str | None:
         """Note that Redis answered; give the line that is due, if one is."""
         if self.began is None:
             return None
         away_s, self.began = now - self.began, None
-        return f"Redis is back after {away_s:.0f} s"
+        return f"Redis is back after {in_time(away_s)}"
 
 
 class RqLines(logging.Filter):

@@ -15,7 +15,7 @@ from coordinator.runs.runs import read_run, recent
 from worker.model.cost import longest_seconds, phase_seconds
 from worker.model.errors import ConfigError, WireError
 from worker.model.plan import Plan
-from worker.model.text import in_bytes
+from worker.model.text import in_bytes, in_time
 from worker.probes.traffic import again_bytes, bytes_per_node
 from worker.wire.node_record import Node
 from worker.wire.room import read_limits
@@ -64,9 +64,8 @@ def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> 
 
 def _lasts(probe: str, usual_s: float, longest_s: float) -> str:
     """Say how long a phase takes; a test's length depends on its path's round trips, too."""
-    if longest_s <= usual_s:
-        return f"{probe} at most {ceil(usual_s)} s"
-    return f"{probe} about {usual_s:.0f} s on quick paths, at most {ceil(longest_s)} s"
+    usually = f" about {in_time(round(usual_s))} on quick paths," if longest_s > usual_s else ""
+    return f"{probe}{usually} at most {in_time(ceil(max(usual_s, longest_s)))}"
 
 
 def _at_most(cost: int | None, left: int | None) -> str:

@@ -18,10 +18,10 @@ def test_an_outage_is_said_once_then_once_an_hour_then_its_end() -> None:
     said = [line for line in lines if line is not None]
     assert said[0] == "Redis is away, results wait on the disk until it is back: refused"
     assert said[1:] == [
-        "Redis has been away for 1.0 h: refused",
-        "Redis has been away for 2.0 h: refused",
+        "Redis has been away for 1 h: refused",
+        "Redis has been away for 2 h: refused",
     ]
-    assert outage.answered(7300.0) == "Redis is back after 7300 s"
+    assert outage.answered(7300.0) == "Redis is back after 2 h 1 min"
     assert outage.answered(7310.0) is None
 
 
