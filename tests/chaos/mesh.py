@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from forked import START
 from lab import namespaces
 from lab.commands import run as run_tool
-from lab.mesh import CLI, LabMesh, OfMesh, Test, children_of, on_its_own
+from lab.mesh import LabMesh, OfMesh, Test, children_of, on_its_own
 from lab.net import Lab
 from lab.node import Node
 from lab.redis_server import Persist
@@ -158,7 +159,7 @@ class ChaosMesh(LabMesh):
         """Start the collector on the desk, and keep it running."""
 
         def start() -> subprocess.Popen[bytes]:
-            argv = [*CLI, "collect", "--follow", "--csv", str(self.csv)]
+            argv = [*START, "collect", "--follow", "--csv", str(self.csv)]
             return self.desk.start(argv, env=self.env, log=self.log("collector"))
 
         self.services["collector"] = Service(start)
@@ -212,7 +213,7 @@ class ChaosMesh(LabMesh):
     def trigger(self, node: Node, *options: str) -> Trigger:
         """Start a run from a machine, with a command that follows it."""
         file = self.lab.directory / f"trigger-{len(self.triggers)}"
-        argv = [*CLI, "run", "--json", "--new", *options]
+        argv = [*START, "run", "--json", "--new", *options]
         process = node.start(argv, env=self.env, log=file)
         self.triggers.append(Trigger(process, file, options))
         return self.triggers[-1]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
-from lab.mesh import CLI
+from forked import START
 
 from coordinator.cli import COMMANDS, cli, load
 from worker.wire.connection.redis_url import PASSWORD_FILE_VARIABLE, URL_VARIABLES
@@ -54,7 +54,7 @@ def check_command(arguments: Sequence[str], variables: Mapping[str, str], folder
     changed |= {PASSWORD_FILE_VARIABLE: str(password)} if PASSWORD_FILE_VARIABLE in ours else {}
     here = [str(folder / "file.csv") if word.endswith(".csv") else word for word in arguments]
     said = subprocess.run(
-        [*CLI, *here],
+        [*START, *here],
         env={
             **{name: value for name, value in os.environ.items() if "REDIS" not in name},
             "PTZMESH_REDIS_URL": NOWHERE,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
-from forked import START, run, start
+from forked import START, run
+from programs import environment_of, start_worker, stop
 from waiting import wait_until
 
 from coordinator import Mesh
@@ -18,17 +19,6 @@ from worker.wire.registry import read_nodes
 
 #: An echo to this machine itself may take so long where that stalls.
 PATIENCE_S = 10.0
-
-
-def start_worker(
-    url: str, name: str, address: str, folder: Path, more: Sequence[str] = ()
-) -> subprocess.Popen[bytes]:
-    """Start a worker; its log is `<name>.log` in the folder."""
-    command = [*START, "worker", "--name", name, *more]
-    command += ["--address", address, "--state-dir", str(folder / "state")]
-    environment = {**os.environ, "PTZMESH_REDIS_URL": url}
-    with (folder / f"{name}.log").open("ab") as log:
-        return start(command, env=environment, stderr=log)
 
 
 def alive(connection: redis.Redis) -> list[str]:
@@ -44,16 +34,17 @@ def workers(
     more: Sequence[str] = (),
     *,
     first: int = 1,
+    **how: Any,
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """
     Run workers until the block ends; all are registered, with both children, when it begins.
 
-    Their addresses are 127.0.0.`first` and those after it.
+    Their addresses are 127.0.0.`first` and those after it; `how` is that of `start_worker`.
     """
     logs = {name: folder / f"{name}.log" for name in names}
     said = {name: len(_read(log)) for name, log in logs.items()}  # by an earlier one in this folder
     started = {
-        name: start_worker(url, name, f"127.0.0.{place + first}", folder, more)
+        name: start_worker(url, name, f"127.0.0.{place + first}", folder, more, **how)
         for place, name in enumerate(names)
     }
 
@@ -68,14 +59,7 @@ def workers(
         wait_until(are_ready, "the workers are ready")
         yield started
     finally:
-        for process in started.values():
-            process.terminate()
-        for process in started.values():
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        stop(started.values())
 
 
 def assert_mesh_measures(url: str) -> None:
@@ -97,5 +81,4 @@ def _read(log: Path) -> bytes:
 
 def cli(url: str, *arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run a command of ours as a person would."""
-    environment = {**os.environ, "PTZMESH_REDIS_URL": url}
-    return run([*START, *arguments], env=environment, timeout=timeout_s)
+    return run([*START, *arguments], env=environment_of(url), timeout=timeout_s)

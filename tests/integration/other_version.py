@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from waiting import wait_until
 
-from integration.nodes import alive
+from integration.nodes import workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,20 +81,7 @@ def their_workers(
     other: Other, url: str, connection: redis.Redis, folder: Path, names: Sequence[str]
 ) -> Iterator[None]:
     """Run workers of theirs, at 127.0.0.11 and after it, until the block ends."""
-    command = [sys.executable, "-m", "coordinator.cli", "worker", "--state-dir", str(folder)]
-    started = [
-        subprocess.Popen(
-            [*command, "--name", name, "--address", f"127.0.0.{place + 11}"],
-            env={**other.environment, "PTZMESH_REDIS_URL": url},
-            cwd=other.folder, stderr=subprocess.DEVNULL,
-        )
-        for place, name in enumerate(names)
-    ]  # fmt: skip
-    try:
-        wait_until(lambda: set(names) <= set(alive(connection)), "their workers are registered")
+    folder.mkdir(exist_ok=True)
+    env = {**other.environment, "PTZMESH_REDIS_URL": url}
+    with workers(url, connection, folder, names, first=11, env=env, alone=True):
         yield
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(60)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from programs import start_worker
 from waiting import wait_until
 
 from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, rights
@@ -19,7 +20,7 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.runs.advance import advance
 from coordinator.runs.runs import start
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
-from integration.nodes import cli, start_worker, workers
+from integration.nodes import cli, workers
 from integration.rows import beat, plan
 from worker.model.errors import RedisUnavailable
 from worker.probes.icmp.engine import icmp_capability

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import redis
-from forked import START
+from programs import start_worker
 from rq import Queue
 from rq.exceptions import StopRequested
 from waiting import wait_until
@@ -24,7 +24,7 @@ from waiting import wait_until
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.follow import of_run
-from integration.nodes import alive, assert_mesh_measures, cli, start_worker, workers
+from integration.nodes import alive, assert_mesh_measures, cli, workers
 from worker.model.measurement import CSV_COLUMNS, Outcome, made
 from worker.node.allowlist import allow_listed
 from worker.node.rq_worker import QuietWorker
@@ -333,13 +333,7 @@ def test_no_secret_is_in_what_a_worker_says(tmp_path: Path, redis_server: Embedd
     connection = server.connect(redis_server.url)
     connection.config_set("requirepass", "hunter2")
     url = redis_server.url.replace("unix://", "unix://:hunter2@")
-    with (tmp_path / "a.log").open("ab") as log:  # by itself: it has its command line
-        command = [*START, "worker", "--name", "a", "--address", "127.0.0.1"]
-        process = subprocess.Popen(
-            [*command, "--state-dir", str(tmp_path)],
-            env={**os.environ, "PTZMESH_REDIS_URL": url},
-            stderr=log,
-        )
+    process = start_worker(url, "a", "127.0.0.1", tmp_path, alone=True)
     wait_until(lambda: "is ready" in log_of(tmp_path, "a"), "it is ready")
     argv = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     redis_server.kill()

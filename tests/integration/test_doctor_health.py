@@ -14,12 +14,13 @@ from pathlib import Path
 import forked
 import pytest
 import redis
+from programs import start_worker
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.runs import recent
 from integration.doctor_calls import beat, doctor, may_ping
-from integration.nodes import alive, cli, start_worker
+from integration.nodes import alive, cli
 from worker.wire import keyspace
 from worker.wire.connection import server
 

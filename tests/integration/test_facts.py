@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
+from forked import START
+from programs import environment_of, running_worker
 from waiting import wait_until
 
 from coordinator import Mesh
@@ -38,21 +35,6 @@ pytestmark = [
 TOLD_S = 30.0
 
 
-@contextmanager
-def worker_of(url: str, folder: Path, config: Path, path: Path) -> Iterator[None]:
-    """Run the worker `a` with a settings file and a PATH of its own."""
-    command = [sys.executable, "-m", "coordinator.cli", "--config", str(config), "worker"]
-    command += ["--name", "a", "--address", "127.0.0.1", "--state-dir", str(folder / "state-a")]
-    environment = {**os.environ, "PTZMESH_REDIS_URL": url, "PATH": str(path)}
-    with (folder / "a.log").open("ab") as log:
-        process = subprocess.Popen([*command, "-v"], env=environment, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def node_a(connection: redis.Redis) -> Node:
     return next(node for node in read_nodes(connection) if node.name == "a")
 
@@ -74,7 +56,11 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
     config.write_text('[worker]\nlabel = ["site=roof"]\nmax_bytes_per_day = 1000\n')
     with (
         workers(redis_url, connection, tmp_path, ["b", "c"]),
-        worker_of(redis_url, tmp_path, config, path),
+        running_worker(
+            *(redis_url, "a", "127.0.0.1", tmp_path, ["-v"]),
+            program=[*START, "--config", str(config)],
+            env=environment_of(redis_url, PATH=str(path)),
+        ),
     ):
         wait_until(lambda: alive(connection) == ["a", "b", "c"], "all are there")
         first = node_a(connection)

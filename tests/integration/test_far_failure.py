@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from programs import start_worker
 from waiting import wait_until
 
-from integration.nodes import alive, cli, start_worker
+from integration.nodes import alive, cli
 from worker.probes.iperf3.tool import find_iperf3
 
 pytestmark = [

@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from forked import START
+from programs import running_worker
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
@@ -142,8 +144,17 @@ def test_a_password_is_nowhere_while_a_mesh_runs_fails_and_restarts(
     watch = Watch(folder)
     with redis.Redis.from_url(server.url) as admin, watch.running(), ExitStack() as stack:
         nodes = [
-            stack.enter_context(worker(env, name, folder))
-            for name, env in {"a": by_file, "b": by_variable, "c": by_url}.items()
+            stack.enter_context(
+                running_worker(
+                    *(bare, name, f"127.0.0.{number}", folder, ["-v"]),
+                    program=[*START, "--debug"],
+                    env=env,
+                    alone=True,
+                )
+            )
+            for number, (name, env) in enumerate(
+                {"a": by_file, "b": by_variable, "c": by_url}.items(), start=2
+            )
         ]
         wait_until(lambda: len(alive(admin)) == 3, "all nodes are there")
         probes = ["--probe", "ping", "--probe", "redis"]
@@ -184,20 +195,6 @@ def test_a_password_is_nowhere_while_a_mesh_runs_fails_and_restarts(
         assert watch.iperf3_environ
         names = {part.split(b"=")[0] for one in watch.iperf3_environ for part in one.split(b"\0")}
         assert names <= {b"LC_ALL", b"PATH", b"TMPDIR", b""}
-
-
-@contextmanager
-def worker(env: dict[str, str], name: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    address = f"127.0.0.{'abc'.index(name) + 2}"
-    command = [sys.executable, "-m", "coordinator.cli", "--debug", "worker", "--name", name, "-v"]
-    command += ["--address", address, "--state-dir", str(folder / "state")]
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def children(pid: int) -> Sequence[int]:

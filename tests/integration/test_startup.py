@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from programs import start_worker
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
-from integration.nodes import start_worker
 from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from programs import start_worker
 from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.runs.follow import of_run
-from integration.nodes import alive, assert_mesh_measures, cli, start_worker, workers
+from integration.nodes import alive, assert_mesh_measures, cli, workers
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions

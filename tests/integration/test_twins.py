@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from programs import start_worker
 from waiting import wait_until
 
-from integration.nodes import start_worker
 from worker.wire import keyspace, node_record, scripts
 from worker.wire.node_record import Node
 from worker.wire.registry import read_nodes

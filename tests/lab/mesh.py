@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
+from forked import START
+from programs import worker_argv
 from side_by_side import beside, place
 from waiting import DEADLINE_S, wait_until
 
@@ -34,8 +35,6 @@ from worker.wire import keyspace, run_record
 from worker.wire.connection import server
 from worker.wire.registry import read_nodes
 from worker.wire.run_record import Run
-
-CLI = (sys.executable, "-m", "coordinator.cli")
 
 #: Of commands and runs, which take half a minute more when a node is lost.
 ENDED_S = 240.0
@@ -115,8 +114,7 @@ class LabMesh:
     ) -> subprocess.Popen[bytes]:
         """Start a worker on a node, by default under the node's name; `prefix` runs it."""
         name = name or node.name
-        argv = [*prefix, *CLI, "worker", "--name", name, *options]
-        argv += ["--state-dir", str(self.state_dir(name))]
+        argv = worker_argv(name, self.state_dir(name), *options, program=[*prefix, *START])
         self.workers[name] = node.start(argv, env=self.env, log=self.log(name))
         return self.workers[name]
 
@@ -137,7 +135,7 @@ class LabMesh:
 
     def cli(self, node: Node, *arguments: str, timeout_s: float = ENDED_S) -> Said:
         """Run a command on a node to its end."""
-        argv = [*CLI, *arguments]
+        argv = [*START, *arguments]
         done = node.run(argv, env=self.env, timeout_s=timeout_s, check=False)
         return Said(done.returncode, _json_lines(done.stdout), done.stderr)
 
@@ -151,7 +149,7 @@ class LabMesh:
     def command(self, node: Node, *arguments: str) -> Iterator[Command]:
         """Run a command on a node beside the block; it is killed at the block's end."""
         process = subprocess.Popen(
-            node.inside([*CLI, *arguments]),
+            node.inside([*START, *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -14,11 +14,12 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from programs import worker_argv
 from waiting import wait_until
 
 from coordinator import Mesh
 from lab.commands import ip_batch
-from lab.mesh import CLI, LabMesh
+from lab.mesh import LabMesh
 from lab.name_server import NXDOMAIN, SERVFAIL, SILENT, NameServer, asking, etc
 from lab.net import Lab
 from lab.node import Node
@@ -171,7 +172,7 @@ def test_node_that_reaches_redis_by_loopback_is_not_for_that_at_home_there(
     mesh, _ = named
     hub = mesh.lab.redis_node
     env = {"PTZMESH_REDIS_URL": "redis://127.0.0.1:6379"}
-    argv = [*CLI, "worker", "--name", "hub", "--state-dir", str(mesh.state_dir("hub"))]
+    argv = worker_argv("hub", mesh.state_dir("hub"))
     hub.start(argv, env=env, log=mesh.log("hub"))
     mesh.wait_until_alive("hub")
     mesh.connection.hset(keyspace.node_key("127.0.0.5"), "address", "127.0.0.5")
@@ -189,8 +190,7 @@ def test_node_that_reaches_redis_by_loopback_is_not_for_that_at_home_there(
 
 
 def worker_says(node: Node, mesh: LabMesh, folder: Path, *options: str) -> tuple[int, str]:
-    argv = [*CLI, "worker", "--name", "other", "--state-dir", str(folder), *options]
-    done = node.run(argv, env=mesh.env, check=False)
+    done = node.run(worker_argv("other", folder, *options), env=mesh.env, check=False)
     return done.returncode, done.stderr
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from forked import START
 from integration.nodes import cli, workers
+from programs import start_worker
 from waiting import wait_until
 
 from worker.wire.registry import read_nodes
@@ -27,13 +27,8 @@ def children(pid: int) -> list[int]:
 @pytest.fixture
 def first(redis_url: str, connection: redis.Redis, tmp_path: Path) -> Iterator[int]:
     """The supervisor of node `a`, by its number out here; in there it is 1."""
-    inside = [sys.executable, "-m", "coordinator.cli", "worker", "--name", "a"]
-    inside += ["--address", "127.0.0.1", "--state-dir", str(tmp_path)]
-    outside = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
-        env={**os.environ, "PTZMESH_REDIS_URL": redis_url},
-        stderr=subprocess.DEVNULL,
-    )
+    program = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *START]
+    outside = start_worker(redis_url, "a", "127.0.0.1", tmp_path, program=program)
     try:
         wait_until(lambda: any(node.alive for node in read_nodes(connection)), "it is alive")
         (supervisor,) = children(outside.pid)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from integration.nodes import alive
+from integration.nodes import workers
 from missing import missing
 from waiting import wait_until
 
@@ -83,29 +83,12 @@ class Previous:
         self, url: str, names: Sequence[str], folder: Path, *, first: int = 1
     ) -> Iterator[list[subprocess.Popen[Any]]]:
         """Run nodes of it at 127.0.0.`first` and after, with the state folder `folder`/state."""
-        started = []
-        try:
-            for place, name in enumerate(names):
-                command = [self.ptzmesh, "worker", "--name", name]
-                command += ["--address", f"127.0.0.{first + place}"]
-                command += ["--state-dir", str(folder / "state")]
-                with (folder / f"{name}.previous.log").open("ab") as log:
-                    process = subprocess.Popen(
-                        command, env=_environment(url), cwd=folder, stderr=log
-                    )
-                started.append(process)
-            logs = [folder / f"{name}.previous.log" for name in names]
-            with redis.Redis.from_url(url) as connection:
-                wait_until(
-                    lambda: (
-                        all(b"is ready" in log.read_bytes() for log in logs)
-                        and set(names) <= set(alive(connection))
-                    ),
-                    f"the previous release's workers {', '.join(names)} are ready",
-                )
-            yield started
-        finally:
-            end(started, signal.SIGTERM)
+        how = {"first": first, "program": [self.ptzmesh], "env": _environment(url)}
+        with (
+            redis.Redis.from_url(url) as connection,
+            workers(url, connection, folder, names, **how) as started,
+        ):
+            yield list(started.values())
 
 
 def end(processes: Sequence[subprocess.Popen[Any]], how: signal.Signals) -> None:
