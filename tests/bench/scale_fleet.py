@@ -104,9 +104,9 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     )
     one = Supervisor(settings, lambda _: {})
     connection = server.connect(url)
-    one.instance = Instance(token=secrets.token_hex(16), file="")
+    one.heartbeats.instance = Instance(token=secrets.token_hex(16), file="")
     one.record = one._describe(connection)
-    one.heartbeats.register(connection, one.record, one.instance)
+    one.heartbeats.register(connection, one.record)
     context = NodeContext(
         name=name,
         address=address_of(number),

@@ -171,7 +171,7 @@ def test_heartbeat_tells_what_the_settings_file_changed(
         reread=changed,
     )
     agent = Supervisor(settings, lambda _: {})
-    agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
+    agent.heartbeats.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
     agent._heartbeat(connection)
     changed.said = Said(labels={"site": "roof"}, policy=Policy(ports=(6000, 6001)))

@@ -30,11 +30,11 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         policy=Policy(),
     )
     agent = Supervisor(settings, lambda _: {})
-    agent.instance = Instance(token="a", file="")  # noqa: S106 - of a name
+    agent.heartbeats.instance = Instance(token="a", file="")  # noqa: S106 - of a name
     agent.record = agent._describe(connection)
 
     def told() -> bytes | None:
-        agent.heartbeats.register(connection, agent.record, agent.instance)
+        agent.heartbeats.register(connection, agent.record)
         return connection.hget(keyspace.node_key("a"), "redis_commands_per_s")  # type: ignore[return-value]  # redis-py's is for asyncio, too
 
     began = time.monotonic()

@@ -110,9 +110,9 @@ def test_dry_run_of_a_single_pair_says_how_long_its_one_test_takes(
 def heartbeat(connection: redis.Redis, name: str) -> None:
     """Send a real heartbeat of a node that was not heard for long."""
     record = Node(name=name, address="127.0.0.1", since=1.0)
-    mine = Instance(token="owner-of-it", file="")  # noqa: S106 - of a name
     heartbeats = Heartbeats(Outbox(Path("none")))
-    assert isinstance(heartbeats.send(connection, record, mine, "replace"), list)
+    heartbeats.instance = Instance(token="owner-of-it", file="")  # noqa: S106 - of a name
+    assert isinstance(heartbeats.send(connection, record, "replace"), list)
 
 
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:

@@ -35,7 +35,7 @@ from worker.node.children import Child, open_many_files
 from worker.node.outage import Outage
 from worker.node.registration.changes import Changes
 from worker.node.registration.facts import Facts, Said
-from worker.node.registration.heartbeats import Heartbeats, deregister
+from worker.node.registration.heartbeats import Heartbeats
 from worker.node.registration.instance import Other, instance_of, refusal
 from worker.node.registration.leftovers import Leftovers
 from worker.node.registration.state_folder import hold, owner_token, usable
@@ -89,7 +89,7 @@ class Supervisor:
         open_many_files()
         lock = hold(self.settings.state_dir, self.settings.name)
         with usable(self.settings.state_dir):
-            self.instance = instance_of(lock, owner_token(lock))
+            self.heartbeats.instance = instance_of(lock, owner_token(lock))
             self.outbox.set_aside_others()
         connection = server.connect(self.settings.redis_url)
         # Taken in `_supervise`: who is registered does not end without deregistering.
@@ -112,7 +112,7 @@ class Supervisor:
     def _enter(self, connection: redis.Redis) -> None:
         server.check_server(connection, self.settings.redis_url, scripts=True)
         self.record = self._describe(connection)
-        self.heartbeats.register(connection, self.record, self.instance)
+        self.heartbeats.register(connection, self.record)
         self.changes.begin(self.record)
 
     def _describe(self, connection: redis.Redis) -> Node:
@@ -248,9 +248,9 @@ class Supervisor:
             self.facts.look()
             self.facts.share()
             self.record = self.facts.in_record(self.record)
-            overdue = self.heartbeats.send(connection, self.record, self.instance)
+            overdue = self.heartbeats.send(connection, self.record)
             if not isinstance(overdue, Other) and self._has_moved(connection):
-                again = self.heartbeats.send(connection, self.record, self.instance)
+                again = self.heartbeats.send(connection, self.record)
                 overdue = again if isinstance(again, Other) else [*overdue, *again]
             if isinstance(overdue, Other):
                 self.refusal = refusal(self.settings.name, self.record.address, overdue)
@@ -289,6 +289,6 @@ class Supervisor:
             self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
         )
         try:
-            deregister(connection, self.settings.name, self.instance)
+            self.heartbeats.deregister(connection, self.settings.name)
         except redis.RedisError as exc:
             logger.warning("could not deregister: %s", exc)

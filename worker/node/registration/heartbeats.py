@@ -39,8 +39,11 @@ class Heartbeats:
     The heartbeats of one node.
 
     Attributes:
+        instance: The process that sends them.
         owns_name: There may be something to deregister.
     """
+
+    instance: Instance
 
     def __init__(self, outbox: Outbox) -> None:
         """Take what a heartbeat reports beside the node's record."""
@@ -57,7 +60,7 @@ class Heartbeats:
         self.clock_offset.add(sent_s, now)
         return now
 
-    def register(self, connection: redis.Redis, record: Node, mine: Instance) -> None:
+    def register(self, connection: redis.Redis, record: Node) -> None:
         """
         Take the name; the process that had it before is given the time to be heard, if it lives.
 
@@ -66,7 +69,7 @@ class Heartbeats:
         """
         before, intent = Succession(), "claim"
         self.owns_name = True
-        while isinstance(other := self.send(connection, record, mine, intent), Other):
+        while isinstance(other := self.send(connection, record, intent), Other):
             is_first = before.note(other, time.monotonic())
             if other.word != "heard" or before.lives:
                 raise refusal(record.name, record.address, other)
@@ -78,7 +81,7 @@ class Heartbeats:
             time.sleep(LOOK_S)
 
     def send(
-        self, connection: redis.Redis, record: Node, mine: Instance, intent: str = "beat"
+        self, connection: redis.Redis, record: Node, intent: str = "beat"
     ) -> list[str] | Other:
         """Send one heartbeat: ids of overdue runs, or who has the name instead."""
         counted, counted_at = command_count.commands_sent(), time.monotonic()
@@ -90,12 +93,12 @@ class Heartbeats:
             is_first = elapsed_s == math.inf
             self.commands_per_s = None if is_first else (counted - self.counted) / elapsed_s
         sent_s = steady_s()
-        answer = self._exchange(connection, record, mine, intent)
+        answer = self._exchange(connection, record, intent)
         if answer[0] == b"insist":
             other = "another worker began with the token of this node, on %s; it is refused"
             logger.warning(other, other_from(answer))
             sent_s = steady_s()
-            answer = self._exchange(connection, record, mine, "insist")
+            answer = self._exchange(connection, record, "insist")
         if answer[0] != b"ok":
             return other_from(answer)
         if is_long:
@@ -107,10 +110,8 @@ class Heartbeats:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
         return [run.decode() for run in ids if run.isascii()]
 
-    def _exchange(
-        self, connection: redis.Redis, record: Node, mine: Instance, intent: str
-    ) -> Sequence[bytes]:
-        clock = self.clock_offset.estimate()
+    def _exchange(self, connection: redis.Redis, record: Node, intent: str) -> Sequence[bytes]:
+        clock, mine = self.clock_offset.estimate(), self.instance
         record = replace(
             record,
             boot=machine.boot_id(),
@@ -130,8 +131,7 @@ class Heartbeats:
         beat = scripts.script(connection, "heartbeat")
         return cast("Sequence[bytes]", beat(keys, [*who, *times, *HOLDER, *flat]))
 
-
-def deregister(connection: redis.Redis, name: str, mine: Instance) -> None:
-    """Say that the node was stopped, and free its name, unless another process has it by now."""
-    arguments = [mine.id, node_record.NODE_TTL_S, INSTANCE, OWNER, STOPPED]
-    scripts.script(connection, "goodbye")([keyspace.node_key(name)], arguments)
+    def deregister(self, connection: redis.Redis, name: str) -> None:
+        """Note that the node was stopped, and free its name, unless another process has it."""
+        arguments = [self.instance.id, node_record.NODE_TTL_S, INSTANCE, OWNER, STOPPED]
+        scripts.script(connection, "goodbye")([keyspace.node_key(name)], arguments)
