@@ -25,7 +25,7 @@ class NodeContext:
         outbox_path: Where results wait for Redis.
         policy: The node's own limits.
         iperf3: The one on PATH; its `fault` says why it cannot be used.
-        should_stop: True once the node is told to stop.
+        should_stop: True once the node is to stop.
         renew: Gives it as it is now; None where nothing of it changes.
     """
 
@@ -41,7 +41,7 @@ class NodeContext:
 
     def now(self, connection: redis.Redis, *, tests: bool = False) -> NodeContext:
         """
-        Give it as it is now, for a job that begins.
+        Return it as it is now, for a job that begins.
 
         Args:
             connection: The job's own to Redis.

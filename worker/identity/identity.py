@@ -110,9 +110,9 @@ class Allowance:
     def chosen(self, targets: Sequence[Target]) -> list[Target]:
         """Take who is asked: those whose address others claim, and then by lot."""
         by_lot = SystemRandom().sample(targets, len(targets))
-        found = sorted(by_lot, key=lambda one: not one.claimed_by)[: self.left]
-        self.left -= len(found)
-        return found
+        chosen = sorted(by_lot, key=lambda target: not target.claimed_by)[: self.left]
+        self.left -= len(chosen)
+        return chosen
 
 
 def identify(
@@ -136,7 +136,7 @@ def identify(
     # Its last heartbeat may be older than the network that it is in now.
     own = records.get(context.name)
     own = None if own is None else replace(own, gateway=gateway_mac())
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     doubted = []
     for target in targets:
         record = records.get(target.name)
@@ -147,12 +147,12 @@ def identify(
                 rivals = dict.fromkeys((*target.claimed_by, context.name))
                 doubted.append(replace(target, claimed_by=list(rivals), also_there=()))
             else:
-                found[target.name] = verdict
+                verdicts[target.name] = verdict
         elif _is_doubtful(target, own, record):
             doubted.append(target)
         else:
-            found[target.name] = FINE
-    return found | _asked(context, doubted, records, allowed, should_stop)
+            verdicts[target.name] = FINE
+    return verdicts | _asked(context, doubted, records, allowed, should_stop)
 
 
 def _of_own_address(own: str, target: Target, record: Record | None) -> Verdict | None:
@@ -229,14 +229,18 @@ def _asked(
     """Ask who answers, but for those that have said so in the last day."""
     path = verified_path(context.outbox_path)
     known = read_verified(path) if doubted else {}
-    keys = {one.name: _key(context, one, records) for one in doubted}
+    keys = {target.name: _key(context, target, records) for target in doubted}
     # One that is silent may have left its address to another machine since it was asked.
-    left = [one for one in doubted if keys[one.name] not in known or not records[one.name].alive]
+    left = [
+        target
+        for target in doubted
+        if keys[target.name] not in known or not records[target.name].alive
+    ]
     answered = _ask(context, allowed.chosen(left), records, should_stop)
-    judged = {one.name: judge(one, answered.get(one.name, NOBODY)) for one in left}
+    judged = {target.name: judge(target, answered.get(target.name, NOBODY)) for target in left}
     # Who is not there itself may share the address with one that had no time to answer.
-    lasting = [one for one in left if one.is_there or not one.claimed_by]
-    if new := [keys[one.name] for one in lasting if judged[one.name] == FINE]:
+    lasting = [target for target in left if target.is_there or not target.claimed_by]
+    if new := [keys[target.name] for target in lasting if judged[target.name] == FINE]:
         keep_verified(path, new)
     return dict.fromkeys(keys, FINE) | judged
 
@@ -256,8 +260,8 @@ def _ask(
     records: Mapping[str, Record],
     should_stop: ShouldStop,
 ) -> dict[str, Answers]:
-    """Give who answered at each target's address, by the target's name: itself, or who else."""
-    may_answer = {one.name: (one.name, *one.claimed_by) for one in targets}
+    """Return who answered at each target's address, by the target's name: itself, or who else."""
+    may_answer = {target.name: (target.name, *target.claimed_by) for target in targets}
     if not targets:
         return {}
     live = {n for names in may_answer.values() for n in names if n in records and records[n].alive}
@@ -272,12 +276,14 @@ def _ask(
         return dict.fromkeys(may_answer, NOBODY)
     finally:
         connection.close()
-    pairs = [(one, name) for one in targets for name in may_answer[one.name] if name in ports]
-    questions = [
-        Question(address=one.address, port=ports[name].number or 0, secret=ports[name].secret)
-        for one, name in pairs
+    pairs = [
+        (target, name) for target in targets for name in may_answer[target.name] if name in ports
     ]
-    answered: dict[str, set[str]] = {one.name: set() for one in targets}
+    questions = [
+        Question(address=target.address, port=ports[name].number or 0, secret=ports[name].secret)
+        for target, name in pairs
+    ]
+    answered: dict[str, set[str]] = {target.name: set() for target in targets}
     for index, name in who_answers(questions, context.name, should_stop).items():
         answered[pairs[index][0].name].add(name)
     return {name: Answers(frozenset(who), name in ports) for name, who in answered.items()}

@@ -73,13 +73,13 @@ def _is_loopback(literal: str) -> bool:
 
 
 def led_to(address: str) -> tuple[IpLiteral, ...]:
-    """Give the literals of a node's own address as this machine's resolver knows them."""
+    """Return the literals of a node's own address as this machine's resolver knows them."""
     return resolve(address, own_zones=True).literals
 
 
 def own_literals(address: str, literals: Sequence[IpLiteral] | None = None) -> list[IpLiteral]:
     """
-    Give the literals of a node's own address that this machine can listen on.
+    Return the literals of a node's own address that this machine can listen on.
 
     None of a router that forwards to this machine: then this node is the connecting side of every
     test. And none on loopback but an address that says so itself: see `checked_address`.
@@ -96,10 +96,10 @@ def own_literals(address: str, literals: Sequence[IpLiteral] | None = None) -> l
 
 
 def listening_address(address: str, family: int) -> IpLiteral | None:
-    """Give the literal of a node's own address on which a test of a version of IP is answered."""
+    """Return the literal of a node's own address on which a test of a version of IP is answered."""
     if plain_ip(address) is not None:
         return ip_literal(address)
-    of_family = (one for one in own_literals(address) if (":" in one) is (family == 6))
+    of_family = (ip for ip in own_literals(address) if (":" in ip) is (family == 6))
     return next(of_family, None)
 
 
@@ -122,7 +122,7 @@ def _can_bind(literal: IpLiteral) -> bool:
 
 
 def local_address(connection: redis.Redis) -> str | None:
-    """Give the local address of the connection to Redis; None over a unix socket."""
+    """Return the local address of the connection to Redis; None over a unix socket."""
     link: Any = connection.connection_pool.get_connection()
     try:
         name = link._sock.getsockname()
@@ -133,11 +133,11 @@ def local_address(connection: redis.Redis) -> str | None:
 
 def present_address(connection: redis.Redis, before: str) -> str:
     """
-    Give the address that this machine has towards Redis now, where it was found so `before`.
+    Return the address that this machine has towards Redis now; `before` is what was found earlier.
 
     The local end of the connection, which is open. It is of no use to others where it is a loopback
     address, as through a tunnel, or none at all, as over a unix socket: then it stays as it was.
     """
-    found = local_address(connection)
-    ip = None if found is None else plain_ip(found)
-    return before if found is None or ip is None or ip.is_loopback else found
+    now = local_address(connection)
+    ip = None if now is None else plain_ip(now)
+    return before if now is None or ip is None or ip.is_loopback else now

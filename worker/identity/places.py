@@ -53,8 +53,8 @@ class Moves:
         moved = self.is_registered_elsewhere(name)
         if not moved and plain_ip(address) is None and self._is_long_ago():
             # A silent name server says nothing of where the node is.
-            found = resolve(address, self.family).literals
-            moved = bool(found) and literal not in found
+            literals = resolve(address, self.family).literals
+            moved = bool(literals) and literal not in literals
         self.pairs += pairs if moved else []
         return moved
 
@@ -72,7 +72,7 @@ def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:
 
 
 def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
-    """Give a row with its nodes where they are now; one that is not among these stays."""
+    """Return a row with its nodes where they are now; one that is not among these stays."""
     nodes = tuple(
         replace(node, address=addresses.get(node.name, node.address)) for node in row.plan.nodes
     )

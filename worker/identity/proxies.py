@@ -49,7 +49,7 @@ def settler(
     should_stop: ShouldStop,
 ) -> Settle:
     """
-    Give what settles signs of these ends by asking the nodes there; no failure stops it.
+    Return what settles signs of these ends by asking the nodes there; no failure stops it.
 
     So many at most are asked without a sign of anything: see `cost.MOST_QUESTIONS`.
     """
@@ -99,7 +99,7 @@ class BeforeTests:
         return self._beside.wait(self._should_stop)
 
     def sign(self, name: str) -> Sign:
-        """Give what it saw before a node, of those it was told, once it has looked."""
+        """Return what it saw before a node, of those that it was given, once it has looked."""
         return self._beside.sign(self._ends[name]) if name in self._ends else Sign()
 
 
@@ -133,12 +133,12 @@ def _settled(
     ]
     words = _answers(context.name, questions, should_stop)
     settled = dict(signs)
-    for one, (seen, sign) in words:
+    for question, (seen, sign) in words:
         if seen is Seen.STRAIGHT:
-            settled.pop(one.end, None)
-        elif sign is not None and not one.sign.error:
-            settled[one.end] = sign
-    sure = [one.end for one, (seen, _) in words if _holds(one, seen)]
+            settled.pop(question.end, None)
+        elif sign is not None and not question.sign.error:
+            settled[question.end] = sign
+    sure = [question.end for question, (seen, _) in words if _holds(question, seen)]
     if sure:
         keep_verified(path, [keys[end] for end in sure])
     return settled
@@ -148,7 +148,7 @@ def to_ask(
     keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str], most: int
 ) -> list[End]:
     """
-    Give who is asked: all that there is a sign of, and then others that have not said it lately.
+    Choose who is asked: all that there is a sign of, and then others that have not said it lately.
 
     Args:
         keys: Live nodes, each with the name of what was seen of it.
@@ -172,13 +172,17 @@ def _answers(
     more than that, which is not to be kept.
     """
 
-    def ask(one: _Question) -> tuple[Seen, Sign | None] | None:
-        is_late = time.monotonic() >= one.port.open_until or should_stop()
-        return None if is_late else _ask(near, one, should_stop)
+    def ask(question: _Question) -> tuple[Seen, Sign | None] | None:
+        is_late = time.monotonic() >= question.port.open_until or should_stop()
+        return None if is_late else _ask(near, question, should_stop)
 
     with ThreadPoolExecutor(AT_A_TIME) as threads:
         words = list(threads.map(ask, questions))
-    return [(one, word) for one, word in zip(questions, words, strict=True) if word is not None]
+    return [
+        (question, word)
+        for question, word in zip(questions, words, strict=True)
+        if word is not None
+    ]
 
 
 @dataclass(frozen=True)
@@ -191,27 +195,27 @@ class _Question:
     sign: Sign
 
 
-def _holds(one: _Question, seen: Seen) -> bool:
+def _holds(question: _Question, seen: Seen) -> bool:
     """Tell whether a node's word holds for a day; a way on which no word comes has none then."""
-    return seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and one.sign == Sign())
+    return seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and question.sign == Sign())
 
 
-def _ask(near: str, one: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
+def _ask(near: str, question: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
     """Ask a node which SYN came; give what it says, and what that is a sign of."""
-    address, number, secret = one.end[0], one.port.number or 0, one.port.secret
-    if is_near(one.sign):
+    address, number, secret = question.end[0], question.port.number or 0, question.port.secret
+    if is_near(question.sign):
         # An answer of one hop is true of a node that is one hop away, and that is asked for. Other
         # ports may go another way.
-        tries = 1 if one.sign.error else syn_nonce.TRIES
+        tries = 1 if question.sign.error else syn_nonce.TRIES
         seen = syn_nonce.ask(address, number, secret, tries=tries, hops=1)
         return seen, None
     seen, is_there = syn_nonce.ask(address, number, secret, tries=1), False
     if seen is Seen.UNSEEN:
         # Asked before the other tries: the port is open for some seconds only.
-        question = Question(address=address, port=number, secret=secret)
-        is_there = who_answers([question], near, should_stop) == {0: one.name}
+        who = Question(address=address, port=number, secret=secret)
+        is_there = who_answers([who], near, should_stop) == {0: question.name}
         seen = syn_nonce.ask(address, number, secret, tries=syn_nonce.TRIES - 1)
-    return seen, judge(one.name, address, seen, is_there=is_there)
+    return seen, judge(question.name, address, seen, is_there=is_there)
 
 
 def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None:

@@ -24,7 +24,7 @@ def read_row_records(
     connection: redis.Redis, row: Row, others: Collection[int]
 ) -> dict[str, Record]:
     """
-    Give the records of a row's own node, of these others, and of who may answer in their place.
+    Read the records of a row's own node, of these others, and of who may answer in their place.
 
     The whole registry is looked through only where one of them is not where the plan has it.
     """
@@ -43,7 +43,7 @@ def read_row_records(
 
 
 def _live(connection: redis.Redis) -> list[str]:
-    """Give the names of the nodes that were heard of late."""
+    """Return the names of the nodes that were heard of late."""
     since = scripts.redis_seconds(connection) - node_record.ALIVE_S
-    found = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
-    return [name.decode(errors="replace") for name in found]
+    names = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
+    return [name.decode(errors="replace") for name in names]

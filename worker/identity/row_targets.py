@@ -26,13 +26,13 @@ def targets_of(context: NodeContext, row: Row, others: Collection[int]) -> Targe
 
 
 def denied(row: Row, pairs: Pairs, strangers: Mapping[int, str]) -> list[Measurement]:
-    """Give the records of the pairs whose other node is a stranger: see `strangers_of`."""
+    """Return the records of the pairs whose other node is a stranger: see `strangers_of`."""
     reasons = ((pair, strangers.get(other(row, pair))) for pair in pairs)
     return [row.finding(pair, Outcome.DENIED, why) for pair, why in reasons if why is not None]
 
 
 def other(row: Row, pair: Pair) -> int:
-    """Give the node of a pair that the row's own node measures; itself where that is all."""
+    """Return the node of a pair that the row's own node measures; itself where that is all."""
     source, target = pair
     return target if source == row.performer else source
 
@@ -45,16 +45,16 @@ def with_addresses(
     findings = []
     for pair in pairs:
         node = row.plan.nodes[other(row, pair)]
-        found = looked.get(node.address)
-        if found is None:  # told to stop before it was known
+        address = looked.get(node.address)
+        if address is None:  # stopped before it was known
             continue
-        if found.literal is None:
-            error = f"{node.name}: {found.error}"
-            findings.append(row.finding(pair, found.outcome, error))
+        if address.literal is None:
+            error = f"{node.name}: {address.error}"
+            findings.append(row.finding(pair, address.outcome, error))
         else:
             ready[pair] = TargetNode(
                 name=node.name,
-                address=found.literal,
+                address=address.literal,
                 accepts=node.accepts,
                 claimed_by=node.claimed_by,
             )
@@ -62,7 +62,7 @@ def with_addresses(
 
 
 def with_literals(row: Row, ready: Ready) -> Row:
-    """Give a row whose plan has the judged addresses of the nodes that are measured."""
+    """Return a row whose plan has the judged addresses of the nodes that are measured."""
     judged = {other(row, pair): node for pair, node in ready.items()}
     nodes = tuple(judged.get(index, node) for index, node in enumerate(row.plan.nodes))
     return replace(row, plan=replace(row.plan, nodes=nodes))
@@ -71,7 +71,7 @@ def with_literals(row: Row, ready: Ready) -> Row:
 def strangers_of(
     context: NodeContext, row: Row, others: Collection[int], places: Mapping[str, str]
 ) -> Mapping[int, str]:
-    """Give the nodes that the registry does not have, with that reason."""
+    """Return the nodes that the registry does not have, with that reason."""
     if context.policy.allow_unregistered_targets and not row.kind.has_two_ends:
         return {}
     nodes = ((index, row.plan.nodes[index]) for index in others)

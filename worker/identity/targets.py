@@ -57,14 +57,14 @@ class Targets:
     def judged(
         self, wait_s: float = LOOK_UP_S, should_stop: Callable[[], bool] = lambda: False
     ) -> Mapping[str, Looked]:
-        """Give the addresses that are known within so many seconds; all within `LOOK_UP_S`."""
+        """Return the addresses that are known within so many seconds; all within `LOOK_UP_S`."""
         known = self._ups.wait(wait_s, should_stop)
-        return {address: judge(found, self._at_home) for address, found in known.items()}
+        return {address: judge(resolved, self._at_home) for address, resolved in known.items()}
 
     def batches(self, should_stop: Callable[[], bool]) -> Iterator[Mapping[str, Looked]]:
         """Yield each address once, judged, as `LookUps.batches` does."""
         for known in self._ups.batches(should_stop):
-            yield {address: judge(found, self._at_home) for address, found in known.items()}
+            yield {address: judge(resolved, self._at_home) for address, resolved in known.items()}
 
 
 def look_up(addresses: Collection[str], given: str | None) -> Mapping[str, Looked]:
@@ -72,7 +72,7 @@ def look_up(addresses: Collection[str], given: str | None) -> Mapping[str, Looke
     return Targets(addresses, given).judged()
 
 
-def judge(found: Resolved, at_home: bool) -> Looked:
+def judge(resolved: Resolved, at_home: bool) -> Looked:
     """
     Judge all addresses of a name.
 
@@ -81,13 +81,13 @@ def judge(found: Resolved, at_home: bool) -> Looked:
     is not one machine's: somebody plays with it, or its owner has made a mistake, and a number
     would hide which.
     """
-    for literal in found.literals:
+    for literal in resolved.literals:
         reason = objection(literal, at_home)
         if reason is not None:
             return Looked(None, Outcome.DENIED, f"{literal} is {reason}")
-    if not found.literals:
-        return Looked(None, Outcome.UNRESOLVED, found.error)
-    return Looked(found.literals[0])
+    if not resolved.literals:
+        return Looked(None, Outcome.UNRESOLVED, resolved.error)
+    return Looked(resolved.literals[0])
 
 
 def objection(literal: str, at_home: bool) -> str | None:

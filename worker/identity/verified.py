@@ -19,12 +19,12 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 def verified_path(outbox: Path) -> Path:
-    """Give the file of the node whose outbox this is."""
+    """Return the file of the node whose outbox this is."""
     return outbox.with_suffix(".verified")
 
 
 def read_verified(path: Path) -> dict[str, float]:
-    """Give what was verified in the last day → when, in seconds of this node's clock."""
+    """Read what was verified in the last day → when, in seconds of this node's clock."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return {}
@@ -45,7 +45,7 @@ def read_verified(path: Path) -> dict[str, float]:
 def keep_verified(path: Path, keys: Iterable[str]) -> None:
     """Note what was verified just now."""
     known = read_verified(path) | dict.fromkeys(keys, time.time())
-    newest = dict(sorted(known.items(), key=lambda one: one[1])[-MOST_KEPT:])
+    newest = dict(sorted(known.items(), key=lambda entry: entry[1])[-MOST_KEPT:])
     with suppress(OSError):
         part = path.with_suffix(".verified.part")
         part.write_text(json.dumps(newest), encoding="utf-8")
