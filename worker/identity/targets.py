@@ -67,11 +67,6 @@ class Targets:
             yield {address: judge(resolved, self._at_home) for address, resolved in known.items()}
 
 
-def look_up(addresses: Collection[str], given: str | None) -> Mapping[str, Looked]:
-    """Look addresses up and judge each; as `Targets`, which has the arguments."""
-    return Targets(addresses, given).judged()
-
-
 def judge(resolved: Resolved, at_home: bool) -> Looked:
     """
     Judge all addresses of a name.

@@ -139,7 +139,7 @@ def test_plan_with_an_odd_name_or_address_is_refused(name: str, address: str) ->
     ],
 )
 def test_node_with_a_routable_address_refuses(target: str, word: str) -> None:
-    looked = targets.look_up([target, "198.51.100.1"], ROUTABLE)
+    looked = targets.Targets([target, "198.51.100.1"], ROUTABLE).judged()
     assert (looked[target].literal, looked[target].outcome) == (None, Outcome.DENIED)
     assert word in looked[target].error
     assert looked["198.51.100.1"] == targets.Looked(IpLiteral("198.51.100.1"))
@@ -167,19 +167,21 @@ def test_no_form_of_a_loopback_address_passes(ip: ipaddress.IPv4Address) -> None
 
 @pytest.mark.parametrize("target", ["64:ff9b::198.51.100.1", "2002:c633:6401::1", "fd77::1"])
 def test_ipv4_address_within_one_of_ipv6_is_measured_when_it_may_be(target: str) -> None:
-    assert targets.look_up([target], ROUTABLE)[target].literal == target
+    assert targets.Targets([target], ROUTABLE).judged()[target].literal == target
 
 
 @pytest.mark.parametrize("own", ["127.0.0.1", "::1"])
 def test_node_on_loopback_may_measure_others_there(own: str) -> None:
-    looked = targets.look_up(["127.0.0.2", "224.0.0.1", "64:ff9b::127.0.0.1"], own)
+    looked = targets.Targets(["127.0.0.2", "224.0.0.1", "64:ff9b::127.0.0.1"], own).judged()
     assert looked["127.0.0.2"].literal == "127.0.0.2"
     assert looked["224.0.0.1"].outcome is Outcome.DENIED
     assert looked["64:ff9b::127.0.0.1"].outcome is Outcome.DENIED
 
 
 def test_node_is_not_on_loopback_because_a_name_says_so() -> None:
-    assert targets.look_up(["127.0.0.2"], "localhost")["127.0.0.2"].outcome is Outcome.DENIED
+    assert (
+        targets.Targets(["127.0.0.2"], "localhost").judged()["127.0.0.2"].outcome is Outcome.DENIED
+    )
 
 
 def test_broadcast_address_of_a_subnet_here_is_known_by_the_kernel() -> None:
@@ -190,13 +192,13 @@ def test_broadcast_address_of_a_subnet_here_is_known_by_the_kernel() -> None:
 
 
 def test_probes_get_the_address_that_was_judged_and_not_the_name() -> None:
-    looked = targets.look_up(["localhost"], "127.0.0.1")["localhost"]
+    looked = targets.Targets(["localhost"], "127.0.0.1").judged()["localhost"]
     assert looked.literal in ("127.0.0.1", "::1")
     assert looked.outcome is Outcome.OK
 
 
 def test_name_that_does_not_resolve_is_no_target() -> None:
-    looked = targets.look_up(["nosuch.invalid"], ROUTABLE)["nosuch.invalid"]
+    looked = targets.Targets(["nosuch.invalid"], ROUTABLE).judged()["nosuch.invalid"]
     assert (looked.literal, looked.outcome) == (None, Outcome.UNRESOLVED)
     assert "nosuch.invalid" in looked.error
 
