@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import redis
 
-from coordinator.cli.settings.options import json_option, redis_option
+from coordinator.cli.settings.options import file_option, json_option, redis_option
 from coordinator.cli.terminal.logs import log_to_stderr
-from coordinator.cli.terminal.output import no_dash, print_csv, print_json
+from coordinator.cli.terminal.output import print_csv, print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.collect.collector import Collector
@@ -32,11 +32,9 @@ Examples:
 """
 )
 @redis_option
-@click.option(
+@file_option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
     help="File to which rows are added; made if it is not there. `-` prints all rows that are in "
     "the stream, and remembers nothing.",
 )
@@ -46,12 +44,10 @@ Examples:
     is_flag=True,
     help="Write all that the stream still has, also what an earlier file of this collector holds.",
 )
-@click.option(
+@file_option(
     "--events",
     "event_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    callback=no_dash("ptzmesh events --json prints events"),
+    instead="ptzmesh events --json prints events",
     help="CSV that gets the events which come from now on (ptzmesh events), each once.",
 )
 @click.option("--group", metavar="NAME", help="Consumer group [default: of host and path].")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.terminal.output import no_dash
+from coordinator.cli.settings.options import file_option
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.view.watch import save_svg, watch
 from coordinator.collect.oneshot import OneShot
@@ -45,12 +45,11 @@ Examples:
   ptzmesh demo --count 100
 """
 )
-@click.option(
+@file_option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
     default="network_metrics.csv",
-    callback=no_dash("leave --csv out, or name a file"),
+    instead="leave --csv out, or name a file",
     show_default=True,
     help="File for the results; rows are added if it exists.",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator.cli.settings.options import json_option, redis_option
+from coordinator.cli.settings.options import FOLDER, json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from worker.model.text import printable
 
@@ -43,7 +43,7 @@ or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
 )
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     envvar="PTZMESH_WORKER_STATE_DIR",
     help="Folder of that node [default: the worker's].",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coordinator.cli.settings.options import json_option, names, redis_option
+from coordinator.cli.settings.options import json_option, names_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.signals import stop_on_signals
@@ -29,14 +29,7 @@ Examples:
 )
 @redis_option
 @click.option("--since", type=SECONDS, help="Only those of the last so many seconds, or 2h, 7d.")
-@click.option(
-    "--node",
-    "nodes",
-    multiple=True,
-    callback=names,
-    metavar="NAME",
-    help="Only those of this node; repeatable, or with commas.",
-)
+@names_option("--node", "nodes", help="Only those of these nodes.")
 @click.option("--follow", is_flag=True, help="Print events as they come, until Ctrl-C.")
 @json_option
 def events(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.settings.options import json_option, redis_option
+from coordinator.cli.settings.options import file_option, json_option, redis_option
 from coordinator.cli.terminal.cells import UNTIMED, WHY_UNTIMED, number, percent, word
 from coordinator.cli.terminal.output import print_csv, print_json
 from coordinator.cli.terminal.screen import err
@@ -33,11 +33,9 @@ Examples:
 @redis_option
 @click.option("--run", "run", help="Print the results of this run only; `last` is the newest.")
 @click.option("--follow", is_flag=True, help="Print results as they arrive, until Ctrl-C.")
-@click.option(
+@file_option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
     help="Add what this file has not got of the run, to the run's end, and print no results; `-` "
     "prints the rows.",
 )

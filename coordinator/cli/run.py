@@ -10,13 +10,14 @@ import redis
 
 from coordinator.cli.settings.options import (
     family_options,
+    file_option,
     json_option,
-    labels,
-    names,
+    label_option,
+    names_option,
     redis_option,
 )
 from coordinator.cli.settings.probe_options import probe_option, probe_options
-from coordinator.cli.terminal.output import no_dash, print_json
+from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.view.cost import print_cost
 from coordinator.cli.view.watch import watch
@@ -42,37 +43,13 @@ Examples:
 )
 @redis_option
 @probe_option
-@click.option(
+@names_option(
     "--nodes",
-    multiple=True,
-    callback=names,
-    metavar="NAMES",
     help="Nodes that take part, as sources and as targets [default: all that are alive].",
 )
-@click.option(
-    "--from",
-    "sources",
-    multiple=True,
-    callback=names,
-    metavar="NAMES",
-    help="Nodes that are sources.",
-)
-@click.option(
-    "--to",
-    "targets",
-    multiple=True,
-    callback=names,
-    metavar="NAMES",
-    help="Nodes that are targets.",
-)
-@click.option(
-    "--label",
-    "labels_",
-    multiple=True,
-    callback=labels,
-    metavar="KEY=VALUE",
-    help="Only nodes with this label; repeatable.",
-)
+@names_option("--from", "sources", help="Nodes that are sources.")
+@names_option("--to", "targets", help="Nodes that are targets.")
+@label_option(help="Only nodes with this label; repeatable.")
 @click.option(
     "--sample", type=int, metavar="K", help="Each source measures K targets, others each time."
 )
@@ -81,12 +58,10 @@ Examples:
 @click.option("--new", is_flag=True, help="Do not join a running run of the same plan.")
 @click.option("--dry-run", is_flag=True, help="Say what the run costs, and start nothing.")
 @click.option("--detach", is_flag=True, help="Start the run, print its id, and do not wait.")
-@click.option(
+@file_option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=no_dash("ptzmesh results --run ID --csv - prints the rows of a run"),
-    metavar="FILE",
+    instead="ptzmesh results --run ID --csv - prints the rows of a run",
     help="Add the rows of this run, and no others, to this file.",
 )
 @json_option

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.settings.options import json_option, redis_option
-from coordinator.cli.terminal.output import print_json, svg_file
+from coordinator.cli.settings.options import FILE, json_option, redis_option
+from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
 from coordinator.cli.view.watch import run_to_json, save_svg, show_report, watch
 from coordinator.mesh import Mesh
 from coordinator.results.figures import FIGURES
 from coordinator.results.matrix import make_report
 from coordinator.runs.follow import of_run
+
+
+def _svg_file(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    """Take a file for a picture: its name must not promise another format."""
+    if value is not None and not value.name.lower().endswith(".svg"):
+        raise click.BadParameter(f"'{value}' must end in .svg: pictures are written as SVG only")
+    return value
 
 
 @click.command(
@@ -38,9 +45,8 @@ Examples:
 )
 @click.option(
     "--svg",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    callback=svg_file,
+    type=FILE,
+    callback=_svg_file,
     help="Save the matrix as a picture, FILE.svg.",
 )
 @json_option

@@ -15,7 +15,13 @@ import click
 import redis
 from click.core import ParameterSource
 
-from coordinator.cli.settings.options import family_options, json_option, names, redis_option
+from coordinator.cli.settings.options import (
+    FOLDER,
+    family_options,
+    json_option,
+    names_option,
+    redis_option,
+)
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
 from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
@@ -101,13 +107,7 @@ Examples:
     is_flag=True,
     help="Send no echo ahead of a round's first, which wakes ARP and radios.",
 )
-@click.option(
-    "--nodes",
-    multiple=True,
-    callback=names,
-    metavar="NAMES",
-    help="Test from these nodes to a node [default: from here].",
-)
+@names_option("--nodes", help="Test from these nodes to a node [default: from here].")
 @family_options("Test the target by")
 @click.option("--throughput", is_flag=True, help="An iperf3 test in every round; see --bitrate.")
 @click.option(
@@ -129,7 +129,7 @@ Examples:
 @click.option(
     "--out",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help=f"Folder of the files [default: {PERSISTENCE} where it can be written, else here].",
 )
 @click.option("--no-plot", is_flag=True, help="Only the JSON file, no picture.")

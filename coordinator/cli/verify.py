@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli.settings.options import json_option, redis_option
-from coordinator.cli.terminal.output import no_dash, print_json
+from coordinator.cli.settings.options import file_option, json_option, redis_option
+from coordinator.cli.terminal.output import print_json
 from coordinator.collect.verify import Pair
 from coordinator.collect.verify import verify as verify_run
 from coordinator.mesh import Mesh
@@ -29,12 +29,10 @@ Examples:
 )
 @redis_option
 @click.argument("run")
-@click.option(
+@file_option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    callback=no_dash("name the one that the run was collected into"),
+    instead="name the one that the run was collected into",
     required=True,
     help="The file that the run was collected into.",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from coordinator.cli.settings.config import ARGUMENTS
-from coordinator.cli.settings.options import labels, redis_option
+from coordinator.cli.settings.options import FOLDER, label_option, redis_option
 from coordinator.cli.settings.policy import policy_options
 from coordinator.cli.settings.reread import Reread
 from coordinator.cli.terminal.logs import log_to_stderr
@@ -55,17 +55,10 @@ Examples:
     help="Name of the node, unique in the mesh [default: the host name].",
 )
 @click.option("--address", help="Where others reach the node [default: its address towards Redis].")
-@click.option(
-    "--label",
-    "labels_",
-    multiple=True,
-    callback=labels,
-    metavar="KEY=VALUE",
-    help="Label of the node, for `run --label`; repeatable.",
-)
+@label_option(help="Label of the node, for `run --label`; repeatable.")
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of the node for results that wait for Redis [default: by user].",
 )
 @policy_options

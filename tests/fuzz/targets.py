@@ -244,7 +244,6 @@ def texts(data: bytes) -> None:
         policy.parse_hours,
         policy.parse_ports,
         lambda t: policy.parse_links([t]),
-        lambda t: policy.parse_sources([t]),
     ]
     for door in doors:
         said = ""

@@ -8,7 +8,7 @@ cannot widen them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
 
@@ -220,13 +220,3 @@ def parse_links(texts: Sequence[str]) -> dict[str, int]:
             raise ConfigError(f"link ({text[:80]!r}) must look like cell-7=1, each name once")
         links[valid_name(name)] = int(capacity)
     return links
-
-
-def parse_sources(names: Collection[str]) -> frozenset[str]:
-    """
-    Read the nodes that may ask.
-
-    Raises:
-        ConfigError: One is no node name.
-    """
-    return frozenset(valid_name(name) for name in names)

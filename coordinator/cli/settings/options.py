@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -13,16 +14,24 @@ from click.core import ParameterSource
 from worker.model.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 
-#: Of `redis_option`, beside the URL: Credentials' field → option, what it is.
+#: Of `redis_option`, beside the URL: Credentials' field, which its option is named by → its help.
 _CREDENTIALS = {
-    "password_file": ("--redis-password-file", "File that holds its password."),
-    "ca": ("--redis-ca", "PEM file of the authority that signed its certificate."),
-    "cert": ("--redis-cert", "PEM file of our own certificate for it."),
-    "key": ("--redis-key", "PEM file of the key of our certificate."),
+    "password_file": "File that holds its password.",
+    "ca": "PEM file of the authority that signed its certificate.",
+    "cert": "PEM file of our own certificate for it.",
+    "key": "PEM file of the key of our certificate.",
 }
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def with_options(command: Callable[..., Any], options: Sequence[Decorator[Any]]) -> Any:
+    """Add options to a command, so that its help shows them in this order."""
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def redis_option(command: Command) -> Command:
@@ -48,13 +57,7 @@ def redis_option(command: Command) -> Command:
         except redis.RedisError as exc:
             raise server.unavailable(exc, url) from exc
 
-    decorated: Any = resolved
-    for name, (option, what) in reversed(_CREDENTIALS.items()):
-        variable = f"PTZMESH_REDIS_{name.upper()}"
-        decorated = click.option(
-            option, f"redis_{name}", envvar=variable, metavar="FILE", help=what
-        )(decorated)
-    decorated = click.option(
+    url_option = click.option(
         "--redis",
         "redis_url",
         envvar=["PTZMESH_REDIS_URL", "REDIS_URL"],
@@ -62,8 +65,18 @@ def redis_option(command: Command) -> Command:
         show_default=True,
         metavar="URL",
         help="Redis of the mesh.",
-    )(decorated)
-    return cast("Command", decorated)
+    )
+    files = [
+        click.option(
+            f"--redis-{name.replace('_', '-')}",
+            envvar=f"PTZMESH_REDIS_{name.upper()}",
+            metavar="FILE",
+            help=help_text,
+        )
+        for name, help_text in _CREDENTIALS.items()
+    ]
+    with_url: Command = with_options(resolved, [url_option, *files])
+    return with_url
 
 
 def _full_url(url: str, given: Mapping[str, str | None]) -> str:
@@ -85,22 +98,21 @@ def _full_url(url: str, given: Mapping[str, str | None]) -> str:
     return redis_url.with_credentials(url, redis_url.Credentials(password=password, **kept))
 
 
-def family_options(by: str) -> Callable[[Command], Command]:
-    """Give a command -4 and -6, as one argument `family`: 4, 6, or None where neither is said."""
+def family_options(by: str) -> Decorator[Any]:
+    """Add -4 and -6 to a command, as one argument `family`: 4, 6, or None without either."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
         def with_family(ipv4: bool, ipv6: bool, **others: Any) -> Any:
             if ipv4 and ipv6:
                 raise click.UsageError("-4 and -6 exclude each other")
             return command(family=4 if ipv4 else 6 if ipv6 else None, **others)
 
-        decorated: Any = with_family
-        for digit in (6, 4):
-            decorated = click.option(
-                f"-{digit}", f"--ipv{digit}", is_flag=True, help=f"{by} an IPv{digit} address."
-            )(decorated)
-        return cast("Command", decorated)
+        digits = [
+            click.option(f"-{n}", f"--ipv{n}", is_flag=True, help=f"{by} an IPv{n} address.")
+            for n in (4, 6)
+        ]
+        return with_options(with_family, digits)
 
     return decorate
 
@@ -128,3 +140,22 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
                 "letters and digits as a node's name has, a value of at most 128 characters"
             )
     return {key: content for key, _, content in pairs}
+
+
+names_option = functools.partial(click.option, multiple=True, callback=names, metavar="NAMES")
+label_option = functools.partial(
+    click.option, "--label", "labels_", multiple=True, callback=labels, metavar="KEY=VALUE"
+)
+
+
+def file_option(flag: str, parameter: str, *, instead: str = "", **more: Any) -> Decorator[Any]:
+    """Take a file; `-` is none where `instead` says what prints to standard output."""
+
+    def checked(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+        if instead and str(value) == "-":
+            raise click.BadParameter(
+                f"'-' is standard output, and a file is needed here; {instead}"
+            )
+        return value
+
+    return click.option(flag, parameter, type=FILE, metavar="FILE", callback=checked, **more)

@@ -16,8 +16,9 @@ from coordinator.cli.settings.config import (
     mark_of_config,
     read_config,
 )
-from coordinator.cli.settings.policy import NAMES, policy_of
+from coordinator.cli.settings.policy import NAMES
 from worker.model.errors import ConfigError
+from worker.model.policy import Policy
 from worker.node.registration.facts import Mark, Said
 
 #: A file that has lain so long as it is, is written to its end: half of one may be valid, and allow
@@ -81,7 +82,7 @@ class Reread:
         others = (name for name in values if name not in own and values[name] != before.get(name))
         return Said(
             labels=values["labels_"],
-            policy=policy_of(**{name: values[name] for name in NAMES}),
+            policy=Policy(**{name: values[name] for name in NAMES}),
             later=tuple(sorted(others)),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -46,23 +46,3 @@ def print_csv(found: Iterable[tuple[str, Measurement]]) -> None:
     for stream_id, measurement in found:
         writer.writerow(measurement.to_row(stream_id))
         sys.stdout.flush()
-
-
-def no_dash(instead: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Refuse `-`, which people mean as standard output, and say what does it instead."""
-
-    def refuse(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-        if str(value) == "-":
-            raise click.BadParameter(
-                f"'-' is standard output, and a file is needed here; {instead}"
-            )
-        return value
-
-    return refuse
-
-
-def svg_file(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-    """Take a file for a picture: its name must not promise another format."""
-    if value is not None and not value.name.lower().endswith(".svg"):
-        raise click.BadParameter(f"'{value}' must end in .svg: pictures are written as SVG only")
-    return value

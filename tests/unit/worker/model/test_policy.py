@@ -17,7 +17,6 @@ from worker.model.policy import (
     parse_hours,
     parse_links,
     parse_ports,
-    parse_sources,
 )
 
 NOON = datetime(2026, 1, 2, 12, 0)  # noqa: DTZ001 - a node's local time
@@ -139,9 +138,3 @@ def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, Any]) -> Non
 
 def test_port_range_has_both_its_ends() -> None:
     assert list(Policy(ports=(5201, 5203)).port_range) == [5201, 5202, 5203]
-
-
-def test_source_that_is_no_node_name_is_refused() -> None:
-    assert parse_sources(["a", "b"]) == {"a", "b"}
-    with pytest.raises(ConfigError):
-        parse_sources(["a b"])
