@@ -69,9 +69,9 @@ test-redis: install
 	$(BIN)/pytest -m redis
 
 # What Redis does for us, on the oldest version that is supported, and on Debian's.
-SERVER_TESTS := $(addprefix tests/integration/test_, publish.py leases.py runs.py results.py \
-  collector.py collector_file.py collector_groups.py collector_back.py verify.py redis_probe.py \
-  refusals.py monitor_stream.py rotation.py events.py passing.py redis_clock.py twins.py)
+SERVER_TESTS := $(addprefix tests/integration/test_, publish.py leases.py budgets.py turns.py runs.py \
+  results.py collector.py collector_file.py collector_groups.py collector_back.py verify.py \
+  redis_probe.py refusals.py monitor_stream.py rotation.py events.py passing.py redis_clock.py twins.py)
 
 test-servers: install redis62
 	for each in redis62 redis7; do \

@@ -106,3 +106,11 @@ def test_each_command_is_in_the_module_of_its_name() -> None:
         source = ROOT / "coordinator" / "cli" / f"{name}.py"
         assert ast.get_docstring(ast.parse(source.read_text())).startswith(f"`ptzmesh {name}`")
         assert load(name).name == name
+
+
+def test_tests_that_the_makefile_names_are_there() -> None:
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    named = re.findall(r"\$\(addprefix (tests/[\w/]+),([^)]*)\)", text)
+    files = [prefix + file.partition("::")[0] for prefix, rest in named for file in rest.split()]
+    assert len(files) > 20
+    assert [file for file in files if not (ROOT / file).exists()] == []
