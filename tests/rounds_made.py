@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
+from samples import ping_statistics
+
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round, Series
 from worker.model.measurement import Measurement, Outcome
@@ -26,16 +28,9 @@ def a_round(
 ) -> Round:
     answered = [rtt for rtt in rtts_ms if rtt is not None]
     found = rtt_statistics(rtts_ms)
-    detail = {
-        "sent": len(rtts_ms),
-        "received": len(answered),
-        "rtts_ms": list(rtts_ms),
-        "rtt_min_ms": found.rtt_min_ms,
-        "rtt_max_ms": found.rtt_max_ms,
-    }
-    if offset_ms is not None:
-        detail["clock_offset_ms"] = offset_ms
-        detail["clock_offset_uncertainty_ms"] = uncertainty_ms
+    detail = ping_statistics(
+        rtts_ms, clock_offset_ms=offset_ms, clock_offset_uncertainty_ms=uncertainty_ms
+    )
     ping = Measurement(
         run="test",
         probe="ping",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ from typing import Any
 
 import redis
 
+from worker.model.detail import PingStatistics, TransferSettings, TransferStatistics, common
 from worker.model.event import is_event
 from worker.model.measurement import Measurement, Outcome
+from worker.model.options import ThroughputOptions
 from worker.wire import keyspace
 
 RUN = "20260102T030405000-abcd"
@@ -36,31 +39,56 @@ def measurement(number: int, run: str = RUN) -> Measurement:
         error='none of 10 echoes, "as they say", was answered' if lost else "",
         latency_ms=None if lost else sum(rtts) / 10,
         packet_loss_pct=100.0 if lost else 0.0,
-        detail={"sent": 10, "received": 0 if lost else 10, "wait_s": 1.0}
-        if lost
-        else {
-            "sent": 10,
-            "received": 10,
-            "duplicates": 0,
-            "late": 0,
-            "refused": 0,
-            "wait_s": 1.0,
-            "interval_s": 0.1,
-            "size_bytes": 56,
-            "rtt_min_ms": min(rtts),
-            "rtt_mean_ms": sum(rtts) / 10,
-            "rtt_median_ms": rtts[0],
-            "rtt_p95_ms": None,
-            "rtt_max_ms": max(rtts),
-            "rtt_stddev_ms": rng.uniform(0, 9),
-            "jitter_mean_abs_ms": rng.uniform(0, 9),
-            "send_lag_max_ms": rng.uniform(0, 1),
-            "read_lag_max_ms": rng.uniform(0, 1),
-            "socket": "raw",
-            "elapsed_s": rng.uniform(1, 2),
-            "rtts_ms": rtts,
-        },
+        detail=ping_statistics(
+            received=0 if lost else 10,
+            rtts_ms=() if lost else tuple(rtts),
+            rtt_stddev_ms=None if lost else rng.uniform(0, 9),
+            jitter_mean_abs_ms=None if lost else rng.uniform(0, 9),
+            send_lag_max_ms=rng.uniform(0, 1),
+            read_lag_max_ms=rng.uniform(0, 1),
+            elapsed_s=rng.uniform(1, 2),
+        ),
     )
+
+
+def ping_statistics(rtts_ms: Sequence[float | None] = (), **changes: Any) -> PingStatistics:
+    """Give whole statistics of echoes, with these times and changes."""
+    answered = [rtt for rtt in rtts_ms if rtt is not None]
+    usual = {
+        "sent": len(rtts_ms) or 10,
+        "received": len(answered),
+        "duplicates": 0,
+        "late": 0,
+        "errors": 0,
+        "error_kind": None,
+        "damaged": 0,
+        "refused": 0,
+        "times_refused": 0,
+        "wait_s": 1.0,
+        "interval_s": 0.1,
+        "interval_mean_s": 0.1,
+        "size_bytes": 56,
+        "rtt_min_ms": min(answered, default=None),
+        "rtt_mean_ms": sum(answered) / len(answered) if answered else None,
+        "rtt_median_ms": answered[0] if answered else None,
+        "rtt_max_ms": max(answered, default=None),
+        "wake_ms": None,
+        "reply_ttl": "64" if answered else None,
+        "send_lag_max_ms": None,
+        "read_lag_max_ms": None,
+        "receive_drops": 0,
+        "host_limited": False,
+        "socket": "raw",
+        "elapsed_s": 1.0,
+        "rtts_ms": tuple(rtts_ms),
+    }
+    return PingStatistics(**(usual | changes))
+
+
+def transfer_statistics(**changes: Any) -> TransferStatistics:
+    """Give statistics of a test with two ends that ran, with these changes."""
+    settings = common(TransferSettings, ThroughputOptions())
+    return TransferStatistics(**{**settings, "deadline_s": 20.0, "test_s": 11.0, **changes})
 
 
 def fields_of(number: int, run: str = RUN) -> dict[Any, Any]:

@@ -48,13 +48,14 @@ class Figure:
         *others, last = [
             probe.name
             for probe in PROBES.values()
-            if any(column in probe.columns for column in self.columns)
+            if any(probe.fills(column) for column in self.columns)
         ]
         return self.asked_as.format(f"--probe {', '.join(others)} or {last}")
 
 
 def _number(measurement: Measurement, column: str) -> float | None:
-    value = getattr(measurement, column) if column in _OF_RECORD else measurement.detail.get(column)
+    holder = measurement if column in _OF_RECORD else measurement.detail
+    value = getattr(holder, column, None)
     return float(value) if isinstance(value, (int, float)) else None
 
 

@@ -109,7 +109,7 @@ def from_here(
     while (number := ticks.wait(should_stop)) is not None:
         looked = Beside([] if options.throughput is None else [beside])
         for found in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
-            test = None
+            test, trips = None, found.round_trips
             if options.throughput is not None and not should_stop():
                 if not looked.wait(should_stop):
                     return
@@ -118,7 +118,7 @@ def from_here(
                     options.throughput,
                     looked.sign(beside),
                     iperf3=iperf3,
-                    idle_rtt_ms=found.detail.get("rtt_median_ms"),
+                    idle_rtt_ms=trips.rtt_median_ms if trips else None,
                     should_stop=should_stop,
                 )
                 test = None if tests[0].outcome is Outcome.CANCELLED else tests[0]

@@ -166,8 +166,8 @@ def _draw_rtts(axes: Axes, series: Series, source: str) -> None:
 
 def _range(one: Round) -> tuple[float, float]:
     """Give the lowest and highest RTT of a round that has any."""
-    rtts_ms = [rtt for rtt in one.ping.detail.get("rtts_ms") or () if rtt is not None]
-    rtts_ms = rtts_ms or [one.latency_ms or 0.0]
+    trips = one.ping.round_trips
+    rtts_ms = (trips and trips.answered_rtts_ms) or [one.latency_ms or 0.0]
     return min(rtts_ms), max(rtts_ms)
 
 

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from coordinator.series.options import SeriesOptions
+from worker.model.detail import times_to_ns
 from worker.model.measurement import Measurement
-from worker.model.rounding import times_to_ns
 from worker.model.rtt import packet_loss_pct, rtt_statistics
 from worker.model.text import iso_utc
 from worker.wire.clock_offset import beyond_doubt_ms
@@ -49,11 +49,9 @@ class Round:
     def started_at(self) -> datetime:
         """When the first echo was sent: on Redis' clock where the node's differs beyond doubt."""
         detail = self.ping.detail
-        offset_ms = detail.get("clock_offset_ms")
-        doubt_ms = detail.get("clock_offset_uncertainty_ms")
-        if not beyond_doubt_ms(offset_ms, doubt_ms):
+        if not beyond_doubt_ms(detail.clock_offset_ms, detail.clock_offset_uncertainty_ms):
             return self.ping.started_at
-        return self.ping.started_at - timedelta(milliseconds=offset_ms or 0.0)
+        return self.ping.started_at - timedelta(milliseconds=detail.clock_offset_ms or 0.0)
 
     @property
     def latency_ms(self) -> float | None:
@@ -94,12 +92,13 @@ class Totals:
 
     def add(self, one: Round) -> None:
         """Take a round."""
-        detail = one.ping.detail
-        rtts_ms = [rtt for rtt in detail.get("rtts_ms") or () if rtt is not None]
         self.rounds += 1
-        self.answered += bool(detail.get("received"))
-        self.sent += detail.get("sent") or 0
-        self.received += detail.get("received") or 0
+        if (trips := one.ping.round_trips) is None:
+            return
+        rtts_ms = trips.answered_rtts_ms
+        self.answered += bool(trips.received)
+        self.sent += trips.sent
+        self.received += trips.received
         self.rtts += len(rtts_ms)
         self.rtt_sum_ms += sum(rtts_ms)
         self.rtt_max_ms = max([*rtts_ms, self.rtt_max_ms or 0.0]) if self.rtts else None
@@ -183,7 +182,8 @@ class Series:
     def summary(self, source: str) -> Summary:
         """Summarise one source's echoes and tests over all rounds."""
         mine, totals = self.of(source), self.totals[source]
-        rtts = rtt_statistics([r for one in mine for r in one.ping.detail.get("rtts_ms") or ()])
+        trips = [one.ping.round_trips for one in mine if one.ping.round_trips]
+        rtts = rtt_statistics([rtt for each in trips for rtt in each.rtts_ms])
         mbps = [one.throughput_mbps for one in mine if one.throughput_mbps is not None]
         return Summary(
             rounds=totals.rounds,

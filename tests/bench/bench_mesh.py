@@ -119,7 +119,7 @@ def _where_time_goes(mesh: LabMesh, run: str, begun: float, last: float) -> dict
         (int(stream_id.partition("-")[0]) / 1e3, one) for stream_id, one in _entries(mesh, run)
     ]
     first_echo = [one.started_at.timestamp() for _, one in entries]
-    over = [one.started_at.timestamp() + float(one.detail["elapsed_s"]) for _, one in entries]
+    over = [one.started_at.timestamp() + float(one.detail.elapsed_s) for _, one in entries]
     published = max(at for at, _ in entries)
     return {
         "command starts, plans, writes the run": created - begun,

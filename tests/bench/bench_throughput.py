@@ -79,8 +79,8 @@ def _phase(mesh: LabMesh, bound_s: float) -> float:
     ok = sum(one.outcome == "ok" for one in tests)
     pinged = max(_end(one, "elapsed_s") for one in found if one.probe == "ping")
     makespan_s = max(_end(one, "test_s") for one in tests) - pinged
-    longest = max(float(one.detail["test_s"]) for one in tests)
-    mean_s = sum(float(one.detail["test_s"]) for one in tests) / len(tests)
+    longest = max(float(one.detail.test_s) for one in tests)
+    mean_s = sum(float(one.detail.test_s) for one in tests) / len(tests)
     print(
         f"makespan {makespan_s:.2f} s / bound {bound_s:.0f} s = {makespan_s / bound_s:.3f}; "
         f"{ok} of {len(tests)} tests ok, {mean_s:.3f} s each (longest {longest:.3f} s)"
@@ -90,7 +90,7 @@ def _phase(mesh: LabMesh, bound_s: float) -> float:
 
 
 def _end(one: Measurement, lasted: str) -> float:
-    return one.started_at.timestamp() + float(one.detail[lasted])
+    return one.started_at.timestamp() + float(getattr(one.detail, lasted))
 
 
 def _wait(mesh: LabMesh, run: str, field: str, value: bytes) -> int:

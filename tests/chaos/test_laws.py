@@ -140,8 +140,8 @@ def test_cut_by_reset_is_seen_in_the_rows_and_mends_by_itself(mesh: ChaosMesh) -
     assert mesh.wait_until_ended(run).failed == 0
     found = [one for _, one in read(mesh.connection, run=run) if one.probe == "redis"]
     rows = {one.source: one for one in found}
-    assert 0 < rows["n2"].detail["received"] < rows["n2"].detail["sent"]
-    assert rows["n2"].detail["last_error"]
+    assert 0 < rows["n2"].detail.received < rows["n2"].detail.sent
+    assert rows["n2"].detail.last_error
     assert rows["n0"].packet_loss_pct is not None
     assert rows["n2"].packet_loss_pct is not None
     assert rows["n0"].packet_loss_pct < rows["n2"].packet_loss_pct
@@ -189,11 +189,11 @@ def test_clock_set_by_an_hour_moves_no_deadline_and_no_round_trip_time(mesh: Cha
     assert state.failed == 0
     rows = {(one.source, one.target): one for one in mesh.pings(run)}
     for pair in (("n0", "n1"), ("n1", "n0"), ("n2", "n0")):
-        assert rows[pair].detail["times_refused"] > 0, pair
+        assert rows[pair].detail.times_refused > 0, pair
         assert rows[pair].packet_loss_pct == 0, pair
     for one in rows.values():
         least_ms = RTT_MS if "n0" in (one.source, one.target) else 0
-        assert least_ms < one.detail["rtt_min_ms"] <= one.detail["rtt_max_ms"] <= 1000 * WAIT_S
+        assert least_ms < one.detail.rtt_min_ms <= one.detail.rtt_max_ms <= 1000 * WAIT_S
     # Each heartbeat tells anew; of one that was held up it is less exact.
     for name, ahead_s in (("n0", STEP_S), ("n1", -STEP_S), ("n2", SMALL_STEP_S)):
         is_near = lambda n=name, s=ahead_s: abs(offset_s(mesh, n) - s) < 0.1  # noqa: E731

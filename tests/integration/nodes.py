@@ -72,7 +72,7 @@ def assert_mesh_measures(url: str) -> None:
     found = list(Mesh(url).run(count=1, wait_s=PATIENCE_S, join=False).wait().measurements())
     assert found
     assert {one.outcome for one in found} == {Outcome.OK}, found
-    assert {one.detail["received"] for one in found} == {1}, found
+    assert {one.detail.received for one in found} == {1}, found
 
 
 def _read(log: Path) -> bytes:

@@ -81,7 +81,7 @@ def test_rows_carry_the_clocks_offset_and_how_far_it_may_be_wrong(redis_url: str
     found = [one for _, one in of_run(run.connection, run.id)]
     assert len(found) == 6
     for one in found:
-        assert one.detail["clock_offset_uncertainty_ms"] >= abs(one.detail["clock_offset_ms"])
+        assert one.detail.clock_offset_uncertainty_ms >= abs(one.detail.clock_offset_ms)
         # And a nanosecond is the least that any of their times tells.
         assert made(one) == one
         cells = dict(zip(CSV_COLUMNS, one.to_row("1-0"), strict=True))

@@ -132,7 +132,7 @@ def test_the_older_call_takes_whichever_locker_is_free(
     assert ours.acquire_locker() == 2
     assert ours.release_locker(2) is True
     last = [one for one in records(plain, 5) if one.error.startswith("each locker")]
-    assert [(one.target, one.detail["locker"]) for one in last] == [(f"{PREFIX}:any", None)]
+    assert [(one.target, one.detail.more["locker"]) for one in last] == [(f"{PREFIX}:any", None)]
     waiters = read_lockers(plain, PREFIX, None).waiters
     assert None in [waiter.locker for waiter in waiters]
     older.redis.close()
@@ -182,15 +182,15 @@ def test_each_operation_is_a_record(make: MakeLockers, plain: redis.Redis) -> No
     assert (taken.source, taken.target, taken.address) == ("cam-7", f"{PREFIX}:0", "127.0.0.1")
     assert (taken.outcome, freed.outcome) == (Outcome.OK, Outcome.OK)
     assert taken.latency_ms is not None
-    assert 0 < taken.latency_ms <= taken.detail["elapsed_s"] * 1000
-    assert (taken.detail["operation"], taken.detail["contended"]) == ("acquire", 0)
-    assert taken.detail["identifier"] == mine.identifier
-    assert 0 <= freed.detail["held_s"] < 30
-    assert freed.detail["expired"] is False
-    assert 30 < freed.detail["left_s"] <= 60
+    assert 0 < taken.latency_ms <= taken.detail.more["elapsed_s"] * 1000
+    assert (taken.detail.more["operation"], taken.detail.more["contended"]) == ("acquire", 0)
+    assert taken.detail.more["identifier"] == mine.identifier
+    assert 0 <= freed.detail.more["held_s"] < 30
+    assert freed.detail.more["expired"] is False
+    assert 30 < freed.detail.more["left_s"] <= 60
     assert refused.outcome is Outcome.TARGET_BUSY
-    assert refused.detail["contended"] == refused.detail["attempts"] >= 3
-    assert 3.0 <= refused.detail["elapsed_s"] < 60
+    assert refused.detail.more["contended"] == refused.detail.more["attempts"] >= 3
+    assert 3.0 <= refused.detail.more["elapsed_s"] < 60
 
 
 def test_a_locker_that_expired_under_its_holder_is_told(
@@ -204,10 +204,10 @@ def test_a_locker_that_expired_under_its_holder_is_told(
     assert mine.release_locker(0) is False
     assert mine.release_locker(0) is False
     _, expired, never_held = records(plain, 3)
-    assert (expired.outcome, expired.detail["expired"]) == (Outcome.DENIED, True)
+    assert (expired.outcome, expired.detail.more["expired"]) == (Outcome.DENIED, True)
     # As its holder knows it: the key began to expire while the answer was on its way.
-    assert held_s <= expired.detail["held_s"] < held_s + 30
-    assert never_held.detail["expired"] is None
+    assert held_s <= expired.detail.more["held_s"] < held_s + 30
+    assert never_held.detail.more["expired"] is None
 
 
 def test_a_redis_that_is_away_raises_as_it_would_and_is_recorded(
@@ -229,7 +229,7 @@ def test_numpys_numbers_are_lockers_as_well(make: MakeLockers, plain: redis.Redi
     numpy = pytest.importorskip("numpy")
     mine = make(MultiLockerSystem)
     assert mine.acquire_locker(numpy.int64(2)) == 2
-    assert records(plain, 1)[0].detail["locker"] == 2
+    assert records(plain, 1)[0].detail.more["locker"] == 2
 
 
 def test_the_way_to_redis_is_measured_at_start_and_on_a_tenth_of_operations(

@@ -146,7 +146,7 @@ def test_a_days_work_in_short(connection: redis.Redis, redis_url: str, tmp_path:
     found = published(connection)
     assert len(found) == len(rows(path)) == 3 + 4 + 2 * 3
     pings = [m for m in found if m.probe == "ping"]
-    assert [m.detail.get("activity") for m in pings] == [None] * 3 + ["world_model"] * 6
-    assert [m.detail.get("cycle") for m in pings] == [None] * 3 + [2] * 3 + [4] * 3
+    assert [m.detail.more.get("activity") for m in pings] == [None] * 3 + ["world_model"] * 6
+    assert [m.detail.more.get("cycle") for m in pings] == [None] * 3 + [2] * 3 + [4] * 3
     assert [m.outcome for m in pings[:3] if m.target == "-c"] == [Outcome.UNRESOLVED]
     assert not connection.exists(keyspace.RUNS)

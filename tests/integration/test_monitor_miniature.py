@@ -66,15 +66,15 @@ def test_distributed(server_binary: Path, tmp_path: Path) -> None:
     with (tmp_path / "network_metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == CSV_COLUMNS
-    counts = Counter((m.probe, m.detail.get("operation")) for m in entries)
+    counts = Counter((m.probe, m.detail.more.get("operation")) for m in entries)
     assert counts["locker", "acquire"] == counts["locker", "release"] == 6
     assert counts["timeit", None] == 9
     assert counts["sshfs", "mount"] == counts["sshfs", "unmount"] == 1
     assert sum(n for (probe, _), n in counts.items() if probe == "ping") >= 1
     assert {m.source for m in entries} == {"cam-7"}
-    acquired = [m for m in entries if m.detail.get("operation") == "acquire"]
-    assert [m.detail["activity"] for m in acquired] == ["world_model", "dreamer"] * 3
-    assert {m.detail.get("cycle") for m in entries} == {None, 1, 2, 3}
+    acquired = [m for m in entries if m.detail.more.get("operation") == "acquire"]
+    assert [m.detail.more["activity"] for m in acquired] == ["world_model", "dreamer"] * 3
+    assert {m.detail.more.get("cycle") for m in entries} == {None, 1, 2, 3}
     key = [(m.probe, m.started_at, m.target) for m in entries]
     assert len(rows) == len(set(key)) == len(key)
 

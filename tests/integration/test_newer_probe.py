@@ -59,11 +59,11 @@ class BlastOptions(ThroughputOptions):
     """As of throughput."""
 '''
 ROWS = """
-        Probe(name="nap", options=NapOptions, columns=("latency_ms",)),
-        Probe(name="sky", options=NapOptions, target="sky", columns=("latency_ms",)),
+        Probe(name="nap", options=NapOptions, statistics=PingStatistics),
+        Probe(name="sky", options=NapOptions, target="sky", statistics=PingStatistics),
         Probe(
             name="blast", options=BlastOptions, has_two_ends=True, figures=("throughput",),
-            need=Need.IPERF3, columns=("throughput_mbps",),
+            need=Need.IPERF3, statistics=TransferStatistics,
         ),"""
 NAP = """
 from worker.model.measurement import Measurement, Outcome, finding

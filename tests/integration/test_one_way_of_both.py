@@ -35,7 +35,7 @@ def test_direction_that_nobody_asked_for_is_in_what_tests_moved_and_in_no_row(
     assert (row.source, row.target, row.outcome.value) == ("a", "b", "ok")
     plan = read_run(connection, run.id).plan
     moved = make_report(plan, [row]).bytes_by_node
-    one_way = row.detail["bytes_received"]
+    one_way = row.detail.bytes_received
     most = bytes_per_node(plan)["a"]
     assert most is not None
     assert 1.5 * one_way < moved["a"] == moved["b"] <= most

@@ -11,6 +11,7 @@ from types import FrameType
 
 import pytest
 import redis
+from samples import ping_statistics
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
@@ -50,7 +51,7 @@ def letters(run: str, outcome: Outcome = Outcome.OK) -> list[Letter]:
                 started_at=datetime.now(timezone.utc),
                 outcome=outcome,
                 latency_ms=1.5,
-                detail={"sent": 3, "rtts_ms": [1.0, 2.0, None] * 20},
+                detail=ping_statistics([1.0, 2.0, None] * 20),
             ),
         )
         for s, t in made.node_pairs()
@@ -314,6 +315,6 @@ def test_outbox_over_its_share_gives_up_samples_before_results(
     outbox.resend(connection)
     kept = [Measurement.from_fields(fields) for _, fields in connection.xrange(keyspace.RESULTS)]
     assert len(kept) == 30
-    assert not kept[0].detail.get("rtts_ms")
-    assert kept[-1].detail["rtts_ms"]
-    assert all(one.detail["sent"] == 3 for one in kept)
+    assert not kept[0].detail.rtts_ms
+    assert kept[-1].detail.rtts_ms
+    assert all(one.detail.sent == 60 for one in kept)

@@ -32,10 +32,10 @@ def test_operations_are_timed_and_leave_nothing_behind(
     calls = {name: one["calls"] for name, one in connection.info("commandstats").items()}
     assert (found.outcome, found.target, found.packet_loss_pct) == (Outcome.OK, "redis", 0.0)
     assert found.latency_ms is not None
-    took_ms = found.detail["elapsed_s"] * 1000
+    took_ms = found.detail.elapsed_s * 1000
     assert 0 < 5 * found.latency_ms < took_ms
-    assert 0 < found.detail["locker_cycle_median_ms"] <= found.detail["locker_cycle_max_ms"]
-    assert found.detail["locker_cycle_max_ms"] + 5 * found.latency_ms < took_ms
+    assert 0 < found.detail.locker_cycle_median_ms <= found.detail.locker_cycle_max_ms
+    assert found.detail.locker_cycle_max_ms + 5 * found.latency_ms < took_ms
     # One more PING opens the connection.
     assert [calls[f"cmdstat_{name}"] for name in ("ping", "set", "del")] == [6, 5, 5]
     assert list(connection.scan_iter("ptzmesh:probe:*")) == []
@@ -54,8 +54,8 @@ def test_redis_that_dies_in_the_middle_shows_as_loss(redis_server: EmbeddedServe
     options = RedisOptions(count=20, interval_s=0.01, wait_s=60)
     (found,) = measure("r", "a", redis_server.url, options, die_after_five)
     assert (found.outcome, found.packet_loss_pct) == (Outcome.OK, 75.0)
-    assert found.detail["rtts_ms"].count(None) == 15
-    assert found.detail["last_error"]
+    assert found.detail.rtts_ms.count(None) == 15
+    assert found.detail.last_error
 
 
 def test_redis_that_is_away_is_a_finding(redis_server: EmbeddedServer) -> None:

@@ -155,5 +155,5 @@ def assert_source_clock(connection: redis.Redis, rows: dict[str, Measurement]) -
     now = scripts.redis_seconds(connection)
     for source, ahead_s in (("a", 0.0), ("b", AHEAD_S)):
         row = rows[source]
-        assert abs(row.detail.get("clock_offset_ms", 0.0) / 1000 - ahead_s) < NEAR_S
+        assert abs((row.detail.clock_offset_ms or 0.0) / 1000 - ahead_s) < NEAR_S
         assert abs(row.started_at.timestamp() - ahead_s - now) < NEAR_S

@@ -216,7 +216,7 @@ def test_clock_of_a_node_behind_a_full_queue_is_known_within_its_uncertainty(
     (round_,) = (line for line in said.lines if line["type"] == "round")
     (measured,) = (one for _, one in read(mesh.connection) if one.source == "n1")
     assert round_["started_at"] == iso_utc(measured.started_at)
-    assert abs(measured.detail["clock_offset_ms"]) <= measured.detail["clock_offset_uncertainty_ms"]
+    assert abs(measured.detail.clock_offset_ms) <= measured.detail.clock_offset_uncertainty_ms
 
 
 @together(4)

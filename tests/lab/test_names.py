@@ -158,7 +158,7 @@ def test_nobody_scans_the_loopback_of_a_node_by_a_name(
     mesh, _ = named
     forbidden = [name for name, (_, outcome, _) in NAMES.items() if outcome is Outcome.DENIED]
     rows = rows_of(mesh, "tcp", forbidden)
-    assert rows.pop("n1").detail["refusals"] > 0
+    assert rows.pop("n1").detail.refusals > 0
     assert {row.outcome for row in rows.values()} == {Outcome.DENIED}
     rows = rows_of(mesh, "throughput", [*forbidden[:2], "silent.lan"])
     assert rows.pop("silent.lan").outcome is Outcome.UNRESOLVED

@@ -97,7 +97,7 @@ def test_node_that_accepts_no_connection_connects_for_both_directions(mesh: LabM
         for pair in rows.keys() - neither:
             assert rows[pair].outcome is Outcome.OK, rows[pair].error
             expected = set(pair) & set(names) or {pair[0]}
-            assert {rows[pair].detail["connected_by"]} == expected
+            assert {rows[pair].detail.connected_by} == expected
     alone = mesh.cli(mesh.lab.nodes[2], "run", "--json", "--nodes", ",".join(names), *LONG, *TCP)
     assert (alone.code, {row["outcome"] for row in alone.rows.values()}) == (4, {"unreachable"})
     assert took_s(alone) < AT_ONCE_S

@@ -244,12 +244,12 @@ def _stat(pid: int) -> list[str]:
 def span_of(row: Measurement) -> Span:
     """Give the life of a test's client, as its record says it."""
     begin = row.started_at.timestamp()
-    return Span(begin, begin + row.detail["test_s"], frozenset((row.source, row.target)))
+    return Span(begin, begin + row.detail.test_s, frozenset((row.source, row.target)))
 
 
 def ended_at(row: Measurement) -> float:
     """Give when a ping was over."""
-    return row.started_at.timestamp() + float(row.detail["elapsed_s"])
+    return row.started_at.timestamp() + float(row.detail.elapsed_s)
 
 
 def overlap(a: Span, b: Span) -> bool:

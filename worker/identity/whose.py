@@ -43,7 +43,7 @@ class Parted:
         for one in measurements:
             has_number = one.latency_ms is not None or one.throughput_mbps is not None
             if has_number and not self.unverified.isdisjoint((one.source, one.target)):
-                yield replace(one, detail={**one.detail, "unverified": "yes"})
+                yield replace(one, detail=replace(one.detail, unverified="yes"))
             else:
                 yield one
 

@@ -15,9 +15,18 @@ from typing import Any
 
 import msgpack
 
+from worker.model.detail import (
+    Detail,
+    PacketTrips,
+    RoundTrips,
+    TransferStatistics,
+    read_detail,
+    rounded,
+    times_to_ns,
+)
 from worker.model.errors import OtherWire, WireError
 from worker.model.fields import Cell, as_cells, parse_detail, parse_number, parse_text
-from worker.model.rounding import times_to_ns
+from worker.model.probe import PROBES
 from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
 from worker.model.version import READ_VERSIONS, WIRE_VERSION
 
@@ -47,57 +56,22 @@ class Outcome(str, Enum):
 
 #: Columns of a CSV that ptzmesh began when its wire version was 1; one that is there goes on so.
 _WIRE_1_DETAIL_COLUMNS = (
-    "sent",
-    "received",
-    "duplicates",
-    "late",
-    "refused",
-    "wait_s",
-    "rtt_min_ms",
-    "rtt_mean_ms",
-    "rtt_median_ms",
-    "rtt_p95_ms",
-    "rtt_max_ms",
-    "rtt_stddev_ms",
-    "jitter_mean_abs_ms",
-    "jitter_rfc3550_ms",
-    "out_of_order",
-    "sent_mbps",
-    "retransmits",
-    "bytes_received",
-    "elapsed_s",
-    "rtt_loaded_median_ms",
-    "host_limited",
-    "send_lag_max_ms",
-    "read_lag_max_ms",
-    "receive_drops",
-    "times_refused",
-    "activity",
-    "operation",
+    *("sent", "received", "duplicates", "late", "refused", "wait_s"),
+    *("rtt_min_ms", "rtt_mean_ms", "rtt_median_ms", "rtt_p95_ms", "rtt_max_ms", "rtt_stddev_ms"),
+    *("jitter_mean_abs_ms", "jitter_rfc3550_ms", "out_of_order", "sent_mbps", "retransmits"),
+    *("bytes_received", "elapsed_s", "rtt_loaded_median_ms", "host_limited", "send_lag_max_ms"),
+    *("read_lag_max_ms", "receive_drops", "times_refused", "activity", "operation"),
     "clock_offset_ms",
 )
 #: Columns taken from `detail` by name: statistics that a reader of the CSV wants in cells.
 DETAIL_COLUMNS = (
     *_WIRE_1_DETAIL_COLUMNS,
-    "clock_offset_uncertainty_ms",
-    "wake_ms",
-    "reply_ttl",
-    "unverified",
-    "hint",
+    *("clock_offset_uncertainty_ms", "wake_ms", "reply_ttl", "unverified", "hint"),
 )
 
 _FIRST_COLUMNS = (
-    "timestamp",
-    "host",
-    "latency_ms",
-    "packet_loss_pct",
-    "throughput_mbps",
-    "source",
-    "target",
-    "probe",
-    "run_id",
-    "outcome",
-    "error",
+    *("timestamp", "host", "latency_ms", "packet_loss_pct", "throughput_mbps"),
+    *("source", "target", "probe", "run_id", "outcome", "error"),
 )
 CSV_COLUMNS = (*_FIRST_COLUMNS, *DETAIL_COLUMNS, "stream_id")
 WIRE_1_CSV_COLUMNS = (*_FIRST_COLUMNS, *_WIRE_1_DETAIL_COLUMNS, "stream_id")
@@ -120,7 +94,7 @@ class Measurement:
         latency_ms: Mean round-trip time; None when nothing answered.
         packet_loss_pct: Round-trip loss in percent (RFC 6673), None when nothing was sent.
         throughput_mbps: Goodput at the receiver, 10^6 bit/s.
-        detail: Everything else, samples included; plain msgpack values.
+        detail: Everything else, samples included: statistics of the probe where it has measured.
     """
 
     run: str
@@ -134,7 +108,7 @@ class Measurement:
     latency_ms: float | None = None
     packet_loss_pct: float | None = None
     throughput_mbps: float | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Detail = field(default_factory=Detail)
 
     def __post_init__(self) -> None:
         """Make `error` one bounded line: a row of the CSV is a line of the file."""
@@ -144,8 +118,23 @@ class Measurement:
     @property
     def is_untimed(self) -> bool:
         """Answered, at no certain time: the source was busy as it sent, or its clock was set."""
-        refused = self.detail.get("times_refused")
-        return self.outcome is Outcome.OK and self.latency_ms is None and bool(refused)
+        refused = isinstance(self.detail, PacketTrips) and bool(self.detail.times_refused)
+        return self.outcome is Outcome.OK and self.latency_ms is None and refused
+
+    @property
+    def round_trips(self) -> RoundTrips | None:
+        """The statistics of its round trips; None where it has none, as a finding has not."""
+        return self.detail if isinstance(self.detail, RoundTrips) else None
+
+    @property
+    def transfer(self) -> TransferStatistics | None:
+        """The statistics of its test with two ends; None where iperf3 was not started."""
+        return self.detail if isinstance(self.detail, TransferStatistics) else None
+
+    def with_more(self, more: Mapping[str, Any]) -> Measurement:
+        """Return it with these values, too, which its probe knows nothing of."""
+        more = {**self.detail.more, **more}
+        return replace(self, detail=replace(self.detail, more=more))
 
     def to_fields(self) -> dict[str, bytes | str]:
         """Give the flat fields of a stream entry; a number that is absent is left out."""
@@ -165,7 +154,7 @@ class Measurement:
             "outcome": self.outcome.value,
             "error": self.error,
             **{name: repr(value) for name, value in numbers.items() if value is not None},
-            "detail": msgpack.packb(dict(self.detail)),
+            "detail": msgpack.packb(self.detail.to_map()),
         }
 
     @classmethod
@@ -178,9 +167,12 @@ class Measurement:
         """
         try:
             _check_version(fields)
+            probe = parse_text(fields[b"probe"])
+            detail, _ = parse_detail(fields[b"detail"], DETAIL_COLUMNS)
+            kind = PROBES[probe].statistics if probe in PROBES else Detail
             return cls(
                 run=parse_text(fields[b"run"]),
-                probe=parse_text(fields[b"probe"]),
+                probe=probe,
                 source=parse_text(fields[b"source"]),
                 target=parse_text(fields[b"target"]),
                 address=parse_text(fields[b"address"]),
@@ -190,7 +182,7 @@ class Measurement:
                 latency_ms=parse_number(fields, b"latency_ms"),
                 packet_loss_pct=parse_number(fields, b"packet_loss_pct"),
                 throughput_mbps=parse_number(fields, b"throughput_mbps"),
-                detail=parse_detail(fields[b"detail"], DETAIL_COLUMNS)[0],
+                detail=read_detail(kind, detail),
             )
         except _NOT_OURS as exc:
             raise _refusal(exc) from exc
@@ -209,7 +201,7 @@ class Measurement:
             self.run,
             self.outcome.value,
             self.error,
-            *as_cells(map(self.detail.get, DETAIL_COLUMNS)),
+            *as_cells(map(self.detail.to_map().get, DETAIL_COLUMNS)),
             stream_id,
         ]
 
@@ -229,8 +221,8 @@ class Measurement:
             "throughput_mbps": self.throughput_mbps,
             "stream_id": stream_id,
         }
-        more = {name: json_ready(v) for name, v in self.detail.items() if name not in record}
-        return {**record, **more}
+        more = {name: json_ready(v) for name, v in self.detail.to_map().items()}
+        return {**record, **more, **record}
 
 
 def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
@@ -268,7 +260,7 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
 def made(measurement: Measurement) -> Measurement:
     """Give a new record with its times in whole nanoseconds; whoever makes one, makes it so."""
     times = times_to_ns({"latency_ms": measurement.latency_ms})
-    return replace(measurement, **times, detail=times_to_ns(measurement.detail))
+    return replace(measurement, **times, detail=rounded(measurement.detail))
 
 
 def finding(

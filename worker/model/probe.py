@@ -19,6 +19,13 @@ from typing import Any
 
 import msgpack
 
+from worker.model.detail import (
+    Detail,
+    PingStatistics,
+    RedisStatistics,
+    TcpStatistics,
+    TransferStatistics,
+)
 from worker.model.errors import ConfigError
 from worker.model.names import REDIS_TARGET, valid_name
 from worker.model.options import (
@@ -35,18 +42,6 @@ from worker.model.options import (
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 #: No options take more, packed; and no probe longer for one sweep.
 MAX_OPTIONS_BYTES, MAX_SECONDS = 4096, 1e7
-
-#: CSV columns that statistics of round-trip times fill.
-RTT_COLUMNS = (
-    *("latency_ms", "packet_loss_pct", "sent", "received", "wait_s"),
-    *("rtt_min_ms", "rtt_mean_ms", "rtt_median_ms", "rtt_p95_ms", "rtt_max_ms", "rtt_stddev_ms"),
-    *("jitter_mean_abs_ms", "elapsed_s"),
-)
-#: And those that a test with iperf3 fills.
-TEST_COLUMNS = (
-    *("throughput_mbps", "sent_mbps", "bytes_received", "elapsed_s"),
-    *("rtt_loaded_median_ms", "host_limited"),
-)
 
 
 class Need(str, Enum):
@@ -69,7 +64,8 @@ class Probe:
         is_over_tcp: A proxy may answer for the target, and is looked for.
         need: What it needs of the node that measures.
         figures: Names of `coordinator.results.figures` that say most, the headline first.
-        columns: CSV columns that it fills, beyond those that every record has.
+        statistics: The class of what its records have beside the headline numbers.
+        lacks: Numbers that it has not, though records like its own have them.
     """
 
     name: str
@@ -79,7 +75,13 @@ class Probe:
     is_over_tcp: bool = False
     need: Need | None = None
     figures: tuple[str, ...] = ("mean",)
-    columns: tuple[str, ...] = ()
+    statistics: type[Detail] = Detail
+    lacks: tuple[str, ...] = ()
+
+    def fills(self, number: str) -> bool:
+        """Tell whether its records have a number, by the name of the CSV column."""
+        own = (one.name for one in fields(self.statistics))
+        return number in {*self.statistics.HEADLINE, *own} - {*self.lacks}
 
 
 PROBES: Mapping[str, Probe] = {
@@ -89,19 +91,15 @@ PROBES: Mapping[str, Probe] = {
             name="ping",
             options=PingOptions,
             need=Need.ICMP,
-            columns=(
-                *RTT_COLUMNS,
-                *("duplicates", "late", "refused", "times_refused", "wake_ms", "reply_ttl"),
-                *("send_lag_max_ms", "read_lag_max_ms", "receive_drops", "host_limited"),
-            ),
+            statistics=PingStatistics,
         ),
         Probe(
             name="tcp",
             options=TcpOptions,
             is_over_tcp=True,
-            columns=(*RTT_COLUMNS, "times_refused", "wake_ms"),
+            statistics=TcpStatistics,
         ),
-        Probe(name="redis", options=RedisOptions, target=REDIS_TARGET, columns=RTT_COLUMNS),
+        Probe(name="redis", options=RedisOptions, target=REDIS_TARGET, statistics=RedisStatistics),
         Probe(
             name="throughput",
             options=ThroughputOptions,
@@ -109,7 +107,11 @@ PROBES: Mapping[str, Probe] = {
             is_over_tcp=True,
             need=Need.IPERF3,
             figures=("throughput",),
-            columns=(*TEST_COLUMNS, "retransmits"),
+            statistics=TransferStatistics,
+            lacks=(
+                *("packet_loss_pct", "sent", "received"),
+                *("jitter_rfc3550_ms", "out_of_order"),
+            ),
         ),
         Probe(
             name="udp",
@@ -117,10 +119,8 @@ PROBES: Mapping[str, Probe] = {
             has_two_ends=True,
             need=Need.IPERF3,
             figures=("throughput", "jitter"),
-            columns=(
-                *TEST_COLUMNS,
-                *("packet_loss_pct", "sent", "received", "jitter_rfc3550_ms", "out_of_order"),
-            ),
+            statistics=TransferStatistics,
+            lacks=("retransmits",),
         ),
     )
 }

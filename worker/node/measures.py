@@ -101,8 +101,11 @@ def _ping(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
         return ping.measure(row.run, row.name, nodes, work.options, should_stop)
 
     for measurement in _by_address(work, measure, should_stop):
-        if measurement.detail.get("rtt_median_ms") is not None:
-            idle[measurement.target] = _idle_rtt(measurement)
+        trips = measurement.round_trips
+        if trips is not None and trips.rtt_median_ms is not None:
+            # The least of too few is chance.
+            least_ms = trips.rtt_min_ms if trips.received >= LEAST_TIMES else None
+            idle[measurement.target] = IdleRtt(trips.rtt_median_ms, least_ms, measurement.address)
         yield measurement
     if idle and len(row.plan.probes) > row.phase + 1:
         _keep_idle_rtts(work.connection, row, idle)
@@ -186,13 +189,6 @@ def _by_address(
         yield from parted.findings
         if parted.ready:
             yield from parted.marked(measure(list(parted.ready.values())))
-
-
-def _idle_rtt(one: Measurement) -> IdleRtt:
-    """Return a target's median, and the least time of its echoes where these are enough."""
-    enough = one.detail.get("received", 0) >= LEAST_TIMES
-    least_ms = one.detail["rtt_min_ms"] if enough else None
-    return IdleRtt(one.detail["rtt_median_ms"], least_ms, one.address)
 
 
 def _keep_idle_rtts(connection: redis.Redis, row: Row, idle: dict[str, IdleRtt]) -> None:

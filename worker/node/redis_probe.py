@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timezone
 from statistics import median
 from typing import Any
@@ -20,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.model.detail import RedisStatistics
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.names import REDIS_TARGET
 from worker.model.options import RedisOptions
@@ -109,18 +109,18 @@ def _measurement(
             error="" if answered else error or "Redis did not answer",
             latency_ms=statistics.rtt_mean_ms,
             packet_loss_pct=packet_loss_pct(len(pings), len(answered)),
-            detail={
-                "sent": len(pings),
-                "received": len(answered),
-                "wait_s": options.wait_s,
-                "interval_s": options.interval_s,
-                **asdict(statistics),
-                "locker_cycle_median_ms": median(cycled) if cycled else None,
-                "locker_cycle_max_ms": max(cycled) if cycled else None,
-                "locker_cycles": len(cycled),
-                "last_error": error,
-                "elapsed_s": time.monotonic() - begun,
-                "rtts_ms": pings,
-            },
+            detail=RedisStatistics(
+                **vars(statistics),
+                sent=len(pings),
+                received=len(answered),
+                wait_s=options.wait_s,
+                interval_s=options.interval_s,
+                locker_cycle_median_ms=median(cycled) if cycled else None,
+                locker_cycle_max_ms=max(cycled) if cycled else None,
+                locker_cycles=len(cycled),
+                last_error=error,
+                elapsed_s=time.monotonic() - begun,
+                rtts_ms=tuple(pings),
+            ),
         )
     )

@@ -7,9 +7,9 @@ Needs CAP_NET_RAW, or `net.ipv4.ping_group_range` that includes the worker's gro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 
+from worker.model.detail import PingStatistics
 from worker.model.measurement import Measurement, Outcome, finding, made
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
@@ -51,7 +51,7 @@ def measure(
 def measurement(
     run: str, source: str, target: TargetNode, series: EchoSeries, options: PingOptions
 ) -> Measurement:
-    """Give a target's series as a measurement: statistics in cells, all else in `detail`."""
+    """Make a measurement of a target's series."""
     statistics = rtt_statistics(series.rtts_ms)
     outcome, error = verdict(series)
     return made(
@@ -66,32 +66,32 @@ def measurement(
             error=error,
             latency_ms=statistics.rtt_mean_ms,
             packet_loss_pct=packet_loss_pct(series.sent, series.received),
-            detail={
-                "sent": series.sent,
-                "received": series.received,
-                "duplicates": series.duplicates,
-                "late": series.late,
-                "errors": series.errors,
-                "error_kind": series.error_kind,
-                "damaged": series.damaged,
-                "refused": series.refused,
-                "times_refused": series.times_refused,
-                "wait_s": options.wait_s,
-                "interval_s": options.interval_s,
-                "interval_mean_s": series.interval_mean_s,
-                "size_bytes": options.size_bytes,
-                **asdict(statistics),
-                "wake_ms": series.wake_ms,
-                "reply_ttl": " ".join(map(str, series.reply_ttls)) or None,
-                "answered_by": " ".join(series.answered_by) or None,
-                "send_lag_max_ms": series.send_lag_max_ms,
-                "read_lag_max_ms": series.read_lag_max_ms,
-                "receive_drops": series.receive_drops,
-                "host_limited": is_host_limited(series, options),
-                "socket": series.socket_kind,
-                "elapsed_s": series.elapsed_s,
-                "rtts_ms": list(series.rtts_ms),
-            },
+            detail=PingStatistics(
+                **vars(statistics),
+                sent=series.sent,
+                received=series.received,
+                duplicates=series.duplicates,
+                late=series.late,
+                errors=series.errors,
+                error_kind=series.error_kind,
+                damaged=series.damaged,
+                refused=series.refused,
+                times_refused=series.times_refused,
+                wait_s=options.wait_s,
+                interval_s=options.interval_s,
+                interval_mean_s=series.interval_mean_s,
+                size_bytes=options.size_bytes,
+                wake_ms=series.wake_ms,
+                reply_ttl=" ".join(map(str, series.reply_ttls)) or None,
+                answered_by=" ".join(series.answered_by) or None,
+                send_lag_max_ms=series.send_lag_max_ms,
+                read_lag_max_ms=series.read_lag_max_ms,
+                receive_drops=series.receive_drops,
+                host_limited=is_host_limited(series, options),
+                socket=series.socket_kind,
+                elapsed_s=series.elapsed_s,
+                rtts_ms=series.rtts_ms,
+            ),
         )
     )
 

@@ -18,10 +18,11 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import takewhile
 
+from worker.model.detail import TcpStatistics
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.options import TcpOptions
 from worker.model.plan import TargetNode
@@ -291,20 +292,20 @@ def _measurement(run: str, source: str, target: _Target, options: TcpOptions) ->
             error=error,
             latency_ms=statistics.rtt_mean_ms,
             packet_loss_pct=packet_loss_pct(options.count, target.answered),
-            detail={
-                "sent": options.count,
-                "received": target.answered,
-                "accepted": target.accepted,
-                "refusals": target.refused,
-                "times_refused": target.answered - sum(rtt is not None for rtt in target.rtts_ms),
-                "port": options.port,
-                "wait_s": options.wait_s,
-                "interval_s": options.interval_s,
-                **asdict(statistics),
-                "wake_ms": target.wake_ms,
-                "elapsed_s": time.monotonic() - target.begun,
-                "rtts_ms": list(target.rtts_ms),
-            },
+            detail=TcpStatistics(
+                **vars(statistics),
+                sent=options.count,
+                received=target.answered,
+                accepted=target.accepted,
+                refusals=target.refused,
+                times_refused=target.answered - sum(rtt is not None for rtt in target.rtts_ms),
+                port=options.port,
+                wait_s=options.wait_s,
+                interval_s=options.interval_s,
+                wake_ms=target.wake_ms,
+                elapsed_s=time.monotonic() - target.begun,
+                rtts_ms=tuple(target.rtts_ms),
+            ),
         )
     )
 

@@ -44,7 +44,7 @@ MAX_BITS = MAX_NODES**2
 MAX_OUTBOX_BYTES = 32 * 1024 * 1024
 #: Sending takes turns with the heartbeats, without which the node would count as lost.
 RESEND_S = 4.0
-#: Lists of single values in a record's detail, given up first when the disk share is used up.
+#: Series of single values in a record's detail, given up first when the disk share is used up.
 SAMPLES = ("rtts_ms", "intervals")
 
 
@@ -275,8 +275,8 @@ def _write_synced(file: IO[bytes], data: bytes) -> None:
 
 
 def _without_samples(measurement: Measurement) -> Measurement:
-    detail = {name: v for name, v in measurement.detail.items() if name not in SAMPLES}
-    return replace(measurement, detail=detail)
+    samples: dict[str, Any] = {x: () for x in SAMPLES if hasattr(measurement.detail, x)}
+    return replace(measurement, detail=replace(measurement.detail, **samples))
 
 
 def _frame(letter: Letter) -> bytes:

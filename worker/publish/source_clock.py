@@ -41,7 +41,7 @@ def moved(one: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
     if not beyond_doubt_ms(shift_ms, sum(math.inf if ms is None else ms for ms in doubts_ms)):
         shift_ms = 0.0
     shift = timedelta(milliseconds=shift_ms)
-    detail = {**one.detail, **source.to_detail()}
+    detail = replace(one.detail, **vars(source))
     return replace(one, started_at=one.started_at + shift, detail=detail)
 
 
@@ -73,5 +73,5 @@ class SourceClock:
         """Give a measurement with its source's clock."""
         own = self._clocks[self.performer]
         if one.source == self.performer:
-            return replace(one, detail={**one.detail, **own.to_detail()})
+            return replace(one, detail=replace(one.detail, **vars(own)))
         return moved(one, own, self._clocks.get(one.source, Clock()))

@@ -214,10 +214,6 @@ class Clock(Part):
     clock_offset_ms: float | None = None
     clock_offset_uncertainty_ms: float | None = None
 
-    def to_detail(self) -> dict[str, float]:
-        """Return what is known, by the names that a measurement's detail has for it, too."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Part):

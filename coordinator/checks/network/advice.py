@@ -93,10 +93,10 @@ def for_test(way: Way) -> str:
     found = way.test
     if found is None or found.outcome is Outcome.OK:
         return ""
-    largest = found.detail.get("path_mtu_bytes")
-    if isinstance(largest, int):
-        return clamp(way.source, way.target, largest)
-    near, listener = _ends(way, found)
+    test = found.transfer
+    if test is not None and test.path_mtu_bytes is not None:
+        return clamp(way.source, way.target, test.path_mtu_bytes)
+    near, listener = _ends(way, test.connected_by if test else None)
     helps = found.error.partition("; ")[2]
     if "(here: " in found.error:  # what the far end says of itself
         return f"on {listener.name}: {helps.partition(' (here: ')[0] or 'the log of its worker'}"
@@ -109,17 +109,17 @@ def for_test(way: Way) -> str:
         return without_proxy(near, listener)
     if found.outcome not in OF_THE_WAY:
         return _not_the_way(way, found)
-    if "test_s" not in found.detail:
+    if test is None:
         # iperf3 was never started: the listener's responder, or Redis, did not answer.
         return f"try again; then, on {listener.name}: ptzmesh doctor, and the log of its worker"
-    if found.detail.get("intervals") or found.detail.get("streams_connected"):
+    if test.intervals or test.streams_connected:
         return "it connected and broke off: try again; a link that comes and goes, or a full one"
     return open_ports(near, listener) if way.passes else no_way(way)
 
 
-def _ends(way: Way, found: Measurement) -> tuple[Node, Node]:
+def _ends(way: Way, connected_by: str | None) -> tuple[Node, Node]:
     """Return who connects and who listens, which is not always the target."""
-    listens = way.target.accepts and found.detail.get("connected_by") != way.target.name
+    listens = way.target.accepts and connected_by != way.target.name
     return (way.source, way.target) if listens else (way.target, way.source)
 
 

@@ -177,8 +177,8 @@ def _test(way: Way) -> Check:
 def _why(found: Measurement, mend: str) -> str:
     """Return outcome and error, without the remedy where the advice has it or a better one."""
     cause, _, remedy = found.error.partition("; ")
-    is_told = remedy in mend or "path_mtu_bytes" in found.detail
-    error = cause if is_told else found.error
+    is_known = found.transfer is not None and found.transfer.path_mtu_bytes is not None
+    error = cause if is_known or remedy in mend else found.error
     return f"{found.outcome.value}: {error}" if error else found.outcome.value
 
 

@@ -192,11 +192,12 @@ def legend(shown: str) -> str:
 def round_line(one: Round) -> str:
     """Give a round as a line of text."""
     ping, test = one.ping, one.throughput
-    low, high = (ping.detail.get(name) for name in ("rtt_min_ms", "rtt_max_ms"))
     rtt = "" if one.latency_ms is None else f"{number(one.latency_ms)} ms"
     if ping.is_untimed:
         rtt = f"{UNTIMED}: {WHY_UNTIMED}"
-    spread = "" if one.latency_ms is None else f"min {number(low)} max {number(high)}"
+    trips, spread = ping.round_trips, ""
+    if trips is not None and one.latency_ms is not None:
+        spread = f"min {number(trips.rtt_min_ms)} max {number(trips.rtt_max_ms)}"
     # That nothing was answered is said once.
     has_loss = one.packet_loss_pct is not None and ping.outcome is not Outcome.NO_REPLY
     lost = f"{percent(one.packet_loss_pct or 0)} lost" if has_loss else ""

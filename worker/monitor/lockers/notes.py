@@ -36,14 +36,14 @@ def note(connection: redis.Redis, measurements: Iterable[Measurement]) -> None:
         redis.RedisError: Note them again; that changes nothing that was noted.
     """
     now = datetime.now(timezone.utc)
-    for prefix, same in groupby(measurements, key=lambda m: str(m.detail["prefix"])):
+    for prefix, same in groupby(measurements, key=lambda m: str(m.detail.more["prefix"])):
         noted = [part for measurement in same for part in _notes(measurement, now)]
         keys = [keyspace.waiters_key(prefix), keyspace.slowest_key(prefix, now)]
         scripts.script(connection, "lockers")(keys, [NOTES_TTL_S, WAITERS_S, SLOWEST, *noted])
 
 
 def _notes(measurement: Measurement, now: datetime) -> Iterator[Any]:
-    detail = measurement.detail
+    detail = measurement.detail.more
     if detail["operation"] == ACQUIRE and measurement.outcome is Outcome.OK:
         yield from ("holder", keyspace.holder_key(detail["identifier"]))
         yield from (_expire_s(detail) + HOLDER_MARGIN_S, _holder(measurement))
@@ -60,13 +60,13 @@ def _expire_s(detail: Mapping[str, Any]) -> int:
 
 
 def _holder(measurement: Measurement) -> bytes:
-    detail = measurement.detail
+    detail = measurement.detail.more
     facts = {name: detail[name] for name in ("expire_s", "pid", "lockers")}
     return bytes(msgpack.packb({"node": measurement.source, **facts}))
 
 
 def _operation(measurement: Measurement) -> bytes:
-    detail = measurement.detail
+    detail = measurement.detail.more
     facts: Sequence[Any] = (
         detail["operation"],
         detail["locker"],

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -87,7 +87,7 @@ def _ping_beside(place: Place, operation: str) -> None:
 
     def job() -> None:
         for found in measure_hosts([place.host]):
-            keep(place.host, replace(found, detail={**found.detail, "operation": operation}))
+            keep(place.host, found.with_more({"operation": operation}))
 
     beside().submit(f"{operation}/{place.host}", job)
 

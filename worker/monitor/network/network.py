@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from worker.host.resolve import LookUps, resolve
+from worker.model.detail import Detail
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome, finding
 from worker.model.names import valid_address
@@ -150,7 +150,7 @@ def measure_hosts(
             if not one.literals:
                 found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, one.error)
         for pinged in ping.measure("", "", targets, options, should_stop):
-            found[pinged.target] = replace(pinged, detail={**pinged.detail, **present})
+            found[pinged.target] = pinged.with_more(present)
     return [found[label(host)] for host in dict.fromkeys(hosts) if label(host) in found]
 
 
@@ -187,18 +187,19 @@ def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
     """Make one record of both; its outcome is that of the pings, the other's is in `detail`."""
     if tested is None:
         return pinged
-    detail: dict[str, Any] = {
-        **tested.detail,
-        **pinged.detail,
+    more = {
+        **tested.detail.to_map(),
+        **pinged.detail.to_map(),
         "throughput_outcome": tested.outcome.value,
         "throughput_error": tested.error,
     }
-    return replace(pinged, probe=NETWORK, throughput_mbps=tested.throughput_mbps, detail=detail)
+    mbps = tested.throughput_mbps
+    return replace(pinged, probe=NETWORK, throughput_mbps=mbps, detail=Detail(more=more))
 
 
 def _tell_troubles(measurement: Measurement) -> None:
     """Log what went wrong, once until it has gone well again."""
-    throughput_error = measurement.detail.get("throughput_error", "")
+    throughput_error = measurement.detail.more.get("throughput_error", "")
     for kind, error in (("ping", measurement.error), ("throughput", throughput_error)):
         key = f"{kind}/{measurement.target}"
         if error:
@@ -230,4 +231,4 @@ def _finding(probe: str, host: str, outcome: Outcome, error: str) -> Measurement
         outcome=outcome,
         error=error,
     )
-    return replace(found, detail=tags())
+    return found.with_more(tags())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from worker.model.detail import Detail
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.text import one_line
 from worker.monitor.tagging import tags
@@ -63,7 +64,7 @@ def record(
             error=error,
             latency_ms=latency_ms,
             throughput_mbps=throughput_mbps,
-            detail={**tags(), **(detail or {})},
+            detail=Detail(more={**tags(), **(detail or {})}),
         )
     )
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from worker.model.detail import Detail, TcpStatistics
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions
 from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted, echo_many
@@ -176,7 +177,9 @@ def judged(measurement: Measurement, sign: Sign) -> Measurement:
     What a proxy answered is not the target's: with proof no number of it stays.
     """
     if sign.error:
-        kept = {k: measurement.detail[k] for k in ("sent", "port") if k in measurement.detail}
+        asked, kept = measurement.detail, dict[str, int]()
+        if isinstance(asked, TcpStatistics):
+            kept = {"sent": asked.sent, "port": asked.port}
         return replace(
             measurement,
             outcome=Outcome.INTERCEPTED,
@@ -184,7 +187,7 @@ def judged(measurement: Measurement, sign: Sign) -> Measurement:
             latency_ms=None,
             packet_loss_pct=None,
             throughput_mbps=None,
-            detail=kept,
+            detail=Detail(more=kept),
         )
     return marked(measurement, sign)
 
@@ -193,8 +196,8 @@ def marked(measurement: Measurement, sign: Sign) -> Measurement:
     """Give a measurement with a sign's hint, if there is one, beside those that it has."""
     if not sign.hint or measurement.outcome is not Outcome.OK:
         return measurement
-    hints = [*str(measurement.detail.get("hint") or "").split(), sign.hint]
-    return replace(measurement, detail={**measurement.detail, "hint": " ".join(hints)})
+    hints = " ".join(filter(None, (measurement.detail.hint, sign.hint)))
+    return replace(measurement, detail=replace(measurement.detail, hint=hints))
 
 
 def is_near(sign: Sign) -> bool:
@@ -204,7 +207,7 @@ def is_near(sign: Sign) -> bool:
 
 def with_echoes(measurement: Measurement, icmp_min_ms: float | None) -> Measurement:
     """Mark handshakes that are much faster than the fastest of three or more echoes were."""
-    times = [rtt for rtt in measurement.detail.get("rtts_ms", ()) if rtt is not None]
+    times = measurement.round_trips.answered_rtts_ms if measurement.round_trips else []
     if icmp_min_ms is None or len(times) < LEAST_TIMES or not _is_faster(min(times), icmp_min_ms):
         return measurement
     return marked(measurement, Sign(hint=FASTER))

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
 
+from worker.model.detail import TransferSettings, TransferStatistics, common
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import CONNECT_S, ThroughputOptions, deadline_s, rtt_s
 from worker.model.rtt import rtt_statistics
@@ -26,8 +26,8 @@ from worker.probes.iperf3.record import (
     Ends,
     Options,
     findings,
-    host_limits,
     records,
+    who_limits,
 )
 from worker.probes.iperf3.report import Iperf3Report
 from worker.probes.iperf3.throttle import read_throttle, throttled_by
@@ -96,15 +96,24 @@ def measure(
     hole = _hole(ends, options, report, outcome, should_stop, find_mtu)
     if hole is not None:
         outcome, error = Outcome.UNREACHABLE, in_words(hole, ends.near.name, ends.far.name)
-    common = {
-        **_rtts(ran.pings, idle_rtt_ms),
-        **host_limits(ends, options, report, iperf3, throttled_by(before, read_throttle())),
-        "deadline_s": ran.limit_s,
-        "test_s": ran.test_s,
-        **({"streams_connected": True} if report.connected and outcome not in WHOLE else {}),
-        **({"path_mtu_bytes": hole.largest_bytes} if hole else {}),
-    }
-    return records(ends, options, report, iperf3, outcome, error, started_at, common)
+    throttled = throttled_by(before, read_throttle())
+    host_limited, host_limits = who_limits(ends, options, report, iperf3, throttled)
+    loaded = rtt_statistics(ran.pings.rtts_ms if ran.pings else ())
+    test = TransferStatistics(
+        **common(TransferSettings, options),
+        rtt_idle_median_ms=idle_rtt_ms,
+        rtt_loaded_median_ms=loaded.rtt_median_ms,
+        rtt_loaded_max_ms=loaded.rtt_max_ms,
+        rtt_loaded_sent=ran.pings.sent if ran.pings else None,
+        rtt_loaded_received=ran.pings.received if ran.pings else None,
+        host_limited=host_limited,
+        host_limits=host_limits,
+        deadline_s=ran.limit_s,
+        test_s=ran.test_s,
+        streams_connected=True if report.connected and outcome not in WHOLE else None,
+        path_mtu_bytes=hole.largest_bytes if hole else None,
+    )
+    return records(ends, options, report, iperf3, outcome, error, started_at, test)
 
 
 def _hole(
@@ -230,14 +239,3 @@ def _loaded_s(options: Options) -> float:
     if options.bytes_limit is None or options.bitrate_mbps is None:
         return options.duration_s
     return min(options.duration_s, options.bytes_limit * 8 / 1e6 / options.bitrate_mbps)
-
-
-def _rtts(series: EchoSeries | None, idle_rtt_ms: float | None) -> dict[str, Any]:
-    loaded = rtt_statistics(series.rtts_ms if series else ())
-    return {
-        "rtt_idle_median_ms": idle_rtt_ms,
-        "rtt_loaded_median_ms": loaded.rtt_median_ms,
-        "rtt_loaded_max_ms": loaded.rtt_max_ms,
-        "rtt_loaded_sent": series.sent if series else None,
-        "rtt_loaded_received": series.received if series else None,
-    }

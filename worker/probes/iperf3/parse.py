@@ -15,9 +15,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from worker.model.detail import Interval
 from worker.model.measurement import Outcome
 from worker.probes.iperf3.errors import classify, first_line
-from worker.probes.iperf3.report import Flow, Interval, Iperf3Report, Side
+from worker.probes.iperf3.report import Flow, Iperf3Report, Side
 
 #: 64 streams for an hour print some 60 MB; what a test of ours prints is below 3 MB.
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024

@@ -10,8 +10,8 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
 
+from worker.model.detail import FlowNumbers, TransferSettings, TransferStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
 from worker.model.plan import PlannedNode, TargetNode
@@ -24,8 +24,6 @@ Options = ThroughputOptions | UdpOptions
 #: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
 BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
 WHOLE = (Outcome.OK, Outcome.NO_REPLY)
-#: Of `detail`: what the other direction of the test cost, which has no record of its own.
-OTHER_WAY = "other_way_bytes"
 #: With so much of a core used, the machine and not the network may set the pace.
 CPU_LIMIT_PCT = 90.0
 
@@ -58,7 +56,10 @@ def findings(
     """Make the measurements of a test that was not made: they say why."""
     at = started_at or datetime.now(timezone.utc)
     return [
-        _measurement(ends, options, source, target, outcome, error, at, Flow(), _settings(options))
+        _measurement(
+            *(ends, options, source, target, outcome, error, at, Flow()),
+            TransferSettings(**common(TransferSettings, options)),
+        )
         for source, target in ends.pairs(options)
     ]
 
@@ -71,7 +72,7 @@ def records(
     outcome: Outcome,
     error: str,
     started_at: datetime,
-    common: dict[str, Any],
+    test: TransferStatistics,
 ) -> list[Measurement]:
     """
     Make one measurement a direction.
@@ -84,16 +85,21 @@ def records(
         outcome: What became of the test.
         error: Why, as one line.
         started_at: When the client was started.
-        common: More of the detail, the same for both directions.
+        test: What is the same of both directions.
     """
+    near, far = (report.cpu_near_pct, iperf3.text), (report.cpu_far_pct, ends.far_version)
     measured = []
     for (source, target), flow in zip(ends.pairs(options), _flows(report, options), strict=True):
-        detail = {
-            **_settings(options),
-            **common,
-            **_hosts(report, iperf3, ends, source),
-            **_numbers(flow),
-        }
+        sender, receiver = (near, far) if source == ends.near else (far, near)
+        detail = replace(
+            test,
+            **common(FlowNumbers, flow),
+            cpu_source_pct=sender[0],
+            cpu_target_pct=receiver[0],
+            iperf3_source=sender[1],
+            iperf3_target=receiver[1],
+            connected_by=ends.near.name,
+        )
         measured.append(
             _measurement(ends, options, source, target, outcome, error, started_at, flow, detail)
         )
@@ -116,14 +122,13 @@ def spent(measured: Iterable[Measurement]) -> Spent:
     """
     data, beside, is_least = 0.0, 0, False
     for measurement in measured:
-        intervals = measurement.detail.get("intervals") or []
+        if (test := measurement.transfer) is None:
+            continue
         # Whatever broke off connections that were there did so after some of their data.
-        broke = bool(measurement.detail.get("streams_connected")) or (
-            "test_s" in measurement.detail and measurement.outcome in BROKEN
-        )
-        is_least |= broke or bool(intervals and measurement.outcome not in WHOLE)
-        beside += measurement.detail.get(OTHER_WAY) or 0
-        data += sum(mbps * (end_s - start_s) for start_s, end_s, mbps, *_ in intervals) * 1e6 / 8
+        is_least |= bool(test.streams_connected) or measurement.outcome in BROKEN
+        is_least |= bool(test.intervals) and measurement.outcome not in WHOLE
+        beside += test.other_way_bytes or 0
+        data += test.interval_bytes
     return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE) + beside, is_least=is_least)
 
 
@@ -139,14 +144,18 @@ def with_other_way(
     """
     asked = [each for each in measured if (each.source, each.target) in wanted]
     cost = spent(each for each in measured if (each.source, each.target) not in wanted).bytes
-    other_way = {OTHER_WAY: cost} if cost else {}
-    return [replace(each, detail={**each.detail, **other_way}) for each in asked]
+    return [
+        replace(each, detail=replace(each.transfer, other_way_bytes=cost or None))
+        if each.transfer
+        else each
+        for each in asked
+    ]
 
 
-def host_limits(
+def who_limits(
     ends: Ends, options: Options, report: Iperf3Report, iperf3: Iperf3, throttled: str | None
-) -> dict[str, Any]:
-    """Say whether a host may have set the pace; unknown when neither end's CPU is known."""
+) -> tuple[bool | None, tuple[str, ...]]:
+    """Say whether a host may have set the pace, and which; None when neither end's CPU is known."""
     streams = options.parallel * (1 + options.bidir)
     reasons = [f"{ends.near.name}: {throttled}"] if throttled else []
     for node, used_pct, version in (
@@ -157,7 +166,7 @@ def host_limits(
         if used_pct is not None and used_pct >= CPU_LIMIT_PCT * cores:
             reasons.append(f"{node.name}: CPU")
     known = report.cpu_near_pct is not None or bool(reasons)
-    return {"host_limited": bool(reasons) if known else None, "host_limits": reasons}
+    return bool(reasons) if known else None, tuple(reasons)
 
 
 def _flows(report: Iperf3Report, options: Options) -> list[Flow]:
@@ -165,51 +174,6 @@ def _flows(report: Iperf3Report, options: Options) -> list[Flow]:
     wanted = [] if options.reverse else [report.outbound]
     wanted += [report.inbound] if options.reverse or options.bidir else []
     return [flow or Flow() for flow in wanted]
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    return {
-        "duration_s": options.duration_s,
-        "omit_s": options.omit_s,
-        "parallel": options.parallel,
-        "bidir": options.bidir,
-        "bitrate_mbps": options.bitrate_mbps,
-        "bytes_limit": options.bytes_limit,
-        "dscp": options.dscp,
-    }
-
-
-def _hosts(report: Iperf3Report, iperf3: Iperf3, ends: Ends, source: PlannedNode) -> dict[str, Any]:
-    near, far = (report.cpu_near_pct, iperf3.text), (report.cpu_far_pct, ends.far_version)
-    sender, receiver = (near, far) if source == ends.near else (far, near)
-    return {
-        "cpu_source_pct": sender[0],
-        "cpu_target_pct": receiver[0],
-        "iperf3_source": sender[1],
-        "iperf3_target": receiver[1],
-        "connected_by": ends.near.name,
-    }
-
-
-def _numbers(flow: Flow) -> dict[str, Any]:
-    return {
-        "bytes_received": flow.bytes_received,
-        "bytes_sent": flow.bytes_sent,
-        "elapsed_s": flow.elapsed_s,
-        "sent_mbps": flow.sent_mbps,
-        "retransmits": flow.retransmits,
-        "congestion": flow.congestion,
-        "sent": flow.sent,
-        "received": flow.received,
-        "undecided": flow.undecided,
-        "jitter_rfc3550_ms": flow.jitter_rfc3550_ms,
-        "out_of_order": flow.out_of_order,
-        "intervals_at": flow.intervals_at,
-        "interval_columns": ["start_s", "end_s", "mbps", "retransmits", "omitted"],
-        "intervals": [
-            [i.start_s, i.end_s, i.mbps, i.retransmits, i.omitted] for i in flow.intervals
-        ],
-    }
 
 
 def _measurement(
@@ -221,7 +185,7 @@ def _measurement(
     error: str,
     started_at: datetime,
     flow: Flow,
-    detail: dict[str, Any],
+    detail: TransferSettings,
 ) -> Measurement:
     return made(
         Measurement(

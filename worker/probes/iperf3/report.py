@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from worker.model.detail import FlowNumbers
 from worker.model.measurement import Outcome
 
 #: Which end saw the intervals: iperf3 prints those of the end that runs the client.
@@ -20,62 +21,24 @@ BUFFERED_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """About one second of one direction, as the side that printed it saw it."""
-
-    start_s: float
-    end_s: float
-    mbps: float
-    retransmits: int | None
-    omitted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow:
+class Flow(FlowNumbers):
     """
     One direction of a test; each number None when it was not measured.
 
     Attributes:
         throughput_mbps: Goodput at the receiver, 10^6 bit/s.
-        bytes_received: Data that the receiver got.
-        elapsed_s: Time in which it got them, by its own clock.
-        sent_mbps: What the sender handed to its kernel, 10^6 bit/s.
-        bytes_sent: The same in bytes.
-        retransmits: TCP segments sent again.
-        congestion: The sender's congestion control.
-        sent: UDP packets sent.
-        received: UDP packets received.
-        undecided: UDP packets of the last `UDP_WAIT_S` (1 s) that may still have been on the way.
         packet_loss_pct: Share of the packets whose fate is known that did not arrive (RFC 7680).
-        jitter_rfc3550_ms: Smoothed one-way jitter at the receiver.
-        out_of_order: UDP packets that came after a later one.
-        intervals: In order, those of the omitted time too.
-        intervals_at: Which end the intervals were seen at.
     """
 
     throughput_mbps: float | None = None
-    bytes_received: int | None = None
-    elapsed_s: float | None = None
-    sent_mbps: float | None = None
-    bytes_sent: int | None = None
-    retransmits: int | None = None
-    congestion: str | None = None
-    sent: int | None = None
-    received: int | None = None
-    undecided: int | None = None
     packet_loss_pct: float | None = None
-    jitter_rfc3550_ms: float | None = None
-    out_of_order: int | None = None
-    intervals: tuple[Interval, ...] = ()
-    intervals_at: Side = "receiver"
 
     @property
     def may_be_empty(self) -> bool:
         """Nothing that the receiver got is known of."""
         if self.bytes_received is not None:
             return self.bytes_received == 0
-        kept_bytes = BUFFERED_BYTES if self.intervals_at == "sender" else 0
-        return sum(i.mbps * (i.end_s - i.start_s) for i in self.intervals) * 1e6 / 8 <= kept_bytes
+        return self.interval_bytes <= (BUFFERED_BYTES if self.intervals_at == "sender" else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

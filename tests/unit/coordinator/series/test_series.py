@@ -226,7 +226,7 @@ def test_sparkline_marks_what_nothing_answered_and_what_was_not_measured() -> No
 
 def test_an_answer_of_no_certain_time_is_no_failure_and_says_so() -> None:
     one = a_round(1, [1.0])
-    ping = replace(one.ping, latency_ms=None, detail={**one.ping.detail, "times_refused": 1})
+    ping = replace(one.ping, latency_ms=None, detail=replace(one.ping.detail, times_refused=1))
     untimed = replace(one, ping=ping)
     assert sparkline([a_round(0, [1.0]), untimed], 20) == f"{LEVELS[0]}·"
     assert rtt_text(untimed).plain == "untimed"

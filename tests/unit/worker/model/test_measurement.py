@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from worker.model.detail import Detail, TransferStatistics, read_detail
 from worker.model.errors import WireError
 from worker.model.fields import MAX_DETAIL_BYTES
 from worker.model.measurement import (
@@ -57,8 +58,12 @@ measurements = st.builds(
     latency_ms=numbers,
     packet_loss_pct=numbers,
     throughput_mbps=numbers,
-    detail=st.dictionaries(st.sampled_from(DETAIL_COLUMNS), cells)
-    | st.fixed_dictionaries({"rtts_ms": st.lists(numbers)}),
+    detail=st.builds(
+        read_detail,
+        st.sampled_from((Detail, TransferStatistics)),
+        st.dictionaries(st.sampled_from(DETAIL_COLUMNS), cells)
+        | st.fixed_dictionaries({"rtts_ms": st.lists(numbers)}),
+    ),
 )
 
 
@@ -182,7 +187,11 @@ def test_first_columns_are_those_of_ptzjepa() -> None:
 
 
 def test_absent_is_an_empty_cell_and_true_is_written_as_json_writes_it() -> None:
-    row = dict(zip(CSV_COLUMNS, good(detail={"host_limited": True}).to_row("1-0"), strict=True))
+    row = dict(
+        zip(
+            CSV_COLUMNS, good(detail=Detail(more={"host_limited": True})).to_row("1-0"), strict=True
+        )
+    )
     assert row["latency_ms"] is None
     assert row["host_limited"] == "true"
     assert "None" not in written(good())

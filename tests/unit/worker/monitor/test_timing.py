@@ -26,7 +26,7 @@ def test_a_function_keeps_its_name_its_arguments_and_its_result() -> None:
     assert (double.__name__, double.__doc__) == ("double", "Give twice the number.")
     (one,) = recorded()
     assert (one.probe, one.target, one.outcome) == ("timeit", "double", Outcome.OK)
-    assert 0 <= one.detail["elapsed_s"] <= took_s
+    assert 0 <= one.detail.more["elapsed_s"] <= took_s
 
 
 def test_what_is_raised_is_recorded_and_raised() -> None:
@@ -46,7 +46,7 @@ def test_a_recursive_function_is_timed_each_time() -> None:
         return 0 if number == 0 else down(number - 1)
 
     down(3)
-    times = [one.detail["elapsed_s"] for one in recorded()]
+    times = [one.detail.more["elapsed_s"] for one in recorded()]
     assert times == sorted(times)
     assert len(times) == 4
 
@@ -54,7 +54,7 @@ def test_a_recursive_function_is_timed_each_time() -> None:
 def test_a_block_is_timed_and_tagged() -> None:
     with activity("train"), timeit("step"):
         pass
-    assert recorded()[0].detail["activity"] == "train"
+    assert recorded()[0].detail.more["activity"] == "train"
 
 
 def test_recording_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

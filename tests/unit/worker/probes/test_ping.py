@@ -50,8 +50,8 @@ def test_a_series_becomes_one_row_that_survives_the_stream() -> None:
     found = measured()
     assert (found.source, found.target, found.probe) == ("edge-1", "camera-3", "ping")
     assert (found.latency_ms, found.packet_loss_pct, found.outcome) == (12.0, 25.0, Outcome.OK)
-    assert found.detail["rtts_ms"] == [10.0, None, 12.0, 14.0]
-    assert found.detail["jitter_mean_abs_ms"] == 2.0
+    assert found.detail.rtts_ms == (10.0, None, 12.0, 14.0)
+    assert found.detail.jitter_mean_abs_ms == 2.0
     assert found.started_at.isoformat() == "2026-01-02T03:04:05.678000+00:00"
     fields = {
         name.encode(): value.encode() if isinstance(value, str) else value
@@ -69,7 +69,7 @@ def test_silence_is_no_reply_with_full_loss_and_no_time() -> None:
 def test_what_answers_from_elsewhere_is_named_and_stays_no_reply() -> None:
     found = measured(received=0, rtts_ms=(None,) * 4, answered_by=("192.0.2.9",))
     assert (found.outcome, found.packet_loss_pct) == (Outcome.NO_REPLY, 100)
-    assert found.detail["answered_by"] == "192.0.2.9"
+    assert found.detail.answered_by == "192.0.2.9"
     assert found.error.startswith(
         "none of 4 echoes was answered in time by 192.0.2.3; 192.0.2.9 answered in its place"
     )
@@ -77,9 +77,9 @@ def test_what_answers_from_elsewhere_is_named_and_stays_no_reply() -> None:
 
 def test_what_came_before_the_series_is_in_no_other_figure() -> None:
     found = measured(wake_ms=908.0, reply_ttls=(55, 64))
-    assert (found.detail["wake_ms"], found.detail["reply_ttl"]) == (908.0, "55 64")
+    assert (found.detail.wake_ms, found.detail.reply_ttl) == (908.0, "55 64")
     assert found.latency_ms == 12.0
-    assert found.detail["rtt_max_ms"] == 14.0
+    assert found.detail.rtt_max_ms == 14.0
 
 
 def test_what_a_router_said_is_unreachable_in_its_words() -> None:
@@ -100,7 +100,7 @@ def test_what_never_left_has_no_loss() -> None:
     [({}, False), ({"receive_drops": 1}, True), ({"send_lag_max_ms": 101.0}, True)],
 )
 def test_a_host_too_busy_to_measure_says_so(changed: dict[str, object], limited: bool) -> None:
-    assert measured(**changed).detail["host_limited"] is limited
+    assert measured(**changed).detail.host_limited is limited
 
 
 def test_a_name_is_no_target_of_a_probe() -> None:

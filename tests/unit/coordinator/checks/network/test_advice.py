@@ -6,8 +6,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from samples import transfer_statistics
 
 from coordinator.checks.network.advice import Way, for_handshakes, for_ping, for_test
+from worker.model.detail import Detail, Interval
 from worker.model.measurement import Measurement, Outcome
 from worker.wire.node_record import Node
 
@@ -25,8 +27,8 @@ def node(name: str, address: str, *, accepts: bool = True) -> Node:
 def found(probe: str, outcome: str, error: str = "", **detail: Any) -> Measurement:
     return Measurement(
         run="r1", probe=probe, source="a", target="b", address="10.0.0.2", started_at=AT,
-        outcome=Outcome(outcome), error=error, detail=detail,
-        packet_loss_pct=detail.pop("loss_pct", None),
+        outcome=Outcome(outcome), error=error, packet_loss_pct=detail.pop("loss_pct", None),
+        detail=transfer_statistics(**detail) if detail else Detail(),
     )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def test_every_outcome_has_an_advice_and_only_the_way_itself_opens_ports(outcome
         # It connected: the ports are open.
         (
             "the test had not ended after 14.5 s",
-            {"test_s": 14.5, "intervals": [[0.0, 1.0, 8.0, 0, False]]},
+            {"test_s": 14.5, "intervals": (Interval(0.0, 1.0, 8.0, 0, False),)},
             "it connected and broke off",
         ),
         ("unable to connect to server: Connection timed out", {"test_s": 3.5}, "on b: sudo ufw"),

@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from samples import ping_statistics, transfer_statistics
 
 from coordinator.cli.results import _text_line
 from coordinator.cli.terminal.tables import Column, shortened, tables_that_fit
@@ -53,7 +54,7 @@ def measured(
         latency_ms=ms,
         packet_loss_pct=loss_pct if answered else 100.0,
         throughput_mbps=mbps,
-        detail=detail,
+        detail=transfer_statistics(**detail) if mbps else ping_statistics(**detail),
     )
 
 
@@ -181,7 +182,7 @@ def test_a_figure_that_was_not_measured_is_no_ok() -> None:
 
 
 def untimed(source: str, target: str) -> Measurement:
-    answered = measured(source, target, 1.0, received=1.0, times_refused=1.0)
+    answered = measured(source, target, 1.0, received=1, times_refused=1)
     return replace(answered, latency_ms=None)
 
 

@@ -99,12 +99,12 @@ def test_mount_and_unmount_are_timed_and_the_host_is_pinged(
     wait_until(lambda: len(pinged) == 2, "it is pinged twice")
     wait_until(lambda: len(recorded()) == 2, "two operations are recorded")
     assert made.unmount() is None
-    operations = {m.detail["operation"]: m for m in recorded()}
+    operations = {m.detail.more["operation"]: m for m in recorded()}
     assert set(operations) == {"mount", "probe", "unmount"}
     assert {m.probe for m in recorded()} == {"sshfs"}
     assert operations["mount"].target == str(tmp_path)
     assert operations["mount"].address == "10.0.0.1"
-    assert operations["mount"].detail["elapsed_s"] >= 0
+    assert operations["mount"].detail.more["elapsed_s"] >= 0
     assert operations["probe"].outcome is Outcome.UNREACHABLE
     assert operations["probe"].error == "nothing is mounted there"
     assert pinged == ["10.0.0.1", "10.0.0.1"]
@@ -166,7 +166,7 @@ def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
     wait_until(lambda: str(tmp_path) in probing.probes.running, "the probe runs")
     made.unmount()
     wait_until(lambda: len(recorded()) == 3, "three operations are recorded")
-    (probe,) = (m for m in recorded() if m.detail["operation"] == "probe")
+    (probe,) = (m for m in recorded() if m.detail.more["operation"] == "probe")
     assert (probe.outcome, probe.error) == (Outcome.CANCELLED, "the folder is being unmounted")
     probing.probes.keep_out("/elsewhere")
     assert probing.probes.start("/elsewhere", SLEEP) is None

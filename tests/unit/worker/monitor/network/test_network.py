@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from worker.model.detail import Detail
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions
 from worker.model.plan import TargetNode
@@ -54,13 +55,17 @@ class Probes:
         self.pinged.append([target.address for target in targets])
         for target in targets:
             yield result(
-                "ping", target.name, latency_ms=1.5, packet_loss_pct=0.0, detail={"sent": 10}
+                "ping",
+                target.name,
+                latency_ms=1.5,
+                packet_loss_pct=0.0,
+                detail=Detail(more={"sent": 10}),
             )
 
     def iperf3(self, ends: Ends, options: ThroughputOptions, **_rest: object) -> list[Measurement]:
         self.tested.append((ends, options))
         mbps = 94.0 if self.throughput is Outcome.OK else None
-        detail = {"retransmits": 3}
+        detail = Detail(more={"retransmits": 3})
         return [
             result(
                 "throughput", ends.far.name, self.throughput, throughput_mbps=mbps, detail=detail
@@ -91,7 +96,7 @@ def test_one_row_has_latency_loss_and_throughput(probes: Probes) -> None:
     assert network_stats["hub"][-1] == metrics
     (one,) = recorded()
     assert (one.probe, one.source, one.target) == ("network", "cam-7", "hub")
-    assert one.detail == {
+    assert one.detail.more == {
         "sent": 10, "retransmits": 3, "throughput_outcome": "ok", "throughput_error": "",
         "activity": "train",
     }  # fmt: skip
@@ -153,7 +158,7 @@ def test_no_iperf3_is_told_once_and_the_rest_is_there(
         metrics = log_network_metrics("hub")
     assert (metrics["latency_ms"], metrics["throughput_mbps"]) == (1.5, None)
     assert recorded()[0].outcome is Outcome.OK
-    assert recorded()[0].detail["throughput_outcome"] == "tool_missing"
+    assert recorded()[0].detail.more["throughput_outcome"] == "tool_missing"
     assert caplog.text.count("throughput to hub") == 1
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from worker.model.detail import Detail, TcpStatistics
 from worker.model.measurement import Measurement, Outcome
 from worker.probes.interception.interception import FASTER, Sign, judged, with_echoes
 
@@ -15,7 +16,10 @@ def measured(*rtts_ms: float | None, outcome: Outcome = Outcome.OK, **detail: An
     return Measurement(
         run="r", probe="tcp", source="a", target="b", address="192.0.2.1", outcome=outcome,
         started_at=datetime(2026, 1, 1, tzinfo=timezone.utc), latency_ms=1.0, packet_loss_pct=0.0,
-        detail={"sent": 3, "port": 22, "rtts_ms": list(rtts_ms), "rtt_min_ms": 1.0, **detail},
+        detail=TcpStatistics(
+            sent=3, received=len([1 for rtt in rtts_ms if rtt]), accepted=3, refusals=0, port=22,
+            wait_s=1.0, interval_s=0.1, elapsed_s=1.0, rtts_ms=rtts_ms, rtt_min_ms=1.0, **detail,
+        ),
     )  # fmt: skip
 
 
@@ -23,13 +27,13 @@ def test_no_number_of_what_a_proxy_answered_stays() -> None:
     found = judged(measured(1.0, 1.0, 1.0, wake_ms=0.4), Sign(error="a proxy"))
     assert (found.outcome, found.error) == (Outcome.INTERCEPTED, "a proxy")
     assert (found.latency_ms, found.packet_loss_pct, found.throughput_mbps) == (None, None, None)
-    assert found.detail == {"sent": 3, "port": 22}
+    assert found.detail == Detail(more={"sent": 3, "port": 22})
 
 
 def test_hint_is_a_mark_beside_numbers_and_hints_add_up() -> None:
     found = judged(measured(1.0, 1.1, 1.2), Sign(hint="odd_port_answered"))
     assert (found.outcome, found.latency_ms) == (Outcome.OK, 1.0)
-    assert with_echoes(found, 20.0).detail["hint"] == f"odd_port_answered {FASTER}"
+    assert with_echoes(found, 20.0).detail.hint == f"odd_port_answered {FASTER}"
     silent = measured(None, outcome=Outcome.NO_REPLY)
     assert judged(silent, Sign(hint="odd_port_answered")) == silent
 
@@ -48,4 +52,4 @@ def test_handshakes_much_faster_than_echoes_are_marked(
     times_ms: tuple[float | None, ...], icmp_min_ms: float | None, is_marked: bool
 ) -> None:
     found = with_echoes(measured(*times_ms), icmp_min_ms)
-    assert (found.detail.get("hint") == FASTER) is is_marked
+    assert (found.detail.hint == FASTER) is is_marked

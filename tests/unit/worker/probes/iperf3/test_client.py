@@ -7,15 +7,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from samples import transfer_statistics
 from waiting import wait_until
 
+from worker.model.detail import Interval
 from worker.model.fields import MAX_DETAIL_BYTES
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions, UdpOptions, deadline_s
 from worker.model.plan import PlannedNode
 from worker.probes.iperf3.client import client_argv, measure
-from worker.probes.iperf3.record import Ends, Spent, findings, host_limits, records, spent
-from worker.probes.iperf3.report import Flow, Interval, Iperf3Report
+from worker.probes.iperf3.record import Ends, Spent, findings, records, spent, who_limits
+from worker.probes.iperf3.report import Flow, Iperf3Report
 from worker.probes.iperf3.throttle import Throttle, read_throttle, throttled_by
 from worker.probes.iperf3.tool import (
     NOT_THERE,
@@ -42,7 +44,9 @@ def value(command: list[str], name: str) -> str:
 
 
 def recorded(options: ThroughputOptions, report: Iperf3Report) -> list[Measurement]:
-    return records(ENDS, options, report, IPERF3, report.outcome, report.error, AT, {})
+    return records(
+        ENDS, options, report, IPERF3, report.outcome, report.error, AT, transfer_statistics()
+    )
 
 
 def test_command_is_a_client_with_json_and_a_connect_timeout() -> None:
@@ -98,8 +102,8 @@ def test_numbers_of_the_hosts_go_with_who_sends() -> None:
         outcome=Outcome.OK, outbound=flow, inbound=flow, cpu_near_pct=10.0, cpu_far_pct=20.0
     )
     forth, back = recorded(ThroughputOptions(bidir=True), report)
-    assert (forth.detail["cpu_source_pct"], forth.detail["cpu_target_pct"]) == (10.0, 20.0)
-    assert (back.detail["cpu_source_pct"], back.detail["cpu_target_pct"]) == (20.0, 10.0)
+    assert (forth.detail.cpu_source_pct, forth.detail.cpu_target_pct) == (10.0, 20.0)
+    assert (back.detail.cpu_source_pct, back.detail.cpu_target_pct) == (20.0, 10.0)
 
 
 def test_longest_test_fits_in_a_record() -> None:
@@ -128,7 +132,7 @@ def test_host_that_used_all_of_its_cores_may_have_set_the_pace(
     report = Iperf3Report(outcome=Outcome.OK, cpu_near_pct=near_pct, cpu_far_pct=far_pct)
     options = ThroughputOptions(parallel=parallel)
     here = Iperf3("iperf3", version, parse_version(version))
-    assert host_limits(ENDS, options, report, here, None)["host_limited"] is limited
+    assert who_limits(ENDS, options, report, here, None)[0] is limited
 
 
 def test_bytes_of_a_test_that_broke_in_the_middle_are_those_of_its_intervals_at_least() -> None:
@@ -145,7 +149,8 @@ def test_bytes_of_a_test_that_broke_in_the_middle_are_those_of_its_intervals_at_
     assert spent(recorded(options, refused)) == Spent(bytes=0, is_least=False)
     # Of what had connections, and was broken off before its first interval ended, nobody knows.
     in_data = records(
-        *(ENDS, options, refused, IPERF3, refused.outcome, "x", AT, {"streams_connected": True})
+        *(ENDS, options, refused, IPERF3, refused.outcome, "x", AT),
+        transfer_statistics(streams_connected=True),
     )
     assert spent(in_data) == Spent(bytes=0, is_least=True)
 
