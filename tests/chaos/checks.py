@@ -19,7 +19,7 @@ from worker.model.measurement import Outcome
 from worker.model.names import REDIS_TARGET
 from worker.transfer.leases import LEASE_TTL_S
 from worker.wire import keyspace, node_record
-from worker.wire.keyspace import LEASE_PREFIX
+from worker.wire.keyspace import lease_key
 
 #: Silence of a node, a look at the run, and one more of each for a run of two phases: 150 s.
 ENDED_S = 300.0
@@ -173,7 +173,7 @@ def assert_redis_is_tidy(mesh: ChaosMesh, runs: Collection[str]) -> None:
     """See that nothing is held, nothing waits, and every key is ours, RQ's or a locker."""
     connection = mesh.connection
     wait_until(
-        lambda: not list(connection.scan_iter(f"{LEASE_PREFIX}*")), "leases free", LEASE_TTL_S + 30
+        lambda: not list(connection.scan_iter(lease_key("*"))), "leases free", LEASE_TTL_S + 30
     )
     assert connection.zcard(keyspace.RUNS_OPEN) == 0
     group = mesh.group()

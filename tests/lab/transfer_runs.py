@@ -28,7 +28,7 @@ from lab.redis_server import PORT as REDIS_PORT
 from worker.model.measurement import Measurement, Outcome
 from worker.transfer.leases import LEASE_TTL_S, End, acquire, new_token, release, renew
 from worker.wire import keyspace, scripts
-from worker.wire.keyspace import LEASE_PREFIX, lease_key
+from worker.wire.keyspace import lease_key
 
 TCP = ("--probe", "throughput")
 #: All tests at once of a mesh of eight leave the processor idle most of the time.
@@ -345,7 +345,7 @@ def wait_until_back(mesh: LabMesh, name: str, since: float) -> None:
 
 def lease_keys(mesh: LabMesh) -> list[bytes]:
     """Give what is held, on a Redis that is the lab's own."""
-    return list(mesh.connection.scan_iter(f"{LEASE_PREFIX}*"))
+    return list(mesh.connection.scan_iter(lease_key("*")))
 
 
 def lease_of(mesh: LabMesh, name: str) -> bytes:
