@@ -28,9 +28,16 @@ COMMIT = "ff3f0d4997b4343abddbe9bc3713d6107290f16d"
 
 OLD = ("cam-1", "cam-2")
 #: Everything that a run measures in a few seconds, and that needs no port but iperf3's.
-ALL = ("--probe", "ping", "--probe", "tcp", "--probe", "redis", "--probe", "throughput")
+ALL = ("--probe", "ping", "--probe", "tcp", "--probe", "redis")
+ALL += ("--probe", "throughput", "--probe", "udp")
 SHORT = ("--count", "2", "--duration", "1", "--bitrate", "20")
-LONG = ("--count", "2", "--duration", "300", "--bitrate", "1")
+LONG = (*("--count", "2", "--duration", "300", "--bitrate", "1"), *("--omit", "1", "--reverse"))
+#: With those of `LONG`, every option that a plan has.
+EVERY = (
+    "--probe ping --probe throughput --probe udp --count 1000 --interval 0.2 --wait-for-reply 0.9"
+)
+EVERY += " --size 100 --sample 1 --duration 9 --parallel 2 --bidir --bitrate 1 --dscp 46"
+EVERY += " --bytes 99999 --congestion cubic"
 
 #: What PTZJEPA's loop does, and what it holds when it is killed: locker 1.
 MONITOR = """
@@ -86,7 +93,7 @@ class Previous:
         how = {"first": first, "program": [self.ptzmesh], "env": _environment(url)}
         with (
             redis.Redis.from_url(url) as connection,
-            workers(url, connection, folder, names, **how) as started,
+            workers(url, connection, folder, names, ["--link", "lab=4"], **how) as started,
         ):
             yield list(started.values())
 
@@ -186,7 +193,7 @@ def leave(previous: Previous, server_binary: Path, folder: Path) -> Left:
             output("run", *ALL, *SHORT)
             output("collect", "--csv", "begun.csv")
             runs["done"] = json_lines(output("runs", "--json"))[0]["run"]
-            runs["cancelled"] = output("run", "--detach", "--count", "1000").strip()
+            runs["cancelled"] = output("run", "--detach", *EVERY.split()).strip()
             previous.run(url, "cancel", runs["cancelled"], folder=folder)
             previous.python(url, MONITOR, folder)
             runs["half"] = output(

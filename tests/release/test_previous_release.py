@@ -79,7 +79,7 @@ def test_what_it_left_is_read_and_collected_as_it_wrote_it(
         assert all(map(is_as, now, then)), (name, now, then)
     assert is_as(listed(redis_url, "limits")[0]["cap"], left.said["limits"][0]["cap"])
     assert {line["probe"] for line in left.said["results"]} == {
-        *("ping", "tcp", "redis", "throughput", "locker")
+        *("ping", "tcp", "redis", "throughput", "udp", "locker")
     }
     fresh, begun = tmp_path / "fresh.csv", left.copy_of("begun.csv", tmp_path)
     for file in (fresh, begun):
@@ -100,7 +100,7 @@ def test_a_run_of_it_is_shown_and_verified_by_its_outcome(
     left.restore(connection)
     file = left.copy_of("begun.csv", tmp_path)
     assert cli(redis_url, "collect", "--csv", str(file)).returncode == 0
-    expected = {"done": (8, 0), "cancelled": (2, 0), "half": (2, 4)}
+    expected = {"done": (10, 0), "cancelled": (6, 0), "half": (2, 4)}
     for name, (rows, verifying) in expected.items():
         run = left.runs[name]
         shown = cli(redis_url, "show", run, "--json")
@@ -118,7 +118,7 @@ def test_a_run_of_it_is_shown_and_verified_by_its_outcome(
     whole = tmp_path / "whole.csv"
     done = cli(redis_url, "results", "--run", left.runs["done"], "--csv", str(whole))
     assert done.returncode == 0, done.stderr
-    assert len(rows_in(whole)) == 8
+    assert len(rows_in(whole)) == 10
     assert aside(tmp_path) == []
 
 
