@@ -39,7 +39,7 @@ settings.register_profile(
     "any machine",
     settings(),
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("any machine")

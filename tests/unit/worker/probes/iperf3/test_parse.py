@@ -315,7 +315,7 @@ def mutated(document: Any, path: list[int], value: Any) -> Any:
 CASES = sorted(path.name for path in DATA.glob("iperf3-*.json"))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.sampled_from(CASES),
     st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=6), JSON), min_size=1, max_size=3),
