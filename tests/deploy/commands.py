@@ -11,7 +11,7 @@ import click
 from forked import START
 
 from coordinator.cli import COMMANDS, cli, load
-from worker.wire.connection.redis_url import PASSWORD_FILE_VARIABLE, URL_VARIABLES
+from worker.wire.connection.redis_url import URL_VARIABLES
 from worker.wire.connection.redis_url import VARIABLES as REDIS_VARIABLES
 
 #: Nothing listens there.
@@ -51,7 +51,8 @@ def check_command(arguments: Sequence[str], variables: Mapping[str, str], folder
     password.write_text("secret\n")
     password.chmod(0o600)
     changed = {name: NOWHERE for name in URL_VARIABLES if name in variables}
-    changed |= {PASSWORD_FILE_VARIABLE: str(password)} if PASSWORD_FILE_VARIABLE in ours else {}
+    if "PTZMESH_REDIS_PASSWORD_FILE" in ours:
+        changed["PTZMESH_REDIS_PASSWORD_FILE"] = str(password)
     here = [str(folder / "file.csv") if word.endswith(".csv") else word for word in arguments]
     said = subprocess.run(
         [*START, *here],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import redis
 
-from worker.wire.connection.redis_trouble import passes
+from worker.wire.connection.redis_trouble import trouble
 
 
 class RedisPaused(redis.ResponseError):
@@ -24,19 +24,19 @@ AWAY = (
     redis.exceptions.MasterDownError,
     RedisPaused,
 )
-#: Of these, what waiting does not mend: a password, a right.
+#: Of these, what waiting does not fix: a password, a right.
 REFUSED = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 def told_apart(exc: redis.ResponseError) -> redis.ResponseError:
     """
-    Give an error its own class where it passes by itself.
+    Return an error under its own class where it passes by itself.
 
     >>> type(told_apart(redis.ResponseError("MISCONF Redis is configured to save"))).__name__
     'RedisPaused'
     >>> type(told_apart(redis.ResponseError("MOVED 5 10.0.0.1:6379"))).__name__
     'ResponseError'
     """
-    if isinstance(exc, AWAY) or not passes(str(exc), "", is_of_connection=False):
+    if isinstance(exc, AWAY) or not trouble(str(exc), "")[1]:
         return exc
     return RedisPaused(str(exc))

@@ -42,7 +42,7 @@ _was_let_in = False
 
 
 def take_slot(role: str) -> None:
-    """Say what this process is; one that is forked from it gets a slot of its own."""
+    """Note what this process is; one that is forked from it gets a slot of its own."""
     global _slot
     _slot = SLOTS[role]
 
@@ -61,7 +61,7 @@ def commands_sent() -> int:
 
 
 def is_kept_waiting() -> bool:
-    """Tell whether this process waits for a server to let it in for the first time."""
+    """Whether this process waits for a server to let it in for the first time."""
     return bool(_connecting) and not _was_let_in
 
 

@@ -12,9 +12,9 @@ import re
 import ssl
 import stat
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from worker.host.readable import read_file
 from worker.model.errors import ConfigError
@@ -22,20 +22,6 @@ from worker.wire.connection.redis_query import cleaned
 
 logger = logging.getLogger(__name__)
 
-URL_VARIABLES = ("PTZMESH_REDIS_URL", "REDIS_URL")
-PASSWORD_VARIABLE = "PTZMESH_REDIS_PASSWORD"  # noqa: S105 - a name
-PASSWORD_FILE_VARIABLE = "PTZMESH_REDIS_PASSWORD_FILE"  # noqa: S105 - a name
-CA_VARIABLE, CERT_VARIABLE = "PTZMESH_REDIS_CA", "PTZMESH_REDIS_CERT"
-KEY_VARIABLE = "PTZMESH_REDIS_KEY"
-#: All that may say something about Redis: a program that is to use another one gets none of these.
-VARIABLES = (
-    *URL_VARIABLES,
-    PASSWORD_VARIABLE,
-    PASSWORD_FILE_VARIABLE,
-    CA_VARIABLE,
-    CERT_VARIABLE,
-    KEY_VARIABLE,
-)
 #: Where Docker puts secrets, which only the container's own user can get at.
 CONTAINER_SECRETS = Path("/run/secrets")
 MAX_PASSWORD_BYTES = 4096
@@ -62,26 +48,24 @@ class Credentials:
         key: PEM file of its key, where it is not in `cert`.
     """
 
-    password: str | None = None
-    password_file: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: str | None = field(default=None, repr=False)
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
 
-    def __repr__(self) -> str:
-        """Say nothing that is secret."""
-        return f"Credentials(ca={self.ca!r}, cert={self.cert!r}, key={self.key!r})"
+
+URL_VARIABLES = ("PTZMESH_REDIS_URL", "REDIS_URL")
+PASSWORD_VARIABLE = "PTZMESH_REDIS_PASSWORD"  # noqa: S105 - a name
+#: Of `Credentials`, by the name there.
+_VARIABLES = {each.name: f"PTZMESH_REDIS_{each.name.upper()}" for each in fields(Credentials)}
+#: All that may say something about Redis: a program that is to use another one gets none of these.
+VARIABLES = (*URL_VARIABLES, *_VARIABLES.values())
 
 
 def credentials_from(environ: Mapping[str, str]) -> Credentials:
-    """Give what the environment says."""
-    return Credentials(
-        password=environ.get(PASSWORD_VARIABLE),
-        password_file=environ.get(PASSWORD_FILE_VARIABLE),
-        ca=environ.get(CA_VARIABLE),
-        cert=environ.get(CERT_VARIABLE),
-        key=environ.get(KEY_VARIABLE),
-    )
+    """Read what the environment says."""
+    return Credentials(**{name: environ.get(variable) for name, variable in _VARIABLES.items()})
 
 
 def with_credentials(url: str, given: Credentials) -> str:
@@ -101,26 +85,25 @@ def with_credentials(url: str, given: Credentials) -> str:
     password = _password(given)
     if password:
         if any(unquote(secret) != password for secret in secrets_of(parts, (PASSWORD,))):
-            place = f"a file ({given.password_file})" if given.password_file else PASSWORD_VARIABLE
+            source = f"a file ({given.password_file})" if given.password_file else PASSWORD_VARIABLE
             raise ConfigError(
-                f"two passwords of Redis are given: in its URL and by {place}; keep one"
+                f"two passwords of Redis are given: in its URL and by {source}; keep one"
             )
-        user, _, host = parts.netloc.rpartition("@")
-        user = user.partition(":")[0]
+        login, _, host = parts.netloc.rpartition("@")
+        user = login.partition(":")[0]
         parts = parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}")
-    parts = _with_tls(parts, given)
-    return _joined(parts)
+    return _joined(_with_tls(parts, given))
 
 
 def plain(url: str) -> str:
     """
-    Give a URL with no options but those that we take.
+    Return a URL with no options but those that we take.
 
     Raises:
         ConfigError: It is no URL of Redis, or an option changes its meaning.
     """
     parts = cleaned(split(url))
-    _check_pair({name for name, _ in parse_qsl(parts.query)}, "ssl_keyfile of the Redis URL")
+    _check_pair(parse_qs(parts.query), "ssl_keyfile of the Redis URL")
     return _joined(parts)
 
 
@@ -150,80 +133,13 @@ def split(url: str) -> SplitResult:
     return parts
 
 
-def tls_trouble(error: str, where: str) -> str | None:
-    """
-    Say what an error means that came of TLS, and what to do; None when it did not.
-
-    Args:
-        error: What redis-py said, one line.
-        where: The URL, without secrets.
-
-    >>> tls_trouble("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has "
-    ...     "expired (_ssl.c:1006).", "rediss://hub:6379")
-    "has a certificate that is refused (certificate has expired); renew it there; if it is not \
-old, this machine's clock is wrong: date"
-    """
-    dropped = any(
-        word in error for word in ("EOF", "ALERT", "alert", "reset by peer", "Connection closed")
-    )
-    if not where.startswith("rediss:"):
-        hint = (
-            f"ended the connection ({error}); check that it runs; if it speaks TLS, it is rediss://"
-        )
-        return hint if dropped and where.startswith("redis:") else None
-    if refused := re.search(r"certificate verify failed: (.*?)\.? \(_ssl", error):
-        return f"has a certificate that is refused ({refused[1]}); {_certificate_mend(refused[1])}"
-    if dropped:
-        return (
-            "ended the TLS connection: check that it runs; it may want a client certificate of an "
-            "authority that it trusts, and not expired: --redis-cert and --redis-key"
-        )
-    if "WRONG_VERSION" in error or "imeout" in error or "timed out" in error:
-        return (
-            f"does not answer in TLS ({error}); if it runs without TLS, it is redis://; else check "
-            "that it runs, and that no firewall or VPN between drops what is sent to it"
-        )
-    if "SSL" in error or "X509" in error or "No such file" in error:
-        return (
-            f"failed in TLS ({error}); check the files that the Redis URL names, and that they "
-            "belong together"
-        )
-    return None
-
-
-def _certificate_mend(why: str) -> str:
-    """Give what to do about a certificate, by what OpenSSL finds wrong of it."""
-    if "expired" in why:
-        return "renew it there; if it is not old, this machine's clock is wrong: date"
-    if "not yet valid" in why:
-        return "this machine's clock is behind: date; or that of who made it was ahead"
-    if "mismatch" in why:
-        return "the host in the URL must be one that the certificate names"
-    return "check that --redis-ca names the file of the authority that signed it"
-
-
-def tls_passes(error: str, where: str) -> bool | None:
-    """
-    Tell whether an error that came of TLS passes by itself; None when it did not come of TLS.
-
-    A machine without a clock of its own finds certificates too young until it is told the time.
-    """
-    if not where.startswith("rediss:") or not re.search("SSL|X509|No such file", error):
-        return None
-    return "not yet valid" in error or "EOF" in error or "timed out" in error
-
-
 def secrets_of(
     parts: SplitResult, names: tuple[str, ...] = (PASSWORD, KEY_PASSWORD)
 ) -> tuple[str, ...]:
-    """Give the secrets in a URL as they are written there: its password, those in its query."""
-    query = [
-        value
-        for pair in parts.query.split("&")
-        for name, _, value in [pair.partition("=")]
-        if name in names
-    ]
-    return tuple(secret for secret in (parts.password, *query) if secret)
+    """Return the secrets in a URL as they are written there: its password, those in its query."""
+    query = (option.partition("=") for option in parts.query.split("&"))
+    secrets = (parts.password, *(value for name, _, value in query if name in names))
+    return tuple(filter(None, secrets))
 
 
 def _password(given: Credentials) -> str | None:
@@ -260,7 +176,7 @@ def _with_tls(parts: SplitResult, given: Credentials) -> SplitResult:
             raise ConfigError(
                 f"two files ({query[name][0]} and {file}) are given as {name} of Redis; keep one"
             )
-    # Those that the URL itself names, too: redis-py would tell them only once it is connected.
+    # Those that the URL itself names, too: redis-py looks at them only as it connects.
     used = {name: query[name][0] for name in files if name in query} | named
     _check_pair(used, used.get(KEY, ""))
     _check_tls(used, query.get(KEY_PASSWORD, [None])[0])
@@ -274,11 +190,11 @@ def _check_pair(used: Collection[str], key: str) -> None:
 
 
 def _check_tls(named: Mapping[str, str], key_password: str | None) -> None:
-    """Load the files as a connection will, so that a wrong one is told by its name."""
+    """Load the files as a connection will, so that the error names a wrong one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name, what in ((CA, "CA file"), (CERT, "TLS certificate"), (KEY, "TLS key")):
+    for name, kind in ((CA, "CA file"), (CERT, "TLS certificate"), (KEY, "TLS key")):
         if name in named:
-            _read(Path(named[name]), what)
+            _read(Path(named[name]), kind)
     if CA in named:
         try:
             context.load_verify_locations(named[CA])
@@ -297,27 +213,27 @@ def _check_tls(named: Mapping[str, str], key_password: str | None) -> None:
         context.load_cert_chain(cert, key, passphrase)
     except (ssl.SSLError, ValueError):
         # OpenSSL's own words name no file.
-        place = f"TLS certificate ({cert}) and key ({key or 'in it'})"
+        files = f"TLS certificate ({cert}) and key ({key or 'in it'})"
         if asked:
-            raise ConfigError(f"{place}: the key has a passphrase; give one without") from None
-        raise ConfigError(f"{place} are not PEM, or do not belong together") from None
+            raise ConfigError(f"{files}: the key has a passphrase; give one without") from None
+        raise ConfigError(f"{files} are not PEM, or do not belong together") from None
     _warn_if_public(Path(key or cert), "TLS key")
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, kind: str) -> bytes:
     try:
         data = read_file(path)
     except OSError as exc:
-        raise ConfigError(f"{what} ({path}) cannot be read: {exc.strerror}") from None
+        raise ConfigError(f"{kind} ({path}) cannot be read: {exc.strerror}") from None
     if not data.strip():
-        raise ConfigError(f"{what} ({path}) is empty")
+        raise ConfigError(f"{kind} ({path}) is empty")
     return data
 
 
-def _warn_if_public(path: Path, what: str) -> None:
+def _warn_if_public(path: Path, kind: str) -> None:
     if path.stat().st_mode & stat.S_IROTH and CONTAINER_SECRETS not in path.absolute().parents:
         logger.warning(
-            "%s (%s) can be read by every user of this machine: chmod o-r it", what, path
+            "%s (%s) can be read by every user of this machine: chmod o-r it", kind, path
         )
 
 

@@ -17,10 +17,16 @@ from redis.retry import Retry
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.wire.connection import command_count, redis_url
 from worker.wire.connection.away import AWAY
-from worker.wire.connection.redis_trouble import passes, sentence
+from worker.wire.connection.redis_trouble import IS_CLUSTER, trouble
 
 #: XTRIM MINID and XAUTOCLAIM came with 6.2.
 MIN_REDIS = (6, 2, 0)
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 20_000,
+}
 
 
 def connect(
@@ -44,34 +50,20 @@ def connect(
     }
     url = redis_url.plain(url)
     if redis_url.split(url).scheme != "unix":
-        options |= _tcp_options(connect_timeout_s)
+        options |= {
+            "socket_connect_timeout": connect_timeout_s,
+            "socket_keepalive": True,
+            "socket_keepalive_options": KEEPALIVE,
+        }
     try:
         return command_count.counted(url, **options)
     except ValueError:
         raise ConfigError(redis_url.FORM) from None
 
 
-def _tcp_options(connect_timeout_s: float) -> dict[str, Any]:
-    keepalive = {
-        "TCP_KEEPIDLE": 10,
-        "TCP_KEEPINTVL": 5,
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 20_000,
-    }
-    return {
-        "socket_connect_timeout": connect_timeout_s,
-        "socket_keepalive": True,
-        "socket_keepalive_options": {
-            getattr(socket, name): value
-            for name, value in keepalive.items()
-            if hasattr(socket, name)
-        },
-    }
-
-
 def hang_up(connection: redis.Redis) -> None:
     """
-    End the connections of a pool, in a signal handler: who waits at one finds it closed.
+    End the connections of a pool, in a signal handler: what waits at one finds it closed.
 
     redis-py has no way to close what is in use without waiting for it, so these are its internals;
     `tests/integration/test_usage.py` holds them.
@@ -85,7 +77,7 @@ def hang_up(connection: redis.Redis) -> None:
 
 def safe_url(url: str) -> str:
     """
-    Give the URL without user, password and query, for messages.
+    Return the URL without user, password and query, for messages.
 
     >>> safe_url('rediss://worker:hunter2@10.0.0.1:6379/0?ssl_password=x')
     'rediss://10.0.0.1:6379/0'
@@ -94,8 +86,7 @@ def safe_url(url: str) -> str:
         parts = redis_url.split(url)
     except ConfigError:
         return "its URL"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def without_secrets(text: str, url: str) -> str:
@@ -122,7 +113,7 @@ def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) ->
     Args:
         connection: To it.
         url: Its URL, for messages.
-        scripts: Try a script, too: who publishes needs them.
+        scripts: Try a script, too: publishing needs them.
 
     Raises:
         RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
@@ -135,8 +126,7 @@ def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) ->
             try_script(connection)
     except redis.RedisError as exc:
         raise unavailable(exc, where) from exc
-    reason = objection(info)
-    if reason is not None:
+    if reason := objection(info):
         raise RedisUnavailable(f"Redis at {where} {reason}")
 
 
@@ -163,25 +153,24 @@ def objection(info: Mapping[str, Any]) -> str | None:
             "results; set it to noeviction"
         )
     if int(info.get("cluster_enabled", 0)):
-        return (
-            "is a cluster, over which the mesh cannot spread its keys; name one without cluster "
-            "mode"
-        )
+        return IS_CLUSTER
     return None
 
 
 def unavailable(exc: redis.RedisError, url: str) -> RedisUnavailable:
     """Turn redis-py's error into one line that says what to do, without the URL's secrets."""
-    where, text = safe_url(url), str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    said = without_secrets(f"Redis at {where} {sentence(text, where)}", url)
-    is_of_connection = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
-    return RedisUnavailable(said, passes=passes(text, where, is_of_connection=is_of_connection))
+    text = str(exc).partition("\n")[0] or type(exc).__name__
+    cause, passes = trouble(text, url.partition(":")[0])
+    if passes is None:
+        passes = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))
+    line = without_secrets(f"Redis at {safe_url(url)} {cause}", url)
+    return RedisUnavailable(line, passes=passes)
 
 
 def severity(exc: Exception) -> int:
     """
-    Give the level at which a failure at Redis is logged: what passes by itself is no warning.
+    Return the level at which a failure at Redis is logged: what passes by itself is no warning.
 
-    That Redis is away is said once, by the supervisor (`worker.node.outage`).
+    That Redis is away is logged once, by the supervisor (`worker.node.outage`).
     """
     return logging.DEBUG if isinstance(exc, AWAY) else logging.WARNING
