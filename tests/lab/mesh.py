@@ -96,7 +96,7 @@ class LabMesh:
         return self.lab.directory / f"{name}.log"
 
     def logs(self) -> str:
-        """Give the end of each worker's log, for a failed law: the lab goes, and they with it."""
+        """Give the end of each worker's log, for a failed test: the lab goes, and they with it."""
         texts = {name: self.log(name).read_text() for name in self.workers}
         return "\n".join(f"--- {name}\n{text[-LOG_CHARS:]}" for name, text in texts.items())
 
@@ -258,13 +258,13 @@ def together(nodes: int, *, persist: Persist = "nothing") -> Callable[[OfMesh[La
 def on_its_own(make: Callable[[], AbstractContextManager[M]]) -> Callable[[OfMesh[M]], Test]:
     """Make a test of a function that takes a mesh; a failure shows the logs of its workers."""
 
-    def decorate(law: OfMesh[M]) -> Test:
+    def decorate(check: OfMesh[M]) -> Test:
         def body(item: pytest.Function) -> None:
             with ExitStack() as stack:
                 with place():
                     mesh = stack.enter_context(make())
                 try:
-                    law(mesh)
+                    check(mesh)
                 except BaseException:
                     item.add_report_section("call", "logs of the workers", mesh.logs())
                     raise
@@ -273,7 +273,7 @@ def on_its_own(make: Callable[[], AbstractContextManager[M]]) -> Callable[[OfMes
         def test(outcome: Callable[[], None]) -> None:
             outcome()
 
-        test.place_as = law  # type: ignore[attr-defined]  # where pytest says that it is
+        test.place_as = check  # type: ignore[attr-defined]  # where pytest says that it is
         return test
 
     return decorate

@@ -14,10 +14,10 @@ from waiting import wait_until
 
 begun, both = [], threading.Barrier(2, timeout=60)
 
-def waits(law):
+def waits(check):
     def body(item):
         begun.append(item.name)
-        law()
+        check()
     @beside(body)
     def test(outcome):
         outcome()
