@@ -282,7 +282,7 @@ def _nodes_test(
     distinct = list(dict.fromkeys(sources))
     mesh = Mesh(redis_url)
     plan = plan_rounds(mesh, distinct, target, options, family)
-    address = plan.nodes[plan.index_of(target)].address
+    address = plan.nodes[plan.index_of[target]].address
     return Prepared(
         series=_series(target, address, distinct, options),
         rounds=lambda should_stop: from_nodes(mesh, plan, options, should_stop=should_stop),

@@ -291,7 +291,7 @@ def test_job_that_was_taken_and_never_begun_is_measured_all_the_same(mesh: Chaos
     n0.kill_all()
     run = mesh.detach(n1, "--count", "3")
     # As a prober leaves it that is killed, or cut off, just after it has taken a job.
-    field = run_record.row_fields(0, mesh.state(run).plan.index_of("n0")).job
+    field = run_record.row_fields(0, mesh.state(run).plan.index_of["n0"]).job
     job = cast("bytes", mesh.connection.hget(keyspace.run_key(run), field)).decode()
     mesh.connection.lrem(keyspace.queue_key(keyspace.node_queue("n0")), 1, job)
     mesh.connection.hset(keyspace.job_key(job), "status", "started")

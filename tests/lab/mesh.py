@@ -175,7 +175,7 @@ class LabMesh:
     def wait_until_begun(self, run: str, *names: str) -> None:
         """Wait until these nodes (all sources when none is named) have begun their rows."""
         plan = self.state(run).plan
-        rows = [plan.index_of(name) for name in names] or plan.sources
+        rows = [plan.index_of[name] for name in names] or plan.sources
         fields = [run_record.row_fields(0, row).started for row in rows]
         wait_until(
             lambda: None not in self.connection.hmget(keyspace.run_key(run), fields),

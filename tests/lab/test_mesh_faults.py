@@ -288,7 +288,7 @@ def test_mesh_goes_on_by_itself_on_a_redis_that_lost_its_data(mesh: LabMesh) -> 
 
 def started_at(mesh: LabMesh, run_id: str, name: str) -> Any:
     """Give when a node began its row, None when it has not."""
-    row = mesh.state(run_id).plan.index_of(name)
+    row = mesh.state(run_id).plan.index_of[name]
     return mesh.connection.hget(keyspace.run_key(run_id), run_record.row_fields(0, row).started)
 
 

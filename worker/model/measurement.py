@@ -69,8 +69,12 @@ DETAIL_COLUMNS = (
     *("clock_offset_uncertainty_ms", "wake_ms", "reply_ttl", "unverified", "hint"),
 )
 
+#: Fields of a record that are plain text, and its headline numbers: by name, as in the stream.
+_TEXTS = {name: name.encode() for name in ("run", "probe", "source", "target", "address")}
+_NUMBERS = {name: name.encode() for name in ("latency_ms", "packet_loss_pct", "throughput_mbps")}
+
 _FIRST_COLUMNS = (
-    *("timestamp", "host", "latency_ms", "packet_loss_pct", "throughput_mbps"),
+    *("timestamp", "host", *_NUMBERS),
     *("source", "target", "probe", "run_id", "outcome", "error"),
 )
 CSV_COLUMNS = (*_FIRST_COLUMNS, *DETAIL_COLUMNS, "stream_id")
@@ -137,25 +141,23 @@ class Measurement:
         return replace(self, detail=replace(self.detail, more=more))
 
     def to_fields(self) -> dict[str, bytes | str]:
-        """Give the flat fields of a stream entry; a number that is absent is left out."""
+        """Return the flat fields of a stream entry; a number that is absent is left out."""
         numbers = {
-            "latency_ms": self.latency_ms,
-            "packet_loss_pct": self.packet_loss_pct,
-            "throughput_mbps": self.throughput_mbps,
+            name: repr(value) for name, value in self._numbers().items() if value is not None
         }
+        detail = msgpack.packb(self.detail.to_map())
+        return {"v": str(WIRE_VERSION), **self._texts(), **numbers, "detail": detail}
+
+    def _texts(self) -> dict[str, str]:
         return {
-            "v": str(WIRE_VERSION),
-            "run": self.run,
-            "probe": self.probe,
-            "source": self.source,
-            "target": self.target,
-            "address": self.address,
+            **{name: getattr(self, name) for name in _TEXTS},
             "started_at": iso_utc(self.started_at),
             "outcome": self.outcome.value,
             "error": self.error,
-            **{name: repr(value) for name, value in numbers.items() if value is not None},
-            "detail": msgpack.packb(self.detail.to_map()),
         }
+
+    def _numbers(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in _NUMBERS}
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Measurement:
@@ -167,28 +169,22 @@ class Measurement:
         """
         try:
             _check_version(fields)
-            probe = parse_text(fields[b"probe"])
+            own: dict[str, Any] = {name: parse_text(fields[key]) for name, key in _TEXTS.items()}
+            own |= {name: parse_number(fields, key) for name, key in _NUMBERS.items()}
             detail, _ = parse_detail(fields[b"detail"], DETAIL_COLUMNS)
-            kind = PROBES[probe].statistics if probe in PROBES else Detail
+            probe = PROBES.get(own["probe"])
             return cls(
-                run=parse_text(fields[b"run"]),
-                probe=probe,
-                source=parse_text(fields[b"source"]),
-                target=parse_text(fields[b"target"]),
-                address=parse_text(fields[b"address"]),
+                **own,
                 started_at=parse_iso_utc(fields[b"started_at"].decode()),
                 outcome=_OUTCOMES[fields[b"outcome"]],
                 error=fields[b"error"].decode(),
-                latency_ms=parse_number(fields, b"latency_ms"),
-                packet_loss_pct=parse_number(fields, b"packet_loss_pct"),
-                throughput_mbps=parse_number(fields, b"throughput_mbps"),
-                detail=read_detail(kind, detail),
+                detail=read_detail(probe.statistics if probe else Detail, detail),
             )
         except _NOT_OURS as exc:
             raise _refusal(exc) from exc
 
     def to_row(self, stream_id: str) -> list[Cell]:
-        """Give the CSV cells, in the order of `CSV_COLUMNS`; None is an empty cell."""
+        """Return the CSV cells, in the order of `CSV_COLUMNS`; None is an empty cell."""
         return [
             iso_utc(self.started_at),
             self.address,
@@ -206,28 +202,15 @@ class Measurement:
         ]
 
     def to_json(self, stream_id: str | None = None) -> dict[str, Any]:
-        """Give one JSON-ready object with the record's field names; absent is null."""
-        record = {
-            "run": self.run,
-            "probe": self.probe,
-            "source": self.source,
-            "target": self.target,
-            "address": self.address,
-            "started_at": iso_utc(self.started_at),
-            "outcome": self.outcome.value,
-            "error": self.error,
-            "latency_ms": self.latency_ms,
-            "packet_loss_pct": self.packet_loss_pct,
-            "throughput_mbps": self.throughput_mbps,
-            "stream_id": stream_id,
-        }
-        more = {name: json_ready(v) for name, v in self.detail.to_map().items()}
+        """Return one JSON-ready object with the record's field names; absent is null."""
+        record = {**self._texts(), **self._numbers(), "stream_id": stream_id}
+        more = {name: json_ready(value) for name, value in self.detail.to_map().items()}
         return {**record, **more, **record}
 
 
 def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
     """
-    Give the CSV cells of a stream entry: those of `from_fields(…).to_row(…)`, at half the cost.
+    Read the CSV cells of a stream entry: those of `from_fields(…).to_row(…)`, at half the cost.
 
     The collector's inner loop.
 
@@ -258,7 +241,7 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
 
 
 def made(measurement: Measurement) -> Measurement:
-    """Give a new record with its times in whole nanoseconds; whoever makes one, makes it so."""
+    """Return a new record with its times in whole nanoseconds, as every record is made."""
     times = times_to_ns({"latency_ms": measurement.latency_ms})
     return replace(measurement, **times, detail=rounded(measurement.detail))
 
@@ -274,7 +257,7 @@ def finding(
     error: str,
     started_at: datetime | None = None,
 ) -> Measurement:
-    """Give a measurement without numbers, which says why there are none; by default as of now."""
+    """Make a measurement without numbers, which says why there are none; by default as of now."""
     return Measurement(
         run=run,
         probe=probe,

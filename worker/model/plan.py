@@ -20,19 +20,9 @@ import msgpack
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.names import IpLiteral, ip_literal, valid_address, valid_name
 from worker.model.options import Options, ThroughputOptions, UdpOptions, whole, within
-from worker.model.probe import (
-    PROBES,
-    Probe,
-    UnknownOptions,
-    from_wire,
-    to_wire,
-    with_options,
-)
+from worker.model.probe import PROBES, Probe, UnknownOptions, from_wire, to_wire, with_options
 from worker.model.tournament import least_rounds, plays_first, preferred, sampled
 from worker.model.version import WIRE_VERSION
-
-#: Versions of IP.
-FAMILIES = (4, 6)
 
 #: A plan for 1,000 nodes packs to about 40 kB.
 MAX_PLAN_BYTES = 4 * 1024 * 1024
@@ -132,8 +122,8 @@ class Plan:
         for indices in (self.sources, self.targets):
             if len(set(indices)) != len(indices):
                 raise ConfigError("a source or a target is named twice")
-        for index in (*self.sources, *self.targets):
-            within("node index", index, 0, len(self.nodes) - 1)
+            for index in indices:
+                within("node index", index, 0, len(self.nodes) - 1)
         if self.sample is not None:
             if set(self.sources) != set(self.targets):
                 raise ConfigError("a sample is of a full mesh: every source must be a target")
@@ -142,31 +132,26 @@ class Plan:
                 raise ConfigError(
                     f"sample ({self.sample}) must be at most {others}, the others of a node"
                 )
-        if self.family is not None and (
-            type(self.family) is not int or self.family not in FAMILIES
-        ):
+        if self.family not in (None, 4, 6) or isinstance(self.family, float):
             raise ConfigError(f"family ({self.family!r}) must be 4 or 6")
         if self.pair_count == 0:
             raise ConfigError("the plan has no pair: choose at least two different nodes")
 
     @cached_property
-    def _index_of(self) -> dict[str, int]:
+    def index_of(self) -> Mapping[str, int]:
+        """The index of each node, by name."""
         return {node.name: index for index, node in enumerate(self.nodes)}
 
-    def index_of(self, name: str) -> int:
-        """Give a node's index; KeyError when it is not part of the plan."""
-        return self._index_of[name]
-
     def targets_of(self, source: int) -> Sequence[int]:
-        """Give the targets of a source, in the plan's order."""
+        """Return the targets of a source, in the plan's order."""
         if self.sample is not None:
             return self._sampled.get(source, ())
         return [t for t in self.targets if t != source] if source in self._ends[0] else ()
 
     def has_pair(self, source: int, target: int) -> bool:
-        """Tell whether a pair is measured."""
+        """Whether a pair is measured."""
         if self.sample is not None:
-            return target in self._sampled.get(source, ())
+            return target in self.targets_of(source)
         return source != target and source in self._ends[0] and target in self._ends[1]
 
     @cached_property
@@ -175,7 +160,6 @@ class Plan:
 
     @cached_property
     def _sampled(self) -> dict[int, tuple[int, ...]]:
-        """The targets of each source of a sample."""
         return sampled(self.sources, self.sample or 0, self.seed)
 
     @property
@@ -189,7 +173,7 @@ class Plan:
         return options.kind if isinstance(options, UnknownOptions) else PROBES[probe]
 
     def lacks(self, probe: str) -> str:
-        """Say what is not known here of a probe of this plan; empty when all is."""
+        """Return what is not known here of a probe of this plan; empty when all is."""
         options = self.options[probe]
         return options.lacks if isinstance(options, UnknownOptions) else ""
 
@@ -199,10 +183,10 @@ class Plan:
 
     def performer(self, probe: str, source: int, target: int) -> int:
         """
-        Give the node that does a pair's measurement: the source, but for tests with two ends.
+        Return the node that does a pair's measurement: the source, but for tests with two ends.
 
-        There it is who connects: the target under `reverse`, one of the two under `bidir`, and
-        always a node that others cannot connect to.
+        There it is the end that connects: the target under `reverse`, one of the two under `bidir`,
+        and always a node that others cannot connect to.
         """
         if not self.kind(probe).has_two_ends:
             return source
@@ -213,47 +197,44 @@ class Plan:
         return far if self.nodes[near].accepts and not self.nodes[far].accepts else near
 
     def pairs_of(self, probe: str, performer: int) -> list[tuple[int, int]]:
-        """Give the pairs of a performer; a ping's are rotated, so that sources start apart."""
+        """Return the pairs of a performer; a ping's are rotated, so that sources start apart."""
         if self.kind(probe).target:
             return [(performer, performer)]
         if self.kind(probe).has_two_ends:
-            mine = (pair for each in self._touching(performer) for pair in each)
-            return [(s, t) for s, t in mine if self.performer(probe, s, t) == performer]
-        targets = self.targets_of(performer)
-        after = [t for t in targets if t > performer]
-        before = [t for t in targets if t < performer]
-        return [(performer, t) for t in after + before]
+            return [
+                (s, t)
+                for other in range(len(self.nodes))
+                for s, t in ((performer, other), (other, performer))
+                if self.has_pair(s, t) and self.performer(probe, s, t) == performer
+            ]
+        targets = sorted(self.targets_of(performer), key=lambda target: target < performer)
+        return [(performer, target) for target in targets]
 
     def performers(self, probe: str) -> list[int]:
-        """Give the nodes that do a phase's measurements: one sweep each, none of no pair."""
+        """Return the nodes that do a phase's measurements: one sweep each, none without a pair."""
         if self.kind(probe).target:
-            return sorted(set(self.sources))
+            return sorted(self.sources)
         if not self.kind(probe).has_two_ends:
-            return sorted({source for source in self.sources if self.targets_of(source)})
+            return sorted(filter(self.targets_of, self.sources))
         return sorted({self.performer(probe, s, t) for s, t in self.node_pairs()})
 
     def encounters(self, probe: str, performer: int) -> list[Encounter]:
-        """Give a performer's tests by the other node, in the order that keeps the mesh busy."""
-        by_far: dict[int, list[tuple[int, int]]] = {}
+        """Return a performer's tests by the other node, in the order that keeps the mesh busy."""
+        options, by_far = self.test(probe), dict[int, list[tuple[int, int]]]()
         for s, t in self.pairs_of(probe, performer):
             by_far.setdefault(t if s == performer else s, []).append((s, t))
-        order = preferred(performer, len(self.nodes), list(by_far))
-        return [self._encounter(probe, performer, far, by_far[far]) for far in order]
 
-    def _encounter(
-        self, probe: str, performer: int, far: int, pairs: list[tuple[int, int]]
-    ) -> Encounter:
-        options = self.test(probe)
-        if options.bidir:
-            return Encounter(far=far, tests=(options,), pairs=tuple(pairs))
-        tests = tuple(replace(options, reverse=source != performer) for source, _ in pairs)
-        return Encounter(far=far, tests=tests, pairs=tuple(pairs))
+        def tests(far: int) -> Iterator[ThroughputOptions | UdpOptions]:
+            if options.bidir:
+                yield options
+                return
+            for source, _ in by_far[far]:
+                yield replace(options, reverse=source != performer)
 
-    def _touching(self, node: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield the pairs of a node with each other node."""
-        for other in range(len(self.nodes)):
-            both = ((node, other), (other, node))
-            yield [(s, t) for s, t in both if self.has_pair(s, t)]
+        return [
+            Encounter(far=far, tests=tuple(tests(far)), pairs=tuple(by_far[far]))
+            for far in preferred(performer, len(self.nodes), list(by_far))
+        ]
 
     def pairs(self, probe: str) -> Iterator[tuple[int, int]]:
         """Yield what a phase measures as pairs of indices: a source with itself is no node's."""
@@ -266,19 +247,18 @@ class Plan:
         return ((s, t) for s in self.sources for t in self.targets_of(s))
 
     def count(self, probe: str) -> int:
-        """Measurements of one phase."""
-        return len(set(self.sources)) if self.kind(probe).target else self.pair_count
+        """Count the measurements of one phase."""
+        return len(self.sources) if self.kind(probe).target else self.pair_count
 
     @property
     def pair_count(self) -> int:
         """Pairs in one phase."""
         if self.sample is not None:
             return len(self.sources) * min(self.sample, len(self.sources) - 1)
-        both = len(set(self.sources) & set(self.targets))
-        return len(self.sources) * len(self.targets) - both
+        return len(self.sources) * len(self.targets) - len(self._ends[0] & self._ends[1])
 
     def bit(self, source: int, target: int) -> int:
-        """Give the pair's place in the done bitmap."""
+        """Return the pair's position in the done bitmap."""
         return source * len(self.nodes) + target
 
     @property
@@ -287,11 +267,11 @@ class Plan:
         return min(0.5, 0.02 * len(self.sources))
 
     def start_offset_s(self, source: int) -> float:
-        """Give the source's own share of the start spread, in seconds."""
+        """Return the source's own share of the start spread, in seconds."""
         return self.start_spread_s * self.sources.index(source) / len(self.sources)
 
     def rounds(self, probe: str) -> int:
-        """Give how many tests of a phase follow one another at least."""
+        """Return how many tests of a phase follow one another at least."""
         return self._rounds[self.test(probe).bidir]
 
     @cached_property
@@ -309,7 +289,7 @@ class Plan:
                 yield s, t
 
     def packed(self) -> bytes:
-        """Give the msgpack form, with the wire version."""
+        """Return the msgpack form, with the wire version."""
         fields = {name: getattr(self, name) for name in _PACKED}
         nodes = [asdict(node) for node in self.nodes]
         phases = [to_wire(self.kind(probe), options) for probe, options in self.options.items()]
@@ -318,7 +298,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Give the identity under which two people who ask for the same plan join one run."""
+        """The identity under which two people who ask for the same plan join one run."""
         return hashlib.sha256(self.packed()).hexdigest()[:16]
 
 
@@ -327,7 +307,7 @@ def unpack_plan(packed: bytes, *, versions: Container[int] = (WIRE_VERSION,)) ->
     Read a plan back.
 
     Args:
-        packed: What `Plan.packed` gave.
+        packed: What `Plan.packed` returned.
         versions: Wire versions that will do: to look at a run is less than to carry it out.
 
     Raises:
@@ -372,11 +352,12 @@ def _node(raw: Mapping[str, Any]) -> PlannedNode:
     accepts = raw["accepts"]
     if not isinstance(accepts, bool):
         raise TypeError("accepts is not true or false")
-    name, address = valid_name(_text(raw, "name")), valid_address(_text(raw, "address"))
-    links = tuple((valid_name(link), _capacity(count)) for link, count in raw.get("links", ()))
-    claimed_by = tuple(map(valid_name, raw.get("claimed_by", ())))
     return PlannedNode(
-        name=name, address=address, accepts=accepts, links=links, claimed_by=claimed_by
+        name=valid_name(_text(raw, "name")),
+        address=valid_address(_text(raw, "address")),
+        accepts=accepts,
+        links=tuple((valid_name(link), _capacity(count)) for link, count in raw.get("links", ())),
+        claimed_by=tuple(map(valid_name, raw.get("claimed_by", ()))),
     )
 
 

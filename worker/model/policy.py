@@ -1,8 +1,7 @@
 """
 A node's own limits: what it lets others ask of it. They always win over what is asked.
 
-Pure. The limits live in the node's own settings; Redis only shows them, and whoever writes to Redis
-cannot widen them.
+Pure. They live in the node's own settings; Redis only shows them, and no write there widens them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from worker.model.options import TransferOptions, flag, within
 #: iperf3's own port and the fifteen after it.
 DEFAULT_PORTS = (5201, 5216)
 
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
+_HOUR = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_HOURS = re.compile(f"({_HOUR})-({_HOUR}|24:00)")
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
@@ -36,13 +36,13 @@ class Hours:
     end: time
 
     def __contains__(self, now: time) -> bool:
-        """Say whether the time of day is in it."""
+        """Whether the time of day is in it."""
         if self.begin < self.end:
             return self.begin <= now < self.end
         return now >= self.begin or now < self.end
 
     def __str__(self) -> str:
-        """As a person writes it."""
+        """Write it as a person does."""
         return f"{self.begin:%H:%M}-{self.end:%H:%M}"
 
 
@@ -76,21 +76,21 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse settings that allow nothing by mistake, naming the rule."""
-        if self.max_duration_s is not None:
-            within("max_duration", self.max_duration_s, 1, 3600)
-        if self.max_bitrate_mbps is not None:
-            within("max_bitrate", self.max_bitrate_mbps, 0.01, 1_000_000)
-        if self.max_bytes_per_day is not None:
-            within("max_bytes_per_day", self.max_bytes_per_day, 0, 10**15)
+        for name, value, low, high in (
+            ("max_duration", self.max_duration_s, 1, 3600),
+            ("max_bitrate", self.max_bitrate_mbps, 0.01, 1_000_000),
+            ("max_bytes_per_day", self.max_bytes_per_day, 0, 10**15),
+        ):
+            if value is not None:
+                within(name, value, low, high)
         flag("accepts_connections", self.accepts_connections)
         flag("allow_unregistered_targets", self.allow_unregistered_targets)
         first, last = self.ports
         within("first port", first, 1024, 65535)
         within("last port", last, first, 65535)
-        for source in self.sources:
-            valid_name(source)
+        for name in (*self.sources, *self.links):
+            valid_name(name)
         for link, capacity in self.links.items():
-            valid_name(link)
             within(f"capacity of link {link}", capacity, 1, 1000)
 
     @property
@@ -110,11 +110,11 @@ def judge(
     near: str | None = None,
 ) -> Verdict | None:
     """
-    Say why a test is not allowed; None when it is.
+    Return why a test is not allowed; None when it is.
 
     Args:
         policy: The node's own.
-        options: Of the test.
+        options: Those of the test.
         now_local: The node's time, in its own time zone.
         spent_today: Bytes of its budget that are gone or reserved, this test's own not included.
         near: The node that asks for it; None is this one.
@@ -122,10 +122,7 @@ def judge(
     Returns:
         `denied` or `over_budget`, with the reason for a person.
     """
-    reason = (
-        _wrong_near(policy, near) or _wrong_hour(policy, now_local) or _too_much(policy, options)
-    )
-    if reason is not None:
+    if reason := _denial(policy, options, now_local, near):
         return Outcome.DENIED, reason
     if policy.max_bytes_per_day is None:
         return None
@@ -138,34 +135,24 @@ def judge(
     return None
 
 
-def _wrong_near(policy: Policy, near: str | None) -> str | None:
+def _denial(
+    policy: Policy, options: TransferOptions, now_local: datetime, near: str | None
+) -> str | None:
     if policy.sources and near is not None and near not in policy.sources:
         return f"this node does not let {near} test it"
-    return None
-
-
-def _wrong_hour(policy: Policy, now_local: datetime) -> str | None:
     if policy.hours and not any(now_local.time() in hours for hours in policy.hours):
         return f"this node may be tested at {', '.join(map(str, policy.hours))} (its local time)"
-    return None
-
-
-def _too_much(policy: Policy, options: TransferOptions) -> str | None:
-    longest_s = options.omit_s + options.duration_s
-    if policy.max_duration_s is not None and longest_s > policy.max_duration_s:
-        return (
-            f"duration ({longest_s:g} s) is over this node's limit of {policy.max_duration_s:g} s"
-        )
-    limit_mbps = policy.max_bitrate_mbps
-    if limit_mbps is None:
+    longest_s, most_s = options.omit_s + options.duration_s, policy.max_duration_s
+    if most_s is not None and longest_s > most_s:
+        return f"duration ({longest_s:g} s) is over this node's limit of {most_s:g} s"
+    rate, most = options.bitrate_mbps, policy.max_bitrate_mbps
+    if most is None:
         return None
-    if options.bitrate_mbps is None:
-        return f"this node takes at most {limit_mbps:g} Mbit/s: ask with --bitrate"
-    if options.bitrate_mbps > limit_mbps:
-        return (
-            f"bitrate ({options.bitrate_mbps:g} Mbit/s) is over this node's limit of {limit_mbps:g}"
-        )
-    return None
+    if rate is None:
+        return f"this node takes at most {most:g} Mbit/s: ask with --bitrate"
+    return (
+        f"bitrate ({rate:g} Mbit/s) is over this node's limit of {most:g}" if rate > most else None
+    )
 
 
 def parse_hours(text: str) -> Hours:
@@ -180,11 +167,11 @@ def parse_hours(text: str) -> Hours:
     >>> time(23, 0) in parse_hours("22:30-05:00"), time(5, 0) in parse_hours("22:30-05:00")
     (True, False)
     """
-    found = _HOURS.fullmatch(text.strip())
-    if found is None or (found[3] == "24" and found[4] != "00"):
+    match = _HOURS.fullmatch(text.strip())
+    if match is None:
         raise ConfigError(f"hours ({text[:40]!r}) must look like 22:30-05:00")
-    begin_hour, begin_minute, end_hour, end_minute = (int(part) for part in found.groups())
-    return Hours(begin=time(begin_hour, begin_minute), end=time(end_hour % 24, end_minute))
+    begin, end = match[1], match[2].replace("24:00", "00:00")
+    return Hours(begin=time.fromisoformat(begin), end=time.fromisoformat(end))
 
 
 def parse_ports(text: str) -> tuple[int, int]:
@@ -197,10 +184,10 @@ def parse_ports(text: str) -> tuple[int, int]:
     >>> parse_ports("5201-5216")
     (5201, 5216)
     """
-    found = _PORTS.fullmatch(text.strip())
-    if found is None:
+    match = _PORTS.fullmatch(text.strip())
+    if match is None:
         raise ConfigError(f"ports ({text[:40]!r}) must look like 5201-5216")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def parse_links(texts: Sequence[str]) -> dict[str, int]:

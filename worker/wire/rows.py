@@ -64,10 +64,10 @@ class Row:
 
     def bit_of(self, measurement: Measurement) -> int:
         """Return the place of a measurement in the run's bitmap."""
-        source = self.plan.index_of(measurement.source)
+        source = self.plan.index_of[measurement.source]
         if self.kind.target:
             return self.plan.bit(source, source)
-        return self.plan.bit(source, self.plan.index_of(measurement.target))
+        return self.plan.bit(source, self.plan.index_of[measurement.target])
 
     def finding(
         self,

@@ -12,7 +12,7 @@ from coordinator.results.matrix import make_report
 from coordinator.runs.follow import of_run
 from coordinator.runs.planning import asked, budgets_left
 from coordinator.runs.runs import read_run, recent
-from worker.model.cost import longest_seconds, phase_seconds
+from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError, WireError
 from worker.model.plan import Plan
 from worker.model.text import in_bytes, in_time
@@ -29,7 +29,9 @@ def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> 
     pace = read_limits(mesh.connection)["results_per_s"]
     paced = {probe: plan.count(probe) / pace for probe in plan.probes}
     seconds = {probe: max(phase_seconds(plan, probe), paced[probe]) for probe in plan.probes}
-    longest = {probe: max(longest_seconds(plan, probe), paced[probe]) for probe in plan.probes}
+    longest = {
+        probe: max(phase_seconds(plan, probe, at_worst=True), paced[probe]) for probe in plan.probes
+    }
     is_asked = asked(plan, nodes)
     cost, again = bytes_per_node(plan, is_asked), again_bytes(plan, is_asked)
     left = budgets_left(mesh.connection, nodes, list(cost))
