@@ -99,11 +99,7 @@ def _all(redis_url: str, name: str, asked: bool, state_dir: Path | None) -> Iter
 
     folder = state_dir or _of_worker("state_dir") or default_state_dir()
     subject = Subject(
-        redis_url=redis_url,
-        name=name,
-        asked=asked,
-        state_dir=Path(folder),
-        version=__version__,
+        redis_url=redis_url, name=name, asked=asked, state_dir=Path(folder), version=__version__
     )
     return diagnose(subject)
 

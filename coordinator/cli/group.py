@@ -197,10 +197,7 @@ def run(arguments: Sequence[str] | None) -> int:
     stdout = sys.stdout
     try:
         code = cli.main(
-            arguments,
-            prog_name="ptzmesh",
-            standalone_mode=False,
-            auto_envvar_prefix="PTZMESH",
+            arguments, prog_name="ptzmesh", standalone_mode=False, auto_envvar_prefix="PTZMESH"
         )
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED

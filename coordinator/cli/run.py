@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import redis
@@ -44,8 +46,7 @@ Examples:
 @redis_option
 @probe_option
 @names_option(
-    "--nodes",
-    help="Nodes that take part, as sources and as targets [default: all that are alive].",
+    "--nodes", help="Nodes that take part, as sources and as targets [default: all that are alive]."
 )
 @names_option("--from", "sources", help="Nodes that are sources.")
 @names_option("--to", "targets", help="Nodes that are targets.")
@@ -67,12 +68,6 @@ Examples:
 @json_option
 def run(
     redis_url: str,
-    nodes: tuple[str, ...],
-    sources: tuple[str, ...],
-    targets: tuple[str, ...],
-    labels_: dict[str, str],
-    sample: int | None,
-    family: int | None,
     probes: tuple[str, ...],
     options: Mapping[str, Options],
     new: bool,
@@ -80,6 +75,7 @@ def run(
     detach: bool,
     csv_path: Path | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Measure nodes against each other and show the matrix as it fills."""
     if detach and csv_path is not None:
@@ -89,48 +85,44 @@ def run(
         )
     mesh = Mesh(redis_url)
     registered = mesh.nodes()
-    plan = mesh.plan(
-        registry=registered,
-        probes=probes,
-        nodes=nodes,
-        sources=sources,
-        targets=targets,
-        labels=labels_,
-        sample=sample,
-        family=family,
-        options=options,
-    )
+    plan = mesh.plan(registry=registered, probes=probes, options=options, **chosen)
     if dry_run:
         print_cost(mesh, plan, registered, as_json)
         return
-    if not nodes and not (sources and targets):
-        _name_left_out(registered, plan, labels_, family)
+    if not chosen["nodes"] and not (chosen["sources"] and chosen["targets"]):
+        _name_left_out(registered, plan, chosen["labels"], chosen["family"])
     _name_abandoned(collectors(mesh.connection))
-    if detach:
-        started = _start(mesh, plan, registered, join=not new)
-        if as_json:
-            print_json("started", {"run": started.id})
-        else:
-            click.echo(started.id)
-    elif csv_path is None:
-        _judge(_watch(_start(mesh, plan, registered, join=not new), as_json, None))
-    else:
-        with OneShot(mesh.connection, csv_path) as file:
-            started = _start(mesh, plan, registered, join=not new)
+    with contextlib.ExitStack() as stack:
+        file = csv_path and stack.enter_context(OneShot(mesh.connection, csv_path))
+        started = mesh.start(plan, join=not new, registry=registered)
+        if started.joined:
+            err().print(f"joined run {started.id}: somebody had just started the same plan")
+        if detach:
+            if as_json:
+                print_json("started", {"run": started.id})
+            else:
+                click.echo(started.id)
+            return
+        if file:
             started.write_to(file)
-            state = _watch(started, as_json, csv_path)
+        state = _watch(started, as_json, csv_path)
+        if file:
             err().print(f"{file.rows} rows of run {state.id} added to {csv_path}")
             file.check_whole(state)
-        _judge(state)
+    if state.failed:
+        raise RunIncomplete(
+            f"{state.failed} of {state.expected} pairs have no number; why, pair by pair: "
+            f"ptzmesh results --run {state.id}"
+        )
 
 
 def _name_left_out(
-    registered: Sequence[Node], plan: Plan, labels_: Mapping[str, str], family: int | None
+    registered: Sequence[Node], plan: Plan, labels: Mapping[str, str], family: int | None
 ) -> None:
     """Name the nodes that a plan lacks though nobody has chosen among them, and why."""
     if silent := left_out(registered, plan):
         err().print(f"left out, as they are silent: {some(silent, 12)}")
-    if outdated := to_upgrade(registered, plan, labels_):
+    if outdated := to_upgrade(registered, plan, labels):
         err().print(f"left out, as versions differ: {outdated}")
     if others := of_other_family(registered, plan, family):
         err().print(f"left out, as they have no IPv{family} address: {some(others, 12)}")
@@ -142,13 +134,6 @@ def _name_abandoned(found: Sequence[Group]) -> None:
     if gone:
         more = f" ({len(gone) - 1} more: ptzmesh collect --list)" if gone[1:] else ""
         click.echo(f"collector {gone[0].name}: {not_run(gone[0])}{more}", err=True)
-
-
-def _start(mesh: Mesh, plan: Plan, registered: Sequence[Node], *, join: bool) -> MeshRun:
-    started = mesh.start(plan, join=join, registry=registered)
-    if started.joined:
-        err().print(f"joined run {started.id}: somebody had just started the same plan")
-    return started
 
 
 def _watch(started: MeshRun, as_json: bool, csv_path: Path | None) -> Run:
@@ -167,11 +152,3 @@ def _watch(started: MeshRun, as_json: bool, csv_path: Path | None) -> Run:
         if rows:
             click.echo(f"the run may go on; {rows}", err=True)
         raise
-
-
-def _judge(state: Run) -> None:
-    if state.failed:
-        raise RunIncomplete(
-            f"{state.failed} of {state.expected} pairs have no number; why, pair by pair: "
-            f"ptzmesh results --run {state.id}"
-        )

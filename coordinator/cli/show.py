@@ -44,10 +44,7 @@ Examples:
     help="Show this figure instead of the usual ones; repeatable.",
 )
 @click.option(
-    "--svg",
-    type=FILE,
-    callback=_svg_file,
-    help="Save the matrix as a picture, FILE.svg.",
+    "--svg", type=FILE, callback=_svg_file, help="Save the matrix as a picture, FILE.svg."
 )
 @json_option
 def show(

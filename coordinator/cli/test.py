@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import operator
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,14 @@ from coordinator.cli.settings.options import (
     family_options,
     json_option,
     names_option,
+    parsed_by,
     redis_option,
 )
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
+from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
-from coordinator.cli.view.series_view import (
-    LiveView,
-    headline,
-    results,
-    round_line,
-    summary_line,
-)
+from coordinator.cli.view.series_view import LiveView, headline, results, round_line, summary_line
 from coordinator.mesh import Mesh
 from coordinator.series.files import PERSISTENCE, DataNotWritten, default_folder, save, usable
 from coordinator.series.here import IPERF3_PORT, ShouldStop, from_here
@@ -47,24 +42,18 @@ from worker.model.names import NAME, IpLiteral, plain_ip, valid_address
 from worker.model.options import ThroughputOptions
 from worker.model.plan import TargetNode
 from worker.probes.icmp.engine import icmp_capability
-from worker.probes.iperf3.tool import NOT_THERE, find_iperf3, why_unable
+from worker.probes.iperf3.tool import NOT_THERE, Iperf3, find_iperf3, why_unable
 from worker.wire.connection import server
-from worker.wire.node_record import Record
 from worker.wire.registry import read_records
 
 DEFAULT = SeriesOptions()
 #: The shortest that iperf3 can: a round is to measure a link, not to fill it.
 TEST_LENGTH_S = 1.0
 #: A source's failures are one line each; more than this are no longer read.
-MAX_FAILURES_SAID = 3
+MAX_FAILURES_SHOWN = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A test that may begin: what is asked, and how its rounds are measured."""
-
-    series: Series
-    rounds: Callable[[ShouldStop], Iterator[Round]]
+Rounds = Callable[..., Iterator[Round]]
 
 
 @click.command(
@@ -81,6 +70,7 @@ Examples:
     "-d",
     "-t",
     "--duration",
+    "duration_s",
     type=SECONDS,
     default=DEFAULT.duration_s,
     show_default=True,
@@ -89,6 +79,7 @@ Examples:
 @click.option(
     "-i",
     "--interval",
+    "interval_s",
     type=SECONDS,
     default=DEFAULT.interval_s,
     show_default=True,
@@ -104,7 +95,9 @@ Examples:
 )
 @click.option(
     "--no-warm-up",
+    "warm_up",
     is_flag=True,
+    callback=parsed_by(operator.not_),
     help="Send no echo ahead of a round's first, which wakes ARP and radios.",
 )
 @names_option("--nodes", help="Test from these nodes to a node [default: from here].")
@@ -116,10 +109,7 @@ Examples:
     help=f"How long an iperf3 test sends [default: {TEST_LENGTH_S:g}].",
 )
 @click.option(
-    "-b",
-    "--bitrate",
-    type=MBIT_PER_S,
-    help="Rate of an iperf3 test, at most [default: no limit].",
+    "-b", "--bitrate", type=MBIT_PER_S, help="Rate of an iperf3 test, at most [default: no limit]."
 )
 @click.option(
     "--port",
@@ -134,15 +124,9 @@ Examples:
 )
 @click.option("--no-plot", is_flag=True, help="Only the JSON file, no picture.")
 @json_option
-@click.pass_context
 def test(
-    ctx: click.Context,
     redis_url: str,
     target: str,
-    duration: float,
-    interval: float,
-    count: int,
-    no_warm_up: bool,
     nodes: tuple[str, ...],
     family: int | None,
     throughput: bool,
@@ -152,6 +136,7 @@ def test(
     folder: Path | None,
     no_plot: bool,
     as_json: bool,
+    **of_rounds: Any,
 ) -> None:
     """
     Test the way to TARGET for a while; leave a picture and a JSON file.
@@ -160,55 +145,78 @@ def test(
     """
     if nodes and port is not None:
         raise ConfigError("port is for a test from here; nodes choose ports of their own")
-    options = SeriesOptions(
-        duration_s=duration,
-        interval_s=interval,
-        count=count,
-        throughput=_throughput(throughput, test_length, bitrate, port),
-        warm_up=not no_warm_up,
-    )
+    ctx = click.get_current_context()
+    tested = _throughput(throughput, test_length, bitrate, port)
+    options = SeriesOptions(throughput=tested, **of_rounds)
+    rounds: Rounds
     if nodes:
-        prepared = _nodes_test(redis_url, nodes, target, options, family)
+        sources, mesh = list(dict.fromkeys(nodes)), Mesh(redis_url)
+        plan = plan_rounds(mesh, sources, target, options, family)
+        address = plan.nodes[plan.index_of[target]].address
+        rounds = partial(from_nodes, mesh, plan, options)
     else:
-        chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
-        host = _host(redis_url if chosen else None, target, family)
-        prepared = _here_test(target, host, options, port or IPERF3_PORT)
+        is_chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
+        address = _address(redis_url if is_chosen else None, target, family)
+        sources = [socket.gethostname()]
+        node = TargetNode(name=target, address=address)
+        rounds = partial(
+            from_here, sources[0], node, options, iperf3=_iperf3(options), port=port or IPERF3_PORT
+        )
     obstacle = None if no_plot else why_no_picture()
     if obstacle is not None:
         err().print(f"no picture: {obstacle}")
     folder = usable(folder or default_folder())
-    series = prepared.series
+    series = Series(
+        target=target,
+        address=address,
+        sources=sources,
+        options=options,
+        started_at=datetime.now(timezone.utc),
+    )
+    stopping = stop_on_signals()
     try:
-        _measure(prepared, as_json)
+        _measure(series, rounds, stopping, as_json)
     finally:
-        series.ended_at = datetime.now(timezone.utc)
-        plot = not no_plot and obstacle is None
-        _save(series, folder, plot=plot, as_json=as_json)
+        series.ended_at, series.interrupted = datetime.now(timezone.utc), stopping()
+        _save(series, folder, plot=not no_plot and obstacle is None, as_json=as_json)
     if series.interrupted:
         ctx.exit(130)
     failures = series.failures()
     if failures:
-        more = len(failures) - MAX_FAILURES_SAID
-        said = failures[:MAX_FAILURES_SAID] + ([f"{more} more"] if more > 0 else [])
-        raise RunIncomplete("; ".join(said))
+        more = len(failures) - MAX_FAILURES_SHOWN
+        shown = failures[:MAX_FAILURES_SHOWN] + ([f"{more} more"] if more > 0 else [])
+        raise RunIncomplete("; ".join(shown))
 
 
 def _throughput(
     asked: bool, length_s: float | None, bitrate_mbps: float | None, port: int | None
 ) -> ThroughputOptions | None:
+    if asked:
+        length_s = TEST_LENGTH_S if length_s is None else length_s
+        return ThroughputOptions(duration_s=length_s, bitrate_mbps=bitrate_mbps)
     settings = {"test-length": length_s, "bitrate": bitrate_mbps, "port": port}
-    unread = [name for name, value in settings.items() if value is not None]
-    if not asked and unread:
-        raise ConfigError(f"{unread[0]} is of a throughput test; say --throughput")
-    if not asked:
-        return None
-    length_s = TEST_LENGTH_S if length_s is None else length_s
-    return ThroughputOptions(duration_s=length_s, bitrate_mbps=bitrate_mbps)
+    for name, value in settings.items():
+        if value is not None:
+            raise ConfigError(f"{name} is of a throughput test; say --throughput")
+    return None
 
 
-def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
+def _iperf3(options: SeriesOptions) -> Iperf3:
+    """Return this machine's, where a test from here may begin and asks for it."""
+    if icmp_capability() == "none":
+        raise ToolError("this user may not ping; see docs/privileges.md")
+    if options.throughput is None:
+        return NOT_THERE
+    iperf3 = find_iperf3()
+    obstacle = why_unable(iperf3, options.throughput)
+    if obstacle is not None:
+        raise ToolError(obstacle)
+    return iperf3
+
+
+def _address(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     """
-    Give the literal address of a node of that name, else of a host.
+    Return the literal address of a node of that name, else of a host.
 
     Raises:
         ConfigError: It is neither, or a node that from here is at this machine's own address.
@@ -216,25 +224,16 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     record, trouble = None, ""
     if redis_url and NAME.fullmatch(target) and plain_ip(target) is None:
         try:
-            record = _record(redis_url, target)
+            with server.connect(redis_url) as connection:
+                record = read_records(connection, [target]).get(target)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {server.safe_url(redis_url)} does not answer"
     host = valid_address(target if record is None else record.address)
     # A registered link-local address has an interface of that node, a given one has one of here.
     literals = resolve(host, family, own_zones=record is None).literals
-    if not literals and record is not None:
-        asked = (
-            "" if family is None else f"; leave out -{family}, or give it an address of that kind"
-        )
-        raise ConfigError(
-            f"target ({target}) is a node at {host}, of which no{_kind(family)} address is known "
-            f"here{asked or ': ptzmesh test --nodes tests it from where it resolves'}"
-        )
     if not literals:
-        why = trouble or "no node of that name is known"
-        to = "" if family is None else f" to an{_kind(family)} address"
-        raise ConfigError(f"target ({target}) does not resolve{to}, and {why}")
+        raise ConfigError(_unknown(target, host, family, trouble, is_node=record is not None))
     if trouble:
         err().print(f"{trouble}, so {target} is taken for a host name")
     if record is not None and is_own(literals[0]) and not is_here(record):
@@ -245,107 +244,46 @@ def _host(redis_url: str | None, target: str, family: int | None) -> IpLiteral:
     return literals[0]
 
 
-def _kind(family: int | None) -> str:
-    return "" if family is None else f" IPv{family}"
+def _unknown(target: str, host: str, family: int | None, trouble: str, *, is_node: bool) -> str:
+    kind = "" if family is None else f" IPv{family}"
+    if not is_node:
+        to = f" to an{kind} address" if kind else ""
+        why = trouble or "no node of that name is known"
+        return f"target ({target}) does not resolve{to}, and {why}"
+    remedy = ": ptzmesh test --nodes tests it from where it resolves"
+    if kind:
+        remedy = f"; leave out -{family}, or give it an address of that kind"
+    return f"target ({target}) is a node at {host}, of which no{kind} address is known here{remedy}"
 
 
-def _record(redis_url: str, name: str) -> Record | None:
-    with server.connect(redis_url) as connection:
-        return read_records(connection, [name]).get(name)
-
-
-def _here_test(target: str, address: IpLiteral, options: SeriesOptions, port: int) -> Prepared:
-    if icmp_capability() == "none":
-        raise ToolError("this user may not ping; see docs/privileges.md")
-    iperf3 = NOT_THERE
-    if options.throughput is not None:
-        iperf3 = find_iperf3()
-        obstacle = why_unable(iperf3, options.throughput)
-        if obstacle is not None:
-            raise ToolError(obstacle)
-    source, node = socket.gethostname(), TargetNode(name=target, address=address)
-    return Prepared(
-        series=_series(target, address, [source], options),
-        rounds=lambda should_stop: from_here(
-            source, node, options, iperf3=iperf3, port=port, should_stop=should_stop
-        ),
-    )
-
-
-def _nodes_test(
-    redis_url: str,
-    sources: tuple[str, ...],
-    target: str,
-    options: SeriesOptions,
-    family: int | None,
-) -> Prepared:
-    distinct = list(dict.fromkeys(sources))
-    mesh = Mesh(redis_url)
-    plan = plan_rounds(mesh, distinct, target, options, family)
-    address = plan.nodes[plan.index_of[target]].address
-    return Prepared(
-        series=_series(target, address, distinct, options),
-        rounds=lambda should_stop: from_nodes(mesh, plan, options, should_stop=should_stop),
-    )
-
-
-def _series(target: str, address: str, sources: list[str], options: SeriesOptions) -> Series:
-    return Series(
-        target=target,
-        address=address,
-        sources=sources,
-        options=options,
-        started_at=datetime.now(timezone.utc),
-    )
-
-
-def _measure(prepared: Prepared, as_json: bool) -> None:
+def _measure(series: Series, rounds: Rounds, stopping: ShouldStop, as_json: bool) -> None:
     """Measure to the end or to Ctrl-C, and show it as it comes."""
-    series, console = prepared.series, out()
-    with _signals(series):
-        if console.is_terminal and not as_json:
-            view = LiveView(series, console)
+    console = out()
+    if console.is_terminal and not as_json:
+        view = LiveView(series, console)
 
-            def should_stop() -> bool:
-                view.tick()
-                return series.interrupted
+        def should_stop() -> bool:
+            view.tick()
+            return stopping()
 
-            with view.live:
-                for one in prepared.rounds(should_stop):
-                    series.add(one)
-                    view.add()
-            console.print(headline(series), style="bold")
-            console.print(results(series, console.width))
-            return
-        if not as_json:
-            err().print(headline(series))
-        for one in prepared.rounds(lambda: series.interrupted):
-            series.add(one)
-            if as_json:
-                print_json("round", one.to_json())
-            else:
-                click.echo(round_line(one))
+        with view.live:
+            for measured in rounds(should_stop=should_stop):
+                series.add(measured)
+                view.add()
+        console.print(headline(series), style="bold")
+        console.print(results(series, console.width))
+        return
+    if not as_json:
+        err().print(headline(series))
+    for measured in rounds(should_stop=stopping):
+        series.add(measured)
+        if as_json:
+            print_json("round", measured.to_json())
+        else:
+            click.echo(round_line(measured))
     if not as_json:
         for source in series.sources:
             click.echo(summary_line(series, source))
-
-
-@contextlib.contextmanager
-def _signals(series: Series) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the test in an orderly way; a second Ctrl-C ends it at once."""
-
-    def note(number: int, _frame: object) -> None:
-        series.interrupted = True
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _save(series: Series, folder: Path, *, plot: bool, as_json: bool) -> None:
@@ -354,8 +292,8 @@ def _save(series: Series, folder: Path, *, plot: bool, as_json: bool) -> None:
             err().print("no round was finished, so there is nothing to write")
         return
     try:
-        for what, path in save(series, folder, plot=plot):
-            err().print(f"{what} in {path.resolve()}")
+        for kind, path in save(series, folder, plot=plot):
+            err().print(f"{kind} in {path.resolve()}")
     except DataNotWritten:
         if not as_json:  # where each round has been printed already
             print_json("series", series.to_json())

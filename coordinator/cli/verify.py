@@ -41,11 +41,7 @@ def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
     """Prove that a file and a run's plan agree: each pair has exactly one row."""
     connection = Mesh(redis_url).connection
     found = verify_run(connection, resolve_run(connection, run), csv_path)
-    wrong = {
-        "missing": found.missing,
-        "doubled": found.doubled,
-        "unexpected": found.unexpected,
-    }
+    wrong = {"missing": found.missing, "doubled": found.doubled, "unexpected": found.unexpected}
     if as_json:
         pairs = {name: [list(pair) for pair in some] for name, some in wrong.items()}
         head = {"run": found.run, "status": found.status, "agrees": found.agrees}

@@ -63,16 +63,14 @@ Examples:
 )
 @policy_options
 @click.option(
-    "--no-wait",
-    is_flag=True,
-    help="End at once, with exit code 3, when Redis is not there yet.",
+    "--no-wait", is_flag=True, help="End at once, with exit code 3, when Redis is not there yet."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, not only what is wrong.")
 def worker(
     redis_url: str,
     name: str | None,
     address: str | None,
-    labels_: dict[str, str],
+    labels: dict[str, str],
     state_dir: Path | None,
     policy: Policy,
     no_wait: bool,
@@ -100,7 +98,7 @@ def worker(
         name=own_name(socket.gethostname() if name is None else name),
         redis_url=redis_url,
         address=None if address is None else valid_address(address),
-        labels=labels_,
+        labels=labels,
         state_dir=state_dir or default_state_dir(),
         version=__version__,
         policy=policy,

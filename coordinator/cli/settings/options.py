@@ -120,6 +120,11 @@ def family_options(by: str) -> Decorator[Any]:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
+def parsed_by(parse: Callable[[Any], object]) -> Callable[..., object]:
+    """Return an option's callback that changes its value."""
+    return lambda _ctx, _param, value: parse(value)
+
+
 def names(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -> tuple[str, ...]:
     """Take node names, given several times or with commas between."""
     from worker.model.names import valid_name
@@ -144,7 +149,7 @@ def labels(_ctx: click.Context, _param: click.Parameter, value: Iterable[str]) -
 
 names_option = functools.partial(click.option, multiple=True, callback=names, metavar="NAMES")
 label_option = functools.partial(
-    click.option, "--label", "labels_", multiple=True, callback=labels, metavar="KEY=VALUE"
+    click.option, "--label", "labels", multiple=True, callback=labels, metavar="KEY=VALUE"
 )
 
 

@@ -10,14 +10,9 @@ from typing import Any
 
 import click
 
-from coordinator.cli.settings.options import names, names_option, with_options
+from coordinator.cli.settings.options import names, names_option, parsed_by, with_options
 from coordinator.cli.terminal.units import BYTES, MBIT_PER_S, SECONDS
 from worker.model.policy import DEFAULT_PORTS, Policy, parse_hours, parse_links, parse_ports
-
-
-def _parsed_by(parse: Callable[[Any], object]) -> Callable[..., object]:
-    return lambda _ctx, _param, value: parse(value)
-
 
 #: Each gives a field of `Policy`, which has the parameter's name.
 OPTIONS = (
@@ -25,7 +20,7 @@ OPTIONS = (
         "--link",
         "links",
         multiple=True,
-        callback=_parsed_by(parse_links),
+        callback=parsed_by(parse_links),
         metavar="NAME=N",
         help="Shared link on the node's way, and how many tests it carries at once; repeatable.",
     ),
@@ -33,7 +28,7 @@ OPTIONS = (
         "--no-accept",
         "accepts_connections",
         is_flag=True,
-        callback=_parsed_by(operator.not_),
+        callback=parsed_by(operator.not_),
         help="Others cannot connect to the node (NAT): it is always the connecting side.",
     ),
     click.option(
@@ -52,7 +47,7 @@ OPTIONS = (
     click.option(
         "--hours",
         multiple=True,
-        callback=_parsed_by(lambda hours: tuple(map(parse_hours, hours))),
+        callback=parsed_by(lambda hours: tuple(map(parse_hours, hours))),
         metavar="HH:MM-HH:MM",
         help="When the node may be tested, by its own clock; repeatable [default: always].",
     ),
@@ -67,7 +62,7 @@ OPTIONS = (
         metavar="FIRST-LAST",
         default="-".join(map(str, DEFAULT_PORTS)),
         show_default=True,
-        callback=_parsed_by(parse_ports),
+        callback=parsed_by(parse_ports),
         help="Ports of which the node listens on one while a test runs.",
     ),
     click.option(

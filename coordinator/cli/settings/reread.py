@@ -78,10 +78,10 @@ class Reread:
         if mark.size == 0:
             raise ConfigError(f"settings file ({self._path}) is empty; for no limits say [worker]")
         values = self._values()
-        own, before = {*NAMES, "labels_"}, self._context.params
+        own, before = {*NAMES, "labels"}, self._context.params
         others = (name for name in values if name not in own and values[name] != before.get(name))
         return Said(
-            labels=values["labels_"],
+            labels=values["labels"],
             policy=Policy(**{name: values[name] for name in NAMES}),
             later=tuple(sorted(others)),
         )
