@@ -32,22 +32,9 @@ from worker.model.errors import PtzmeshError
 
 #: In the order of a first visit; each is in the module of its name, and imports what it needs.
 COMMANDS = (
-    "demo",
-    "worker",
-    "nodes",
-    "run",
-    "runs",
-    "show",
-    "cancel",
-    "results",
-    "collect",
-    "verify",
-    "events",
-    "test",
-    "lockers",
-    "limits",
-    "doctor",
-)
+    "demo", "worker", "nodes", "run", "runs", "show", "cancel", "results", "collect", "verify",
+    "events", "test", "lockers", "limits", "doctor",
+)  # fmt: skip
 HELP = ["-h", "--help"]
 #: What people type first of other programs → what does it here.
 INSTEAD = {"help": "--help", "version": "--version"}
@@ -57,11 +44,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Give the commands in the order of a first visit."""
+        """Return the commands in the order of a first visit."""
         return list(COMMANDS)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command, ready to be called; None when there is none of that name."""
+        """Import a command, ready to be called; None where none has that name."""
         return _callable(load(name)) if name in COMMANDS else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -85,7 +72,7 @@ class LazyGroup(click.Group):
 
 
 def _callable(command: click.Command) -> click.Command:
-    """Give a command that also knows --version, and hears Ctrl-C when its imports are done."""
+    """Return a command that also knows --version, and hears Ctrl-C when its imports are done."""
     ready = copy(command)
     ready.params = [*command.params, _VERSION]
     begin: Any = command.callback
@@ -109,11 +96,12 @@ def _callable(command: click.Command) -> click.Command:
 
 
 def _paths_given(command: click.Command, values: Mapping[str, Any]) -> dict[str, Path]:
-    """Give the flags that name a file → the file."""
+    """Return the flags that name a file → the file."""
     return {
-        max(one.opts, key=len): Path(values[str(one.name)])
-        for one in command.params
-        if isinstance(one.type, click.Path) and isinstance(values.get(str(one.name)), (str, Path))
+        max(param.opts, key=len): Path(path)
+        for param in command.params
+        if isinstance(param.type, click.Path)
+        and isinstance(path := values.get(str(param.name)), (str, Path))
     }
 
 
@@ -143,7 +131,7 @@ def load(name: str) -> click.Command:
     command: click.Command = getattr(import_module(f"coordinator.cli.{name}"), name)
     command.context_settings.setdefault("help_option_names", HELP)  # without a parent, too
     # A command's own options are what its help is read for.
-    command.params.sort(key=lambda one: one.name in FOR_ALL.values())
+    command.params.sort(key=lambda param: param.name in FOR_ALL.values())
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None:
             option.envvar = variable(name, option)
@@ -151,19 +139,22 @@ def load(name: str) -> click.Command:
 
 
 def variable(command: str, option: click.Option) -> str:
-    """Give the environment variable of a command's option, such as PTZMESH_RUN_DRY_RUN."""
+    """Return the environment variable of a command's option, such as PTZMESH_RUN_DRY_RUN."""
     return f"PTZMESH_{command}_{entry(option)}".upper()
 
 
 def entry(option: click.Option) -> str:
-    """Give what an option is called in the settings file: its flag, dashes as underscores."""
+    """Return what an option is called in the settings file: its flag, dashes as underscores."""
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
 def parameters(name: str) -> dict[str, Entry]:
-    """Give a command's parameters by what the settings file calls them."""
-    options = [one for one in load(name).params if isinstance(one, click.Option)]
-    return {entry(one): Entry(str(one.name), one.multiple or one.nargs != 1) for one in options}
+    """Return a command's parameters by what the settings file calls them."""
+    options = [param for param in load(name).params if isinstance(param, click.Option)]
+    return {
+        entry(option): Entry(str(option.name), option.multiple or option.nargs != 1)
+        for option in options
+    }
 
 
 EPILOG = """\b
@@ -191,7 +182,7 @@ def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command, sys.argv's without arguments; give the exit code, every failure said."""
+    """Run a command, sys.argv's without arguments; return the exit code, every failure said."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     prepare()
     stdout = sys.stdout
@@ -209,24 +200,16 @@ def run(arguments: Sequence[str] | None) -> int:
             with suppress(OSError):
                 traceback.print_exc()
         code = explain(_of_stdout() or exc)
-    return _finished(code if isinstance(code, int) else 0)
+    unwritten = _of_stdout()
+    if not code and unwritten is not None and not isinstance(unwritten, BrokenPipeError):
+        return explain(unwritten)
+    return code if isinstance(code, int) else 0
 
 
 def _of_stdout() -> Exception | None:
-    """Give what keeps standard output from being written, such as a full disk; None for nothing."""
+    """Return what keeps standard output from being written, such as a full disk."""
     try:
         finish()
     except (OSError, PtzmeshError) as exc:
         return exc
     return None
-
-
-def _finished(code: int) -> int:
-    """Give the code of a command whose output is all written, or of what kept it from that."""
-    try:
-        finish()
-    except BrokenPipeError:
-        return code
-    except PtzmeshError as exc:
-        return code or explain(exc)
-    return code

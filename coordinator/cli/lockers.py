@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,7 +9,7 @@ from rich.text import Text
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import out
-from coordinator.cli.terminal.tables import Column, tables_that_fit
+from coordinator.cli.terminal.tables import columns_of, tables_that_fit
 from worker.model.text import in_time
 from worker.monitor.lockers.view import DEFAULT_PREFIX, MAX_COUNT, LockersView, read_lockers
 from worker.wire.connection import server
@@ -51,57 +49,50 @@ def lockers(redis_url: str, prefix: str, count: int | None, as_json: bool) -> No
 
 
 def lockers_view(view: LockersView, width: int) -> RenderableType:
-    """Give what a person reads, in tables that are no wider than this."""
+    """Return what a person reads, in tables that are no wider than this."""
     free = view.looked_at - len(view.lockers)
     head = f"{view.prefix}: {len(view.lockers)} held, {free} of {view.looked_at} free"
     parts: list[RenderableType] = [Text(head)]
-    if view.lockers:
-        parts += tables_that_fit(_held(view), width)
-    if any(locker.node is None for locker in view.lockers):
-        parts.append(Text("holder ?: a program that does not use worker.monitor"))
-    if view.waiters:
-        parts += tables_that_fit(_waiters(view), width, "met a locker taken, within the hour")
-    if view.slowest:
-        parts += tables_that_fit(_slowest(view), width, "slowest, in two days")
-    return Group(*parts)
-
-
-def _held(view: LockersView) -> list[Column]:
-    rows = [
-        (
-            str(locker.locker),
-            locker.node or "?",
-            "" if locker.pid is None else str(locker.pid),
-            in_time(locker.held_s),
-            "never" if locker.left_s is None else in_time(locker.left_s),
-            locker.identifier,
-        )
+    held = [
+        {
+            "locker": str(locker.locker),
+            "holder": locker.node or "?",
+            "pid": "" if locker.pid is None else str(locker.pid),
+            "held for": in_time(locker.held_s),
+            "expires in": "never" if locker.left_s is None else in_time(locker.left_s),
+            "identifier": locker.identifier,
+        }
         for locker in view.lockers
     ]
-    return _columns(rows, "locker", "holder", "pid", "held for", "expires in", "identifier")
-
-
-def _waiters(view: LockersView) -> list[Column]:
-    rows = [
-        (_number(waiter.locker), waiter.node, f"{in_time(waiter.seen_s)} ago")
+    waiters = [
+        {
+            "locker": _number(waiter.locker),
+            "waited": waiter.node,
+            "last seen": f"{in_time(waiter.seen_s)} ago",
+        }
         for waiter in view.waiters[:WAITERS_SHOWN]
     ]
-    return _columns(rows, "locker", "waited", "last seen")
-
-
-def _slowest(view: LockersView) -> list[Column]:
-    rows = [
-        (in_time(slow.elapsed_s), slow.operation, _number(slow.locker), slow.node, slow.outcome)
+    slowest = [
+        {
+            "took": in_time(slow.elapsed_s),
+            "operation": slow.operation,
+            "locker": _number(slow.locker),
+            "node": slow.node,
+            "outcome": slow.outcome,
+        }
         for slow in view.slowest[:SLOWEST_SHOWN]
     ]
-    return _columns(rows, "took", "operation", "locker", "node", "outcome")
-
-
-def _columns(rows: Sequence[Sequence[str]], *names: str) -> list[Column]:
-    return [
-        Column(name, [Text(row[place]) for row in rows], is_number=name in NUMBERS)
-        for place, name in enumerate(names)
-    ]
+    if held:
+        parts += tables_that_fit(columns_of(held, NUMBERS), width)
+    if any(locker.node is None for locker in view.lockers):
+        parts.append(Text("holder ?: a program that does not use worker.monitor"))
+    for title, rows in (
+        ("met a locker taken, within the hour", waiters),
+        ("slowest, in two days", slowest),
+    ):
+        if rows:
+            parts += tables_that_fit(columns_of(rows, NUMBERS), width, title)
+    return Group(*parts)
 
 
 def _number(locker: int | None) -> str:

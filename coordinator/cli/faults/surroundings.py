@@ -28,20 +28,21 @@ NAMED = OUTSIDE | {
 
 def trouble(exc: BaseException, options: Mapping[str, Path]) -> ConfigError | None:
     """
-    Give the line for a fault of the surroundings; None for what is a bug.
+    Return the line for a fault of the surroundings; None for what is a bug.
 
     Args:
         exc: What was raised.
         options: Flag → path that was given with it.
     """
-    if isinstance(exc, MemoryError) or _number(exc) == errno.ENOMEM:
+    number = exc.errno if isinstance(exc, OSError) else None
+    if isinstance(exc, MemoryError) or number == errno.ENOMEM:
         return ConfigError("there is no memory left: end other programs, or raise the limit of it")
     if isinstance(exc, BlockingIOError) or "start new thread" in str(exc):
         return ConfigError(
             "no more processes or threads may be started: raise the limit, as with ulimit -u, "
             "TasksMax= of a unit or --pids-limit of a container"
         )
-    if _number(exc) in (errno.EMFILE, errno.ENFILE):
+    if number in (errno.EMFILE, errno.ENFILE):
         return ConfigError(
             "no more files may be opened: raise the limit, as with ulimit -n 1024 or LimitNOFILE= "
             "of a unit"
@@ -57,7 +58,7 @@ def _of_file(exc: OSError, options: Mapping[str, Path]) -> ConfigError | None:
     if exc.filename is None:
         return _without_name(exc)
     path = Path(os.fsdecode(exc.filename))
-    flag = next((one for one, given in options.items() if _is_of(path, given)), None)
+    flag = next((flag for flag, given in options.items() if _is_of(path, given)), None)
     if exc.errno not in (NAMED if flag else OUTSIDE):
         return None
     remedy = f"say another {flag}" if flag else "give this user the right and the room"
@@ -77,7 +78,7 @@ def _without_name(exc: OSError) -> ConfigError | None:
 
 
 def _is_of(path: Path, given: Path) -> bool:
-    """Tell whether a file is the one that was given, in it, above it, or beside it as its part."""
+    """Whether a file is the one that was given, in it, above it, or beside it as its part."""
     return path == given or given in path.parents or path in given.parents or (
         path.parent == given.parent and given.name in path.name
     )  # fmt: skip
@@ -89,7 +90,3 @@ def _is_nowhere() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _number(exc: BaseException) -> int | None:
-    return exc.errno if isinstance(exc, OSError) else None

@@ -17,12 +17,8 @@ else:
     import tomli as tomllib
 
 #: Entries at the top of the settings file, for all commands → the parameter.
-FOR_ALL = {
-    "redis": "redis_url",
-    "redis_password_file": "redis_password_file",
-    "redis_ca": "redis_ca",
-    "redis_cert": "redis_cert",
-    "redis_key": "redis_key",
+FOR_ALL = {"redis": "redis_url"} | {
+    name: name for name in ("redis_password_file", "redis_ca", "redis_cert", "redis_key")
 }
 
 #: Where a context's `meta` has the arguments of the command, and which settings file was read.
@@ -47,14 +43,12 @@ class ConfigMark(NamedTuple):
 def mark_of_config(path: str | None) -> ConfigMark | None:
     """Look at the settings file; None where there is none."""
     try:
-        found = (Path(path) if path else DEFAULT_CONFIG).stat()
+        now = (Path(path) if path else DEFAULT_CONFIG).stat()
     except OSError:
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(now.st_mode):
         return None  # a pipe, which can be read once
-    return ConfigMark(
-        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    )
+    return ConfigMark(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
 
 class Entry(NamedTuple):
@@ -75,7 +69,7 @@ def read_config(
 
     Args:
         path: The file; None is `DEFAULT_CONFIG`, where it is.
-        parameters_of: Gives, by command, the entries that its table may have → their parameters.
+        parameters_of: Returns, by command, the entries that its table may have → their parameters.
 
     Raises:
         ConfigError: It cannot be read, is no TOML, or has an entry that nothing reads.
@@ -100,14 +94,14 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = tomllib.loads(read_file(path).decode())
+        settings: dict[str, Any] = tomllib.loads(read_file(path).decode())
+        return settings
     except OSError as exc:
         raise ConfigError(
             f"settings file ({path}) cannot be read: {exc.strerror}; say another --config"
         ) from exc
     except (ValueError, RecursionError) as exc:  # also of a number of thousands of digits
         raise ConfigError(f"settings file ({path}) is not TOML: {exc}") from exc
-    return found
 
 
 def _table(path: Path, command: str, table: Any, known: Mapping[str, Entry]) -> dict[str, Any]:
@@ -121,10 +115,10 @@ def _table(path: Path, command: str, table: Any, known: Mapping[str, Entry]) -> 
 
 
 def _values(
-    path: Path, place: str, table: Mapping[str, Any], known: Mapping[str, Entry]
+    path: Path, where: str, table: Mapping[str, Any], known: Mapping[str, Entry]
 ) -> dict[str, Any]:
     for name, value in table.items():
         form = f'a list: {name} = ["…"]' if known[name].is_list else f'one value: {name} = "…"'
         if isinstance(value, list) is not known[name].is_list or isinstance(value, dict):
-            raise ConfigError(f"settings file ({path}): {place}{name} must be {form}")
+            raise ConfigError(f"settings file ({path}): {where}{name} must be {form}")
     return {known[name].parameter: value for name, value in table.items()}

@@ -7,44 +7,25 @@ from rich.text import Text
 from coordinator.results.matrix import Cell, Matrix
 from worker.model.measurement import Outcome
 
-#: What a cell says when it has no number; the legend spells it out.
-SHORT = {
-    Outcome.NO_REPLY: "lost",
-    Outcome.UNREACHABLE: "unreach",
-    Outcome.UNRESOLVED: "no-name",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "timeout",
-    Outcome.TARGET_BUSY: "busy",
-    Outcome.DENIED: "denied",
-    Outcome.OVER_BUDGET: "budget",
-    Outcome.SOURCE_LOST: "dead",
-    Outcome.TARGET_LOST: "t-dead",
-    Outcome.WRONG_HOST: "wrong",
-    Outcome.UNVERIFIED: "unverif",
-    Outcome.INTERCEPTED: "proxied",
-    Outcome.TOOL_MISSING: "no-tool",
-    Outcome.BAD_REPLY: "bad",
-    Outcome.CANCELLED: "cancel",
-    Outcome.CRASHED: "crash",
-}
-MEANING = {
-    Outcome.NO_REPLY: "no reply",
-    Outcome.UNREACHABLE: "unreachable",
-    Outcome.UNRESOLVED: "name does not resolve",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "timed out",
-    Outcome.TARGET_BUSY: "target busy",
-    Outcome.DENIED: "denied by the node",
-    Outcome.OVER_BUDGET: "over the data budget",
-    Outcome.SOURCE_LOST: "source lost",
-    Outcome.TARGET_LOST: "target lost",
-    Outcome.WRONG_HOST: "another host answered",
-    Outcome.UNVERIFIED: "who answered is not known",
-    Outcome.INTERCEPTED: "answered by a proxy on the way",
-    Outcome.TOOL_MISSING: "tool or right missing",
-    Outcome.BAD_REPLY: "bad reply",
-    Outcome.CANCELLED: "cancelled",
-    Outcome.CRASHED: "sweep crashed",
+#: What a cell says when it has no number, and how the legend spells it out.
+WORDS = {
+    Outcome.NO_REPLY: ("lost", "no reply"),
+    Outcome.UNREACHABLE: ("unreach", "unreachable"),
+    Outcome.UNRESOLVED: ("no-name", "name does not resolve"),
+    Outcome.REFUSED: ("refused", "refused"),
+    Outcome.TIMEOUT: ("timeout", "timed out"),
+    Outcome.TARGET_BUSY: ("busy", "target busy"),
+    Outcome.DENIED: ("denied", "denied by the node"),
+    Outcome.OVER_BUDGET: ("budget", "over the data budget"),
+    Outcome.SOURCE_LOST: ("dead", "source lost"),
+    Outcome.TARGET_LOST: ("t-dead", "target lost"),
+    Outcome.WRONG_HOST: ("wrong", "another host answered"),
+    Outcome.UNVERIFIED: ("unverif", "who answered is not known"),
+    Outcome.INTERCEPTED: ("proxied", "answered by a proxy on the way"),
+    Outcome.TOOL_MISSING: ("no-tool", "tool or right missing"),
+    Outcome.BAD_REPLY: ("bad", "bad reply"),
+    Outcome.CANCELLED: ("cancel", "cancelled"),
+    Outcome.CRASHED: ("crash", "sweep crashed"),
 }
 #: The pair was measured, but has no such figure.
 NO_FIGURE = "n/a"
@@ -84,8 +65,8 @@ def percent(value: float) -> str:
 
 
 def word(outcome: Outcome) -> str:
-    """Give the word for an outcome that a cell has room for."""
-    return SHORT.get(outcome, outcome.value)
+    """Return the word for an outcome that a cell has room for."""
+    return WORDS[outcome][0] if outcome in WORDS else outcome.value
 
 
 def figure(matrix: Matrix, value: float | None) -> str:
@@ -101,11 +82,11 @@ def cell_text(matrix: Matrix, cell: Cell, limit: float | None) -> Text:
         if cell.outcome is Outcome.OK:
             return Text(UNTIMED if cell.is_untimed else NO_FIGURE, style="dim")
         return Text(word(cell.outcome), style="bold red")
-    far = matrix.is_beyond(cell, limit)
-    text = figure(matrix, cell.value) + ("*" if far else "")
-    style = "red" if far else "green"
+    stands_out = matrix.is_beyond(cell, limit)
+    text = figure(matrix, cell.value) + ("*" if stands_out else "")
+    style = "red" if stands_out else "green"
     loss_pct = cell.loss_pct or (cell.value if matrix.unit == "%" else None)
     if loss_pct:
         text += "" if matrix.unit == "%" else f" {percent(loss_pct)}"
-        style = "red" if far or loss_pct >= BAD_LOSS_PCT else "yellow"
+        style = "red" if stands_out or loss_pct >= BAD_LOSS_PCT else "yellow"
     return Text(text, style=style)

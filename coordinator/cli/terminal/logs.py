@@ -25,21 +25,16 @@ class TextLines(logging.Formatter):
         self._redis_url = redis_url
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line, and the lines of its traceback."""
+        """Return the line, and the lines of its traceback."""
         lines = without_secrets(super().format(record), self._redis_url).split("\n")
         return "\n".join(map(printable, lines))
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(TextLines):
     """One JSON object a record, without the secrets of the Redis URL; times RFC 3339 in UTC."""
 
-    def __init__(self, redis_url: str) -> None:
-        """Blot out what is secret in this URL."""
-        super().__init__()
-        self._redis_url = redis_url
-
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line."""
+        """Return the line."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",

@@ -14,21 +14,9 @@ from worker.model.measurement import CSV_COLUMNS, Measurement
 
 #: Each kind of object that `--json` prints, in its `type`.
 KINDS = (
-    "check",
-    "collected",
-    "collector",
-    "cost",
-    "event",
-    "limits",
-    "lockers",
-    "measurement",
-    "node",
-    "round",
-    "run",
-    "series",
-    "started",
-    "verification",
-)
+    "check", "collected", "collector", "cost", "event", "limits", "lockers", "measurement", "node",
+    "round", "run", "series", "started", "verification",
+)  # fmt: skip
 
 
 def print_json(kind: str, values: Mapping[str, Any]) -> None:
@@ -39,10 +27,10 @@ def print_json(kind: str, values: Mapping[str, Any]) -> None:
     click.echo(json.dumps({"type": kind} | dict(values) | {"type": kind}))
 
 
-def print_csv(found: Iterable[tuple[str, Measurement]]) -> None:
+def print_csv(results: Iterable[tuple[str, Measurement]]) -> None:
     """Print measurements with their stream ids as the CSV that a collector writes, each at once."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for stream_id, measurement in found:
+    for stream_id, measurement in results:
         writer.writerow(measurement.to_row(stream_id))
         sys.stdout.flush()

@@ -9,51 +9,39 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console
-from rich.text import Text
 
-from coordinator.cli.terminal.tables import Column, tables_that_fit
+from coordinator.cli.terminal.tables import columns_of, tables_that_fit
 
 #: A pipe has no width: what a matrix of 20 nodes takes.
 PIPE_WIDTH = 200
-#: Of a list in a pipe: whoever reads it there wants whole lines.
+#: Of a list in a pipe: a reader wants whole lines.
 LIST_WIDTH = 10_000
 
 
 def out(pipe_width: int = PIPE_WIDTH) -> Console:
-    """Give the console for results; a pipe that tells no width has this one."""
+    """Return the console for results; a pipe that names no width has this one."""
     return _console(sys.stdout, pipe_width)
 
 
 def err() -> Console:
-    """Give the console for progress and warnings."""
+    """Return the console for progress and warnings."""
     return _console(sys.stderr)
 
 
 def print_list(
     rows: Sequence[Mapping[str, str]], numbers: Collection[str] = (), styles: Sequence[str] = ()
 ) -> None:
-    """
-    Print rows that have the same names as a table, or as several where they are too wide for one.
-
-    Args:
-        rows: At least one.
-        numbers: Columns of numbers.
-        styles: One of rich's for each row, if any.
-    """
+    """Print `columns_of` these as a table, or as several where they are too wide for one."""
     console = out(LIST_WIDTH)
-    styled = list(zip(rows, styles or [""] * len(rows), strict=True))
-    columns = [
-        Column(name, [Text(row[name], style) for row, style in styled], is_number=name in numbers)
-        for name in rows[0]
-    ]
-    for place, table in enumerate(tables_that_fit(columns, console.width)):
+    tables = tables_that_fit(columns_of(rows, numbers, styles), console.width)
+    for place, table in enumerate(tables):
         if place:
             console.print()
         console.print(table)
 
 
 def recording(nowhere: IO[str], width: int) -> Console:
-    """Give a console that keeps what is printed, for a picture."""
+    """Return a console that keeps what is printed, for a picture."""
     return _plain(file=nowhere, width=width, record=True, force_terminal=True)
 
 
@@ -70,6 +58,6 @@ def _plain(**options: Any) -> Console:
 def _width(stream: IO[str], pipe_width: int) -> int:
     if stream.isatty():
         return shutil.get_terminal_size().columns
-    # watch(1) shows what it reads from a pipe on a terminal, whose width it tells so.
+    # watch(1) shows what it reads from a pipe on a terminal, whose width it names so.
     columns = os.environ.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and 0 < int(columns) <= LIST_WIDTH else pipe_width

@@ -6,7 +6,7 @@ Widths are in terminal cells: a wide character takes two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -40,8 +40,26 @@ class Column:
         return max(map(cell_len, (self.name, *(cell.plain for cell in self.cells))))
 
 
+def columns_of(
+    rows: Sequence[Mapping[str, str]], numbers: Collection[str] = (), styles: Sequence[str] = ()
+) -> list[Column]:
+    """
+    Return the columns of rows that have the same names.
+
+    Args:
+        rows: At least one.
+        numbers: Columns of numbers.
+        styles: One of rich's for each row, if any.
+    """
+    styled = list(zip(rows, styles or [""] * len(rows), strict=True))
+    return [
+        Column(name, [Text(row[name], style) for row, style in styled], is_number=name in numbers)
+        for name in rows[0]
+    ]
+
+
 def new_table(title: str | None = None) -> Table:
-    """Give a table of few lines: they are wider than a letter in some fonts, and say nothing."""
+    """Return a table of few lines: they are wider than a letter in some fonts, and say nothing."""
     return Table(
         title=title and Text(title),
         title_justify="left",
@@ -53,7 +71,7 @@ def new_table(title: str | None = None) -> Table:
 
 
 def table_of(columns: Iterable[Column], title: str | None = None) -> Table:
-    """Make one table of columns; what is wider than the console is folded, not cut."""
+    """Build one table of columns; what is wider than the console is folded, not cut."""
     table = new_table(title)
     chosen = list(columns)
     for column in chosen:
@@ -65,13 +83,13 @@ def table_of(columns: Iterable[Column], title: str | None = None) -> Table:
 
 
 def width_of(columns: Sequence[Column]) -> int:
-    """Give the width of a table of these columns."""
+    """Return the width of a table of these columns."""
     return sum(column.width for column in columns) + GAP_CHARS * (len(columns) - 1)
 
 
 def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = None) -> list[Table]:
     """
-    Give all columns in as many tables as the width asks for; each begins with the first column.
+    Build all columns into as many tables as the width asks for; each begins with the first column.
 
     Args:
         columns: The first names the rows.
@@ -79,15 +97,12 @@ def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = N
         title: Of the first table.
     """
     first, *rest = columns
-    made: list[Table] = []
-    row = [first]
+    groups = [[first]]
     for column in rest:
-        if len(row) > 1 and width_of([*row, column]) > width:
-            made.append(table_of(row, None if made else title))
-            row = [first]
-        row.append(column)
-    made.append(table_of(row, None if made else title))
-    return made
+        if len(groups[-1]) > 1 and width_of([*groups[-1], column]) > width:
+            groups.append([first])
+        groups[-1].append(column)
+    return [table_of(group, None if place else title) for place, group in enumerate(groups)]
 
 
 def shortened(names: Sequence[str], width: int) -> list[str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -47,55 +48,49 @@ else:
     _Type = click.ParamType  # generic in newer click only
 
 
+@dataclass(eq=False)
 class Unit(_Type):
-    """A number with a unit, which a suffix may change."""
+    """
+    A number with a unit, which a suffix may change.
 
-    def __init__(
-        self,
-        name: str,
-        suffixes: Mapping[str, float],
-        example: str,
-        *,
-        whole: bool = False,
-        least: int | None = None,
-        most: int | None = None,
-    ) -> None:
-        """
-        Describe the values.
+    Attributes:
+        name: What the help shows in place of the value, and the unit of a plain number.
+        suffixes: Suffix → how much of the unit it is.
+        example: How it may be written.
+        whole: It is an int, and a fraction is refused.
+        least: The smallest, if there is one here.
+        most: The greatest.
+    """
 
-        Args:
-            name: What the help shows in place of the value, and the unit of a plain number.
-            suffixes: Suffix → how much of the unit it is.
-            example: How it may be written.
-            whole: It is an int, and a fraction is refused.
-            least: The smallest, if there is one here.
-            most: The greatest.
-        """
-        self.name, self._suffixes, self._example = name, suffixes, example
-        self._whole, self._least, self._most = whole, least, most
+    name: str
+    suffixes: Mapping[str, float]
+    example: str
+    whole: bool = False
+    least: int | None = None
+    most: int | None = None
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | int:
-        """Give the number in the option's own unit."""
-        number, said = self._number(value), repr(str(value)[:40])
+        """Return the number in the option's own unit."""
+        number, written = self._number(value), repr(str(value)[:40])
         if number is None:
-            self.fail(f"{said} is not in {self.name}: write {self._example}", param, ctx)
-        if self._whole and number != int(number):
-            self.fail(f"{said} is no whole number of {self.name}", param, ctx)
-        low, high = self._least, self._most
+            self.fail(f"{written} is not in {self.name}: write {self.example}", param, ctx)
+        if self.whole and number != int(number):
+            self.fail(f"{written} is no whole number of {self.name}", param, ctx)
+        low, high = self.least, self.most
         if (low is not None and number < low) or (high is not None and number > high):
             rule = f"at least {low:,}" if high is None else f"between {low} and {high}"
-            self.fail(f"{said} must be {rule} {self.name}", param, ctx)
-        return int(number) if self._whole else float(number)
+            self.fail(f"{written} must be {rule} {self.name}", param, ctx)
+        return int(number) if self.whole else float(number)
 
     def _number(self, value: Any) -> Decimal | None:
-        found = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value).strip())
-        factor = self._suffixes.get(found.group(2).strip()) if found else None
-        if found is None or factor is None:
+        parts = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value).strip())
+        factor = self.suffixes.get(parts[2].strip()) if parts else None
+        if parts is None or factor is None:
             return None
         try:
-            number = Decimal(found.group(1)) * Decimal(repr(factor))
+            number = Decimal(parts[1]) * Decimal(repr(factor))
         except ArithmeticError:  # no digits, or thousands of them
             return None
         return number if abs(number) < TOO_LARGE else None

@@ -9,11 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from coordinator.cli.terminal.cells import (
-    MEANING,
     NO_FIGURE,
-    SHORT,
     UNTIMED,
     WHY_UNTIMED,
+    WORDS,
     cell_text,
     figure,
     number,
@@ -34,7 +33,7 @@ LINES_AROUND = 8
 
 def matrix_view(matrix: Matrix, console: Console, height: int | None = None) -> RenderableType:
     """
-    Give the whole matrix where it fits, else the worst of it, and how much that leaves out.
+    Return the whole matrix where it fits, else the worst of it, and how much that leaves out.
 
     Args:
         matrix: What is shown.
@@ -42,34 +41,25 @@ def matrix_view(matrix: Matrix, console: Console, height: int | None = None) -> 
         height: Lines that there are; None is as many as it takes.
     """
     limit = matrix.limit  # of a million cells: asked for once
-    if len(matrix.targets) <= MAX_COLUMNS and _has_lines(len(matrix.sources), height):
-        columns = _cells(matrix, limit)
-        shown = _that_fits(matrix, columns, console.width)
-        if shown is not None:
-            return Group(shown, *_legend(matrix, limit))
-    summary = _summary(matrix, limit, console.width, height)
-    return Group(summary, *_legend(matrix, limit))
+    shown = None
+    has_lines = height is None or len(matrix.sources) + LINES_AROUND <= height
+    if len(matrix.targets) <= MAX_COLUMNS and has_lines:
+        shown = _that_fits(matrix, _cells(matrix, limit), console.width)
+    if shown is None:
+        shown = _summary(matrix, limit, console.width, height)
+    return Group(shown, *(Text(line, style="dim") for line in _legend(matrix, limit)))
 
 
 def matrix_width(matrix: Matrix) -> int:
-    """Give the width that a matrix needs with all names whole; 0 when no width is enough."""
+    """Return the width that a matrix needs with all names whole; 0 when no width is enough."""
     if len(matrix.targets) > MAX_COLUMNS:
         return 0
     return width_of([_row_names(matrix, matrix.sources), *_cells(matrix, matrix.limit)])
 
 
-def _has_lines(rows: int, height: int | None) -> bool:
-    return height is None or rows + LINES_AROUND <= height
-
-
 def _cells(matrix: Matrix, limit: float | None) -> list[Column]:
-    """Give the columns of a matrix, by the names of their targets."""
     return [
-        Column(
-            target,
-            [_cell(matrix, source, target, limit) for source in matrix.sources],
-            is_number=True,
-        )
+        Column(target, [_cell(matrix, source, target, limit) for source in matrix.sources], True)
         for target in matrix.targets
     ]
 
@@ -87,22 +77,23 @@ def _row_names(matrix: Matrix, names: Sequence[str]) -> Column:
 
 
 def _that_fits(matrix: Matrix, columns: Sequence[Column], width: int) -> RenderableType | None:
-    """Give the table with the longest names for which there is room; None when there is none."""
-    whole = [_row_names(matrix, matrix.sources), *columns]
-    if width_of(whole) <= width:
-        return table_of(whole)
+    """Return the table with the longest names for which there is room; None without room."""
+    complete = [_row_names(matrix, matrix.sources), *columns]
+    if width_of(complete) <= width:
+        return table_of(complete)
     return _with_short_names(matrix, columns, width) or _numbered(matrix, columns, width)
 
 
 def _with_short_names(
     matrix: Matrix, columns: Sequence[Column], width: int
 ) -> RenderableType | None:
+    names = list(dict.fromkeys([*matrix.sources, *matrix.targets]))
     for name_width in NAME_WIDTHS:
-        short = shortened(list(dict.fromkeys([*matrix.sources, *matrix.targets])), name_width)
+        short = shortened(names, name_width)
         if short is None:
             return None
-        by_name = dict(zip(dict.fromkeys([*matrix.sources, *matrix.targets]), short, strict=True))
-        renamed = [Column(by_name[one.name], one.cells, is_number=True) for one in columns]
+        by_name = dict(zip(names, short, strict=True))
+        renamed = [Column(by_name[column.name], column.cells, True) for column in columns]
         for row_names in (matrix.sources, [by_name[name] for name in matrix.sources]):
             tried = [_row_names(matrix, row_names), *renamed]
             if width_of(tried) <= width:
@@ -113,7 +104,7 @@ def _with_short_names(
 def _numbered(matrix: Matrix, columns: Sequence[Column], width: int) -> RenderableType | None:
     """Number the columns; rows of the same names say which, and a line has the others."""
     places = {target: str(place) for place, target in enumerate(matrix.targets, 1)}
-    numbered = [Column(places[one.name], one.cells, is_number=True) for one in columns]
+    numbered = [Column(places[column.name], column.cells, True) for column in columns]
     names = [f"{places.get(name, ''):>2} {name}" for name in matrix.sources]
     others = [name for name in matrix.targets if name not in set(matrix.sources)]
     longest = max(width - width_of(numbered) - 2, 0)
@@ -127,16 +118,13 @@ def _numbered(matrix: Matrix, columns: Sequence[Column], width: int) -> Renderab
     return Group(table, key) if others else table
 
 
-def _legend(matrix: Matrix, limit: float | None) -> Iterable[Text]:
+def _legend(matrix: Matrix, limit: float | None) -> Iterable[str]:
     if matrix.cells:
-        yield Text("rows are sources, columns are targets", style="dim")
-    for part in _legend_parts(matrix, limit):
-        yield Text(part, style="dim")
-
-
-def _legend_parts(matrix: Matrix, limit: float | None) -> Iterable[str]:
-    outcomes = matrix.outcomes()
-    yield from (f"{SHORT[o]} = {MEANING[o]} ({n})" for o, n in outcomes.items() if o in SHORT)
+        yield "rows are sources, columns are targets"
+    for outcome, count in matrix.outcomes().items():
+        if outcome in WORDS:
+            short, meaning = WORDS[outcome]
+            yield f"{short} = {meaning} ({count})"
     cells = matrix.cells.values()
     bare = [cell.is_untimed for cell in cells if cell.value is None and cell.outcome is Outcome.OK]
     if untimed := sum(bare):
@@ -179,14 +167,10 @@ def _worst_pairs(
     more = len(matrix.cells) - len(worst)
     left_out = f"; {more} pairs are not shown (all: ptzmesh show --json)" if more else ""
     yield Text(f"worst {len(worst)} pairs{left_out}", style="italic")
-    yield from _listed(
-        [
-            Column("source", [Text(source) for source, _, _ in worst]),
-            Column("target", [Text(target) for _, target, _ in worst]),
-            Column(matrix.unit, [cell_text(matrix, c, limit) for *_, c in worst], is_number=True),
-        ],
-        width,
-    )
+    sources, targets = [Text(source) for source, _, _ in worst], [Text(t) for _, t, _ in worst]
+    values = [cell_text(matrix, cell, limit) for *_, cell in worst]
+    columns = [Column("source", sources), Column("target", targets)]
+    yield _listed([*columns, Column(matrix.unit, values, True)], width)
 
 
 def _nodes(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
@@ -197,25 +181,22 @@ def _nodes(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
     yield Text(f"median of each node, worst first{left_out}", style="italic")
     as_source = [Text(figure(matrix, value) or "-") for _, value, _ in shown]
     as_target = [Text(figure(matrix, value) or "-") for _, _, value in shown]
-    yield from _listed(
-        [
-            Column("node", [Text(name) for name, *_ in shown]),
-            Column(f"as source, {matrix.unit}", as_source, is_number=True),
-            Column(f"as target, {matrix.unit}", as_target, is_number=True),
-        ],
-        width,
-    )
+    columns = [
+        Column("node", [Text(name) for name, *_ in shown]),
+        Column(f"as source, {matrix.unit}", as_source, True),
+        Column(f"as target, {matrix.unit}", as_target, True),
+    ]
+    yield _listed(columns, width)
 
 
-def _listed(columns: Sequence[Column], width: int) -> Iterable[RenderableType]:
-    """Give a short list as a table; where that is too wide, its cells one below the other."""
+def _listed(columns: Sequence[Column], width: int) -> RenderableType:
+    """Return a short list as a table; where that is too wide, its cells one below the other."""
     if width_of(columns) <= width:
-        yield table_of(columns)
-        return
+        return table_of(columns)
     table = new_table()
     table.add_column("")
     table.add_column("", overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):
         for column, cell in zip(columns, cells, strict=True):
             table.add_row(column.name, cell)
-    yield table
+    return table

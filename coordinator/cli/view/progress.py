@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import redis
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -21,13 +19,11 @@ QUIET_S = 3.0
 LOOK_S = 5.0
 
 
-@dataclass
 class Progress:
     """
     A run as it is watched; times in seconds on one monotonic clock, which the caller reads.
 
     Attributes:
-        began: When the run was created.
         phase: The phase that it is in.
         phase_began: When that was first seen.
         published: Results that are in.
@@ -35,18 +31,11 @@ class Progress:
         full: Why no result has room; None when they have.
     """
 
-    began: float
-    phase: int = 0
-    phase_began: float = field(init=False)
-    published: int = -1
-    heard: float = field(init=False)
-    full: StreamFull | None = None
-    _look: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Begin with the run."""
-        self.phase_began = self.heard = self.began
-        self._look = self.began
+    def __init__(self, began: float) -> None:
+        """Begin when the run was created."""
+        self.phase, self.published = 0, -1
+        self.phase_began = self.heard = self._look = began
+        self.full: StreamFull | None = None
 
     def update(self, state: Run, now: float, connection: redis.Redis) -> None:
         """Take the run as it stands; one that is quiet is asked whether its results have room."""
@@ -59,7 +48,7 @@ class Progress:
             self.full = why_no_room(connection)
 
     def left_s(self, state: Run, now: float) -> float:
-        """Give the time that a run still takes, were every node free and all paths quick."""
+        """Return the time that a run still takes, were every node free and all paths quick."""
         probes = state.plan.probes
         present = phase_seconds(state.plan, probes[self.phase]) - (now - self.phase_began)
         later = sum(phase_seconds(state.plan, probe) for probe in probes[self.phase + 1 :])
