@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from coordinator.cli.settings.options import file_option, json_option, redis_option
-from coordinator.cli.terminal.cells import UNTIMED, WHY_UNTIMED, number, percent, word
+from coordinator.cli.terminal.cells import number, percent, rtt_words, why
 from coordinator.cli.terminal.output import print_csv, print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.terminal.signals import stop_on_signals
@@ -55,18 +55,15 @@ def results(
         _write_run(MeshRun(connection, run_id), csv_path, as_json)
         return
     write = _json_line if as_json else _text_line
-    found = of_run(connection, run_id) if run_id else read(connection)
-    last = "0-0"
-    for last, measurement in found:
+    last = None
+    for last, measurement in of_run(connection, run_id) if run_id else read(connection):
         write(last, measurement)
-    if last == "0-0" and not follow:
-        click.echo("no result is in the stream yet; start a run with: ptzmesh run", err=True)
     if follow:
         stopping = stop_on_signals()
-        for stream_id, measurement in follow_results(
-            connection, stopping, run=run_id, after=None if last == "0-0" else last
-        ):
-            write(stream_id, measurement)
+        for line in follow_results(connection, stopping, run=run_id, after=last):
+            write(*line)
+    elif last is None:
+        click.echo("no result is in the stream yet; start a run with: ptzmesh run", err=True)
 
 
 def _write_run(run: MeshRun, path: Path, as_json: bool) -> None:
@@ -92,14 +89,12 @@ def _json_line(stream_id: str, measurement: Measurement) -> None:
 
 
 def _text_line(_stream_id: str, m: Measurement) -> None:
-    value = number(m.latency_ms) + " ms" if m.latency_ms is not None else ""
-    if m.is_untimed:
-        value = f"{UNTIMED}: {WHY_UNTIMED}"
+    value = rtt_words(m)
     if m.throughput_mbps is not None:
         value += f" {number(m.throughput_mbps)} Mbit/s"
+    loss = ""
     # That nothing was answered is said once.
-    lost_some = m.packet_loss_pct and m.outcome is not Outcome.NO_REPLY
-    loss = f"{percent(m.packet_loss_pct)} lost" if lost_some and m.packet_loss_pct else ""
-    said = "" if m.outcome is Outcome.OK else f"{word(m.outcome)}: {m.error}"
-    parts = (iso_utc(m.started_at), m.probe, f"{m.source} -> {m.target}", value, loss, said)
+    if m.packet_loss_pct and m.outcome is not Outcome.NO_REPLY:
+        loss = f"{percent(m.packet_loss_pct)} lost"
+    parts = (iso_utc(m.started_at), m.probe, f"{m.source} -> {m.target}", value, loss, why(m))
     click.echo("  ".join(part for part in parts if part))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from coordinator.results.matrix import Cell, Matrix
-from worker.model.measurement import Outcome
+from worker.model.measurement import Measurement, Outcome
 
 #: What a cell says when it has no number, and how the legend spells it out.
 WORDS = {
@@ -67,6 +67,19 @@ def percent(value: float) -> str:
 def word(outcome: Outcome) -> str:
     """Return the word for an outcome that a cell has room for."""
     return WORDS[outcome][0] if outcome in WORDS else outcome.value
+
+
+def rtt_words(measurement: Measurement) -> str:
+    """Write a round-trip time on a line, or why an answer has none; empty without an answer."""
+    if measurement.is_untimed:
+        return f"{UNTIMED}: {WHY_UNTIMED}"
+    return "" if measurement.latency_ms is None else f"{number(measurement.latency_ms)} ms"
+
+
+def why(measurement: Measurement) -> str:
+    """Write on a line why a pair has no number; empty where it has one."""
+    outcome = measurement.outcome
+    return "" if outcome is Outcome.OK else f"{word(outcome)}: {measurement.error}"
 
 
 def figure(matrix: Matrix, value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 
 from coordinator.cli.terminal.output import print_json
@@ -54,13 +54,16 @@ def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> 
     if None in cost.values():
         bound = "bytes have no bound: set one with --bitrate or --bytes"
         console.print(bound + _before(mesh, plan))
-    for name in sorted(cost, key=lambda one: -(cost[one] or 0)):
-        said = _at_most(cost[name], left[name])
-        if said:
-            console.print(f"  {name}: {said}")
+    for name in sorted(cost, key=lambda name: -(cost[name] or 0)):
+        parts = [] if cost[name] is None else [f"at most {cost[name]:,} bytes"]
+        parts += [] if left[name] is None else [f"{left[name]:,} are left for today"]
+        if parts:
+            console.print(f"  {name}: {'; '.join(parts)}")
     if again:
-        said = f"who answers at private addresses is asked: {again:,} bytes a node more at most"
-        console.print(f"{said}, where nobody answers")
+        console.print(
+            f"who answers at private addresses is asked: {again:,} bytes a node more at most, "
+            "where nobody answers"
+        )
     console.print("nothing was started")
 
 
@@ -68,11 +71,6 @@ def _lasts(probe: str, usual_s: float, longest_s: float) -> str:
     """Say how long a phase takes; a test's length depends on its path's round trips, too."""
     usually = f" about {in_time(round(usual_s))} on quick paths," if longest_s > usual_s else ""
     return f"{probe}{usually} at most {in_time(ceil(max(usual_s, longest_s)))}"
-
-
-def _at_most(cost: int | None, left: int | None) -> str:
-    parts = [] if cost is None else [f"at most {cost:,} bytes"]
-    return "; ".join(parts + ([] if left is None else [f"{left:,} are left for today"]))
 
 
 def _before(mesh: Mesh, plan: Plan) -> str:
@@ -83,14 +81,11 @@ def _before(mesh: Mesh, plan: Plan) -> str:
             run = read_run(mesh.connection, run_id)
         except (ConfigError, WireError):
             continue
-        if run.is_open:
+        if run.is_open or any(run.plan.options.get(p) != own for p, own in wanted.items()):
             continue
-        if all(run.plan.options.get(probe) == options for probe, options in wanted.items()):
-            found = (measurement for _, measurement in of_run(mesh.connection, run_id))
-            return _cost_of(run_id, make_report(run.plan, found).bytes_by_node)
+        results = (measurement for _, measurement in of_run(mesh.connection, run_id))
+        moved = make_report(run.plan, results).bytes_by_node
+        if most := max(moved.values(), default=0):
+            return f"; run {run_id} with the same tests moved up to {in_bytes(most)} a node"
+        return ""
     return ""
-
-
-def _cost_of(run: str, bytes_by_node: Mapping[str, int]) -> str:
-    most = max(bytes_by_node.values(), default=0)
-    return f"; run {run} with the same tests moved up to {in_bytes(most)} a node" if most else ""

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from coordinator.results.matrix import Matrix
 from worker.model.cost import phase_seconds
-from worker.model.text import in_time
+from worker.model.text import in_time, some
 from worker.wire.room import StreamFull, why_no_room
 from worker.wire.run_record import Run
 
@@ -69,21 +69,14 @@ class Progress:
 
 def progress_line(state: Run, outlook: str) -> Table:
     """Draw how far a run is."""
+    # The bar's own green for what is complete would pulse into grey.
+    bar = ProgressBar(state.expected, state.published, BAR_WIDTH, finished_style="bar.complete")
+    probe = state.plan.probes[min(state.phase, len(state.plan.probes) - 1)]
     line = Table.grid(padding=(0, 1))
-    # The bar's own green for what is whole would pulse into grey.
-    bar = ProgressBar(
-        total=state.expected,
-        completed=state.published,
-        width=BAR_WIDTH,
-        finished_style="bar.complete",
-    )
-    place = min(state.phase, len(state.plan.probes) - 1)
-    counts = f"{state.published}/{state.expected}"
-    line.add_row(f"run {state.id}", state.plan.probes[place], bar, counts, outlook)
+    line.add_row(f"run {state.id}", probe, bar, f"{state.published}/{state.expected}", outlook)
     return line
 
 
 def waited_for(matrix: Matrix) -> str:
     """Name whose rows are not whole: they wait behind another run, or are about to be lost."""
-    late = matrix.unfinished()
-    return f"waiting for {', '.join(late[:2])}" + (f" and {len(late) - 2} more" if late[2:] else "")
+    return f"waiting for {some(matrix.unfinished(), 2)}"

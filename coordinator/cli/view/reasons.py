@@ -10,6 +10,7 @@ from rich.text import Text
 from coordinator.cli.terminal.cells import word
 from coordinator.results.matrix import Report
 from worker.model.measurement import Outcome
+from worker.model.text import some
 
 #: More reasons than this are a list for a program.
 MAX_REASONS = 6
@@ -38,31 +39,26 @@ HELPS = {
 
 
 def reasons(report: Report, run: str) -> Iterable[Text]:
-    """Give a line for each reason, with the pairs that it holds for, the most frequent first."""
+    """Yield a line for each reason, with the pairs that it holds for, the most frequent first."""
+    matrices = {matrix.probe: matrix for matrix in report.matrices.values()}
     pairs: dict[tuple[str, Outcome, str], list[tuple[str, str]]] = {}
     errors: dict[tuple[str, Outcome, str], str] = {}
-    kinds = {matrix.probe: matrix.kind for matrix in report.matrices.values()}
-    for matrix in {matrix.probe: matrix for matrix in report.matrices.values()}.values():
+    for probe, matrix in matrices.items():
         for pair, cell in matrix.cells.items():
             if cell.outcome is not Outcome.OK:
-                alike = (matrix.probe, cell.outcome, SECONDS.sub("", cell.error))
+                alike = (probe, cell.outcome, SECONDS.sub("", cell.error))
                 pairs.setdefault(alike, []).append(pair)
                 errors.setdefault(alike, cell.error)
-    ordered = sorted(pairs.items(), key=lambda one: -len(one[1]))
-    for reason, found in ordered[:MAX_REASONS]:
+    ordered = sorted(pairs.items(), key=lambda item: -len(item[1]))
+    for reason, those in ordered[:MAX_REASONS]:
         probe, outcome, _ = reason
-        yield Text(f"{probe} {_named(found)}: {word(outcome)}: {errors[reason]}")
+        named = some((f"{source} -> {target}" for source, target in those), PAIRS_NAMED)
+        yield Text(f"{probe} {named}: {word(outcome)}: {errors[reason]}")
         helps = HELPS.get(outcome, "")
-        if kinds[probe].target and helps is _LOOK_BETWEEN:
+        if matrices[probe].kind.target and helps is _LOOK_BETWEEN:
             helps = _LOOK_AT_SOURCE  # what it measures is no node
         if helps:
-            source, target = found[0]
+            source, target = those[0]
             yield Text(f"  {helps.format(source=source, target=target)}", style="dim")
-    if more := sum(len(found) for _, found in ordered[MAX_REASONS:]):
+    if more := sum(len(those) for _, those in ordered[MAX_REASONS:]):
         yield Text(f"and {more} pairs for other reasons: ptzmesh results --run {run}")
-
-
-def _named(pairs: list[tuple[str, str]]) -> str:
-    first = ", ".join(f"{source} -> {target}" for source, target in pairs[:PAIRS_NAMED])
-    more = len(pairs) - PAIRS_NAMED
-    return f"{first} and {more} more" if more > 0 else first

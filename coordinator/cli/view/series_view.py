@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -11,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.terminal.cells import UNTIMED, WHY_UNTIMED, number, percent, word
+from coordinator.cli.terminal.cells import UNTIMED, number, percent, rtt_words, why, word
 from coordinator.cli.terminal.tables import GAP_CHARS, new_table, shortened
-from coordinator.series.series import Round, Series, Summary
+from coordinator.series.series import Round, Series
 from worker.model.measurement import Outcome
 from worker.model.text import iso_utc
 
@@ -62,8 +63,7 @@ class LiveView:
 def headline(series: Series) -> str:
     """Say what is tested, and by whom."""
     named = "" if series.address == series.target else f" ({series.address})"
-    many = len(series.sources)
-    by = series.sources[0] if many == 1 else f"{many} nodes"
+    by = f"{len(series.sources)} nodes" if series.sources[1:] else series.sources[0]
     options = series.options
     echoes = "1 echo" if options.count == 1 else f"{options.count} echoes"
     tested = " and throughput" if options.throughput else ""
@@ -76,13 +76,13 @@ def progress(series: Series, elapsed_s: float) -> RenderableType:
     options = series.options
     last = series.last_number
     left_s = options.seconds - elapsed_s
-    left = f"{clock(left_s)} left" if left_s > 0 else "waiting for the last round"
-    done_s = min(elapsed_s, options.seconds)
     line = Table.grid(padding=(0, 1))
     line.add_row(
-        ProgressBar(total=options.seconds, completed=done_s, width=BAR_WIDTH),
+        ProgressBar(
+            total=options.seconds, completed=min(elapsed_s, options.seconds), width=BAR_WIDTH
+        ),
         f"round {0 if last is None else last + 1} of {options.rounds}",
-        left,
+        f"{clock(left_s)} left" if left_s > 0 else "waiting for the last round",
         Text("Ctrl-C ends it and keeps all", style="dim"),
     )
     return Group(Text(headline(series), style="bold", no_wrap=True, overflow="ellipsis"), line)
@@ -95,16 +95,15 @@ def clock(seconds: float) -> str:
     >>> [clock(s) for s in (0.2, 61, 28800)]
     ['0:01', '1:01', '8:00:00']
     """
-    whole = max(0, -int(-seconds // 1))
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(max(0, math.ceil(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def results(series: Series, width: int) -> RenderableType:
-    """Give a row a source: its last round, all of its rounds, and their sparkline."""
+    """Draw a row a source: its last round, all of its rounds, and their sparkline."""
     names = shortened(series.sources, MAX_NAME_CHARS) or series.sources
-    rows = [_row(series, *one) for one in zip(series.sources, names, strict=True)]
+    rows = [_row(series, *pair) for pair in zip(series.sources, names, strict=True)]
     taken = Console(width=width).measure(_table(series, rows)).maximum
     room = max(MIN_SPARK_CHARS, width - taken - GAP_CHARS)
     sparks = [sparkline(series.arrived[source][-room:], room) for source in series.sources]
@@ -127,12 +126,12 @@ def _table(series: Series, rows: Sequence[Sequence[Text]], *, last: bool = False
 
 def _row(series: Series, source: str, name: str) -> list[Text]:
     rounds, totals = series.arrived[source], series.totals[source]
-    one = rounds[-1] if rounds else None
-    mbps = [Text(number(one.throughput_mbps if one else None) or "-")]
+    last = rounds[-1] if rounds else None
+    mbps = [Text(number(last.throughput_mbps if last else None) or "-")]
     return [
         Text(name, style="bold"),
-        rtt_text(one),
-        loss_text(one.packet_loss_pct if one else None),
+        rtt_text(last),
+        loss_text(last.packet_loss_pct if last else None),
         *(mbps if series.options.throughput else []),
         Text(number(totals.rtt_mean_ms) or "-"),
         Text(number(totals.rtt_max_ms) or "-"),
@@ -140,16 +139,15 @@ def _row(series: Series, source: str, name: str) -> list[Text]:
     ]
 
 
-def rtt_text(one: Round | None) -> Text:
+def rtt_text(measured: Round | None) -> Text:
     """Write a round's RTT, or the word for why there is none."""
-    if one is None:
+    if measured is None:
         return Text("-")
-    if one.latency_ms is not None:
-        return Text(number(one.latency_ms), style="green")
-    if one.ping.is_untimed:
+    if measured.latency_ms is not None:
+        return Text(number(measured.latency_ms), style="green")
+    if measured.ping.is_untimed:
         return Text(UNTIMED, style="dim")
-    outcome = one.ping.outcome
-    return Text(word(outcome), style="bold red")
+    return Text(word(measured.ping.outcome), style="bold red")
 
 
 def loss_text(value: float | None) -> Text:
@@ -158,22 +156,20 @@ def loss_text(value: float | None) -> Text:
 
 
 def sparkline(rounds: Sequence[Round], width: int) -> str:
-    """Give the RTTs of the last rounds as one character each, scaled from lowest to highest."""
-    chars: list[float | str] = []
-    for place, one in enumerate(rounds):
-        missing = one.number - rounds[place - 1].number - 1 if place else 0
-        chars += [NO_ROUND] * missing
-        chars.append(_mark(one) if one.latency_ms is None else one.latency_ms)
-    shown = chars[-width:]
-    values = [value for value in shown if isinstance(value, float)]
+    """Draw the RTTs of the last rounds as one character each, scaled from lowest to highest."""
+    points: list[float | str] = []
+    for before, measured in zip([None, *rounds], rounds, strict=False):
+        points += [NO_ROUND] * (measured.number - before.number - 1 if before else 0)
+        if measured.latency_ms is not None:
+            points.append(measured.latency_ms)
+        else:
+            has_no_time = measured.packet_loss_pct is None or measured.ping.is_untimed
+            points.append(NO_ROUND if has_no_time else NO_ANSWER)
+    shown = points[-width:]
+    values = [point for point in shown if isinstance(point, float)]
     low = min(values, default=0.0)
     high = max(max(values, default=0.0), MIN_SWING * low)
-    return "".join(one if isinstance(one, str) else _level(one, low, high) for one in shown)
-
-
-def _mark(one: Round) -> str:
-    has_no_time = one.packet_loss_pct is None or one.ping.is_untimed
-    return NO_ROUND if has_no_time else NO_ANSWER
+    return "".join(p if isinstance(p, str) else _level(p, low, high) for p in shown)
 
 
 def _level(value: float, low: float, high: float) -> str:
@@ -189,49 +185,35 @@ def legend(shown: str) -> str:
     return ", ".join(parts)
 
 
-def round_line(one: Round) -> str:
-    """Give a round as a line of text."""
-    ping, test = one.ping, one.throughput
-    rtt = "" if one.latency_ms is None else f"{number(one.latency_ms)} ms"
-    if ping.is_untimed:
-        rtt = f"{UNTIMED}: {WHY_UNTIMED}"
-    trips, spread = ping.round_trips, ""
-    if trips is not None and one.latency_ms is not None:
-        spread = f"min {number(trips.rtt_min_ms)} max {number(trips.rtt_max_ms)}"
+def round_line(measured: Round) -> str:
+    """Write a round as a line of text."""
+    ping, test = measured.ping, measured.throughput
+    spread = lost = mbps = ""
+    if ping.round_trips is not None and measured.latency_ms is not None:
+        low, high = ping.round_trips.rtt_min_ms, ping.round_trips.rtt_max_ms
+        spread = f"min {number(low)} max {number(high)}"
     # That nothing was answered is said once.
-    has_loss = one.packet_loss_pct is not None and ping.outcome is not Outcome.NO_REPLY
-    lost = f"{percent(one.packet_loss_pct or 0)} lost" if has_loss else ""
-    said = "" if ping.outcome is Outcome.OK else _said(ping.outcome, ping.error)
-    mbps = ""
-    if test is not None:
-        mbps = f"{number(one.throughput_mbps)} Mbit/s" if one.throughput_mbps is not None else ""
-        mbps = mbps or f"throughput {_said(test.outcome, test.error)}"
-    parts = (iso_utc(one.started_at), f"{ping.source} -> {ping.target}", rtt, spread, lost, said)
-    return "  ".join(part for part in (*parts, mbps) if part)
-
-
-def _said(outcome: Outcome, error: str) -> str:
-    return f"{word(outcome)}: {error}"
+    if measured.packet_loss_pct is not None and ping.outcome is not Outcome.NO_REPLY:
+        lost = f"{percent(measured.packet_loss_pct)} lost"
+    if measured.throughput_mbps is not None:
+        mbps = f"{number(measured.throughput_mbps)} Mbit/s"
+    elif test is not None:
+        mbps = f"throughput {word(test.outcome)}: {test.error}"
+    pair = f"{ping.source} -> {ping.target}"
+    parts = (iso_utc(measured.started_at), pair, rtt_words(ping), spread, lost, why(ping), mbps)
+    return "  ".join(part for part in parts if part)
 
 
 def summary_line(series: Series, source: str) -> str:
-    """Give all rounds of a source as a line of text."""
-    whole = series.summary(source)
-    rounds = f"{whole.rounds} round" + ("" if whole.rounds == 1 else "s")
-    parts = [f"{rounds} of {series.options.rounds}", *_rtts(whole), *_lost(whole)]
-    if whole.throughput_mean_mbps is not None:
-        parts.append(f"{number(whole.throughput_mean_mbps)} Mbit/s")
+    """Write all rounds of a source as a line of text."""
+    summary = series.summary(source)
+    rounds = f"{summary.rounds} round" + ("" if summary.rounds == 1 else "s")
+    parts = [f"{rounds} of {series.options.rounds}"]
+    if summary.rtt_mean_ms is not None:
+        rtts = (summary.rtt_min_ms, summary.rtt_mean_ms, summary.rtt_max_ms)
+        parts.append(f"RTT min/mean/max {'/'.join(map(number, rtts))} ms")
+    if summary.packet_loss_pct is not None:
+        parts.append(f"{summary.sent - summary.received} of {summary.sent} echoes lost")
+    if summary.throughput_mean_mbps is not None:
+        parts.append(f"{number(summary.throughput_mean_mbps)} Mbit/s")
     return f"{source} -> {series.target}: {', '.join(parts)}"
-
-
-def _rtts(whole: Summary) -> list[str]:
-    if whole.rtt_mean_ms is None:
-        return []
-    low, mean, high = (number(v) for v in (whole.rtt_min_ms, whole.rtt_mean_ms, whole.rtt_max_ms))
-    return [f"RTT min/mean/max {low}/{mean}/{high} ms"]
-
-
-def _lost(whole: Summary) -> list[str]:
-    if whole.packet_loss_pct is None:
-        return []
-    return [f"{whole.sent - whole.received} of {whole.sent} echoes lost"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -31,17 +33,30 @@ FRAMES_PER_S = 8
 #: A frame of a large mesh takes its time: at most a tenth of ours goes into frames.
 FRAME_SHARE = 0.1
 
+Show = Callable[[Run, Report, Progress], None]
+
 
 def watch(run: MeshRun, *, as_json: bool) -> Run:
-    """Follow a run to its end and show what it finds; give its last state."""
+    """Follow a run to its end and show what it finds; return its last state."""
+    console, state = out(), run.state()
     if as_json:
-        return _json_lines(run)
-    console = out()
-    return _live(run, console) if console.is_terminal else _plain(run, console)
+        return _json_lines(run, state)
+    # Who follows a run that began earlier has less of it to wait for.
+    age_s = redis_seconds(run.connection) - state.created
+    progress = Progress(time.monotonic() - max(0.0, age_s))
+    report = make_report(state.plan)
+    with _frames(console) if console.is_terminal else _lines(state) as show:
+        for update in run.updates():
+            state = update.run
+            for measurement in update.arrived:
+                report.add(measurement)
+            progress.update(state, time.monotonic(), run.connection)
+            show(state, report, progress)
+    show_report(state, report, console)
+    return state
 
 
-def _json_lines(run: MeshRun) -> Run:
-    state = run.state()
+def _json_lines(run: MeshRun, state: Run) -> Run:
     print_json("run", run_to_json(state))
     for update in run.updates():
         state = update.run
@@ -51,60 +66,43 @@ def _json_lines(run: MeshRun) -> Run:
     return state
 
 
-def _plain(run: MeshRun, console: Console) -> Run:
-    """Progress as lines on stderr, the matrix on stdout when it is whole."""
-    state = run.state()
-    report = make_report(state.plan)
-    said, blocked = -1, ""
-    err().print(f"run {run.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
-    progress = _progress(run, state)
-    for update in run.updates():
-        state = update.run
-        for measurement in update.arrived:
-            report.add(measurement)
-        progress.update(state, time.monotonic(), run.connection)
-        quarter = 4 * state.published // state.expected
-        if quarter > said:
-            said = quarter
+@contextmanager
+def _lines(state: Run) -> Iterator[Show]:
+    """Progress as lines on stderr."""
+    quarter, blocked = -1, ""
+    err().print(f"run {state.id}: {state.expected} pairs of {', '.join(state.plan.probes)}")
+
+    def show(state: Run, _report: Report, progress: Progress) -> None:
+        nonlocal quarter, blocked
+        if 4 * state.published // state.expected > quarter:
+            quarter = 4 * state.published // state.expected
             err().print(f"{state.published} of {state.expected} pairs")
         if str(progress.full or "") != blocked:
             blocked = str(progress.full or "")
             waits = f"waits: {no_room(progress.full)}" if progress.full else "goes on"
-            err().print(f"run {run.id} {waits}")
-    show_report(state, report, console)
-    return state
+            err().print(f"run {state.id} {waits}")
+
+    yield show
 
 
-def _live(run: MeshRun, console: Console) -> Run:
-    state = run.state()
-    report = make_report(state.plan)
-    progress = _progress(run, state)
+@contextmanager
+def _frames(console: Console) -> Iterator[Show]:
+    """The matrix of the phase, as it fills."""
     next_frame = time.monotonic()
+
+    def show(state: Run, report: Report, progress: Progress) -> None:
+        nonlocal next_frame
+        now = time.monotonic()
+        if now < next_frame:
+            return
+        matrix = report.matrices[state.plan.probes[progress.phase]]
+        line = progress_line(state, progress.outlook(state, matrix, now))
+        live.update(Group(line, matrix_view(matrix, console, console.height)))
+        took_s = time.monotonic() - now
+        next_frame = now + max(1 / FRAMES_PER_S, took_s / FRAME_SHARE)
+
     with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
-        for update in run.updates():
-            state = update.run
-            for measurement in update.arrived:
-                report.add(measurement)
-            now = time.monotonic()
-            progress.update(state, now, run.connection)
-            if now >= next_frame:
-                live.update(_frame(state, report, progress, console))
-                took_s = time.monotonic() - now
-                next_frame = now + max(1 / FRAMES_PER_S, took_s / FRAME_SHARE)
-    show_report(state, report, console)
-    return state
-
-
-def _progress(run: MeshRun, state: Run) -> Progress:
-    """Begin where the run is: who follows one that began earlier has less of it to wait for."""
-    age_s = redis_seconds(run.connection) - state.created
-    return Progress(began=time.monotonic() - max(0.0, age_s))
-
-
-def _frame(state: Run, report: Report, progress: Progress, console: Console) -> RenderableType:
-    matrix = report.matrices[state.plan.probes[progress.phase]]
-    outlook = progress.outlook(state, matrix, time.monotonic())
-    return Group(progress_line(state, outlook), matrix_view(matrix, console, console.height))
+        yield show
 
 
 def show_report(state: Run, report: Report, console: Console) -> None:
@@ -117,17 +115,16 @@ def show_report(state: Run, report: Report, console: Console) -> None:
     for matrix in report.matrices.values():
         console.print()
         console.print(matrix_view(matrix, console))
-    why = list(reasons(report, state.id))
-    if why:
-        console.print()
-    for line in why:
+    for count, line in enumerate(reasons(report, state.id)):
+        if not count:
+            console.print()
         console.print(line)
     if report.bytes_by_node:
         name, most = report.bytes_by_node.most_common(1)[0]
-        whole = sum(report.bytes_by_node.values()) // 2
+        moved = sum(report.bytes_by_node.values()) // 2
         least = "at least " if report.bytes_are_least else ""
         console.print(
-            Text(f"the tests moved {least}{in_bytes(whole)}; most at {name}: {in_bytes(most)}")
+            Text(f"the tests moved {least}{in_bytes(moved)}; most at {name}: {in_bytes(most)}")
         )
 
 
@@ -154,7 +151,7 @@ def save_svg(state: Run, report: Report, path: Path) -> None:
 
 
 def run_to_json(state: Run) -> dict[str, Any]:
-    """Give a run as one JSON-ready object."""
+    """Return a run as one JSON-ready object."""
     return {
         "run": state.id,
         "status": state.status,
