@@ -7,7 +7,7 @@ import redis
 
 from coordinator.cli.view.reasons import reasons
 from coordinator.results.matrix import make_report
-from worker.model.measurement import Measurement, Outcome, finding
+from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode
 from worker.publish.last_heard import with_last_heard
 from worker.wire import keyspace, scripts
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 
 
 def row(source: str, target: str, outcome: Outcome, error: str = "nobody answered") -> Measurement:
-    return finding(
+    return Measurement(
         run="r",
         probe="ping",
         source=source,

@@ -66,7 +66,7 @@ ROWS = """
             need=Need.IPERF3, statistics=TransferStatistics,
         ),"""
 NAP = """
-from worker.model.measurement import Measurement, Outcome, finding
+from worker.model.measurement import Measurement, Outcome
 
 
 def measure(work, should_stop):

@@ -189,10 +189,10 @@ KEEP = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from worker.model.measurement import Outcome, finding
+from worker.model.measurement import Measurement, Outcome
 from worker.publish.outbox import Letter, Outbox
-found = finding(run="r", probe="ping", source="a", target="b", address="10.0.0.1",
-                outcome=Outcome.OK, error="")
+found = Measurement(run="r", probe="ping", source="a", target="b", address="10.0.0.1",
+                    outcome=Outcome.OK, error="")
 Outbox(Path(sys.argv[1])).keep([Letter(1, found)])
 """
 

@@ -35,7 +35,7 @@ class RedisUnavailable(PtzmeshError):  # noqa: N818 - it reads as the state it i
     exit_code = 3
 
     def __init__(self, message: str, *, passes: bool = False) -> None:
-        """Say what is wrong, and whether waiting may mend it."""
+        """Say what is wrong, and whether waiting may fix it."""
         self.passes = passes
         super().__init__(message)
 
@@ -55,13 +55,13 @@ class OtherWire(WireError):  # noqa: N818 - as above
 
     exit_code = 2
 
-    def __init__(self, what: str, version: object, ours: int) -> None:
+    def __init__(self, thing: str, version: object, ours: int) -> None:
         """Say what has which version, and which is ours."""
         version = version if isinstance(version, int) else printable(str(version)[:20])
         self.version = version
         newer = isinstance(version, int) and version > ours
-        mend = "upgrade ptzmesh here" if newer else "upgrade what wrote it"
-        super().__init__(f"{what} is of wire version {version}, this ptzmesh has {ours}; {mend}")
+        advice = "upgrade ptzmesh here" if newer else "upgrade what wrote it"
+        super().__init__(f"{thing} is of wire version {version}, this ptzmesh has {ours}; {advice}")
 
 
 class ForeignWork(WireError):  # noqa: N818 - as above

@@ -1,8 +1,8 @@
 """
 An event: a dated fact of a node that is no measurement, such as another address.
 
-Pure. It is an entry of its own kind in the stream of results, told from a measurement by `kind`;
-who reads measurements passes over it.
+Pure. It is an entry of its own kind in the stream of results, which differs from a measurement by
+`kind`; readers of measurements pass over it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Event:
         time: When the node found it, on its own clock; aware, UTC.
         node: Whose.
         what: Field of the node's record, such as `address` or `iperf3`.
-        old: What was told before; empty is nothing, such as no iperf3.
+        old: What was true before; empty is nothing, such as no iperf3.
         new: What is true since.
     """
 
@@ -48,7 +48,7 @@ class Event:
         Read a stream entry's fields; whatever is accepted makes a CSV row of one line.
 
         Raises:
-            WireError: It is none, or of another version.
+            WireError: It is not an event, or one of another version.
         """
         try:
             if fields[b"v"] != _VERSION:
@@ -59,28 +59,21 @@ class Event:
                 time=parse_iso_utc(fields[b"time"].decode()),
                 node=parse_text(fields[b"node"]),
                 what=parse_text(fields[b"what"]),
-                old=_value(fields[b"old"]),
-                new=_value(fields[b"new"]),
+                old=parse_text(fields[b"old"], MAX_LINE_CHARS),
+                new=parse_text(fields[b"new"], MAX_LINE_CHARS),
             )
         except (KeyError, ValueError) as exc:
             raise WireError(f"stream entry is not an event: {one_line(repr(exc))}") from exc
 
     def to_row(self, stream_id: str) -> list[Cell]:
-        """Give the CSV cells, in the order of `COLUMNS`."""
+        """Return the CSV cells, in the order of `COLUMNS`."""
         return [iso_utc(self.time), self.node, self.what, self.old, self.new, stream_id]
 
     def to_json(self, stream_id: str) -> dict[str, Any]:
-        """Give one JSON-ready object with the names of `COLUMNS`."""
+        """Return one JSON-ready object with the names of `COLUMNS`."""
         return dict(zip(COLUMNS, self.to_row(stream_id), strict=True))
 
 
 def is_event(fields: Mapping[bytes, bytes]) -> bool:
-    """Tell whether a stream entry is an event, of whatever version."""
+    """Whether a stream entry is an event, of whatever version."""
     return fields.get(b"kind") == _KIND
-
-
-def _value(raw: bytes) -> str:
-    text = raw.decode()
-    if not text.isprintable() or len(text) > MAX_LINE_CHARS:
-        raise ValueError(f"value ({text[:40]!r}) must be printable and short")
-    return text

@@ -24,7 +24,7 @@ _NAME_TYPES = frozenset({str})
 _NUMBER_TYPES = frozenset({type(None), int, float})
 
 
-def parse_text(value: bytes) -> str:
+def parse_text(value: bytes, most_chars: int = MAX_TEXT_CHARS) -> str:
     """
     Read a short printable text.
 
@@ -32,7 +32,7 @@ def parse_text(value: bytes) -> str:
         ValueError: It is not UTF-8, not printable, or too long.
     """
     text = value.decode()
-    if not text.isprintable() or len(text) > MAX_TEXT_CHARS:
+    if not text.isprintable() or len(text) > most_chars:
         raise ValueError(f"text ({text[:40]!r}) must be printable and short")
     return text
 
@@ -54,7 +54,7 @@ def parse_number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
 
 def number_or_none(raw: bytes | str | None) -> float | None:
     """
-    Read a finite number that Redis keeps as text; None when it is none.
+    Read a finite number that Redis keeps as text; None when it is invalid.
 
     >>> number_or_none(b"1.5"), number_or_none("nan"), number_or_none(None)
     (1.5, None, None)
@@ -91,7 +91,7 @@ def parse_detail(packed: bytes, columns: Sequence[str]) -> tuple[dict[str, Any],
 
 def as_cells(values: Iterable[Any]) -> list[Cell]:
     """
-    Give values as CSV cells.
+    Write values as CSV cells.
 
     >>> as_cells([1.5, True, None])
     [1.5, 'true', None]
@@ -117,7 +117,7 @@ def exact_count(value: object) -> int:
     Let a number that Lua holds exactly pass.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     if type(value) is not int or not 0 <= value < 2**53:
         raise ValueError(f"{str(value)[:40]!r} is not a count")

@@ -92,8 +92,8 @@ class Measurement:
         source: Name of the node that sent.
         target: Name of the node that was measured.
         address: The address that was measured.
-        started_at: Aware UTC time of the first packet (or of the finding).
         outcome: What became of the pair.
+        started_at: Aware UTC time of the first packet; of one without numbers, by default now.
         error: One line for a person, empty when `ok`; made one line and cut if it is not.
         latency_ms: Mean round-trip time; None when nothing answered.
         packet_loss_pct: Round-trip loss in percent (RFC 6673), None when nothing was sent.
@@ -106,8 +106,8 @@ class Measurement:
     source: str
     target: str
     address: str
-    started_at: datetime
     outcome: Outcome
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     error: str = ""
     latency_ms: float | None = None
     packet_loss_pct: float | None = None
@@ -244,30 +244,6 @@ def made(measurement: Measurement) -> Measurement:
     """Return a new record with its times in whole nanoseconds, as every record is made."""
     times = times_to_ns({"latency_ms": measurement.latency_ms})
     return replace(measurement, **times, detail=rounded(measurement.detail))
-
-
-def finding(
-    *,
-    run: str,
-    probe: str,
-    source: str,
-    target: str,
-    address: str,
-    outcome: Outcome,
-    error: str,
-    started_at: datetime | None = None,
-) -> Measurement:
-    """Make a measurement without numbers, which says why there are none; by default as of now."""
-    return Measurement(
-        run=run,
-        probe=probe,
-        source=source,
-        target=target,
-        address=address,
-        started_at=started_at or datetime.now(timezone.utc),
-        outcome=outcome,
-        error=error,
-    )
 
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}

@@ -1,8 +1,8 @@
 """
 What passes for a name or an address of a node, and for a target of a measurement.
 
-Pure. Names and addresses come from people, from Redis and from other programs; all of them go
-through these doors before they are in a key, in an argument of iperf3 or on a terminal.
+Pure. Names and addresses come from people, from Redis and from other programs; all of them are
+checked here before they are in a key, in an argument of iperf3 or on a terminal.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def ip_literal(text: str) -> IpLiteral:
 
 def reached_by(address: str) -> Iterator[IP]:
     """
-    Give every address that a packet to a literal may end at: itself, and the IPv4 one within it.
+    Yield every address that a packet to a literal may end at: itself, and the IPv4 one within it.
 
     >>> [str(ip) for ip in reached_by("64:ff9b::127.0.0.1")]
     ['64:ff9b::7f00:1', '127.0.0.1']

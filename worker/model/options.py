@@ -204,7 +204,7 @@ class TcpOptions(WakingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RedisOptions(AskingOptions):
-    """How a node's operations on the mesh's Redis are timed: so many of each kind."""
+    """How a node's operations on the mesh's Redis are timed, `count` of each kind."""
 
     @property
     def seconds(self) -> float:
@@ -226,7 +226,7 @@ class TransferOptions(Options):
         omit_s: Whole seconds at the beginning, before these, that are left out of the figures.
         parallel: Streams at once, in each direction.
         bidir: Data in both directions at once: two measurements of one test.
-        reverse: Whoever connects receives. The record's source is who sends, all the same.
+        reverse: The end that connects receives. The record's source is still the one that sends.
         bitrate_mbps: Goodput in 10^6 bit/s that all streams of a direction together do not
             exceed; None is unlimited.
         bytes_limit: The test ends when so many bytes are sent; None is no limit.

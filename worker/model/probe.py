@@ -79,7 +79,7 @@ class Probe:
     lacks: tuple[str, ...] = ()
 
     def fills(self, number: str) -> bool:
-        """Tell whether its records have a number, by the name of the CSV column."""
+        """Whether its records have a number, by the name of the CSV column."""
         own = (one.name for one in fields(self.statistics))
         return number in {*self.statistics.HEADLINE, *own} - {*self.lacks}
 

@@ -69,7 +69,7 @@ def rtt_statistics(rtts_ms: Sequence[float | None]) -> RttStatistics:
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
     """
-    Give the smallest value that at least `percent` of all values do not exceed.
+    Return the smallest value that at least `percent` of all values do not exceed.
 
     Nearest rank (RFC 2330 section 11.3): always one of the values, never interpolated.
 

@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 def printable(text: str) -> str:
     """
-    Give a text of as many characters that a terminal shows, and none that it obeys.
+    Return a text of as many characters that a terminal shows, and none that it obeys.
 
     >>> printable('\x1b[31mred')
     '?[31mred'
@@ -74,7 +74,7 @@ def parse_iso_utc(text: str) -> datetime:
 
 def json_ready(value: object, *, depth: int = 0) -> object:
     """
-    Give the value as JSON can hold it: no NaN, no bytes, no msgpack extension, not too deep.
+    Return the value as JSON can hold it: no NaN, no bytes, no msgpack extension, not too deep.
 
     >>> json_ready({'rtts_ms': [1.5, float('nan')], 'raw': b'x'})
     {'rtts_ms': [1.5, None], 'raw': "b'x'"}
@@ -130,7 +130,7 @@ def in_time(seconds: float | None) -> str:
     if seconds < 59.5:
         return f"{round(seconds, 3):.2g} s"
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next(place for place, (_, size) in enumerate(units) if seconds + 0.5 >= size)
+    first = next(index for index, (_, size) in enumerate(units) if seconds + 0.5 >= size)
     counts, rest = [], round(seconds)
     for name, size in units[first : first + 2]:
         count, rest = divmod(rest, size)

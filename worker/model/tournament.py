@@ -17,7 +17,7 @@ from math import ceil
 
 def tournament_order(index: int, count: int) -> list[int]:
     """
-    Give all other nodes in the order of the rounds in which they are this node's partner.
+    Return all other nodes in the order of the rounds in which they are this node's partner.
 
     Args:
         index: The node, below `count`.
@@ -30,7 +30,7 @@ def tournament_order(index: int, count: int) -> list[int]:
 
 
 def preferred(index: int, count: int, targets: Sequence[int]) -> list[int]:
-    """Give these targets in the tournament's order; the node itself is left out."""
+    """Return these targets in the tournament's order; the node itself is left out."""
     wanted = set(targets)
     return [partner for partner in tournament_order(index, count) if partner in wanted]
 
@@ -52,7 +52,7 @@ def least_rounds(
     tests: Iterable[tuple[int, int]], links: Mapping[int, Mapping[str, int]] | None = None
 ) -> int:
     """
-    Give how many tests at least follow one another where each node takes part in one at a time.
+    Return how many tests at least follow one another where each node takes part in one at a time.
 
     It is the most that one node has, that one shared link has for each that it carries at once, or
     all of them for each pair of nodes that there is: the greatest of these.
@@ -87,16 +87,11 @@ def _rounds(count: int) -> int:
 
 
 def _partner(index: int, number: int, count: int) -> int | None:
-    """Give the partner in a round: the last place of an even table stands still, others turn."""
-    rounds = _rounds(count)
-    fixed = rounds  # a node's index when `count` is even, else nobody
-    if index == fixed:
-        # Twice this place is the round's number, modulo the (odd) number of rounds.
-        partner = number * (rounds + 1) // 2 % rounds
-    else:
-        partner = (number - index) % rounds
-        if partner == index:
-            partner = fixed
+    """Return the partner in a round: the last node of an even table stands still, others turn."""
+    rounds = _rounds(count)  # also the index of the last node when `count` is even, else nobody's
+    # Twice the partner of the last node is the round's number, modulo the (odd) number of rounds.
+    partner = (number * (rounds + 1) // 2 if index == rounds else number - index) % rounds
+    partner = rounds if partner == index else partner
     return partner if partner < count else None
 
 
@@ -114,6 +109,6 @@ def sampled(nodes: Sequence[int], count: int, seed: str) -> dict[int, tuple[int,
     ring = sorted(nodes, key=lambda node: lot("ring", node))
     steps = sorted(range(1, len(ring)), key=lambda step: lot("step", step))[:count]
     return {
-        node: tuple(sorted(ring[(place + step) % len(ring)] for step in steps))
-        for place, node in enumerate(ring)
+        node: tuple(sorted(ring[(start + step) % len(ring)] for step in steps))
+        for start, node in enumerate(ring)
     }

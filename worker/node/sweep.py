@@ -22,7 +22,7 @@ from worker.publish.source_clock import SourceClock
 from worker.wire.connection import server
 from worker.wire.node_record import Clock
 from worker.wire.registry import read_parts
-from worker.wire.rows import Row, begin, hand_back, load_row, refuse
+from worker.wire.rows import Row, begin, enqueue_rows, load_row, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,9 @@ def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
 
 
 def _hand_back(connection: redis.Redis, row: Row) -> None:
+    """Put an interrupted row back at the front of its node's queue, for its next start."""
     try:
-        hand_back(connection, row)
+        enqueue_rows(connection, [row], at_front=True)
     except redis.RedisError as exc:
         said = "row %d of run %s not handed back: %s"
         logger.log(server.severity(exc), said, row.performer, row.run, exc)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 
 from worker.model.detail import PingStatistics
-from worker.model.measurement import Measurement, Outcome, finding, made
+from worker.model.measurement import Measurement, Outcome, made
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
@@ -37,7 +37,7 @@ def measure(
             yield measurement(run, source, targets[index], series, options)
     except IcmpNotPermitted as exc:
         for target in targets:
-            yield finding(
+            yield Measurement(
                 run=run,
                 probe=PROBE,
                 source=source,

@@ -39,7 +39,7 @@ class ClockEstimate:
 
 def beyond_doubt_ms(offset_ms: float | None, uncertainty_ms: float | None) -> float:
     """
-    Give what an offset is at least, without its sign; 0 when it may be none, or is no estimate.
+    Return what an offset is at least, without its sign; 0 when there may be none, or no estimate.
 
     >>> beyond_doubt_ms(-537.0, 750.0), beyond_doubt_ms(-537.0, 7.0), beyond_doubt_ms(9.0, None)
     (0.0, 530.0, 0.0)
@@ -66,18 +66,18 @@ class _Exchange:
 
 
 def steady_s() -> float:
-    """Give the seconds of the clock that nobody sets."""
+    """Read the seconds of the clock that nobody sets."""
     return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
 
 
 @dataclass
 class ClockOffset:
     """
-    The offset as the latest exchanges tell it.
+    The offset by the latest exchanges.
 
     Attributes:
-        steady_s: Gives the seconds of a clock that nobody sets.
-        wall_s: Gives those of the clock that is judged.
+        steady_s: Reads the seconds of a clock that nobody sets.
+        wall_s: Reads those of the clock that is judged.
     """
 
     steady_s: Callable[[], float] = steady_s
@@ -86,7 +86,7 @@ class ClockOffset:
 
     def add(self, sent_s: float, redis_s: float) -> ClockEstimate:
         """
-        Take an exchange that ends now, and give the offset with it.
+        Take an exchange that ends now, and return the offset with it.
 
         What contradicts it is forgotten: since then a clock was set, or this machine slept.
 
@@ -97,12 +97,12 @@ class ClockOffset:
         now_s = self.steady_s()
         half_s = (now_s - sent_s) / 2
         new = _Exchange(sent_s, redis_s - (sent_s + half_s), half_s)
-        agreeing = [one for one in self._kept if one.agrees_with(new, now_s)]
+        agreeing = [old for old in self._kept if old.agrees_with(new, now_s)]
         self._kept = deque([*agreeing, new], maxlen=KEPT)
         return self._estimate()
 
     def estimate(self) -> ClockEstimate | None:
-        """Give the offset as of now; None before the first exchange."""
+        """Return the offset as of now; None before the first exchange."""
         return self._estimate() if self._kept else None
 
     def _estimate(self) -> ClockEstimate:
@@ -114,7 +114,7 @@ class ClockOffset:
         )
 
     def _read(self, _: int) -> tuple[float, float, float]:
-        """Give the wall clock, half of how long it took to read it, and the steady time of it."""
+        """Read the wall clock, half of how long it took to read it, and the steady time of it."""
         before_s, wall_s, after_s = self.steady_s(), self.wall_s(), self.steady_s()
         half_s = (after_s - before_s) / 2
         return wall_s, half_s, before_s + half_s

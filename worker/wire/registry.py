@@ -43,7 +43,7 @@ def read_nodes(connection: redis.Redis) -> list[Node]:
 
 
 def read_records(connection: redis.Redis, names: Iterable[str]) -> dict[str, Record]:
-    """Read by name what tells these nodes from others, and whether they live."""
+    """Read by name what sets these nodes apart, and whether they live."""
     look_up, listed, records = scripts.script(connection, "records"), list(names), {}
     for start in range(0, len(listed), RECORDS_AT_A_TIME):
         some = listed[start : start + RECORDS_AT_A_TIME]

@@ -55,12 +55,12 @@ class StreamFull(Exception):  # noqa: N818 - control flow between publish and ou
 
     def __init__(self, status: bytes, held: int) -> None:
         """
-        Take what `room.lua` gives.
+        Take what `room.lua` returns.
 
         Args:
             status: A key of `REASONS`.
-            held: The place of the limit of the stream that is reached, from 1; or the percentage of
-                Redis' memory that may be used.
+            held: Which limit of the stream is reached, from 1; or the percentage of Redis' memory
+                that may be used.
         """
         super().__init__(REASONS[status])
         self.raised_to: str | None = None
@@ -151,7 +151,7 @@ def add_results(
 
 
 def why_no_room(connection: redis.Redis) -> StreamFull | None:
-    """Say why no result can be added, as whoever adds some would hear; None when one can."""
+    """Return why no result can be added, as one who adds some would get; None when one can."""
     try:
         add_results(connection, "ask_room", 0, [], [])
     except StreamFull as exc:

@@ -11,7 +11,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import cast
 
 import redis
@@ -20,7 +20,6 @@ from worker import __version__
 from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
 from worker.model.measurement import Measurement, Outcome
-from worker.model.measurement import finding as make_finding
 from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
@@ -63,7 +62,7 @@ class Row:
         return run_record.row_fields(self.phase, self.performer)
 
     def bit_of(self, measurement: Measurement) -> int:
-        """Return the place of a measurement in the run's bitmap."""
+        """Return the bit of a measurement in the run's bitmap."""
         source = self.plan.index_of[measurement.source]
         if self.kind.target:
             return self.plan.bit(source, source)
@@ -78,7 +77,7 @@ class Row:
     ) -> Measurement:
         """Return the record of a pair that says why it has no numbers; by default as of now."""
         source, target = (self.plan.nodes[index] for index in pair)
-        return make_finding(
+        return Measurement(
             run=self.run,
             probe=self.probe,
             source=source.name,
@@ -86,7 +85,7 @@ class Row:
             address="" if self.kind.target else target.address,
             outcome=outcome,
             error=error,
-            started_at=started_at,
+            started_at=started_at or datetime.now(timezone.utc),
         )
 
     def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
@@ -96,12 +95,10 @@ class Row:
             return []
         bits = {pair: self.plan.bit(*pair) for pair in pairs}
         # The whole bitmap of a large mesh is long, and each of its nodes reads it.
-        first = min(bits.values()) // 8
-        key = keyspace.done_key(self.run, self.probe)
-        part = cast("bytes", connection.getrange(key, first, max(bits.values()) // 8))
-        return [
-            pair for pair, bit in bits.items() if not run_record.bit_is_set(part, bit - 8 * first)
-        ]
+        first, last = min(bits.values()) // 8, max(bits.values()) // 8
+        bitmap = connection.getrange(keyspace.done_key(self.run, self.probe), first, last)
+        part, skipped = cast("bytes", bitmap), 8 * first
+        return [p for p, bit in bits.items() if not run_record.bit_is_set(part, bit - skipped)]
 
     @property
     def timeout_s(self) -> int:
@@ -113,7 +110,7 @@ class Row:
 
 def end_lost(source: str, gone: str, why: str) -> tuple[Outcome, str]:
     """
-    Say which end of a pair is gone; who performs a test may be either.
+    Say which end of a pair is gone; the one that performs a test may be either.
 
     >>> end_lost("a", "b", "was never heard")
     (<Outcome.TARGET_LOST: 'target_lost'>, 'target b was never heard')
@@ -159,23 +156,18 @@ def load_row(connection: redis.Redis, run: object, phase: object, performer: obj
     return Row(run=run, plan=plan, phase=phase, performer=performer)
 
 
-def enqueue_rows(connection: redis.Redis, rows: Sequence[Row]) -> None:
-    """Enqueue sweeps, a few in each transaction."""
+def enqueue_rows(connection: redis.Redis, rows: Sequence[Row], *, at_front: bool = False) -> None:
+    """Enqueue rows on their nodes' own queues, each under a new job id; a few a transaction."""
     for start in range(0, len(rows), rq_jobs.JOBS_AT_A_TIME):
         pipeline = connection.pipeline()
         for row in rows[start : start + rq_jobs.JOBS_AT_A_TIME]:
-            enqueue_row(connection, pipeline, row)
+            _enqueue(connection, pipeline, row, at_front=at_front)
         pipeline.execute()
 
 
-def enqueue_row(
-    connection: redis.Redis,
-    pipeline: redis.client.Pipeline,
-    row: Row,
-    *,
-    at_front: bool = False,
+def _enqueue(
+    connection: redis.Redis, pipeline: redis.client.Pipeline, row: Row, *, at_front: bool
 ) -> None:
-    """Enqueue a row on its node's own queue, under a new job id; RQ wants the pipeline empty."""
     job_id = f"{row.run}-{row.phase}-{row.performer}-{secrets.token_hex(3)}"
     rq_jobs.enqueue(
         connection,
@@ -194,18 +186,11 @@ def enqueue_row(
     pipeline.hdel(key, fields.started, fields.seen, fields.unserved)
 
 
-def hand_back(connection: redis.Redis, row: Row) -> None:
-    """Put an interrupted row back at the front of its node's queue, for its next start."""
-    pipeline = connection.pipeline()
-    enqueue_row(connection, pipeline, row, at_front=True)
-    pipeline.execute()
-
-
 def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error: str) -> None:
     """
     Note in the run why its row will not be measured, and have the run carried on.
 
-    For a node that cannot read the plan; who can, publishes its pairs.
+    For a node that cannot read the plan; one that can publishes its pairs.
     """
     logger.warning("row %d of run %s is refused: %s", performer, run[:80], error)
     run_record.note(connection, run, run_record.row_fields(phase, performer).refused, error)

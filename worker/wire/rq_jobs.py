@@ -23,8 +23,8 @@ ADVANCE_TIMEOUT_S = 1800
 JOBS_AT_A_TIME = 8
 #: Longest job that a worker accepts.
 MAX_JOB_S = 24 * 3600
-#: All that a job's record has: what whoever enqueues it writes, and what its worker adds. A worker
-#: refuses a record with anything else in it.
+#: All that a job's record has, as it is enqueued and as its worker adds to it. A worker refuses a
+#: record with anything else in it.
 JOB_FIELDS = frozenset({
     "created_at", "data", "description", "ended_at", "enqueued_at", "failure_ttl",
     "last_heartbeat", "origin", "result_ttl", "started_at", "status", "timeout", "worker_name",
@@ -54,9 +54,9 @@ class PlainJob(Job):
     """A job whose record has no field but ours, whatever this version of RQ knows."""
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
-        """Give the record."""
-        whole = super().to_dict(include_meta=False, include_result=False)
-        return {name: value for name, value in whole.items() if name in JOB_FIELDS}
+        """Return the record."""
+        record = super().to_dict(include_meta=False, include_result=False)
+        return {name: value for name, value in record.items() if name in JOB_FIELDS}
 
 
 def queue(connection: redis.Redis, name: str) -> Queue:

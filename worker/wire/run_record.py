@@ -232,7 +232,7 @@ def read(
         connection: To a Redis.
         run: Its id.
         plan: Its plan, where it is known already; it never changes, and may be long.
-        versions: Wire versions that will do; who carries it on must have the same.
+        versions: Wire versions that will do; a node that carries it on must have the same.
 
     Raises:
         WireError: What Redis has of it makes no sense.
@@ -248,11 +248,11 @@ def read(
     if STATUS not in raw:
         return None
     try:
-        found = plan or unpack_plan(raw[PLAN], versions=versions)
-        if plan is None and not PROBES.keys() >= set(found.probes):
+        own = plan or unpack_plan(raw[PLAN], versions=versions)
+        if plan is None and not PROBES.keys() >= set(own.probes):
             # The counts of a probe that is not known here are by a name that only the plan has.
-            return read(connection, run, plan=found)
-        return from_fields(run, raw, found)
+            return read(connection, run, plan=own)
+        return from_fields(run, raw, own)
     except (KeyError, ValueError) as exc:
         raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
 

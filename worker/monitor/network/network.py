@@ -16,7 +16,7 @@ from pathlib import Path
 from worker.host.resolve import LookUps, resolve
 from worker.model.detail import Detail
 from worker.model.errors import ConfigError
-from worker.model.measurement import Measurement, Outcome, finding
+from worker.model.measurement import Measurement, Outcome
 from worker.model.names import valid_address
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.plan import PlannedNode, TargetNode
@@ -222,7 +222,7 @@ def _iperf3_port(port: int) -> int:
 
 
 def _finding(probe: str, host: str, outcome: Outcome, error: str) -> Measurement:
-    found = finding(
+    found = Measurement(
         run="",
         probe=probe,
         source="",

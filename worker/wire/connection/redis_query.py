@@ -48,7 +48,7 @@ _BOOLEAN = re.compile(r"(?i)true|false|yes|no|1|0")
 
 def cleaned(parts: SplitResult) -> SplitResult:
     """
-    Keep of a URL's options what makes sense here; say once what is left out, by name alone.
+    Keep of a URL's options what makes sense here; log once what is left out, by name alone.
 
     Raises:
         ConfigError: One changes which Redis is meant, or has a value that makes no sense.
@@ -61,8 +61,8 @@ def cleaned(parts: SplitResult) -> SplitResult:
     ]
     if kept == pairs:
         return parts
-    if left := {name for name, _ in pairs} - {name for name, _ in kept}:
-        _say_once(tuple(sorted(left)))
+    if unused := {name for name, _ in pairs} - {name for name, _ in kept}:
+        _log_once(tuple(sorted(unused)))
     return parts._replace(query="&".join(f"{name}={quote(v, safe='/')}" for name, v in kept))
 
 
@@ -105,6 +105,6 @@ def _checked(name: str, value: str, parts: SplitResult) -> str:
 
 
 @cache
-def _say_once(names: tuple[str, ...]) -> None:
+def _log_once(names: tuple[str, ...]) -> None:
     shown = ", ".join(name[:40] if name.isprintable() else repr(name)[:40] for name in names)
     logger.warning("left out of the Redis URL, as it is for other programs: %s", shown)

@@ -71,10 +71,16 @@ def test_whoever_makes_a_record_makes_it_so() -> None:
 
 
 def records_made(tree: ast.Module) -> list[ast.Call]:
-    """Give the calls of `Measurement` whose result is not what `made` is called with."""
+    """Return the calls of `Measurement` with times whose result `made` is not called with."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     inner = {id(one) for call in calls if named(call, "made") for one in call.args}
-    return [call for call in calls if named(call, "Measurement") and id(call) not in inner]
+    return [
+        call
+        for call in calls
+        if named(call, "Measurement")
+        and id(call) not in inner
+        and {word.arg for word in call.keywords} & {"latency_ms", "detail", None}
+    ]
 
 
 def named(call: ast.Call, name: str) -> bool:

@@ -23,7 +23,6 @@ from worker.model.measurement import (
     Measurement,
     Outcome,
     csv_row,
-    finding,
 )
 from worker.model.text import MAX_LINE_CHARS, iso_utc, json_ready, one_line, parse_iso_utc
 
@@ -218,7 +217,7 @@ def test_time_is_cut_to_the_millisecond_not_rounded(instant: datetime) -> None:
 
 
 def test_finding_has_an_outcome_and_no_numbers() -> None:
-    found = finding(
+    found = Measurement(
         run="r1",
         probe="udp",
         source="a",

@@ -11,7 +11,7 @@ from coordinator.cli.view.progress import Progress, progress_line
 from coordinator.cli.view.reasons import reasons
 from coordinator.results.matrix import make_report
 from worker.model.cost import phase_seconds
-from worker.model.measurement import Outcome, finding
+from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions, TcpOptions
 from worker.model.plan import Plan, PlannedNode
 from worker.wire.run_record import Run
@@ -64,7 +64,7 @@ def test_the_bar_of_a_whole_run_has_its_own_colour() -> None:
 
 def test_a_reason_is_said_once_with_its_pairs_and_what_helps() -> None:
     lost = [
-        finding(
+        Measurement(
             run="r", probe="ping", source=source, target="c", address="10.0.0.1",
             outcome=Outcome.NO_REPLY, error="none of 5 echoes was answered in time",
             started_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
@@ -80,7 +80,7 @@ def test_a_reason_is_said_once_with_its_pairs_and_what_helps() -> None:
 
 def test_many_reasons_are_left_to_the_results() -> None:
     found = [
-        finding(
+        Measurement(
             run="r", probe="tcp", source=f"n{place}", target="c", address="10.0.0.1",
             outcome=Outcome.DENIED, error=f"reason {place}",
         )

@@ -15,7 +15,7 @@ from worker.wire.connection.redis_url import plain
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet() -> None:
-    redis_query._say_once.cache_clear()
+    redis_query._log_once.cache_clear()
 
 
 @pytest.mark.parametrize(
