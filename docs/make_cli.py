@@ -77,16 +77,17 @@ def page() -> str:
 
 def _options_of_redis(context: click.Context) -> str:
     formatter = click.HelpFormatter(width=98)
-    options = [one for one in load("nodes").params if one.name in FOR_ALL.values()]
-    formatter.write_dl([record for one in options if (record := one.get_help_record(context))])
+    options = [param for param in load("nodes").params if param.name in FOR_ALL.values()]
+    records = (option.get_help_record(context) for option in options)
+    formatter.write_dl([record for record in records if record])
     return formatter.getvalue()
 
 
 def _without_what_all_have(command: click.Command) -> click.Command:
     shown = copy(command)
     above = {"as_json", *FOR_ALL.values()}
-    assert ("as_json" in {one.name for one in command.params}) is (command.name not in NO_JSON)
-    shown.params = [one for one in command.params if one.name not in above]
+    assert ("as_json" in {param.name for param in command.params}) is (command.name not in NO_JSON)
+    shown.params = [param for param in command.params if param.name not in above]
     shown.add_help_option = False
     return shown
 

@@ -18,22 +18,24 @@ PARTS = {
 }
 
 
-def said(csv: Path, picture: Path, target: str) -> str:
-    """Give what the example says of a file."""
+def printed(csv: Path, picture: Path, target: str) -> str:
+    """Return what the example prints of a file."""
     command = [sys.executable, str(FOLDER / "analyse.py"), str(csv), str(picture), target]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return "\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n"
 
 
 def page(output: str) -> str:
-    """Give the output with a mark before and after each part that the page shows."""
-    found = []
+    """Return the output with a mark before and after each part that the page shows."""
+    parts = []
     for name, beginning in PARTS.items():
         part = re.search(rf"^{beginning}.*?(?=\n\n)", output, re.DOTALL | re.MULTILINE)
         assert part is not None, name
-        found.append(f"--8<-- [start:{name}]\n{part.group()}\n--8<-- [end:{name}]\n")
-    return "\n".join(found)
+        parts.append(f"--8<-- [start:{name}]\n{part.group()}\n--8<-- [end:{name}]\n")
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(said(FOLDER / "mesh.csv", FOLDER / "mesh.svg", "hub")), encoding="utf-8")
+    PAGE.write_text(
+        page(printed(FOLDER / "mesh.csv", FOLDER / "mesh.svg", "hub")), encoding="utf-8"
+    )

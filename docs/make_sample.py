@@ -23,7 +23,7 @@ ROUNDS = 12
 
 
 def main() -> None:
-    """Measure, and write the file anew."""
+    """Measure, and write the file again."""
     with Lab(len(NAMES), redis=True) as lab:
         hub, *_, yard_1, yard_2 = lab.nodes
         for far in (yard_1, yard_2):
@@ -38,11 +38,11 @@ def main() -> None:
             if count == ROUNDS // 2:
                 for near in (node for node in lab.nodes if node is not yard_2):
                     lab.loss(yard_2, near, 8)
-            said = mesh.cli(hub, "run", "--new", "--count", "20", "--json")
-            assert said.code == 0, said.err
+            done = mesh.cli(hub, "run", "--new", "--count", "20", "--json")
+            assert done.code == 0, done.err
             time.sleep(2)
-        said = mesh.cli(hub, "run", "--probe", "throughput", "--duration", "2", "--json")
-        print(said.err, file=sys.stderr)
+        done = mesh.cli(hub, "run", "--probe", "throughput", "--duration", "2", "--json")
+        print(done.err, file=sys.stderr)
         CSV.unlink(missing_ok=True)
         assert mesh.cli(hub, "collect", "--csv", str(CSV)).code == 0
         mesh.close()

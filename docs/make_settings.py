@@ -15,14 +15,14 @@ MARK = "<!-- made by docs/make_settings.py -->\n"
 
 
 def page() -> str:
-    """Give the whole page: its own beginning, and the tables anew."""
+    """Return the page: its own beginning, and the tables made again."""
     head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
     return head + MARK + "\n" + "\n".join(_table(name) for name in COMMANDS)
 
 
 def _table(name: str) -> str:
-    options = [one for one in load(name).params if isinstance(one, click.Option)]
-    rows = [_row(name, one) for one in options if one.name not in FOR_ALL.values()]
+    options = [param for param in load(name).params if isinstance(param, click.Option)]
+    rows = [_row(name, option) for option in options if option.name not in FOR_ALL.values()]
     if not rows:
         return ""
     head = "| flag | variable | default |\n|---|---|---|\n"
@@ -32,16 +32,12 @@ def _table(name: str) -> str:
 def _row(command: str, option: click.Option) -> str:
     own = option.envvar or []
     variables = [own] if isinstance(own, str) else own
-    shown = ", ".join(f"`{one}`" for one in variables)
+    shown = ", ".join(f"`{variable}`" for variable in variables)
     default = option.get_default(click.Context(load(command)), call=False)
-    known = isinstance(default, (str, int, float, tuple)) and not isinstance(default, bool)
-    nothing = not known or default == ()
-    said = "" if nothing else f"`{_plain(default)}`"
-    return f"| `{max(option.opts, key=len)}` | {shown} | {said} |\n"
-
-
-def _plain(default: object) -> str:
-    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    defaults = default if isinstance(default, tuple) else (default,)
+    plain = [str(v) for v in defaults if isinstance(v, (str, int, float)) and v is not False]
+    value = f"`{', '.join(plain)}`" if plain else ""
+    return f"| `{max(option.opts, key=len)}` | {shown} | {value} |\n"
 
 
 if __name__ == "__main__":

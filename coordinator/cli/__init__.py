@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Run the command line; every failure is one line on stderr and an exit code.
 
     Ctrl-C ends the process at once while it imports and when it has nothing left to do; in between
-    it is a KeyboardInterrupt, which a command may heed. Where it is ignored, as under `nohup`, it
+    it is a KeyboardInterrupt, which a command may catch. Where it is ignored, as under `nohup`, it
     stays so.
     """
     before = signal.getsignal(signal.SIGINT)

@@ -105,22 +105,22 @@ def _check_asked(
 ) -> None:
     """Refuse what would be passed over, or would wait for its own lock."""
     asked = {"--list": list_groups, "--forget": forget is not None, "--csv": csv_path is not None}
-    said = [name for name, is_said in asked.items() if is_said]
-    if len(said) > 1:
-        raise click.UsageError(f"{' and '.join(said)} exclude each other: one at a time")
+    given = [name for name, is_given in asked.items() if is_given]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other: one at a time")
     if csv_path and event_path and csv_path.resolve() == event_path.resolve():
         raise click.UsageError("--csv and --events name one file: events have one of their own")
 
 
 def _list_groups(connection: redis.Redis, as_json: bool) -> None:
-    found = collectors(connection)
-    if as_json:
-        for group in found:
+    known = collectors(connection)
+    for group in known:
+        if as_json:
             print_json("collector", {**vars(group), "abandoned": group.is_abandoned})
-    for group in [] if as_json else found:
+            continue
         lag = "lag unknown" if group.lag is None else f"{group.lag} entries to read"
         behind = "" if group.behind_s is None else f", {in_time(group.behind_s)} behind"
         gone = f"; {not_run(group)}" if group.is_abandoned else ""
         click.echo(f"{group.name}: {lag}{behind}{gone}")
-    if not found:
+    if not known:
         click.echo("no collector is known; this makes one: ptzmesh collect --csv FILE", err=True)

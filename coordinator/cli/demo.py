@@ -113,13 +113,13 @@ def wait_until_ready(mesh: Mesh, workers: Mapping[str, Worker], folder: Path) ->
     Wait until all nodes are alive.
 
     Raises:
-        PtzmeshError: A worker ended, which no waiting mends, or they take too long.
+        PtzmeshError: A worker ended, which no waiting helps, or they take too long.
     """
     deadline = time.monotonic() + READY_DEADLINE_S
     while sum(node.alive for node in mesh.nodes()) < len(NODES):
         for name in (name for name, process in workers.items() if process.poll() is not None):
-            said = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-            raise PtzmeshError(f"the demo's worker {name} ended: {one_line(''.join(said[-1:]))}")
+            log = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            raise PtzmeshError(f"the demo's worker {name} ended: {one_line(''.join(log[-1:]))}")
         if time.monotonic() > deadline:
             raise PtzmeshError(
                 f"the workers did not register within {READY_DEADLINE_S:.0f} s: this "

@@ -1,4 +1,4 @@
-"""`ptzmesh doctor`: what is wrong, and the command that mends it."""
+"""`ptzmesh doctor`: what is wrong, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -69,24 +69,26 @@ def doctor(
     Nothing is changed. Checks of a node are skipped where none runs, unless --name names one. Exit
     codes are below.
     """
+    from coordinator.checks.check import exit_code
+    from coordinator.checks.health import own_health
     from worker.model import names
 
     if between and quick:
         raise click.UsageError("--between and --quick exclude each other")
-    said = name or _of_worker("name")
-    chosen = names.own_name(str(said or socket.gethostname()))
+    given = name or _of_worker("name")
+    own_name = names.own_name(str(given or socket.gethostname()))
+    checks: Iterable[Check]
     if quick:
-        from coordinator.checks.health import own_health
-
-        _end(_shown([own_health(redis_url, chosen)], as_json, is_brief=True))
+        checks = [own_health(redis_url, own_name)]
     elif between:
-        _end(_shown(_between(redis_url, between), as_json))
+        checks = _between(redis_url, between)
     else:
-        _end(_shown(_all(redis_url, chosen, said is not None, state_dir), as_json))
+        checks = _all(redis_url, own_name, given is not None, state_dir)
+    click.get_current_context().exit(exit_code(_shown(checks, as_json, is_brief=quick)))
 
 
 def _of_worker(name: str) -> Any:
-    """Give what the settings file says of `ptzmesh worker`: here it is the same node."""
+    """Return what the settings file says of `ptzmesh worker`: here it is the same node."""
     parent = click.get_current_context().parent
     tables: Any = (parent.default_map if parent else None) or {}
     return tables.get("worker", {}).get(name)
@@ -111,27 +113,21 @@ def _between(redis_url: str, nodes: tuple[str, str]) -> Iterator[Check]:
     return between(Mesh(redis_url).connection, *nodes, by=f"doctor@{socket.gethostname()}")
 
 
-def _end(checks: list[Check]) -> None:
-    from coordinator.checks.check import exit_code
-
-    click.get_current_context().exit(exit_code(checks))
-
-
 def _shown(checks: Iterable[Check], as_json: bool, *, is_brief: bool = False) -> list[Check]:
     """Print each check as it comes; then how many of each there were."""
     seen = []
-    for one in checks:
-        seen.append(one)
+    for check in checks:
+        seen.append(check)
         if as_json:
-            print_json("check", one.to_json())
+            print_json("check", check.to_json())
         elif is_brief:
-            click.echo(f"{one.status.value}: {printable(one.message)}")
+            click.echo(f"{check.status.value}: {printable(check.message)}")
         else:
-            _print(one, is_first=len(seen) == 1 or one.area is not seen[-2].area)
+            _print(check, is_first=len(seen) == 1 or check.area is not seen[-2].area)
     if not as_json and not is_brief:
-        counts = Counter(one.status.value for one in seen)
-        said = ", ".join(f"{counts[status]} {status}" for status in STYLES if counts[status])
-        click.echo(f"\n{said}")
+        counts = Counter(check.status.value for check in seen)
+        listed = ", ".join(f"{counts[status]} {status}" for status in STYLES if counts[status])
+        click.echo(f"\n{listed}")
     return seen
 
 

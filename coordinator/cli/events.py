@@ -10,12 +10,12 @@ from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.cli.terminal.units import SECONDS
 from coordinator.mesh import Mesh
-from coordinator.results.events import follow_events, read_events
+from coordinator.results.events import Found, follow_events, read_events
 from coordinator.results.stream import START, last_id
 from worker.model.event import COLUMNS, Event
 from worker.wire import scripts
 
-#: A person has no use for the place in the stream.
+#: A person has no use for the id in the stream.
 SHOWN = COLUMNS[:-1]
 
 
@@ -44,23 +44,22 @@ def events(
         after = f"{max(0, int((scripts.redis_seconds(connection) - since) * 1000))}-0"
     until = last_id(connection)
     stopping = stop_on_signals() if follow else None
-    found = [one for one in read_events(connection, after=after, until=until) if _of(one[1], nodes)]
+    past = list(_of_nodes(read_events(connection, after=after, until=until), nodes))
     if as_json or follow:
-        for one in found:
-            _print_line(*one, as_json)
-    elif found:
-        print_list([_cells(event) for _, event in found])
+        for line in past:
+            _print_line(*line, as_json)
+    elif past:
+        print_list([_cells(event) for _, event in past])
     else:
         which = "that is asked for " if nodes or since is not None else ""
         click.echo(f"no event {which}is in the stream", err=True)
     if stopping is not None:
-        for one in follow_events(connection, stopping, after=until):
-            if _of(one[1], nodes):
-                _print_line(*one, as_json)
+        for line in _of_nodes(follow_events(connection, stopping, after=until), nodes):
+            _print_line(*line, as_json)
 
 
-def _of(event: Event, nodes: tuple[str, ...]) -> bool:
-    return not nodes or event.node in nodes
+def _of_nodes(events: Found, nodes: tuple[str, ...]) -> Found:
+    return (line for line in events if not nodes or line[1].node in nodes)
 
 
 def _print_line(stream_id: str, event: Event, as_json: bool) -> None:

@@ -74,7 +74,8 @@ class LazyGroup(click.Group):
 def _callable(command: click.Command) -> click.Command:
     """Return a command that also knows --version, and hears Ctrl-C when its imports are done."""
     ready = copy(command)
-    ready.params = [*command.params, _VERSION]
+    ready.params = list(command.params)
+    click.version_option(__version__, prog_name="ptzmesh", hidden=True)(ready)
     begin: Any = command.callback
 
     @wraps(begin)
@@ -103,23 +104,6 @@ def _paths_given(command: click.Command, values: Mapping[str, Any]) -> dict[str,
         if isinstance(param.type, click.Path)
         and isinstance(path := values.get(str(param.name)), (str, Path))
     }
-
-
-def _say_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
-        click.echo(f"ptzmesh, version {__version__}")
-        ctx.exit()
-
-
-_VERSION = click.Option(
-    ["--version"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    hidden=True,
-    callback=_say_version,
-    help="Show the version and exit.",
-)
 
 
 def load(name: str) -> click.Command:
@@ -182,7 +166,7 @@ def cli(ctx: click.Context, debug: bool, config: str | None) -> None:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command, sys.argv's without arguments; return the exit code, every failure said."""
+    """Run a command, by default sys.argv's; return the exit code. Each failure is one line."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     prepare()
     stdout = sys.stdout

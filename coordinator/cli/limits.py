@@ -7,9 +7,9 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.units import PERCENT, STREAM_BYTES
+from coordinator.mesh import Mesh
 from coordinator.runs.footprint import used_of_limits
 from worker.wire import keyspace
-from worker.wire.connection import server
 from worker.wire.registry import read_nodes
 from worker.wire.room import read_limits
 
@@ -49,13 +49,12 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
 
     A result that is over a limit waits on its node's disk; nothing is dropped.
     """
-    connection = server.connect(redis_url)
-    server.check_server(connection, redis_url)
+    connection = Mesh(redis_url).connection
     for name, value in asked.items():
         if value is not None:
             connection.hset(keyspace.LIMITS, name, value)
-    found = used_of_limits(connection, read_nodes(connection), connection.info("memory"))
-    used = {name: round(value) for name, value in found.items() if value is not None}
+    shares = used_of_limits(connection, read_nodes(connection), connection.info("memory"))
+    used = {name: round(share) for name, share in shares.items() if share is not None}
     caps = read_limits(connection)
     if as_json:
         print_json("limits", {"cap": caps, "used": used})

@@ -7,11 +7,10 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
+from coordinator.mesh import Mesh
 from coordinator.runs.nodes import claims, in_dispute
 from worker.model.text import in_offset, in_time
-from worker.wire.connection import server
 from worker.wire.node_record import Node
-from worker.wire.registry import read_nodes
 
 
 @click.command(
@@ -26,34 +25,28 @@ Examples:
 @json_option
 def nodes(redis_url: str, as_json: bool) -> None:
     """List the registered nodes."""
-    connection = server.connect(redis_url)
-    server.check_server(connection, redis_url)
-    found = read_nodes(connection)
+    registered = Mesh(redis_url).nodes()
     if as_json:
-        for node in found:
+        for node in registered:
             print_json("node", node.to_json())
         return
-    if not found:
+    if not registered:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
-    styles = ["" if node.alive else "dim" for node in found]
-    print_list([_cells(node) for node in found], ("seen", "clock", "cmd/s"), styles)
-    for address, those in claims(found).items():
+    styles = ["" if node.alive else "dim" for node in registered]
+    print_list([_cells(node) for node in registered], ("seen", "clock", "cmd/s"), styles)
+    for address, those in claims(registered).items():
         click.echo(f"{in_dispute(address, those)}: only one of them answers there", err=True)
-    for node in found:
+    for node in registered:
         if node.settings_fault and node.alive:
-            said = f"{node.name}: labels and limits stay as they were: {node.settings_fault}"
-            click.echo(said, err=True)
-
-
-def _links(node: Node) -> list[tuple[str, str]]:
-    return [(f"link:{name}", str(capacity)) for name, capacity in node.links.items()]
+            why = f"labels and limits stay as they were: {node.settings_fault}"
+            click.echo(f"{node.name}: {why}", err=True)
 
 
 def _cells(node: Node) -> dict[str, str]:
     rate, offset_ms = node.redis_commands_per_s, node.clock_offset_ms
     doubt_ms = node.clock_offset_uncertainty_ms
-    labelled = (*node.labels.items(), *_links(node))
+    links = [f"link:{name}={capacity}" for name, capacity in node.links.items()]
     return {
         "node": node.name,
         "address": node.address,
@@ -63,6 +56,6 @@ def _cells(node: Node) -> dict[str, str]:
         "cmd/s": "" if rate is None else f"{rate:.1f}",
         "icmp": node.icmp,
         "iperf3": (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
-        "labels": " ".join(f"{key}={value}" for key, value in labelled),
+        "labels": " ".join([*(f"{key}={value}" for key, value in node.labels.items()), *links]),
         "version": node.version,
     }

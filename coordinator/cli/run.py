@@ -128,9 +128,9 @@ def _name_left_out(
         err().print(f"left out, as they have no IPv{family} address: {some(others, 12)}")
 
 
-def _name_abandoned(found: Sequence[Group]) -> None:
+def _name_abandoned(known: Sequence[Group]) -> None:
     """Name the collectors that nobody runs, in one line, before they hold anything up."""
-    gone = [one for one in found if one.is_abandoned]
+    gone = [group for group in known if group.is_abandoned]
     if gone:
         more = f" ({len(gone) - 1} more: ptzmesh collect --list)" if gone[1:] else ""
         click.echo(f"collector {gone[0].name}: {not_run(gone[0])}{more}", err=True)

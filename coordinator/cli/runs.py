@@ -38,19 +38,19 @@ Examples:
 def runs(redis_url: str, count: int, as_json: bool) -> None:
     """List the newest runs."""
     mesh = Mesh(redis_url)
-    found = []
+    shown = []
     for run_id in recent(mesh.connection, count):
         try:
-            found.append(read_run(mesh.connection, run_id))
+            shown.append(read_run(mesh.connection, run_id))
         except ConfigError:
             continue  # its record has expired before its place in the list
         except WireError as exc:
             click.echo(f"run {run_id} is not shown: {exc}", err=True)
     if as_json:
-        for run in found:
+        for run in shown:
             print_json("run", run_to_json(run))
-    elif found:
-        print_list([_cells(run) for run in found], ("nodes", "pairs", "failed"))
+    elif shown:
+        print_list([_cells(run) for run in shown], ("nodes", "pairs", "failed"))
     else:
         click.echo("no run yet; start one with: ptzmesh run", err=True)
 

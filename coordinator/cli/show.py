@@ -64,15 +64,15 @@ def show(
         watch(opened, as_json=as_json)
         return
     state = opened.state()
-    found = (measurement for _, measurement in of_run(opened.connection, opened.id))
+    measurements = (measurement for _, measurement in of_run(opened.connection, opened.id))
     if as_json:
         print_json("run", run_to_json(state))
-        for measurement in found:
+        for measurement in measurements:
             print_json("measurement", measurement.to_json())
         return
-    made = make_report(state.plan, found, wide=wide, figures=figures)
+    report = make_report(state.plan, measurements, wide=wide, figures=figures)
     if svg is not None:
-        save_svg(state, made, svg)
+        save_svg(state, report, svg)
         err().print(f"the matrix as a picture in {svg}")
         return
-    show_report(state, made, out())
+    show_report(state, report, out())

@@ -1,15 +1,13 @@
-"""`ptzmesh verify`: prove that a file has a run whole."""
+"""`ptzmesh verify`: prove that a file has all of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from coordinator.cli.settings.options import file_option, json_option, redis_option
 from coordinator.cli.terminal.output import print_json
-from coordinator.collect.verify import Pair
 from coordinator.collect.verify import verify as verify_run
 from coordinator.mesh import Mesh
 from coordinator.runs.runs import resolve_run
@@ -40,30 +38,25 @@ Examples:
 def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
     """Prove that a file and a run's plan agree: each pair has exactly one row."""
     connection = Mesh(redis_url).connection
-    found = verify_run(connection, resolve_run(connection, run), csv_path)
-    wrong = {"missing": found.missing, "doubled": found.doubled, "unexpected": found.unexpected}
+    proof = verify_run(connection, resolve_run(connection, run), csv_path)
+    wrong = {"missing": proof.missing, "doubled": proof.doubled, "unexpected": proof.unexpected}
     if as_json:
         pairs = {name: [list(pair) for pair in some] for name, some in wrong.items()}
-        head = {"run": found.run, "status": found.status, "agrees": found.agrees}
+        head = {"run": proof.run, "status": proof.status, "agrees": proof.agrees}
         print_json(
-            "verification", {**head, "expected": found.expected, "rows": found.rows, **pairs}
+            "verification", {**head, "expected": proof.expected, "rows": proof.rows, **pairs}
         )
     else:
         for name, some in wrong.items():
-            _print_pairs(name, some)
-    if not found.agrees:
+            for pair in some[:MAX_PAIRS_SHOWN]:
+                click.echo(f"{name}: {pair.probe} {pair.source} -> {pair.target}")
+            if len(some) > MAX_PAIRS_SHOWN:
+                click.echo(f"{name}: … and {len(some) - MAX_PAIRS_SHOWN} more")
+    if not proof.agrees:
         raise RunIncomplete(
-            f"run {found.run} ({found.status}): {found.rows} rows for {found.expected} pairs: "
-            f"{len(found.missing)} missing, {len(found.doubled)} doubled, "
-            f"{len(found.unexpected)} unexpected; {found.mend}"
+            f"run {proof.run} ({proof.status}): {proof.rows} rows for {proof.expected} pairs: "
+            f"{len(proof.missing)} missing, {len(proof.doubled)} doubled, "
+            f"{len(proof.unexpected)} unexpected; {proof.mend}"
         )
     if not as_json:
-        click.echo(f"run {found.run}: {found.rows} rows, exactly one for each pair of its plan")
-
-
-def _print_pairs(name: str, pairs: Iterable[Pair]) -> None:
-    shown = list(pairs)
-    for pair in shown[:MAX_PAIRS_SHOWN]:
-        click.echo(f"{name}: {pair.probe} {pair.source} -> {pair.target}")
-    if len(shown) > MAX_PAIRS_SHOWN:
-        click.echo(f"{name}: … and {len(shown) - MAX_PAIRS_SHOWN} more")
+        click.echo(f"run {proof.run}: {proof.rows} rows, exactly one for each pair of its plan")

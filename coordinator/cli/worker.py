@@ -23,7 +23,7 @@ from worker.wire.connection import server
 
 def default_state_dir() -> Path:
     """
-    Give the folder for what a node keeps on disk: systemd's, root's, or the user's own.
+    Return the folder for what a node keeps on disk: systemd's, root's, or the user's own.
 
     A user id that no file knows, as of a container, has `/` for its home, as Docker gives it.
     """

@@ -74,7 +74,7 @@ def test_site_is_built_without_a_broken_link_or_a_page_that_nothing_leads_to(
 
 def test_example_says_of_its_file_what_the_page_shows(tmp_path: Path) -> None:
     made = docs_script("make_output")
-    said = made.said(made.FOLDER / "mesh.csv", tmp_path / "mesh.svg", "hub")
+    said = made.printed(made.FOLDER / "mesh.csv", tmp_path / "mesh.svg", "hub")
     assert made.page(said) == made.PAGE.read_text(), "run: python docs/make_output.py"
     assert (tmp_path / "mesh.svg").read_text().count("<path") > 20
 
@@ -86,8 +86,8 @@ def test_example_takes_a_name_for_a_name(tmp_path: Path) -> None:
     for name, other in odd.items():
         text = text.replace(f",{name},", f",{other},")
     (tmp_path / "mesh.csv").write_text(text)
-    said = made.said(tmp_path / "mesh.csv", tmp_path / "named.svg", "null")
-    usual = made.said(made.FOLDER / "mesh.csv", tmp_path / "usual.svg", "hub")
+    said = made.printed(tmp_path / "mesh.csv", tmp_path / "named.svg", "null")
+    usual = made.printed(made.FOLDER / "mesh.csv", tmp_path / "usual.svg", "hub")
     numbers = [sorted(re.findall(r"\d+\.\d+", text)) for text in (usual, said)]
     assert numbers[0] == numbers[1]
     assert all(re.search(rf"(?m)^{re.escape(name)} ", said) for name in odd.values())
@@ -97,7 +97,7 @@ def test_example_takes_a_name_for_a_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(icmp_capability() == "none", reason="this user may not ping")
 def test_example_reads_a_file_that_was_just_measured(measured: Path, tmp_path: Path) -> None:
     picture = tmp_path / "now.png"
-    said = docs_script("make_output").said(measured, picture, "hub")
+    said = docs_script("make_output").printed(measured, picture, "hub")
     assert "cam-east" in said
     assert "Throughput, Mbit/s:" in said
     assert picture.read_bytes().startswith(b"\x89PNG")

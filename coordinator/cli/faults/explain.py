@@ -15,12 +15,12 @@ from worker.model.text import printable
 
 
 def explain(exc: Exception) -> int:
-    """Say what went wrong in one line; give the exit code."""
+    """Say what went wrong in one line; return the exit code."""
     if isinstance(exc, click.UsageError):
-        said = f"{_source(exc)}{exc.format_message().rstrip('.')}"
-        then = " " if said.endswith("?") else "; "
+        message = f"{_source(exc)}{exc.format_message().rstrip('.')}"
+        then = " " if message.endswith("?") else "; "
         command = "ptzmesh" if exc.ctx is None else exc.ctx.command_path
-        return _say(f"{said}{then}see: {command} --help", 2)
+        return _say(f"{message}{then}see: {command} --help", 2)
     if isinstance(exc, click.ClickException):
         return _say(exc.format_message(), 2)
     if isinstance(exc, PtzmeshError):

@@ -19,7 +19,7 @@ def waiting_for_redis(where: str) -> Iterator[None]:
     """
     Print one line if the first connection to Redis is still being made after a while.
 
-    A Redis that goes away later is none of this: a worker logs it.
+    Not of a Redis that goes away later: a worker logs that.
 
     By a timer's signal and not a thread: a worker forks its children meanwhile.
 

@@ -1,4 +1,4 @@
-"""The settings file: how it is read, and what tells one state of it from another."""
+"""The settings file: how it is read, and what differs between two states of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_CONFIG = Path("/etc/ptzmesh.toml")
 
 class ConfigMark(NamedTuple):
     """
-    What tells one state of a settings file from another.
+    What differs between two states of a settings file.
 
     `changed_ns` also changes with its rights, and where a copy keeps the time of its original.
     """
@@ -41,7 +41,7 @@ class ConfigMark(NamedTuple):
 
 
 def mark_of_config(path: str | None) -> ConfigMark | None:
-    """Look at the settings file; None where there is none."""
+    """Look at the settings file; None without a file."""
     try:
         now = (Path(path) if path else DEFAULT_CONFIG).stat()
     except OSError:

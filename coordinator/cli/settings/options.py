@@ -154,7 +154,7 @@ label_option = functools.partial(
 
 
 def file_option(flag: str, parameter: str, *, instead: str = "", **more: Any) -> Decorator[Any]:
-    """Take a file; `-` is none where `instead` says what prints to standard output."""
+    """Take a file; `-` is refused where `instead` says what prints to standard output."""
 
     def checked(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
         if instead and str(value) == "-":

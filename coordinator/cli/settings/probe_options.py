@@ -28,7 +28,7 @@ def probe_options(command: Callable[..., Any]) -> Any:
         for parameter, owned in owners.items():
             value = given.pop(parameter)
             for probe, field in owned:
-                # What was not said is left to the probe.
+                # What was not given is left to the probe.
                 if probe in values and value is not None:
                     # Of what is done by default, the flag is that it is not.
                     values[probe][field.name] = not value if field.default is True else value

@@ -38,12 +38,12 @@ class Reread:
         self._seen, self._seen_at = first, float("-inf")
 
     def mark(self) -> ConfigMark | None:
-        """Give what tells the file as it is now from what it was before."""
+        """Return what differs where the file is another than before."""
         return mark_of_config(self._config)
 
     def __call__(self) -> Said | None:
         """
-        Give what is said now; None where the file is as it was, or was written only just now.
+        Return what is said now; None where the file is as it was, or was written only just now.
 
         Raises:
             ConfigError: The file has changed, and is wrong.
@@ -87,7 +87,7 @@ class Reread:
         )
 
     def _values(self) -> Mapping[str, Any]:
-        """Give the command's parameters; what its command line says wins over the file, as ever."""
+        """Return the command's parameters; what its command line says wins over the file."""
         from coordinator.cli.group import COMMANDS, parameters
 
         old = self._context

@@ -2,7 +2,7 @@
 The three standard streams, any of which may be closed, on a full disk, or of a narrow encoding.
 
 A closed one is opened on /dev/null, so that no file of ours gets its number and, with it, the error
-messages. Standard output is then one that takes nothing: who asked for results is told.
+messages. Standard output is then one that takes nothing: a command that prints results fails.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = N
 
 def shortened(names: Sequence[str], width: int) -> list[str] | None:
     """
-    Shorten names to a width, so that each is still told from every other one; None if none can be.
+    Shorten names to a width, so that each still differs from every other; None if that cannot be.
 
     What all names have in common goes first, then the beginning or the end of the long ones.
 
