@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import redis
 
-from coordinator.collect.badfile import BadFile
+from coordinator.collect.badfile import set_aside
 from coordinator.collect.csvfile import CsvFile
 from coordinator.collect.cursor import Cursor
 from coordinator.collect.eventfile import EventFile
@@ -100,9 +99,9 @@ class Collector:
         self._check_events()
         while True:
             with CsvFile(self.path) as file:
-                batch = self._begin(file)
-                while batch.commit():
-                    if batch.at_end:
+                cursor, pages = self._begin(file), Pages(self.connection)
+                while self._commit(cursor, pages):
+                    if pages.at_end:
                         return
             self._say_moved()
 
@@ -116,7 +115,7 @@ class Collector:
         """
         self._check_events()
         patience = Patience(should_stop)
-        self.connection.ping()  # a wrong address is said at once, not waited for
+        self.connection.ping()  # a wrong address is reported at once, not waited for
         while not should_stop():
             with CsvFile(self.path) as file:
                 while not should_stop() and file.is_in_place():
@@ -134,99 +133,69 @@ class Collector:
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
     ) -> None:
-        batch = self._begin(file)
-        while not should_stop() and batch.commit():
+        cursor, pages = self._begin(file), Pages(self.connection)
+        while not should_stop() and self._commit(cursor, pages):
             patience.over()
-            if batch.at_end:
-                wait_for_more(self.connection, batch.cursor.position)
+            if pages.at_end:
+                wait_for_more(self.connection, cursor.position)
                 time.sleep(LINGER_S)
-                batch.cursor.check()
+                cursor.check()
 
-    def _begin(self, file: CsvFile) -> _Batch:
+    def _begin(self, file: CsvFile) -> Cursor:
         cursor = Cursor(self.connection, self.group, file, from_start=self.from_start)
         cursor.begin()
         self.from_start = False  # this file has them then, and the next one goes on
-        return _Batch(cursor, self._count, self.event_file)
+        return cursor
 
     def _say_moved(self) -> None:
         logger.warning("%s was moved or changed; it is opened again", self.path)
         time.sleep(REOPEN_S)
 
-    def _count(self, rows: int, bad: int) -> None:
-        self.rows += rows
-        self.bad += bad
-        if self.on_commit is not None and rows:
-            self.on_commit(rows)
-
-
-class _Batch:
-    """Carries rows from the stream to the file, as many at once as one fsync is worth."""
-
-    def __init__(
-        self,
-        cursor: Cursor,
-        on_written: Callable[[int, int], None],
-        event_file: EventFile | None,
-    ) -> None:
-        self.cursor, self.on_written, self.event_file = cursor, on_written, event_file
-        self.file, self.bad_file = cursor.file, BadFile(cursor.file.path)
-        self.pages = Pages(cursor.connection)
-
-    @property
-    def at_end(self) -> bool:
-        """The last commit reached the end of the stream."""
-        return self.pages.at_end
-
-    def commit(self) -> bool:
+    def _commit(self, cursor: Cursor, pages: Pages) -> bool:
         """
-        Collect one batch: read, write, fsync, and tell Redis.
+        Collect as much as one fsync is worth: read, write, fsync, and tell Redis.
 
         False when the file was moved, removed or changed meanwhile; then Redis hears nothing, and
         what was written is found in the file beside, or else written again.
         """
-        found = _Parsed()
-        position, last, count = self.cursor.position, None, 0
+        entries: list[Entry] = []
         for _ in range(COMMIT_ROWS // MAX_PAGE):
-            entries = self.pages.after(position)
-            for entry in self.cursor.unseen(entries):
-                found.add(entry)
-            if entries:
-                last = entries[-1]
-                position = last[0].decode()
-                count += len(entries)
-            if self.at_end:
+            entries += pages.after(entries[-1][0].decode() if entries else cursor.position)
+            if pages.at_end:
                 break
+        rows, events, bad = _parsed(cursor.unseen(entries))
         # Redis may have taken its time, and what goes into a file that is removed is lost.
-        if not self.file.is_in_place():
+        if not cursor.file.is_in_place():
             return False
         # The rows last: they say how far the file is, and what is behind is not read again.
-        self.bad_file.append(found.bad)
+        set_aside(self.path, bad)
         if self.event_file is not None:
-            passed = self.cursor.passed_until
-            self.event_file.append([e for e in found.events if stream_position(e[0]) > passed])
-        self.file.append(found.rows)
-        if not self.file.is_kept():
+            passed = cursor.passed_until
+            self.event_file.append([e for e in events if stream_position(e[0]) > passed])
+        cursor.file.append(rows)
+        if not cursor.file.is_kept():
             return False
-        self.on_written(len(found.rows), len(found.bad))
-        if last is not None:
-            self.cursor.passed(last, count)
+        self.rows += len(rows)
+        self.bad += len(bad)
+        if self.on_commit is not None and rows:
+            self.on_commit(len(rows))
+        if entries:
+            cursor.passed(entries[-1], len(entries))
         return True
 
 
-@dataclass
-class _Parsed:
-    """What a batch of entries holds: rows, events, and what is neither."""
-
-    rows: list[list[Cell]] = field(default_factory=list)
-    events: list[tuple[str, Event]] = field(default_factory=list)
-    bad: list[tuple[Entry, WireError]] = field(default_factory=list)
-
-    def add(self, entry: Entry) -> None:
+def _parsed(
+    entries: Iterable[Entry],
+) -> tuple[list[list[Cell]], list[tuple[str, Event]], list[tuple[Entry, WireError]]]:
+    """Return the rows, the events and what is neither."""
+    rows, events, bad = [], [], []
+    for entry in entries:
         stream_id, fields = entry
         try:
             if is_event(fields):
-                self.events.append((stream_id.decode(), Event.from_fields(fields)))
+                events.append((stream_id.decode(), Event.from_fields(fields)))
             else:
-                self.rows.append(csv_row(fields, stream_id))
+                rows.append(csv_row(fields, stream_id))
         except WireError as exc:
-            self.bad.append((entry, exc))
+            bad.append((entry, exc))
+    return rows, events, bad

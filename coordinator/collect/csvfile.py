@@ -27,7 +27,6 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from coordinator.results.stream import START, stream_position
@@ -38,15 +37,16 @@ from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 logger = logging.getLogger(__name__)
 
 
-def _header(columns: Sequence[str]) -> bytes:
-    return (",".join(columns) + "\n").encode()
+def csv_lines(rows: Iterable[Sequence[Cell]]) -> bytes:
+    """Return rows as lines of a CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
-HEADER = _header(CSV_COLUMNS)
+HEADER = csv_lines([CSV_COLUMNS])
 #: What a file of ours may begin with: one that an older ptzmesh began keeps its columns.
-COLUMNS = {_header(columns): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
-#: Longer than any of them.
-HEAD_BYTES = 4096
+COLUMNS = {csv_lines([columns]): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
 #: Rows that a compressor did not read came after its end, and it removes the file just then.
@@ -76,18 +76,9 @@ class Identity(NamedTuple):
     started_at: str
 
     @property
-    def fingerprint(self) -> int:
-        """
-        64 bits in its place, of this process only; a set of rows as they are takes ten times more.
-
-        Two of a million rows have the same with a probability of 3 in 10^8.
-        """
-        return hash(self)
-
-    @property
-    def pair_fingerprint(self) -> int:
-        """The same of all rows of its pair in its run."""
-        return hash((self.run, self.probe, self.source, self.target))
+    def pair(self) -> tuple[str, ...]:
+        """What all rows of its pair in its run have in common."""
+        return self[:4]
 
 
 _IDENTITY = [
@@ -95,7 +86,7 @@ _IDENTITY = [
 ]
 
 
-class CsvFile:
+class CsvFile(contextlib.AbstractContextManager["CsvFile"]):
     """
     An open and locked CSV.
 
@@ -127,16 +118,7 @@ class CsvFile:
             self._begin()
             stack.pop_all()
 
-    def __enter__(self) -> CsvFile:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it, which drops the lock."""
         os.close(self._fd)
 
@@ -151,19 +133,16 @@ class CsvFile:
         """
         if not rows:
             return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if self.columns == CSV_COLUMNS:
-            writer.writerows(rows)
-        else:
-            kept = [CSV_COLUMNS.index(name) for name in self.columns]
-            writer.writerows([row[index] for index in kept] for row in rows)
-        self._write(text.getvalue().encode())
+        kept = rows
+        if self.columns != CSV_COLUMNS:
+            indices = [CSV_COLUMNS.index(name) for name in self.columns]
+            kept = [[row[index] for index in indices] for row in rows]
+        self._write(csv_lines(kept))
         self.cursor = str(rows[-1][-1])
         self.last = identity([str(cell) for cell in rows[-1]])
 
     def is_in_place(self) -> bool:
-        """Tell whether the path still names this file, as long as we left it."""
+        """Return whether the path still names this file, as long as we left it."""
         try:
             named = self.path.stat()
         except OSError:
@@ -172,31 +151,14 @@ class CsvFile:
         return os.path.samestat(named, held) and held.st_size == self._size
 
     def is_kept(self) -> bool:
-        """Tell whether what was just written stays: what logrotate compresses, it removes."""
+        """Return whether what was just written stays: what logrotate compresses, it removes."""
         if not self.is_in_place():
             time.sleep(COMPRESS_S)
         return os.fstat(self._fd).st_nlink > 0
 
-    def identities(self) -> Iterator[Identity]:
-        """
-        Yield the identity of every row.
-
-        Raises:
-            ConfigError: A line in the middle is not a row.
-        """
-        with self.path.open(encoding="utf-8", newline="") as file:
-            try:
-                rows = csv.reader(file)
-                next(rows)
-                yield from map(identity, rows)
-            except (ValueError, IndexError, csv.Error) as exc:
-                raise ConfigError(
-                    f"the file ({self.path}) has a line that is not a row: {exc}; "
-                    "repair it, or choose another --csv"
-                ) from exc
-
     def _begin(self) -> None:
-        head = _first_line(os.pread(self._fd, HEAD_BYTES, 0))
+        line, newline, _ = os.pread(self._fd, max(map(len, COLUMNS)), 0).partition(b"\n")
+        head = line + newline
         self._header = head if head in COLUMNS else HEADER
         self.columns = COLUMNS[self._header]
         if head not in COLUMNS:
@@ -213,7 +175,7 @@ class CsvFile:
         os.fsync(self._fd)
 
     def _cut_torn(self) -> None:
-        tail = self._tail()
+        tail = _tail(self._fd)
         # After a power cut some file systems show zeros where a write had not reached the disk.
         hole = tail.find(b"\0")
         end = tail.rfind(b"\n", 0, hole if hole >= 0 else len(tail)) + 1
@@ -229,11 +191,7 @@ class CsvFile:
             self._cut(self._size - torn)
 
     def _read_cursor(self, rows: bytes) -> None:
-        line = rows[:-1].rpartition(b"\n")[2]
-        try:
-            cells = next(csv.reader([line.decode(errors="replace")]), [])
-        except csv.Error:
-            cells = []
+        cells = cells_of(rows[:-1].rpartition(b"\n")[2])
         found = kind_of(cells, len(self.columns))
         if found is None:
             raise ConfigError(
@@ -247,13 +205,9 @@ class CsvFile:
         self.cursor, self.last = cells[-1], identity(cells)
         self.highest = max(map(stream_position, _STREAM_IDS.findall(rows)))
 
-    def _tail(self) -> bytes:
-        at = max(0, self._size - TAIL_BYTES)
-        return os.pread(self._fd, self._size - at, at)
-
     def _write(self, data: bytes) -> None:
         try:
-            write_durably(self._fd, data)
+            _write_durably(self._fd, data)
         except OSError as exc:
             with contextlib.suppress(OSError):
                 self._cut(self._size)
@@ -282,7 +236,7 @@ class CsvFile:
 
 
 def kind_of(cells: Sequence[str], width: int) -> Holds | None:
-    """Tell by a row what its file of `width` columns holds; None when the row is neither's."""
+    """Return what the file of a row holds, by its `width` columns; None if the row is neither's."""
     if len(cells) != width:
         return None
     if STREAM_ID.fullmatch(cells[-1]):
@@ -304,13 +258,27 @@ def _other_kind(path: Path, found: Holds) -> str:
     )
 
 
-def write_durably(fd: int, data: bytes) -> None:
+def append_new(fd: int, lines: Iterable[bytes], header: bytes = b"") -> None:
     """
-    Write all of `data` and wait until the disk has it.
+    Cut what a crash left of a last line, and add those lines that the end of a file has not.
 
     Raises:
-        OSError: Some of it may have been written.
+        OSError: Some of them may have been written.
     """
+    tail = _tail(fd)
+    there = tail[: tail.rfind(b"\n") + 1]
+    size = os.fstat(fd).st_size - len(tail) + len(there)
+    os.ftruncate(fd, size)
+    known = set(there.splitlines(keepends=True))
+    new = (line for line in lines if line not in known)
+    _write_durably(fd, b"".join([b"" if size else header, *new]))
+
+
+def _tail(fd: int) -> bytes:
+    return os.pread(fd, TAIL_BYTES, max(0, os.fstat(fd).st_size - TAIL_BYTES))
+
+
+def _write_durably(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -360,37 +328,43 @@ def _sync_folder(path: Path) -> None:
     os.close(folder)
 
 
-def _first_line(data: bytes) -> bytes:
-    line, newline, _ = data.partition(b"\n")
-    return line + newline
+def cells_of(line: bytes) -> list[str]:
+    """Return the cells of a line; none where it cannot be one of a CSV."""
+    try:
+        return next(csv.reader([line.decode(errors="replace")]), [])
+    except csv.Error:
+        return []
 
 
 def identity(cells: Sequence[str]) -> Identity:
-    """Give the identity of a row; the columns that it is of stand first in every version."""
+    """Return the identity of a row; its columns stand first in every version."""
     return Identity(*(cells[index] for index in _IDENTITY))
 
 
-def rows_of(path: Path, wanted: str) -> Iterator[dict[str, str]]:
+def rows_of(path: Path, run: str | None = None) -> Iterator[Identity]:
     """
-    Yield the whole rows of any such file whose line contains `wanted`, also while it is written.
+    Yield what each whole row of any such file is of, or those of a run, also while it is written.
 
     Raises:
-        ConfigError: It cannot be read, or is no file of ours.
+        ConfigError: It cannot be read, is no file of ours, or has a line that is not a row.
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             columns = COLUMNS.get(file.readline().encode())
             if columns is None:
                 raise ConfigError(f"the file ({path}) does not begin with our columns: {COLLECTED}")
-            for cells in csv.reader(_whole_lines(file, wanted)):
-                yield dict(zip(columns, cells, strict=True))
+            # Most lines of other runs need not be parsed.
+            lines = (line for line in file if line.endswith("\n") and (run or "") in line)
+            for cells in csv.reader(lines):
+                if len(cells) != len(columns):
+                    raise ValueError(f"{len(cells)} cells, not {len(columns)}")
+                row = identity(cells)
+                if run in (None, row.run):
+                    yield row
     except OSError as exc:
         raise ConfigError(f"the file ({path}) cannot be read: {exc.strerror}; {COLLECTED}") from exc
     except (ValueError, csv.Error) as exc:
         raise ConfigError(
-            f"the file ({path}) has a line that is not a row: {exc}; repair it, or collect again"
+            f"the file ({path}) has a line that is not a row: {exc}; "
+            "repair it, or choose another --csv"
         ) from exc
-
-
-def _whole_lines(lines: Iterable[str], wanted: str) -> Iterator[str]:
-    return (line for line in lines if wanted in line and line.endswith("\n"))

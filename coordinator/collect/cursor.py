@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import redis
 
-from coordinator.collect.csvfile import CsvFile, Identity
+from coordinator.collect.csvfile import CsvFile, Identity, rows_of
 from coordinator.collect.doubt import Doubt
 from coordinator.collect.groups import (
     collectors,
@@ -211,7 +211,7 @@ class Cursor:
         self.passed_until = min(self.passed_until, stream_position(start))
 
     def _written(self) -> Iterator[Identity]:
-        yield from self.file.identities()
+        yield from rows_of(self.file.path)
         if not self.from_start:
             yield from identities(self.file.path, self._groups())
 

@@ -26,7 +26,7 @@ from worker.model.measurement import Measurement
 from worker.wire.run_record import Run
 
 
-class OneShot:
+class OneShot(contextlib.AbstractContextManager["OneShot"]):
     """
     A file that takes rows of whole runs; locked until it is closed.
 
@@ -53,10 +53,6 @@ class OneShot:
             self._hold.move(last_id(connection))
             self._open = stack.pop_all()
 
-    def __enter__(self) -> OneShot:
-        """Give itself."""
-        return self
-
     def __exit__(self, *_: object) -> None:
         """Let go of the stream and of the file."""
         self._open.close()
@@ -65,9 +61,8 @@ class OneShot:
         """Hold the stream from the run's beginning, and read what the file has of it."""
         self._hold.move(beginning(run))
         self._run = run.id
-        rows = (row for row in rows_of(self.path, run.id) if row["run_id"] == run.id)
         # 64 bits a pair: a mesh of 1,000 nodes has 999,000 of them a probe.
-        self._have = {hash((row["probe"], row["source"], row["target"])) for row in rows}
+        self._have = {hash(row.pair) for row in rows_of(self.path, run.id)}
 
     def add(self, update: Update) -> None:
         """
@@ -77,15 +72,15 @@ class OneShot:
             PtzmeshError: The file cannot be written, or was moved, removed or changed meanwhile.
         """
         new: list[Measurement] = []
-        for one in update.arrived:
-            pair = hash((one.probe, one.source, one.target))
+        for result in update.arrived:
+            pair = hash((result.run, result.probe, result.source, result.target))
             if pair not in self._have:
                 self._have.add(pair)
-                new.append(one)
+                new.append(result)
         # What goes into a file that is removed is lost.
         is_there = self._file.is_in_place()
         if is_there:
-            self._file.append([one.to_row("") for one in new])
+            self._file.append([result.to_row("") for result in new])
         if not is_there or not self._file.is_kept():
             raise PtzmeshError(
                 f"the file ({self.path}) was moved or changed while it was written; all rows of "
@@ -96,7 +91,7 @@ class OneShot:
 
     def check_whole(self, run: Run) -> None:
         """
-        Tell what the file has not got of a run that has ended.
+        Say what the file has not got of a run that has ended.
 
         Raises:
             RunIncomplete: Results were trimmed before they were read, or cannot be read.
@@ -126,7 +121,7 @@ def written(connection: redis.Redis, run_id: str, file: OneShot) -> Iterator[Upd
 
 def repeat_command(run_id: str, path: Path) -> str:
     """
-    Give what goes on with a file that was left before its run had ended.
+    Return what goes on with a file that was left before its run had ended.
 
     >>> repeat_command("20261124T101500123-9f3a", Path("my file.csv"))
     "ptzmesh results --run 20261124T101500123-9f3a --csv 'my file.csv'"

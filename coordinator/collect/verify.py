@@ -83,8 +83,7 @@ def verify(connection: redis.Redis, run: str, csv_path: Path) -> Verification:
     record = read_run(connection, run)
     tally = _Tally(record.plan)
     for row in rows_of(csv_path, run):
-        if row["run_id"] == run:
-            tally.add(Pair(row["probe"], row["source"], row["target"]))
+        tally.add(Pair(row.probe, row.source, row.target))
     return Verification(
         run=run,
         status=record.status,

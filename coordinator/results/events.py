@@ -34,4 +34,4 @@ def _events_in(pages: Iterable[list[Entry]]) -> Found:
             try:
                 yield stream_id.decode(), Event.from_fields(fields)
             except WireError as exc:
-                log_bad(stream_id.decode(), fields, exc)
+                log_bad(stream_id.decode(), exc)

@@ -2,13 +2,13 @@
 Typed reader of the stream of results.
 
 Reads in small pages: one big reply would hold every locker of the fleet. An entry that is no
-measurement is given to `on_bad` and the reader goes on. What Redis raises passes through.
+measurement is logged and the reader goes on. What Redis raises passes through.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import redis
@@ -30,11 +30,9 @@ from worker.wire.connection.away import AWAY
 
 logger = logging.getLogger(__name__)
 
-OnBad = Callable[[str, Mapping[bytes, bytes], WireError], None]
 
-
-def log_bad(stream_id: str, _fields: Mapping[bytes, bytes], why: WireError) -> None:
-    """Say that an entry was set aside."""
+def log_bad(stream_id: str, why: WireError) -> None:
+    """Log that an entry was set aside."""
     logger.warning("entry %s is set aside: %s", stream_id, why)
 
 
@@ -44,20 +42,10 @@ def read(
     run: str | None = None,
     after: str = START,
     until: str = "+",
-    on_bad: OnBad = log_bad,
 ) -> Iterator[tuple[str, Measurement]]:
-    """
-    Yield what the stream holds, oldest first, with the entries' ids.
-
-    Args:
-        connection: To a Redis.
-        run: Only this run's results.
-        after: Begin after this stream id.
-        until: End with this stream id; `+` is the end of the stream.
-        on_bad: Called with what is no measurement.
-    """
+    """Yield the results, or one run's, behind `after` up to `until`, with the entries' ids."""
     for entries in pages_until_end(connection, after, until):
-        yield from measurements_in(entries, run, on_bad)
+        yield from measurements_in(entries, run)
 
 
 def pages_until_end(
@@ -77,26 +65,20 @@ def follow(
     *,
     run: str | None = None,
     after: str | None = None,
-    on_bad: OnBad = log_bad,
 ) -> Iterator[tuple[str, Measurement]]:
-    """
-    Yield results as they arrive, until told to stop; a Redis that goes away is waited for.
-
-    Args:
-        connection: To a Redis.
-        should_stop: Asked about once a second.
-        run: Only this run's results.
-        after: Begin after this stream id; None begins now.
-        on_bad: Called with what is no measurement.
-    """
+    """Yield results, or one run's, as they arrive: see `pages_as_they_come`."""
     for entries in pages_as_they_come(connection, should_stop, after):
-        yield from measurements_in(entries, run, on_bad)
+        yield from measurements_in(entries, run)
 
 
 def pages_as_they_come(
     connection: redis.Redis, should_stop: Callable[[], bool], after: str | None = None
 ) -> Iterator[list[Entry]]:
-    """Yield what arrives behind `after`, None being now, until told to stop; Redis may go away."""
+    """
+    Yield what arrives behind `after`, None being now; a Redis that goes away is waited for.
+
+    Ends when `should_stop`, which is asked about once a second.
+    """
     pages, patience = Pages(connection), Patience(should_stop)
     position = last_id(connection) if after is None else after
     while not should_stop():
@@ -113,13 +95,13 @@ def pages_as_they_come(
 
 
 def are_events(connection: redis.Redis, until: str = "+") -> bool:
-    """Tell whether the stream holds a few events up to there, and nothing else."""
-    found = cast("list[Entry]", connection.xrange(keyspace.RESULTS, "-", until, count=FIRST_PAGE))
-    return 0 < len(found) < FIRST_PAGE and all(is_event(fields) for _, fields in found)
+    """Return whether the stream holds a few events up to there, and nothing else."""
+    first = cast("list[Entry]", connection.xrange(keyspace.RESULTS, "-", until, count=FIRST_PAGE))
+    return 0 < len(first) < FIRST_PAGE and all(is_event(fields) for _, fields in first)
 
 
 def measurements_in(
-    entries: list[Entry], run: str | None, on_bad: OnBad
+    entries: list[Entry], run: str | None = None
 ) -> Iterator[tuple[str, Measurement]]:
     """Yield the measurements of a page, or of one run in it."""
     wanted = None if run is None else run.encode()
@@ -129,6 +111,6 @@ def measurements_in(
         try:
             measurement = Measurement.from_fields(fields)
         except WireError as exc:
-            on_bad(stream_id.decode(), fields, exc)
+            log_bad(stream_id.decode(), exc)
             continue
         yield stream_id.decode(), measurement

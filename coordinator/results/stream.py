@@ -1,4 +1,4 @@
-"""The stream, page by page."""
+"""The stream of results, page by page."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ START = "0-0"
 
 
 def last_id(connection: redis.Redis) -> str:
-    """Give the id of the newest result, `START` when there is none."""
+    """Return the id of the newest result, `START` when there is none."""
     newest = cast("list[tuple[bytes, Any]]", connection.xrevrange(keyspace.RESULTS, count=1))
     return newest[0][0].decode() if newest else START
 
 
 def stream_position(stream_id: bytes | str | None) -> tuple[int, int]:
     """
-    Give a stream id as numbers that compare as Redis does.
+    Return a stream id as numbers that compare as Redis does.
 
     >>> stream_position('12-9') < stream_position(b'12-10')
     True
@@ -58,7 +58,7 @@ class Pages:
         self._count = FIRST_PAGE
 
     def after(self, position: str, until: str = "+") -> list[Entry]:
-        """Give the next entries after `position`; sets `at_end` when there are no more yet."""
+        """Return the next entries after `position`; sets `at_end` when there are no more yet."""
         entries = cast(
             "list[Entry]",
             self.connection.xrange(keyspace.RESULTS, f"({position}", until, count=self._count),
@@ -84,12 +84,12 @@ class Patience:
         self._backoff_s = 0.0
 
     def wait(self, exc: redis.RedisError) -> None:
-        """Wait before the next try; what waiting does not mend is raised again."""
+        """Wait before the next try; what waiting does not help is raised again."""
         if isinstance(exc, REFUSED):
             raise exc
         if not self._backoff_s:
-            what = str(exc).partition("\n")[0] or type(exc).__name__
-            logger.warning("Redis is away, trying until it is back: %s", what)
+            why = str(exc).partition("\n")[0] or type(exc).__name__
+            logger.warning("Redis is away, trying until it is back: %s", why)
         self._backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, 2 * self._backoff_s))
         until = time.monotonic() + self._backoff_s
         while time.monotonic() < until and not self.should_stop():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import redis
 
-from coordinator.results.results import OnBad, log_bad, measurements_in, read
+from coordinator.results.results import measurements_in, read
 from coordinator.results.stream import Pages, wait_for_more
 from coordinator.runs.advance import advance
 from coordinator.runs.runs import read_run
@@ -23,10 +24,9 @@ CLOSING_S = 0.05
 CARE_S = 5.0
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """
-    The run as it stands, with what arrived since the last update.
+    What a follower hears.
 
     Attributes:
         run: As it stands.
@@ -49,83 +49,66 @@ def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
         ConfigError: There is no such run, or Redis has lost it.
     """
     run = read_run(connection, run_id)
-    tail = Tail(connection, run)
-    silence = Silence()
-    care_at = time.monotonic() + CARE_S
+    pages, position = Pages(connection), beginning(run)
+    care = Care(connection)
     total = 0
     while True:
         was_open = run.is_open
-        arrived = tail.read(wait=was_open)
+        entries = pages.after(position)
+        if not entries and was_open:
+            wait_for_more(connection, position)
+            entries = pages.after(position)
+        if entries:
+            position = entries[-1][0].decode()
+        arrived = [measurement for _, measurement in measurements_in(entries, run_id)]
         total += len(arrived)
-        if not was_open and not arrived and tail.pages.at_end:
+        if not was_open and not arrived and pages.at_end:
             return
         if arrived and total >= run.expected:
             time.sleep(CLOSING_S)
         run = read_run(connection, run_id, plan=run.plan)
-        yield Update(run, arrived, tail.after)
-        if time.monotonic() >= care_at:
-            care_at = time.monotonic() + CARE_S
-            carry_on_if_overdue(connection, run_id, silence.lasts_s(connection))
+        yield Update(run, arrived, position)
+        care.look([run_id])
 
 
-class Tail:
-    """Reads one run's measurements from the stream, as they come."""
+class Care:
+    """
+    Carries runs on that are overdue, should every node be dead: a run always ends.
 
-    def __init__(self, connection: redis.Redis, run: Run) -> None:
-        """Begin just before the run was created."""
-        self.connection, self.run = connection, run.id
-        self.pages = Pages(connection)
-        self.after = beginning(run)
+    For how long no node was heard is told by our own clock: that of Redis may be set. Who has
+    listened for less than nodes may be silent cannot tell a dead mesh from a Redis that was away,
+    and is patient.
+    """
 
-    def read(self, *, wait: bool) -> list[Measurement]:
-        """Return the next page of what has arrived; wait up to `BLOCK_S` when there is nothing."""
-        entries = self.pages.after(self.after)
-        if not entries and wait:
-            wait_for_more(self.connection, self.after)
-            entries = self.pages.after(self.after)
-        if entries:
-            self.after = entries[-1][0].decode()
-        return [m for _, m in measurements_in(entries, self.run, log_bad)]
-
-
-class Silence:
-    """For how long no node has been heard, by our own clock: that of Redis may be set."""
-
-    def __init__(self) -> None:
+    def __init__(self, connection: redis.Redis) -> None:
         """Begin to listen."""
+        self.connection = connection
         self._newest: object = None
-        self._since = time.monotonic()
+        self._heard_at = time.monotonic()
+        self._due_at = self._heard_at + CARE_S
 
-    def lasts_s(self, connection: redis.Redis) -> float:
-        """Return the seconds since a look found a new heartbeat; look often."""
-        newest = connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
-        if newest != self._newest:
-            self._newest, self._since = newest, time.monotonic()
-        return time.monotonic() - self._since
-
-
-def carry_on_if_overdue(connection: redis.Redis, run_id: str, silent_s: float) -> None:
-    """
-    Carry the run on if it is overdue and no node has done so.
-
-    Who has listened for less than nodes may be silent cannot tell a dead mesh from a Redis that
-    was away, or whose clock was set, and waits.
-    """
-    due = connection.zscore(keyspace.RUNS_OPEN, run_id)
-    if due is not None and due < scripts.redis_seconds(connection):
-        try:
-            advance(connection, run_id, patient=silent_s < node_record.ALIVE_S)
-        except StreamFull:
+    def look(self, runs: Iterable[str]) -> None:
+        """Look at the runs, unless that was done just now; ask for it often."""
+        if time.monotonic() < self._due_at:
             return
+        self._due_at = time.monotonic() + CARE_S
+        newest = self.connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+        if newest != self._newest:
+            self._newest, self._heard_at = newest, time.monotonic()
+        patient = time.monotonic() - self._heard_at < node_record.ALIVE_S
+        now = scripts.redis_seconds(self.connection)
+        for run in runs:
+            due = self.connection.zscore(keyspace.RUNS_OPEN, run)
+            if due is not None and due < now:
+                with contextlib.suppress(StreamFull):
+                    advance(self.connection, run, patient=patient)
 
 
 #: A clock that steps back by less than this hides no result of a run.
 CLOCK_MARGIN_S = 60
 
 
-def of_run(
-    connection: redis.Redis, run: str, *, on_bad: OnBad = log_bad
-) -> Iterator[tuple[str, Measurement]]:
+def of_run(connection: redis.Redis, run: str) -> Iterator[tuple[str, Measurement]]:
     """
     Yield one run's results, reading only the part of the stream that was written during the run.
 
@@ -138,7 +121,7 @@ def of_run(
     until = "+"
     if record.closed is not None:
         until = record.newest or str(int((record.closed + CLOCK_MARGIN_S) * 1000))
-    return read(connection, run=run, after=beginning(record), until=until, on_bad=on_bad)
+    return read(connection, run=run, after=beginning(record), until=until)
 
 
 def beginning(run: Run) -> str:

@@ -22,7 +22,7 @@ HOLD_S = 120.0
 RENEW_S = 1.0
 
 
-class Hold:
+class Hold(contextlib.AbstractContextManager["Hold"]):
     """Holds the stream at one position until released, or `HOLD_S` after it was last kept."""
 
     def __init__(self, connection: redis.Redis) -> None:
@@ -31,10 +31,6 @@ class Hold:
         self._token = secrets.token_hex(8)
         self._member: str | None = None
         self._due = 0.0
-
-    def __enter__(self) -> Hold:
-        """Return itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Release it; where Redis is away it lapses by itself."""

@@ -17,9 +17,9 @@ from dataclasses import replace
 import redis
 
 from coordinator.mesh import Mesh
-from coordinator.results.results import log_bad, measurements_in
+from coordinator.results.results import measurements_in
 from coordinator.results.stream import Entry, Pages, last_id
-from coordinator.runs.follow import CARE_S, Silence, carry_on_if_overdue
+from coordinator.runs.follow import Care
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
@@ -128,7 +128,7 @@ class _NodeRounds:
         #: Pings that wait for the throughput test of the same round.
         self.pings: dict[tuple[str, str], Measurement] = {}
         self.trouble: redis.RedisError | None = None
-        self.silence, self.care_at = Silence(), time.monotonic() + CARE_S
+        self.care = Care(self.connection)
 
     def ended(self, ticks: Ticks) -> bool:
         """No round is left, and nothing is owed that is worth waiting for."""
@@ -142,7 +142,7 @@ class _NodeRounds:
             found = self._read()
             if not found:
                 self._wait(ticks)
-            self._care()
+            self.care.look({run for run, _ in self.owed.values()})
         except AWAY as exc:
             if isinstance(exc, REFUSED):
                 raise
@@ -168,7 +168,7 @@ class _NodeRounds:
         if entries:
             self.position = entries[-1][0].decode()
         mine = [entry for entry in entries if self._is_mine(entry)]
-        rounds = [self._take(found) for _, found in measurements_in(mine, None, log_bad)]
+        rounds = [self._take(found) for _, found in measurements_in(mine)]
         return [one for one in rounds if one is not None]
 
     def _is_mine(self, entry: Entry) -> bool:
@@ -198,14 +198,6 @@ class _NodeRounds:
         if left_s > 0:
             block_ms = max(1, int(left_s * 1000))  # 0 would wait for ever
             self.connection.xread({keyspace.RESULTS: self.position}, count=1, block=block_ms)
-
-    def _care(self) -> None:
-        """Carry on what is overdue, should every node be dead: a run always ends."""
-        if time.monotonic() >= self.care_at:
-            self.care_at = time.monotonic() + CARE_S
-            silent_s = self.silence.lasts_s(self.connection)
-            for run in {run for run, _ in self.owed.values()}:
-                carry_on_if_overdue(self.connection, run, silent_s)
 
 
 def _pause(seconds: float, should_stop: ShouldStop) -> None:

@@ -14,7 +14,7 @@ import redis
 from samples import RUN, fields_of, file_rows, fill, stream_rows
 
 from coordinator.collect.collector import Collector
-from coordinator.collect.csvfile import HEADER, CsvFile
+from coordinator.collect.csvfile import HEADER, CsvFile, rows_of
 from coordinator.collect.groups import collectors
 from coordinator.results.stream import START
 from integration.collecting import last_id, position
@@ -236,7 +236,7 @@ def test_row_of_the_file_is_found_again_by_its_identity(
     fill(connection, 3)
     Collector(connection, csv_path).drain()
     with CsvFile(csv_path) as file:
-        identities = list(file.identities())
+        identities = list(rows_of(csv_path))
         assert file.last == identities[-1]
         assert file.last is not None
         assert file.last.run == RUN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from waiting import wait_until
 from coordinator.embedded import EmbeddedServer
 from coordinator.results import results, stream
 from coordinator.runs.follow import CLOCK_MARGIN_S, of_run
-from worker.model.errors import ConfigError, WireError
+from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
 from worker.model.plan import Plan, PlannedNode
 from worker.wire import keyspace
@@ -87,20 +86,16 @@ def test_results_of_other_runs_are_left_out(connection: redis.Redis) -> None:
         of_run(connection, "never")
 
 
-def test_bad_entry_is_given_to_the_caller_and_the_reader_goes_on(connection: redis.Redis) -> None:
+def test_bad_entry_is_logged_and_the_reader_goes_on(
+    connection: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(connection, 1)
     bad_id = connection.xadd(keyspace.RESULTS, {"v": "99"})
     fill(connection, 1, first=1)
-    bad: list[str] = []
-
-    def keep(stream_id: str, fields: Mapping[bytes, bytes], why: WireError) -> None:
-        assert fields == {b"v": b"99"}
-        assert "upgrade" in str(why)
-        bad.append(stream_id)
-
-    found = [m for _, m in results.read(connection, on_bad=keep)]
-    assert found == [measurement(0), measurement(1)]
-    assert [stream_id.encode() for stream_id in bad] == [bad_id]
+    assert [m for _, m in results.read(connection)] == [measurement(0), measurement(1)]
+    (line,) = caplog.messages
+    assert line.startswith(f"entry {bad_id.decode()} is set aside: ")
+    assert "upgrade" in line
 
 
 def test_following_goes_on_across_a_restart_and_says_so_once(

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from coordinator.cli.settings.config import read_config
-from coordinator.collect.csvfile import CSV_COLUMNS, HEADER, CsvFile
+from coordinator.collect.csvfile import CSV_COLUMNS, HEADER, CsvFile, rows_of
 from worker.model import fields
 from worker.model.errors import ConfigError, WireError
 from worker.model.measurement import Outcome
@@ -132,8 +132,8 @@ def test_csv_with_a_damaged_middle_is_refused_when_it_is_read(
 ) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(HEADER + middle + ROW)
-    with CsvFile(path) as opened, pytest.raises(ConfigError, match="not a row"):
-        list(opened.identities())
+    with CsvFile(path), pytest.raises(ConfigError, match="not a row"):
+        list(rows_of(path))
 
 
 @pytest.mark.parametrize("last", [b"x,y\n", b"x" * 200_000 + b"\n"])
