@@ -34,9 +34,6 @@ class Check:
     How one thing stands.
 
     Attributes:
-        area: What it is about.
-        name: What was looked at, in a word or two.
-        status: How it ended.
         message: What was found, with its figures, in one line.
         mend: What to do about it: a command where there is one. Empty when all is fine.
         values: The figures by name; the unit ends the name. None where there is no figure.
@@ -73,16 +70,16 @@ def judged(
 ) -> Check:
     """Make a check that failed, warns, or is ok and then needs no mend."""
     status = Status.FAIL if fail else Status.WARN if warn else Status.OK
-    needed = mend if status is not Status.OK else ""
+    mend = "" if status is Status.OK else mend
     return Check(
-        area=area, name=name, status=status, message=message, mend=needed, values=values or {}
+        area=area, name=name, status=status, message=message, mend=mend, values=values or {}
     )
 
 
 def failed(area: Area, name: str, error: str) -> Check:
     """Make a check of an error, which says what helps behind a semicolon."""
-    what, _, mend = error.partition("; ")
-    return judged(area, name, what, fail=True, mend=mend)
+    message, _, mend = error.partition("; ")
+    return judged(area, name, message, fail=True, mend=mend)
 
 
 def skipped(area: Area, name: str, why: str) -> Check:
@@ -96,9 +93,9 @@ def exit_code(checks: Iterable[Check]) -> int:
 
     3 Redis cannot be used, 2 something of this machine or of Redis' settings, 4 of the mesh.
     """
-    failed = [one for one in checks if one.status is Status.FAIL]
-    if any(one.area is Area.REDIS and one.name == REACHABLE for one in failed):
+    failures = {(check.area, check.name) for check in checks if check.status is Status.FAIL}
+    if (Area.REDIS, REACHABLE) in failures:
         return 3
-    if any(one.area is not Area.MESH for one in failed):
+    if any(area is not Area.MESH for area, _ in failures):
         return 2
-    return 4 if failed else 0
+    return 4 if failures else 0

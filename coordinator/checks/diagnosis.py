@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import redis
 
@@ -29,8 +28,6 @@ from worker.wire.room import DEFAULTS, read_limits
 #: An operator waits for the answer, and a Redis that is away does not answer.
 SOCKET_TIMEOUT_S, CONNECT_TIMEOUT_S = 4.0, 2.0
 
-Found = Check | list[Check]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -38,10 +35,9 @@ class Subject:
     What is looked at.
 
     Attributes:
-        redis_url: Redis of the mesh; it may hold a password.
+        redis_url: Of the mesh; it may hold a password.
         name: This node, if it is one.
-        asked: The name was said, not guessed: then this machine is or shall be a node.
-        state_dir: The node's folder.
+        asked: The name was given, not guessed: then this machine is or shall be a node.
         version: This program's.
     """
 
@@ -62,7 +58,7 @@ def diagnose(subject: Subject) -> Iterator[Check]:
     Yield each check as it is done, whatever the others found.
 
     Raises:
-        ConfigError: The Redis URL is none.
+        ConfigError: The Redis URL is invalid.
     """
     connection = connect(
         subject.redis_url,
@@ -75,15 +71,11 @@ def diagnose(subject: Subject) -> Iterator[Check]:
             quickest, info = server.exchange(connection), connection.info()
         except redis.RedisError as exc:
             yield swallowed(connection, exc) or unreachable(exc, subject.redis_url)
-            yield from _without_redis(subject)
+            yield from _of_machine(subject, None, None)
+            yield skipped(Area.MESH, "mesh", "not looked at without Redis")
             return
         yield server.reachable(subject.redis_url, quickest)
         yield from _with_redis(subject, connection, quickest, info)
-
-
-def _without_redis(subject: Subject) -> Iterator[Check]:
-    yield from _of_machine(subject, None, None)
-    yield skipped(Area.MESH, "mesh", "not looked at without Redis")
 
 
 def _with_redis(
@@ -97,7 +89,7 @@ def _with_redis(
         yield server.not_looked(Area.MESH, "nodes", exc, subject.redis_url)
     except WireError as exc:
         yield failed(Area.MESH, "limit", str(exc))
-    own = next((one for one in nodes if one.name == subject.name), None)
+    own = next((node for node in nodes if node.name == subject.name), None)
     is_node = subject.is_here or subject.asked or own is not None
     yield server.version(info)
     yield server.memory(info, caps.get("redis_memory_pct", DEFAULTS["redis_memory_pct"]))
@@ -127,10 +119,7 @@ def _with_redis(
 
 
 def _of_machine(
-    subject: Subject,
-    own: Node | None,
-    quickest: server.Exchange | None,
-    nodes: Sequence[Node] = (),
+    subject: Subject, own: Node | None, quickest: server.Exchange | None, nodes: Sequence[Node] = ()
 ) -> Iterator[Check]:
     wanted = subject.is_here or subject.asked
     is_node = wanted or own is not None
@@ -138,18 +127,18 @@ def _of_machine(
     yield machine.iperf3(own, wanted=is_node)
     yield machine.iperf3_test(wanted=wanted)
     if quickest is not None:
-        yield machine.clock(quickest, [one for one in nodes if one != own], wanted=is_node)
+        yield machine.clock(quickest, [node for node in nodes if node != own], wanted=is_node)
     yield machine.state_folder(subject.state_dir, wanted=wanted)
-    yield machine.outbox(
-        subject.state_dir, subject.name, own, wanted=wanted, has_redis=quickest is not None
-    )
+    has_redis = quickest is not None
+    yield machine.outbox(subject.state_dir, subject.name, own, wanted=wanted, has_redis=has_redis)
 
 
-def _look(url: str, area: Area, name: str, check: Callable[[], Found]) -> Iterator[Check]:
+def _look(
+    url: str, area: Area, name: str, check: Callable[[], Check | list[Check]]
+) -> Iterator[Check]:
     """Do a check that this user of Redis may have no right to."""
     try:
-        found: Any = check()
+        done = check()
     except redis.ResponseError as exc:
-        yield server.not_looked(area, name, exc, url)
-        return
-    yield from found if isinstance(found, list) else [found]
+        done = server.not_looked(area, name, exc, url)
+    yield from done if isinstance(done, list) else [done]

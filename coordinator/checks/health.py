@@ -25,7 +25,7 @@ def own_health(redis_url: str, name: str) -> Check:
     Look whether a node has a recent heartbeat and both its workers; a failure names what lacks.
 
     Raises:
-        ConfigError: The Redis URL is none.
+        ConfigError: The Redis URL is invalid.
     """
     connection = server.connect(
         redis_url, socket_timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S, retries=0
@@ -53,7 +53,7 @@ def own_health(redis_url: str, name: str) -> Check:
 
 
 def unreachable(exc: redis.RedisError, url: str) -> Check:
-    """Say why Redis cannot be used."""
+    """Return the check that says why Redis cannot be used."""
     return failed(Area.REDIS, REACHABLE, str(server.unavailable(exc, url)))
 
 

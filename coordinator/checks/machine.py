@@ -8,9 +8,11 @@ import pwd
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks import check
+from coordinator.checks.check import Area, Check
 from coordinator.checks.server import Exchange
 from worker.model.text import in_bytes, in_offset, some
 from worker.probes.icmp.echo_socket import PERMIT
@@ -46,41 +48,42 @@ OUTBOX_WAITS = (
     "collect --list), or what the log of that worker says"
 )
 
+judged, skipped = partial(check.judged, Area.MACHINE), partial(check.skipped, Area.MACHINE)
+
 
 def icmp(node: Node | None, *, wanted: bool) -> Check:
     """Look whether a worker may ping: what it says itself while it runs, else this process."""
     alive = node is not None and node.alive
     kind = node.icmp if node is not None and alive else icmp_capability()
-    who = "the worker" if alive else "this user"
-    what = f"{who} may open a {kind} socket" if kind != "none" else f"{who} may not ping"
-    values = {"icmp": kind}
+    message = "the worker may " if alive else "this user may "
+    message += f"open a {kind} socket" if kind != "none" else "not ping"
     if not wanted:
-        return skipped(Area.MACHINE, "icmp", f"not a node here ({what})")
-    return judged(Area.MACHINE, "icmp", what, values, fail=kind == "none", mend=PERMIT)
+        return skipped("icmp", f"not a node here ({message})")
+    return judged("icmp", message, {"icmp": kind}, fail=kind == "none", mend=PERMIT)
 
 
 def iperf3(node: Node | None, *, wanted: bool) -> Check:
     """Look at the iperf3 on PATH, and whether a running worker knows it."""
-    found = find_iperf3()
-    cause, _, mend = found.fault.partition("; ")
-    what = cause or f"{found.text} at {found.path}"
+    tool = find_iperf3()
+    cause, _, mend = tool.fault.partition("; ")
+    message = cause or f"{tool.text} at {tool.path}"
     if not wanted:
-        return skipped(Area.MACHINE, "iperf3", f"not a node here ({what})")
-    if node is not None and node.alive and node.iperf3 != found.text:
-        return _iperf3_of_worker(node, found)
-    values = {"iperf3": found.text or None, "on_path": found.text or None}
-    if found.fault:
-        return judged(Area.MACHINE, "iperf3", what, values, fail=True, mend=mend)
-    old, hangs = found.version < MIN_VERSION, THREADS_VERSION <= found.version[:2] <= LAST_HANGING
-    what += " is too old" if old else "; its server may hang" if hangs else ""
+        return skipped("iperf3", f"not a node here ({message})")
+    if node is not None and node.alive and node.iperf3 != tool.text:
+        return _iperf3_of_worker(node, tool)
+    values = {"iperf3": tool.text or None, "on_path": tool.text or None}
+    if tool.fault:
+        return judged("iperf3", message, values, fail=True, mend=mend)
+    old, hangs = tool.version < MIN_VERSION, THREADS_VERSION <= tool.version[:2] <= LAST_HANGING
+    message += " is too old" if old else "; its server may hang" if hangs else ""
     mend = f"install {_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
     if hangs:
         mend = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
-    return judged(Area.MACHINE, "iperf3", what, values, fail=old, warn=hangs, mend=mend)
+    return judged("iperf3", message, values, fail=old, warn=hangs, mend=mend)
 
 
 def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
-    """Tell that a running worker has another iperf3 than this shell, or none, and why."""
+    """Say which other iperf3 than this shell a running worker has, or why it has none."""
     cause, _, mend = node.iperf3_fault.partition("; ")
     has = node.iperf3 or (f"none: {cause}" if cause else "none")
     is_old = bool(node.iperf3) and parse_version(node.iperf3) < MIN_VERSION
@@ -93,76 +96,61 @@ def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
     elif not cause or cause in NOT_THERE.fault:
         own = here.path or "sudo apt-get install iperf3"
         mend = f"the worker looks on its own PATH with each heartbeat: it must be there ({own})"
-    return judged(
-        Area.MACHINE,
-        "iperf3",
-        f"the worker has {has}; here it is {here.text or 'none'}",
-        {"iperf3": node.iperf3 or None, "on_path": here.text or None},
-        fail=is_old or not node.iperf3,
-        warn=True,
-        mend=mend,
-    )
+    message = f"the worker has {has}; here it is {here.text or 'none'}"
+    values = {"iperf3": node.iperf3 or None, "on_path": here.text or None}
+    fail = is_old or not node.iperf3
+    return judged("iperf3", message, values, fail=fail, warn=True, mend=mend)
 
 
 def iperf3_test(*, wanted: bool) -> Check:
     """Try whether the iperf3 on PATH can run a test, as this user, with its temporary folder."""
-    name, found = "iperf3 test", find_iperf3() if wanted else NOT_THERE
-    if found.fault:
-        return skipped(Area.MACHINE, name, "no iperf3 that starts" if wanted else "not a node here")
-    fault = try_here(found)
-    what, _, mend = fault.partition("; ")
-    message = what or "a server and a client of a few bytes end well"
-    return judged(
-        Area.MACHINE,
-        name,
-        message,
-        {"error": fault or None},
-        fail=bool(fault),
-        mend=mend
-        or f"try it: {found.path} --server --one-off, and beside it: "
-        f"{found.path} --client 127.0.0.1",
-    )
+    name, tool = "iperf3 test", find_iperf3() if wanted else NOT_THERE
+    if tool.fault:
+        return skipped(name, "no iperf3 that starts" if wanted else "not a node here")
+    fault = try_here(tool)
+    cause, _, mend = fault.partition("; ")
+    message = cause or "a server and a client of a few bytes end well"
+    by_hand = f"{tool.path} --server --one-off, and beside it: {tool.path} --client 127.0.0.1"
+    mend = mend or f"try it: {by_hand}"
+    return judged(name, message, {"error": fault or None}, fail=bool(fault), mend=mend)
 
 
 def clock(quickest: Exchange, others: Sequence[Node], *, wanted: bool) -> Check:
     """Look at this clock beside Redis'; what may be half an exchange is no fault of it."""
     offset_ms, doubt_ms = quickest.clock.offset_ms, quickest.clock.uncertainty_ms
-    what = f"{in_offset(offset_ms, doubt_ms)} from Redis"
     values = {"clock_offset_ms": offset_ms, "clock_offset_uncertainty_ms": doubt_ms}
+    others_ms = [n.clock_offset_ms for n in others if n.alive and n.clock_offset_ms is not None]
     return judged(
-        Area.MACHINE,
         "clock",
-        what,
+        f"{in_offset(offset_ms, doubt_ms)} from Redis",
         values,
         warn=wanted and beyond_doubt_ms(offset_ms, doubt_ms) > OFFSET_MS,
-        mend=f"{_whose_clock(offset_ms, others)}: {SET_CLOCK}",
+        mend=f"{whose_clock('here', offset_ms, others_ms)}: {SET_CLOCK}",
     )
 
 
-def _whose_clock(offset_ms: float, others: Sequence[Node]) -> str:
-    """Say where to mend it: where Redis is when other nodes differ from it alike."""
-    told_ms = [n.clock_offset_ms for n in others if n.alive and n.clock_offset_ms is not None]
-    if not told_ms:
-        return "here, or on the host of Redis"
-    alike = all(abs(other_ms - offset_ms) <= OFFSET_MS for other_ms in told_ms)
-    return "on the host of Redis" if alike else "here"
+def whose_clock(where: str, offset_ms: float, others_ms: Sequence[float]) -> str:
+    """Return where to set a clock: where Redis is when other nodes differ from it alike."""
+    if not others_ms:
+        return f"{where}, or on the host of Redis"
+    alike = all(abs(other_ms - offset_ms) <= OFFSET_MS for other_ms in others_ms)
+    return "on the host of Redis" if alike else where
 
 
 def state_folder(folder: Path, *, wanted: bool) -> Check:
     """Look whether results can wait on the disk; makes nothing that stays."""
     name = "state folder"
     if not wanted:
-        return skipped(Area.MACHINE, name, "not a node here")
+        return skipped(name, "not a node here")
     folders = (folder.absolute(), *folder.absolute().parents)
-    there = next(one for one in folders if os.access(one, os.F_OK))
+    there = next(path for path in folders if os.access(path, os.F_OK))
     problem = _why_not_writable(there)
     if problem:
         mend = _mend_of_folder(folder, there, problem)
         message = f"{folder} cannot be written: {problem}"
-        return judged(Area.MACHINE, name, message, {"path": str(folder)}, fail=True, mend=mend)
+        return judged(name, message, {"path": str(folder)}, fail=True, mend=mend)
     free = shutil.disk_usage(there).free
     return judged(
-        Area.MACHINE,
         name,
         f"{folder}, {in_bytes(free)} free",
         {"path": str(folder), "free_bytes": free},
@@ -191,7 +179,7 @@ def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
 
 
 def _other_owner(folder: Path) -> str:
-    """Return the user whose folder it is; empty when it is this one's, or not there."""
+    """Return the owner of a folder; empty when it is this user, or nothing is there."""
     try:
         owner = folder.stat().st_uid
         return "" if owner == os.geteuid() else pwd.getpwuid(owner).pw_name
@@ -212,33 +200,23 @@ def _why_not_writable(there: Path) -> str:
 
 def outbox(folder: Path, name: str, own: Node | None, *, wanted: bool, has_redis: bool) -> Check:
     """Look at what waits on this disk for Redis, under this name and under others."""
-    what = "outbox"
-    left = left_in(folder)
-    if not wanted and not left:
-        return skipped(Area.MACHINE, what, "not a node here")
-    size = left.get(name, 0)
-    others = {other: bytes_ for other, bytes_ in left.items() if other != name}
+    others = left_in(folder)
+    if not wanted and not others:
+        return skipped("outbox", "not a node here")
+    size = others.pop(name, 0)
     parts = [f"{in_bytes(size)} wait for Redis"] if size else []
-    listed = some(f"{other} {in_bytes(bytes_)}" for other, bytes_ in others.items())
+    listed = some(f"{other} {in_bytes(waiting)}" for other, waiting in others.items())
     parts += [f"results of other names wait here: {listed}"] if others else []
     mend = OUTBOX_WAITS
     if not has_redis:
         mend = "they go when Redis is back"
     elif others and not size:
-        mend = (
-            "any worker with this folder sends them with its heartbeats; if none does, see its log"
-        )
+        mend = "any worker with this folder sends them with its heartbeats; if not: see its log"
     elif own is None or not own.alive:
         mend = f"a worker sends them; if none runs here: ptzmesh worker --name {name}"
-    return judged(
-        Area.MACHINE,
-        what,
-        "; ".join(parts) or "empty",
-        {"outbox_bytes": size, "others": others},
-        fail=size > MAX_OUTBOX_BYTES,
-        warn=bool(left),
-        mend=mend,
-    )
+    fail, warn = size > MAX_OUTBOX_BYTES, bool(parts)
+    values = {"outbox_bytes": size, "others": others}
+    return judged("outbox", "; ".join(parts) or "empty", values, fail=fail, warn=warn, mend=mend)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

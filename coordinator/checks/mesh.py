@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import redis
 
-from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks import check
+from coordinator.checks.check import Area, Check
 from coordinator.checks.health import missing_workers
-from coordinator.checks.machine import OFFSET_MS, OUTBOX_WAITS, SET_CLOCK
+from coordinator.checks.machine import OFFSET_MS, OUTBOX_WAITS, SET_CLOCK, whose_clock
 from coordinator.checks.server import more_memory
 from coordinator.collect.abandoned import ABANDONED_S, forget_it, run_again
 from coordinator.collect.groups import Group, collectors, oldest_after
@@ -33,53 +35,46 @@ NEAR = 0.8
 OVERDUE_S = 2.0 * node_record.HEARTBEAT_S
 FORGET = "it is forgotten a week after its last heartbeat"
 
+judged, skipped = partial(check.judged, Area.MESH), partial(check.skipped, Area.MESH)
+
 
 def own_node(node: Node | None, name: str, *, is_here: bool, asked: bool) -> Check:
     """Look at this node's own heartbeat; `asked` when it was named, running here or not."""
-    what = "own heartbeat"
+    title = "own heartbeat"
     if node is None and not is_here and not asked:
-        return skipped(Area.MESH, what, f"not a node here ({name})")
+        return skipped(title, f"not a node here ({name})")
     start = f"ptzmesh worker --name {name}"
     if node is None:
         # An operator may look before the first start: that is no fault.
         runs_here = f"if it runs (see its log), it uses another Redis or database; if not: {start}"
-        return judged(
-            Area.MESH,
-            what,
-            f"{name} was never heard",
-            fail=is_here,
-            warn=True,
-            mend=runs_here if is_here else start,
-        )
+        mend = runs_here if is_here else start
+        return judged(title, f"{name} was never heard", fail=is_here, warn=True, mend=mend)
     values = {"node": name, "seen_s": node.seen_s}
     if node.stopped:
-        return judged(Area.MESH, what, f"{name} was stopped", values, warn=True, mend=start)
+        return judged(title, f"{name} was stopped", values, warn=True, mend=start)
     message = f"{name}, {in_time(node.seen_s)} ago"
     mend = f"see its log (journalctl -u ptzmesh-worker); if it does not run: {start}"
-    return judged(Area.MESH, what, message, values, fail=not node.alive, mend=mend)
+    return judged(title, message, values, fail=not node.alive, mend=mend)
 
 
 def silent(nodes: Sequence[Node]) -> Check:
     """Look for nodes that fell silent without a goodbye."""
-    alive = [one for one in nodes if one.alive]
-    stopped = [one for one in nodes if one.stopped]
-    lost = sorted((one for one in nodes if not one.alive and not one.stopped), key=lambda n: n.name)
-    values = {
-        "alive": len(alive), "stopped": len(stopped), "silent": [one.name for one in lost],
-    }  # fmt: skip
+    alive, stopped = sum(node.alive for node in nodes), sum(node.stopped for node in nodes)
+    lost = sorted((n for n in nodes if not n.alive and not n.stopped), key=lambda node: node.name)
+    values = {"alive": alive, "stopped": stopped, "silent": [node.name for node in lost]}
     if not nodes:
         start = (
             "ptzmesh worker --name NAME; where workers run, they use another Redis or database: "
             "ptzmesh nodes there"
         )
-        return judged(Area.MESH, "nodes", "none is registered", values, warn=True, mend=start)
+        return judged("nodes", "none is registered", values, warn=True, mend=start)
     start = f"there: ptzmesh worker --name {nodes[0].name}"
-    message = f"{len(alive)} alive" + (f", {len(stopped)} stopped" if stopped else "")
+    message = f"{alive} alive" + (f", {stopped} stopped" if stopped else "")
     if lost:
-        listed = some(f"{one.name} ({in_time(one.seen_s)})" for one in lost)
+        listed = some(f"{node.name} ({in_time(node.seen_s)})" for node in lost)
         message += f", {len(lost)} silent: {listed}"
     mend = f"{revive(lost[0])}; {FORGET}" if lost else start
-    return judged(Area.MESH, "nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
+    return judged("nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
 
 
 def revive(node: Node) -> str:
@@ -91,98 +86,82 @@ def revive(node: Node) -> str:
 
 
 def addresses(nodes: Sequence[Node]) -> Check:
-    """Look for addresses that several live nodes say they have: one of them answers for all."""
-    found = claims(nodes)
-    said = "; ".join(in_dispute(address, those) for address, those in found.items())
-    return judged(
-        Area.MESH,
-        "addresses",
-        said or "no two live nodes claim the same",
-        {"claimed": {address: [n.name for n in those] for address, those in found.items()}},
-        fail=bool(found),
-        mend="start each with an --address that leads to it from all others, such as a VPN's",
-    )
+    """Look for addresses that several live nodes claim: one of them answers for all."""
+    claimed = claims(nodes)
+    disputes = "; ".join(in_dispute(address, those) for address, those in claimed.items())
+    message = disputes or "no two live nodes claim the same"
+    values = {"claimed": {address: [n.name for n in those] for address, those in claimed.items()}}
+    mend = "start each with an --address that leads to it from all others, such as a VPN's"
+    return judged("addresses", message, values, fail=bool(claimed), mend=mend)
 
 
 def settings(nodes: Sequence[Node]) -> Check:
-    """Look for nodes whose settings file was changed and is wrong: they go by what it said."""
-    wrong = {one.name: one.settings_fault for one in nodes if one.alive and one.settings_fault}
-    listed = some((f"{name} ({fault})" for name, fault in wrong.items()), 3)
-    return judged(
-        Area.MESH,
-        "settings",
-        f"labels and limits stay as they were: {listed}" if wrong else "all nodes follow theirs",
-        {"faults": wrong},
-        warn=bool(wrong),
-        mend="mend the settings file there: it is read again by itself",
+    """Look for nodes whose settings file was changed and is wrong: they go by the one before."""
+    faults = {
+        node.name: node.settings_fault for node in nodes if node.alive and node.settings_fault
+    }
+    listed = some((f"{name} ({fault})" for name, fault in faults.items()), 3)
+    message = (
+        f"labels and limits stay as they were: {listed}" if faults else "all nodes follow theirs"
     )
+    mend = "correct the settings file there: it is read again by itself"
+    return judged("settings", message, {"faults": faults}, warn=bool(faults), mend=mend)
 
 
 def clocks(nodes: Sequence[Node]) -> Check:
     """Look at the clocks of nodes beside Redis', as far as these are known."""
-    told = {n.name: n for n in nodes if n.alive and n.clock_offset_ms is not None}
-    if not told:
-        why = "no node has told its clock" if any(n.alive for n in nodes) else "no node is alive"
-        return skipped(Area.MESH, "clocks", why)
-    beyond_ms = {
-        name: beyond_doubt_ms(n.clock_offset_ms, n.clock_offset_uncertainty_ms)
-        for name, n in told.items()
+    clocks = {
+        node.name: (node.clock_offset_ms, node.clock_offset_uncertainty_ms)
+        for node in nodes
+        if node.alive and node.clock_offset_ms is not None
     }
-    worst = told[
-        max(told, key=lambda name: (beyond_ms[name], abs(told[name].clock_offset_ms or 0)))
-    ]
+    if not clocks:
+        is_alive = any(node.alive for node in nodes)
+        return skipped("clocks", "no node reports its clock" if is_alive else "no node is alive")
+    beyond_ms = {name: beyond_doubt_ms(*clock) for name, clock in clocks.items()}
+    worst = max(clocks, key=lambda name: (beyond_ms[name], abs(clocks[name][0])))
     off = [name for name, ms in beyond_ms.items() if ms > OFFSET_MS]
-    how_far = in_offset(worst.clock_offset_ms or 0.0, worst.clock_offset_uncertainty_ms)
-    message = f"{how_far} from Redis at most ({worst.name})"
+    message = f"{in_offset(*clocks[worst])} from Redis at most ({worst})"
+    others_ms = [clock[0] for name, clock in clocks.items() if name != worst]
+    whose = whose_clock("there", clocks[worst][0], others_ms)
     return judged(
-        Area.MESH,
         "clocks",
-        f"{len(off)} of {len(told)} off: {some(off)}; {message}" if off else message,
+        f"{len(off)} of {len(clocks)} off: {some(off)}; {message}" if off else message,
         {
-            "clock_offset_ms": {name: n.clock_offset_ms for name, n in told.items()},
-            "clock_offset_uncertainty_ms": {
-                name: n.clock_offset_uncertainty_ms for name, n in told.items()
-            },
+            "clock_offset_ms": {name: ms for name, (ms, _) in clocks.items()},
+            "clock_offset_uncertainty_ms": {name: ms for name, (_, ms) in clocks.items()},
         },
         warn=bool(off),
-        mend=f"{_whose_clock(off, list(told.values()))}: {SET_CLOCK}",
+        mend=f"{whose if len(off) == len(clocks) else 'there'}: {SET_CLOCK}",
     )
-
-
-def _whose_clock(off: Sequence[str], told: Sequence[Node]) -> str:
-    """Say where to mend it: at Redis' host when it differs from all nodes alike."""
-    if len(told) == 1:
-        return "there, or on the host of Redis"
-    offsets = [one.clock_offset_ms or 0.0 for one in told]
-    alike = max(offsets) - min(offsets) <= OFFSET_MS
-    return "on the host of Redis" if alike and len(off) == len(told) else "there"
 
 
 def versions(nodes: Sequence[Node], own: str) -> Check:
     """Look for nodes of different versions, or of another wire version, which measure nothing."""
-    counts = Counter(one.version for one in nodes if one.alive)
-    foreign = [n.name for n in nodes if n.alive and n.wire != version.WIRE_VERSION]
+    alive = [node for node in nodes if node.alive]
+    if not alive:
+        return skipped("versions", "no node is alive")
+    counts = Counter(node.version for node in alive)
+    foreign = [node.name for node in alive if node.wire != version.WIRE_VERSION]
     values = {"versions": dict(counts), "own": own, "other_wire": foreign}
-    if not counts:
-        return skipped(Area.MESH, "versions", "no node is alive")
-    differ = len(counts) > 1 or own not in counts
-    mend = "install one version on all of them (docs/upgrade.md); then restart their workers"
-    if not differ and not foreign:
-        return judged(Area.MESH, "versions", f"all nodes have {own}, as here", values)
+    if set(counts) == {own} and not foreign:
+        return judged("versions", f"all nodes have {own}, as here", values)
     usual = own if own in counts else counts.most_common(1)[0][0]
-    others = [f"{one.name} {one.version}" for one in nodes if one.alive and one.version != usual]
-    message = f"{counts[usual]} of {counts.total()} nodes have {usual}"
+    others = [f"{node.name} {node.version}" for node in alive if node.version != usual]
+    message = f"{counts[usual]} of {len(alive)} nodes have {usual}"
     message += f"; {some(others)}" if others else f"; here it is {own}"
     message += f"; not understood: {some(foreign)}" if foreign else ""
-    mend = mend if others or foreign else f"install {usual} here, too (docs/upgrade.md)"
-    return judged(Area.MESH, "versions", message, values, fail=bool(foreign), warn=True, mend=mend)
+    mend = f"install {usual} here, too (docs/upgrade.md)"
+    if others or foreign:
+        mend = "install one version on all of them (docs/upgrade.md); then restart their workers"
+    return judged("versions", message, values, fail=bool(foreign), warn=True, mend=mend)
 
 
 def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
     """Look whether each node that is alive has its prober and its responder."""
-    alive = [one.name for one in nodes if one.alive]
+    alive = [node.name for node in nodes if node.alive]
     if not alive:
-        return skipped(Area.MESH, "workers", "no node is alive")
+        return skipped("workers", "no node is alive")
     missing = missing_workers(connection, alive)
     message = f"prober and responder of {len(alive)} nodes are registered"
     if missing:
@@ -192,61 +171,55 @@ def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
         "see the log there: a worker that ends is started again within seconds; one that hangs is "
         "not: sudo systemctl restart ptzmesh-worker"
     )
-    values = {"missing": missing}
-    return judged(Area.MESH, "workers", message, values, fail=bool(missing), mend=mend)
+    return judged("workers", message, {"missing": missing}, fail=bool(missing), mend=mend)
 
 
 def outboxes(nodes: Sequence[Node]) -> Check:
     """Look at the results that wait on the disks of nodes."""
-    waiting = {one.name: one.outbox_bytes for one in nodes if one.outbox_bytes}
+    waiting = {node.name: node.outbox_bytes for node in nodes if node.outbox_bytes}
     listed = some(f"{name} {in_bytes(size)}" for name, size in waiting.items())
     message = f"results wait on disk: {listed}" if waiting else "no results wait on a node's disk"
-    mend = OUTBOX_WAITS
     values = {"outbox_bytes": waiting}
-    return judged(Area.MESH, "outboxes", message, values, warn=bool(waiting), mend=mend)
+    return judged("outboxes", message, values, warn=bool(waiting), mend=OUTBOX_WAITS)
 
 
 def groups(connection: redis.Redis, now: float) -> list[Check]:
     """Look at each collector: one that does not come back keeps the stream from being trimmed."""
-    found = collectors(connection)
-    if found:
-        return [_collector(one) for one in found]
+    known = collectors(connection)
+    if known:
+        return [_collector(group) for group in known]
     age_s = oldest_after(connection, START, now)
     count = connection.xlen(keyspace.RESULTS)
     values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
     waiting = f"none; {count:,} entries, the oldest {in_time(age_s)} old" if age_s else "none"
     warn = bool(count) and not are_events(connection)
-    return [judged(Area.MESH, "collector", waiting, values, warn=warn, mend=_room(found))]
+    return [judged("collector", waiting, values, warn=warn, mend=_room([]))]
 
 
-def _collector(one: Group) -> Check:
-    age_s = one.unread_s
-    parts = [] if one.lag is None else [f"{one.lag:,} entries to read"]
-    parts += [] if age_s is None else [f"the oldest {in_time(age_s)} old"]
-    message = f"{one.name}: " + (", ".join(parts) if age_s is not None else "has all")
-    if one.is_abandoned and one.idle_s is not None:
-        message += f"; nobody has run it for {in_time(one.idle_s)}"
+def _collector(group: Group) -> Check:
+    age_s = group.unread_s
+    message = f"{group.name}: has all"
+    if age_s is not None:
+        to_read = "" if group.lag is None else f"{group.lag:,} entries to read, "
+        message = f"{group.name}: {to_read}the oldest {in_time(age_s)} old"
+    if group.is_abandoned and group.idle_s is not None:
+        message += f"; nobody has run it for {in_time(group.idle_s)}"
+    values = {"group": group.name, "lag": group.lag, "oldest_uncollected_s": age_s}
     return judged(
-        Area.MESH,
         "collector",
         message,
-        {
-            "group": one.name,
-            "lag": one.lag,
-            "oldest_uncollected_s": age_s,
-            "idle_s": one.idle_s,
-        },
+        {**values, "idle_s": group.idle_s},
         fail=(age_s or 0) > ABANDONED_S,
-        warn=(age_s or 0) > STALE_S or one.is_abandoned,
-        mend=_room([one]),
+        warn=(age_s or 0) > STALE_S or group.is_abandoned,
+        mend=_room([group]),
     )
 
 
-def _room(found: Sequence[Group]) -> str:
+def _room(known: Sequence[Group]) -> str:
     """Return what makes room in the stream: no new collector where an old one holds it."""
-    if not found:
+    if not known:
         return "ptzmesh collect --csv FILE"
-    last = min(found, key=lambda one: stream_position(one.position)).name
+    last = min(known, key=lambda group: stream_position(group.position)).name
     return f"{run_again(last)}; or, if it never comes back: {forget_it(last)}"
 
 
@@ -271,20 +244,13 @@ def _limit(name: str, cap: int, used: float | None, mend: str) -> Check:
     of_bytes = name.endswith("bytes")
     most = in_bytes(cap) if of_bytes else f"{cap:,}"
     if used is None:
-        return judged(Area.MESH, "limit", f"{name} at most {most}", values)
-    now = in_bytes(used) if of_bytes else f"{used:,.0f}"
-    held = "no run is started" if name == "commands_per_s" else "results wait"
+        return judged("limit", f"{name} at most {most}", values)
+    message = f"{name} {in_bytes(used) if of_bytes else f'{used:,.0f}'} of {most}"
     if name == "run_bytes":  # a cap that is reached in quiet times, too: old runs make room
-        return judged(Area.MESH, "limit", f"{name} {now} of {most}", values)
-    return judged(
-        Area.MESH,
-        "limit",
-        f"{name} {now} of {most}" + (f": {held}" if used >= cap else ""),
-        values,
-        fail=used >= cap,
-        warn=used >= NEAR * cap,
-        mend=mend,
-    )
+        return judged("limit", message, values)
+    if used >= cap:
+        message += ": no run is started" if name == "commands_per_s" else ": results wait"
+    return judged("limit", message, values, fail=used >= cap, warn=used >= NEAR * cap, mend=mend)
 
 
 def overdue(connection: redis.Redis, now: float) -> Check:
@@ -293,23 +259,21 @@ def overdue(connection: redis.Redis, now: float) -> Check:
     late: Any = connection.zrangebyscore(keyspace.RUNS_OPEN, 1, now - OVERDUE_S, start=0, num=100)
     runs = run_ids(late)
     message = f"{count} open" + (f", overdue: {some(runs, 3)}" if runs else ", none overdue")
-    first = runs[0] if runs else ""
-    mend = f"ptzmesh show --follow {first}, or: ptzmesh cancel {first}"
-    values = {"open": count, "overdue": runs}
-    return judged(Area.MESH, "runs", message, values, fail=bool(runs), mend=mend)
+    mend = "".join(f"ptzmesh show --follow {run}, or: ptzmesh cancel {run}" for run in runs[:1])
+    return judged("runs", message, {"open": count, "overdue": runs}, fail=bool(runs), mend=mend)
 
 
 def memory(connection: redis.Redis, info: Mapping[str, Any]) -> Check:
     """Say what the mesh takes of Redis' memory."""
-    mine, whole = read_footprint(connection), int(info["used_memory"])
+    mine, used = read_footprint(connection), int(info["used_memory"])
     parts = {name: size for name, size in vars(mine).items() if name != "estimated"}
     listed = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items() if size)
     about = "about " if mine.estimated else ""
-    pct = 100 * mine.total / whole
+    pct = 100 * mine.total / used
     message = f"{about}{in_bytes(mine.total)}, {pct:.0f} % of what Redis uses ({listed})"
     values = {f"{name}_bytes": size for name, size in parts.items()}
     values |= {"total_bytes": mine.total, "share_pct": pct, "estimated": mine.estimated}
-    return judged(Area.MESH, "our memory", message, values)
+    return judged("our memory", message, values)
 
 
 def load(nodes: Sequence[Node], info: Mapping[str, Any]) -> Check:
@@ -318,13 +282,10 @@ def load(nodes: Sequence[Node], info: Mapping[str, Any]) -> Check:
 
     They are counts of different seconds, and only the server's has what scripts do inside it.
     """
-    mine, whole = commands_per_s(nodes), float(info.get("instantaneous_ops_per_sec", 0))
-    unknown = [one.name for one in nodes if one.alive and one.redis_commands_per_s is None]
-    message = f"nodes send {mine:.1f} commands/s; Redis does {whole:.0f}/s"
+    mine, total = commands_per_s(nodes), float(info.get("instantaneous_ops_per_sec", 0))
+    unknown = [node.name for node in nodes if node.alive and node.redis_commands_per_s is None]
+    message = f"nodes send {mine:.1f} commands/s; Redis does {total:.0f}/s"
     message += f" (not known yet: {some(unknown)})" if unknown else ""
-    values = {
-        "commands_per_s": mine,
-        "redis_ops_per_s": whole,
-        "share_pct": 100 * mine / whole if whole >= mine > 0 else None,
-    }
-    return judged(Area.MESH, "our load", message, values)
+    share_pct = 100 * mine / total if total >= mine > 0 else None
+    values = {"commands_per_s": mine, "redis_ops_per_s": total, "share_pct": share_pct}
+    return judged("our load", message, values)

@@ -1,8 +1,7 @@
 """
 What workers refused to execute, sorted by what can have brought it about.
 
-A stranger is named only where no program of ours, however late, asks so; and a password is to be
-changed only where nobody knows who it was.
+A stranger is named only where no program of ours, however late, asks so.
 """
 
 from __future__ import annotations
@@ -31,28 +30,23 @@ LATE = "a test is asked for without holding the lease of "
 
 
 def refused(connection: redis.Redis) -> Check:
-    """Look at the jobs that workers refused to run; the gravest cause is told, with its newest."""
+    """Look at the jobs that workers refused to run; the newest of the gravest cause is named."""
     packed = cast("list[bytes]", connection.lrange(keyspace.REFUSED, 0, MOST_KEPT - 1))
-    entries = [one for one in map(_entry, packed) if not _text(one, "reason").startswith(LATE)]
+    entries = [
+        entry for entry in map(_entry, packed) if not _text(entry, "reason").startswith(LATE)
+    ]
     if not entries:
         return judged(Area.MESH, NAME, "none", {"refused": 0})
-    counts = {cause: sum(_cause(one) is cause for one in entries) for cause in Cause}
-    worst = next(cause for cause in Cause if counts[cause])
-    last = next(one for one in entries if _cause(one) is worst)
-    said = ", ".join(filter(None, (_text(last, key) for key in ("time", "node", "reason"))))
-    of_these = "" if counts[worst] == len(entries) else f", {counts[worst]} of them {worst.value}"
-    return judged(
-        Area.MESH,
-        NAME,
-        f"{len(entries)}{of_these}, the last: {said}"[:300],
-        {
-            "refused": len(entries),
-            "causes": {cause.value: count for cause, count in counts.items()},
-            "last": last,
-        },
-        warn=True,
-        mend=MENDS[worst],
-    )
+    causes = [_cause(entry) for entry in entries]
+    counts = {cause.value: causes.count(cause) for cause in Cause}
+    worst = next(cause for cause in Cause if cause in causes)
+    last = entries[causes.index(worst)]
+    shown = ", ".join(filter(None, (_text(last, key) for key in ("time", "node", "reason"))))
+    count = counts[worst.value]
+    of_these = "" if count == len(entries) else f", {count} of them {worst.value}"
+    message = f"{len(entries)}{of_these}, the last: {shown}"[:300]
+    values = {"refused": len(entries), "causes": counts, "last": last}
+    return judged(Area.MESH, NAME, message, values, warn=True, mend=MENDS[worst])
 
 
 def _cause(entry: Mapping[str, Any]) -> Cause:

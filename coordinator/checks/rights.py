@@ -1,8 +1,8 @@
 """
 Whether this user of Redis may do what a node, a trigger and a collector do.
 
-The operations are queued in a transaction that is then discarded: Redis refuses what the user has
-no right to at once, and does nothing of the rest.
+The operations are queued in a transaction that is then discarded: Redis refuses at once what the
+user has no right to, and does nothing of the rest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from coordinator.checks.check import Area, Check, judged
 from worker.model.text import some
@@ -28,6 +29,8 @@ ROLES = {"n": NODE, "t": TRIGGER, "c": COLLECTOR}
 #: Who needs an operation, then the operation, those of scripts included. docker/redis/users.acl
 #: grants them, and some that only other programs need.
 TABLE = """
+ntc exec
+ntc multi
 ntc ping
 ntc time
 ntc info server
@@ -123,15 +126,14 @@ KEYS = {
     "R": "rq:wip:doctor",
     "Q": keyspace.queue_key("doctor"),
 }
-#: What all need around their operations; of no effect by itself.
+#: What all operations are put in; of no effect by itself.
 TRANSACTION: list[Command] = [("exec",), ("multi",)]
 
 
 def needed() -> dict[Command, list[str]]:
     """Return operations, each with the roles that need it."""
     rows = [line.format(**KEYS).split() for line in TABLE.strip().splitlines()]
-    table = {tuple(command): [ROLES[one] for one in roles] for roles, *command in rows}
-    return {**table, **{one: [*ROLES.values()] for one in TRANSACTION}}
+    return {tuple(command): [ROLES[letter] for letter in roles] for roles, *command in rows}
 
 
 def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
@@ -139,26 +141,24 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
     user = unquote(urlsplit(url).username or "default")
     table = needed()
     answers = _asked(connection, table)
-    refused = [one for one, said in answers.items() if _is_refusal(said)]
-    missing = {
-        role: sorted({spelled(one) for one in refused if role in table[one]})
-        for role in ROLES.values()
-    }
-    able = [role for role in ROLES.values() if not missing[role]]
-    unable = [role for role in ROLES.values() if missing[role]]
-    looked_at = list(wanted) or list(ROLES.values())
-    lacking = sorted({name for role in looked_at for name in missing[role]})
-    grants = shlex.join(
-        [*_patterns(answers), *(f"+{name}" for name in _commands(answers, lacking))]
-    )
-    said = f"user {user} may be " + (", ".join(able) if able else "nothing")
-    said += f"; not {', '.join(unable)}" if able and unable else ""
+    missing: dict[str, set[str]] = {role: set() for role in ROLES.values()}
+    for command, answer in answers.items():
+        if isinstance(answer, NoPermissionError):
+            for role in table[command]:
+                missing[role].add(spelled(command))
+    able = [role for role, names in missing.items() if not names]
+    unable = [role for role, names in missing.items() if names]
+    lacking = sorted(set[str]().union(*(missing[role] for role in wanted or missing)))
+    commands = [f"+{name}" for name in _commands(answers, lacking)]
+    grants = shlex.join([*_patterns(answers), *commands])
+    message = f"user {user} may be {', '.join(able) or 'nothing'}"
+    message += f"; not {', '.join(unable)}" if able and unable else ""
     fails = bool(set(wanted) & set(unable)) or not able
     return judged(
         Area.REDIS,
         NAME,
-        f"{said}; lacks {some(lacking)}" if fails else said,
-        {"user": user, "missing": {role: missing[role] for role in unable}},
+        f"{message}; lacks {some(lacking)}" if fails else message,
+        {"user": user, "missing": {role: sorted(missing[role]) for role in unable}},
         fail=fails,
         mend=f"redis-cli ACL SETUSER {shlex.quote(user)} {grants}; "
         "to keep it over a restart: redis-cli ACL SAVE, or CONFIG REWRITE",
@@ -169,35 +169,40 @@ def _patterns(answers: Mapping[Command, object]) -> list[str]:
     """Return the patterns of keys that are refused: Redis takes none beside `~*`."""
 
     def is_open(prefix: str) -> bool:
-        tried = [said for one, said in answers.items() if any(a.startswith(prefix) for a in one)]
-        return not any(map(_is_of_key, tried)) and not (tried and all(map(_is_refusal, tried)))
+        tried = [
+            answer
+            for command, answer in answers.items()
+            if any(word.startswith(prefix) for word in command)
+        ]
+        is_refused = [isinstance(answer, NoPermissionError) for answer in tried]
+        return not any(map(_is_of_key, tried)) and not (tried and all(is_refused))
 
     return [f"~{prefix}*" for prefix in ("ptzmesh:", "rq:") if not is_open(prefix)]
 
 
 def _commands(answers: Mapping[Command, object], lacking: Sequence[str]) -> list[str]:
-    """Return those commands that are refused whatever their keys."""
-    by_key = {spelled(one) for one, said in answers.items() if _is_of_key(said)}
-    by_name = {
-        spelled(one) for one, said in answers.items() if _is_refusal(said) and not _is_of_key(said)
-    }
+    """Return those commands that are refused whatever their keys: not only for some keys."""
+    by_key, by_name = set[str](), set[str]()
+    for command, answer in answers.items():
+        if isinstance(answer, NoPermissionError):
+            (by_key if _is_of_key(answer) else by_name).add(spelled(command))
     return [name for name in lacking if name in by_name or name not in by_key]
 
 
 def _is_of_key(answer: object) -> bool:
-    """Tell a key that is refused from a command that is: Redis looks at the command first."""
-    return _is_refusal(answer) and re.search(r"to access .*\bkeys?\b", str(answer)) is not None
+    """Whether a key was refused, and not the command, at which Redis looks first."""
+    is_refusal = isinstance(answer, NoPermissionError)
+    return is_refusal and re.search(r"to access .*\bkeys?\b", str(answer)) is not None
 
 
 def _asked(connection: redis.Redis, table: Iterable[Command]) -> dict[Command, object]:
-    """Return what Redis answers to each operation; all are discarded."""
     pool: Any = connection.connection_pool
     link = pool.get_connection()
     try:
         answers = _answers(link, TRANSACTION)
         # Without a transaction the rest would be done: then this is all that can be said.
-        is_open = not _is_refusal(answers[-1])
-        rest = [one for one in table if is_open and one not in TRANSACTION]
+        is_open = not isinstance(answers[-1], NoPermissionError)
+        rest = [command for command in table if is_open and command not in TRANSACTION]
         answers += _answers(link, rest)
     finally:
         link.disconnect()  # whatever is queued is discarded
@@ -205,22 +210,15 @@ def _asked(connection: redis.Redis, table: Iterable[Command]) -> dict[Command, o
     return dict(zip([*TRANSACTION, *rest], answers, strict=True))
 
 
-def _answers(link: Any, commands: Iterable[Command]) -> list[object]:
-    listed = list(commands)
-    link.send_packed_command(link.pack_commands(listed))
-    found: list[object] = []
-    for _ in listed:
+def _answers(link: Any, commands: Sequence[Command]) -> list[object]:
+    link.send_packed_command(link.pack_commands(commands))
+    answers: list[object] = []
+    for _ in commands:
         try:
-            found.append(link.read_response())
+            answers.append(link.read_response())
         except redis.ResponseError as exc:
-            found.append(exc)
-    return found
-
-
-def _is_refusal(answer: object) -> bool:
-    return isinstance(answer, redis.exceptions.NoPermissionError) or (
-        isinstance(answer, redis.ResponseError) and "NOPERM" in str(answer)
-    )
+            answers.append(exc)
+    return answers
 
 
 def spelled(command: Command) -> str:

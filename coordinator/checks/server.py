@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
-from coordinator.checks.check import REACHABLE, Area, Check, failed, judged, skipped
+from coordinator.checks import check
+from coordinator.checks.check import REACHABLE, Area, Check
 from worker.model.text import in_bytes, in_time
 from worker.wire import scripts
 from worker.wire.clock_offset import ClockEstimate, ClockOffset, steady_s
@@ -25,16 +27,12 @@ KEEP = "; to keep it over a restart: redis-cli CONFIG REWRITE, or its configurat
 
 Info = Mapping[str, Any]
 
+judged = partial(check.judged, Area.REDIS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """
-    A few exchanges of the time.
-
-    Attributes:
-        rtt_ms: How long the quickest took.
-        clock: This machine's clock minus Redis'.
-    """
+    """How long the quickest exchange of the time took, and this machine's clock minus Redis'."""
 
     rtt_ms: float
     clock: ClockEstimate
@@ -56,7 +54,6 @@ def reachable(url: str, quickest: Exchange) -> Check:
     scheme = urlsplit(url).scheme
     way = {"rediss": "TLS", "unix": "unix socket"}.get(scheme, "TCP without TLS")
     return judged(
-        Area.REDIS,
         REACHABLE,
         f"{server.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
         {"rtt_ms": quickest.rtt_ms, "tls": scheme == "rediss"},
@@ -73,14 +70,10 @@ def version(info: Info) -> Check:
     old = server.objection({"redis_version": info.get("redis_version", "0")}) is not None
     replica = info.get("role", "master") != "master"
     needed = ".".join(map(str, server.MIN_REDIS[:2]))
-    return judged(
-        Area.REDIS,
-        "version",
-        f"{name} {number}" + (", a replica: it takes no writes" if replica else ""),
-        {"version": number, "role": info.get("role")},
-        fail=old or replica,
-        mend="name its master by --redis" if replica else f"upgrade to Redis {needed} or newer",
-    )
+    message = f"{name} {number}" + (", a replica: it takes no writes" if replica else "")
+    values = {"version": number, "role": info.get("role")}
+    mend = "name its master by --redis" if replica else f"upgrade to Redis {needed} or newer"
+    return judged("version", message, values, fail=old or replica, mend=mend)
 
 
 def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
@@ -89,13 +82,11 @@ def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
     values = {"used_memory_bytes": used, "maxmemory_bytes": most or None}
     pct = memory_used_pct(info)
     if pct is None:
-        whole = int(info.get("total_system_memory", 0))
-        of_machine = f" (the machine has {in_bytes(whole)})" if whole else ""
-        message = f"{in_bytes(used)} used, no maxmemory{of_machine}"
-        return judged(Area.REDIS, "memory", message, values)
+        total = int(info.get("total_system_memory", 0))
+        of_machine = f" (the machine has {in_bytes(total)})" if total else ""
+        return judged("memory", f"{in_bytes(used)} used, no maxmemory{of_machine}", values)
     held = " at which results wait" if pct > limit_pct else ""
     return judged(
-        Area.REDIS,
         "memory",
         f"{in_bytes(used)} of {in_bytes(most)} used ({pct:.0f} %{held})",
         {**values, "used_memory_pct": pct},
@@ -111,13 +102,13 @@ def more_memory(info: Info, limit_pct: int) -> str:
 
     A `maxmemory` beyond what the machine has would have the kernel end Redis, with the lockers.
     """
-    most, whole = int(info["maxmemory"]), int(info.get("total_system_memory", 0))
+    most, total = int(info["maxmemory"]), int(info.get("total_system_memory", 0))
     usual_pct = DEFAULTS["redis_memory_pct"]
     if limit_pct < (memory_used_pct(info) or 0.0) <= 0.9 * usual_pct:
         return f"the limit is low: ptzmesh limits --redis-memory-pct {usual_pct}"
     free = "free memory: `our memory` says what is the mesh's (ptzmesh collect), the rest is not"
-    if whole < 4 * most:  # twice that, and as much again while a snapshot is written
-        has = f" (its machine has {in_bytes(whole)})" if whole else ""
+    if total < 4 * most:  # twice that, and as much again while a snapshot is written
+        has = f" (its machine has {in_bytes(total)})" if total else ""
         return f"{free}; or raise its maxmemory, as far as its machine allows{has}"
     return f"{free}; or: redis-cli CONFIG SET maxmemory {2 * most}{KEEP}"
 
@@ -131,14 +122,9 @@ def eviction(info: Info) -> Check:
     policy = str(info.get("maxmemory_policy", "unknown"))
     evicts = policy not in ("noeviction", "unknown")
     harm = ": when memory is full, it evicts lockers that are held, nodes and runs"
-    return judged(
-        Area.REDIS,
-        "eviction",
-        policy + (harm if evicts else ""),
-        {"maxmemory_policy": policy},
-        fail=evicts,
-        mend=f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}",
-    )
+    message, values = policy + (harm if evicts else ""), {"maxmemory_policy": policy}
+    mend = f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}"
+    return judged("eviction", message, values, fail=evicts, mend=mend)
 
 
 def lua(connection: redis.Redis, url: str) -> Check:
@@ -148,34 +134,29 @@ def lua(connection: redis.Redis, url: str) -> Check:
         server.try_script(connection)
     except redis.ResponseError as exc:
         return not_looked(Area.REDIS, name, exc, url)
-    return judged(Area.REDIS, name, "Lua scripts run", {})
+    return judged(name, "Lua scripts run")
 
 
 def persistence(info: Info, saves: str | None) -> Check:
-    """
-    Say what a restart of Redis loses; `saves` is its setting `save`, None when it may not be read.
-    """
+    """Say what a restart of Redis loses; `saves`, its setting, is None when it may not be read."""
     append = bool(int(info.get("aof_enabled", 0)))
     values = {"appendonly": append, "save": saves}
-    broken = [
-        what
-        for field, what in (("aof_last_write_status", "AOF"), ("rdb_last_bgsave_status", "RDB"))
-        if info.get(field, "ok") != "ok"
-    ]
-    mend = f"redis-cli CONFIG SET appendonly yes{KEEP}"
+    fields = {"aof_last_write_status": "AOF", "rdb_last_bgsave_status": "RDB"}
+    broken = [kind for field, kind in fields.items() if info.get(field, "ok") != "ok"]
     if broken:
         message = f"the last write to disk failed ({', '.join(broken)}): Redis may refuse writes"
-        failed = _unwritten(is_snapshot=broken == ["RDB"])
-        return judged(Area.REDIS, "persistence", message, values, fail=True, mend=failed)
+        mend = _unwritten(is_snapshot=broken == ["RDB"])
+        return judged("persistence", message, values, fail=True, mend=mend)
     if append:
-        return judged(Area.REDIS, "persistence", "appendonly", values)
+        return judged("persistence", "appendonly", values)
     age_s = max(0, int(time.time()) - int(info.get("rdb_last_save_time", 0)))
     if saves or saves is None:
         only = "snapshots only" if saves else "snapshots at most"
         message = f"{only}: a restart loses what is newer (last {in_time(age_s)} ago)"
     else:
         message = "none: a restart loses open runs, and results that are not collected"
-    return judged(Area.REDIS, "persistence", message, values, warn=True, mend=mend)
+    mend = f"redis-cli CONFIG SET appendonly yes{KEEP}"
+    return judged("persistence", message, values, warn=True, mend=mend)
 
 
 def _unwritten(*, is_snapshot: bool) -> str:
@@ -197,5 +178,5 @@ def read_saves(connection: redis.Redis) -> str | None:
 def not_looked(area: Area, name: str, exc: redis.RedisError, url: str) -> Check:
     """Say that a check needs a right that this user has not, or what else Redis said to it."""
     if isinstance(exc, redis.exceptions.NoPermissionError):
-        return skipped(area, name, f"this user of Redis may not look: {exc}")
-    return failed(area, name, str(server.unavailable(exc, url)))
+        return check.skipped(area, name, f"this user of Redis may not look: {exc}")
+    return check.failed(area, name, str(server.unavailable(exc, url)))

@@ -33,16 +33,7 @@ OWN_FIREWALL = "forbidden by a firewall of this machine"
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """
-    What was found from one node to another.
-
-    Attributes:
-        source: Who sent.
-        target: Who was measured.
-        ping: Echoes; None when the run was ended before.
-        handshakes: By port; None when the run was ended before.
-        test: With iperf3; None when the run was ended before.
-    """
+    """What was measured from one node to another; None where the run was ended before."""
 
     source: Node
     target: Node
@@ -53,79 +44,73 @@ class Way:
     @property
     def passes(self) -> bool:
         """Something came back: then it is no matter of routes or addresses."""
-        found = (self.ping, self.test, *self.handshakes.values())
-        return any(one is not None and one.outcome is Outcome.OK for one in found)
+        measured = (self.ping, self.test, *self.handshakes.values())
+        return any(each is not None and each.outcome is Outcome.OK for each in measured)
 
 
 def for_ping(way: Way) -> str:
     """Return what to do about echoes of which some or all are lost."""
-    found = way.ping
-    if found is None:
+    ping = way.ping
+    if ping is None:
         return ""
-    if found.outcome is Outcome.OK:
+    if ping.outcome is Outcome.OK:
         return (
             f"is it the way or only ICMP: ptzmesh run --probe tcp --from {way.source.name} "
             f"--to {way.target.name}; a full link, a weak radio, or a router that limits echoes"
         )
-    if found.outcome not in OF_THE_WAY:
-        return _not_the_way(way, found)
+    if ping.outcome not in OF_THE_WAY:
+        return _not_the_way(way, ping)
     if not way.passes:
         return no_way(way)
-    return (
-        f"let ICMP pass: on {way.target.name}, its firewall for echo requests from "
-        f"{way.source.address}"
-    )
+    source, target = way.source.address, way.target.name
+    return f"let ICMP pass: on {target}, its firewall for echo requests from {source}"
 
 
 def for_handshakes(way: Way) -> str:
     """Return what to do about ports of which some or all do not answer."""
-    failed = [one for one in way.handshakes.values() if one and one.outcome is not Outcome.OK]
-    other = next((one for one in failed if one.outcome not in OF_THE_WAY), None)
-    if other is not None:
-        return _not_the_way(way, other)
-    if any(OWN_FIREWALL in one.error for one in failed):
+    failed = [each for each in way.handshakes.values() if each and each.outcome is not Outcome.OK]
+    for handshake in failed:
+        if handshake.outcome not in OF_THE_WAY:
+            return _not_the_way(way, handshake)
+    if any(OWN_FIREWALL in handshake.error for handshake in failed):
         return f"on {way.source.name}: a rule of its own forbids it: sudo nft list ruleset"
     return open_ports(way.source, way.target) if way.passes else no_way(way)
 
 
 def for_test(way: Way) -> str:
     """Return what to do about a test with iperf3 that did not end well."""
-    found = way.test
-    if found is None or found.outcome is Outcome.OK:
+    test = way.test
+    if test is None or test.outcome is Outcome.OK:
         return ""
-    test = found.transfer
-    if test is not None and test.path_mtu_bytes is not None:
-        return clamp(way.source, way.target, test.path_mtu_bytes)
-    near, listener = _ends(way, test.connected_by if test else None)
-    helps = found.error.partition("; ")[2]
-    if "(here: " in found.error:  # what the far end says of itself
+    transfer = test.transfer
+    if transfer is not None and transfer.path_mtu_bytes is not None:
+        return clamp(way.source, way.target, transfer.path_mtu_bytes)
+    near, listener = way.source, way.target
+    if not listener.accepts or (transfer and transfer.connected_by == listener.name):
+        near, listener = listener, near
+    helps = test.error.partition("; ")[2]
+    if "(here: " in test.error:  # what the far end says of itself
         return f"on {listener.name}: {helps.partition(' (here: ')[0] or 'the log of its worker'}"
-    if found.error == NEITHER[1]:
+    if test.error == NEITHER[1]:
         return (
             f"start one of {near.name} and {listener.name} without --no-accept, and with an "
             "--address that is its own machine's"
         )
-    if found.outcome is Outcome.INTERCEPTED:
+    if test.outcome is Outcome.INTERCEPTED:
         return without_proxy(near, listener)
-    if found.outcome not in OF_THE_WAY:
-        return _not_the_way(way, found)
-    if test is None:
+    if test.outcome not in OF_THE_WAY:
+        return _not_the_way(way, test)
+    if transfer is None:
         # iperf3 was never started: the listener's responder, or Redis, did not answer.
         return f"try again; then, on {listener.name}: ptzmesh doctor, and the log of its worker"
-    if test.intervals or test.streams_connected:
+    if transfer.intervals or transfer.streams_connected:
         return "it connected and broke off: try again; a link that comes and goes, or a full one"
     return open_ports(near, listener) if way.passes else no_way(way)
 
 
-def _ends(way: Way, connected_by: str | None) -> tuple[Node, Node]:
-    """Return who connects and who listens, which is not always the target."""
-    listens = way.target.accepts and connected_by != way.target.name
-    return (way.source, way.target) if listens else (way.target, way.source)
-
-
-def _not_the_way(way: Way, found: Measurement) -> str:
+def _not_the_way(way: Way, measurement: Measurement) -> str:
     """Return what to do about an outcome that is no matter of the way between the two."""
-    helps = found.error.partition("; ")[2]
+    helps = measurement.error.partition("; ")[2]
     source, target = way.source.name, way.target.name
     other = f"start {target}'s worker with another --address"
     advice = {
@@ -139,15 +124,15 @@ def _not_the_way(way: Way, found: Measurement) -> str:
         Outcome.BAD_REPLY: "try again; what iperf3 said: ptzmesh results --run last --json",
         **NOT_THE_PATH,
     }
-    if found.outcome is Outcome.TOOL_MISSING:
-        if "ping" in found.error:
+    if measurement.outcome is Outcome.TOOL_MISSING:
+        if "ping" in measurement.error:
             return f"on {source}: {PERMIT}"
         return f"on the node named: {helps or 'sudo apt-get install iperf3'}; its worker finds it"
-    return advice.get(found.outcome, helps)
+    return advice.get(measurement.outcome, helps)
 
 
 def no_way(way: Way) -> str:
-    """Say where to look when nothing at all comes back: an address, a route, a VPN, a firewall."""
+    """Return where to look when nothing comes back: an address, a route, a VPN, a firewall."""
     source, target = way.source, way.target
     return (
         f"nothing passes: on {source.name}: ip route get {target.address}; on {target.name}: is "
@@ -156,7 +141,7 @@ def no_way(way: Way) -> str:
 
 
 def without_proxy(source: Node, target: Node) -> str:
-    """Say what keeps a proxy from a node's connections to another."""
+    """Return what keeps a proxy from a node's connections to another."""
     return f"ptzmesh doctor on {source.name} names the rule; {mend_for(target.address)}"
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import redis
 
-from coordinator.checks.check import Area, Check, judged, skipped
-from coordinator.checks.mesh import revive
+from coordinator.checks.check import Check
+from coordinator.checks.mesh import judged, revive, skipped
 from coordinator.checks.network.advice import (
     NOT_THE_PATH,
     Way,
@@ -38,6 +38,7 @@ OPTIONS = {
 HANDSHAKES, INTERVAL_S, WAIT_S = 3, 0.1, 1.0
 #: Outcomes of a handshake that say no more than that nothing answered.
 SILENT = (Outcome.NO_REPLY, Outcome.TIMEOUT)
+ENDED = "the run was ended before it was measured"
 
 
 def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterator[Check]:
@@ -56,38 +57,34 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     dead = [node for node in nodes if not node.alive]
     for node in dead:
         message = f"{node.name} is {node.state}: nothing can be tried"
-        yield judged(Area.MESH, "node", message, {"node": node.name}, fail=True, mend=revive(node))
+        yield judged("node", message, {"node": node.name}, fail=True, mend=revive(node))
     if dead:
         return
     trial = _Trial(connection, registry, nodes, by)
-    found = trial.measured(OPTIONS)
+    measured = trial.measured(OPTIONS)
     answered = trial.handshakes()
     for source, target in (nodes, nodes[::-1]):
         pair = (source.name, target.name)
         way = Way(
             source=source,
             target=target,
-            ping=found.get(("ping", *pair)),
-            handshakes={
-                port: answered.get((*pair, port)) for port in sorted(set(ports_of(target)))
-            },
-            test=found.get(("throughput", *pair)),
+            ping=measured.get(("ping", *pair)),
+            handshakes={port: answered.get((*pair, port)) for port in _ports(target)},
+            test=measured.get(("throughput", *pair)),
         )
         yield from (_ping(way), _tcp(way), _test(way))
 
 
+def _ports(node: Node) -> list[int]:
+    return sorted(set(ports_of(node)))
+
+
 @dataclass(frozen=True)
 class _Trial:
-    """
-    Small runs of two nodes.
-
-    Attributes:
-        registry: All nodes: one that is not asked for may claim the address of one that is.
-        nodes: The two.
-        by: Who triggers them.
-    """
+    """Small runs of two nodes."""
 
     connection: redis.Redis
+    #: All nodes: one that is not asked for may claim the address of one that is.
     registry: Sequence[Node]
     nodes: Sequence[Node]
     by: str
@@ -110,83 +107,77 @@ class _Trial:
         """Return what became of handshakes, by source, target and port; one run a port."""
         by_port: dict[int, list[str]] = {}
         for node in self.nodes:
-            for port in sorted(set(ports_of(node))) if node.accepts else []:
+            for port in _ports(node) if node.accepts else []:
                 by_port.setdefault(port, []).append(node.name)
         answered = {}
         for port, targets in by_port.items():
             tcp = TcpOptions(port=port, count=HANDSHAKES, interval_s=INTERVAL_S, wait_s=WAIT_S)
-            measured = self.measured({"tcp": tcp}, targets)
-            for (_, source, target), measurement in measured.items():
-                answered[source, target, port] = measurement
+            for measurement in self.measured({"tcp": tcp}, targets).values():
+                answered[measurement.source, measurement.target, port] = measurement
         return answered
 
 
 def _ping(way: Way) -> Check:
-    name, found = f"ping {way.source.name} -> {way.target.name}", way.ping
-    if found is None:
-        return skipped(Area.MESH, name, "the run was ended before it was measured")
-    mend, lossy = for_ping(way), bool(found.packet_loss_pct) and found.outcome is Outcome.OK
-    said = "" if found.latency_ms is None else f"{found.latency_ms:.2f} ms"
-    if found.is_untimed:
-        said = f"answered, at no certain time ({way.source.name} was busy, or its clock set)"
-    said += f", {found.packet_loss_pct:.0f} % lost" if lossy else ""
-    return judged(
-        Area.MESH,
-        name,
-        said or _why(found, mend),
-        _values(found),
-        fail=found.outcome is not Outcome.OK and found.outcome not in NOT_THE_PATH,
-        warn=lossy or found.outcome in NOT_THE_PATH,
-        mend=mend,
-    )
+    name, ping = f"ping {way.source.name} -> {way.target.name}", way.ping
+    if ping is None:
+        return skipped(name, ENDED)
+    lossy = bool(ping.packet_loss_pct) and ping.outcome is Outcome.OK
+    message = "" if ping.latency_ms is None else f"{ping.latency_ms:.2f} ms"
+    if ping.is_untimed:
+        message = f"answered, at no certain time ({way.source.name} was busy, or its clock set)"
+    message += f", {ping.packet_loss_pct:.0f} % lost" if lossy else ""
+    return _of(ping, name, message, for_ping(way), warn=lossy)
 
 
 def _tcp(way: Way) -> Check:
     name = f"tcp {way.source.name} -> {way.target.name}"
     if not way.target.accepts:
         why = f"{way.target.name} takes no connections: it always connects"
-        return skipped(Area.MESH, name, why)
+        return skipped(name, why)
     first, last = ports_of(way.target)
     failed = {p: m for p, m in way.handshakes.items() if m is None or m.outcome is not Outcome.OK}
-    silent, listed = list(failed), " and ".join(map(str, failed or way.handshakes))
-    mend = for_handshakes(way)
-    whys = [_why(one, mend) for one in failed.values() if one and one.outcome not in SILENT]
-    message = f"no answer from port {listed}" if silent else f"ports {listed} answer"
-    message = whys[0] if whys else message
-    values = {"first_port": first, "last_port": last, "silent_ports": silent}
-    return judged(Area.MESH, name, message, values, fail=bool(silent), mend=mend)
+    listed, mend = " and ".join(map(str, failed or way.handshakes)), for_handshakes(way)
+    message = f"no answer from port {listed}" if failed else f"ports {listed} answer"
+    whys = [_why(m, mend) for m in failed.values() if m and m.outcome not in SILENT]
+    values = {"first_port": first, "last_port": last, "silent_ports": list(failed)}
+    return judged(name, whys[0] if whys else message, values, fail=bool(failed), mend=mend)
 
 
 def _test(way: Way) -> Check:
-    name, found = f"iperf3 {way.source.name} -> {way.target.name}", way.test
-    if found is None:
-        return skipped(Area.MESH, name, "the run was ended before it was measured")
-    rate, mend = found.throughput_mbps, for_test(way)
-    is_ok = found.outcome is Outcome.OK and rate is not None
+    name, test = f"iperf3 {way.source.name} -> {way.target.name}", way.test
+    if test is None:
+        return skipped(name, ENDED)
+    rate = test.throughput_mbps
+    is_ok = test.outcome is Outcome.OK and rate is not None
+    message = f"{rate:.2f} of 1 Mbit/s" if is_ok else ""
+    return _of(test, name, message, for_test(way), throughput_mbps=rate)
+
+
+def _of(
+    measured: Measurement, name: str, message: str, mend: str, warn: bool = False, **values: object
+) -> Check:
+    """Judge a measurement; without a message it says why it found nothing."""
+    no_fault = measured.outcome in NOT_THE_PATH
     return judged(
-        Area.MESH,
         name,
-        f"{rate:.2f} of 1 Mbit/s" if is_ok else _why(found, mend),
-        {**_values(found), "throughput_mbps": rate},
-        fail=found.outcome is not Outcome.OK and found.outcome not in NOT_THE_PATH,
-        warn=found.outcome in NOT_THE_PATH,
+        message or _why(measured, mend),
+        {
+            "source": measured.source,
+            "target": measured.target,
+            "outcome": measured.outcome.value,
+            "latency_ms": measured.latency_ms,
+            "packet_loss_pct": measured.packet_loss_pct,
+            **values,
+        },
+        fail=measured.outcome is not Outcome.OK and not no_fault,
+        warn=warn or no_fault,
         mend=mend,
     )
 
 
-def _why(found: Measurement, mend: str) -> str:
+def _why(failed: Measurement, mend: str) -> str:
     """Return outcome and error, without the remedy where the advice has it or a better one."""
-    cause, _, remedy = found.error.partition("; ")
-    is_known = found.transfer is not None and found.transfer.path_mtu_bytes is not None
-    error = cause if is_known or remedy in mend else found.error
-    return f"{found.outcome.value}: {error}" if error else found.outcome.value
-
-
-def _values(found: Measurement) -> dict[str, object]:
-    return {
-        "source": found.source,
-        "target": found.target,
-        "outcome": found.outcome.value,
-        "latency_ms": found.latency_ms,
-        "packet_loss_pct": found.packet_loss_pct,
-    }
+    cause, _, remedy = failed.error.partition("; ")
+    is_known = failed.transfer is not None and failed.transfer.path_mtu_bytes is not None
+    error = cause if is_known or remedy in mend else failed.error
+    return f"{failed.outcome.value}: {error}" if error else failed.outcome.value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.checks.check import Area, Check, judged, skipped
+from coordinator.checks.check import Check
+from coordinator.checks.machine import judged, skipped
 from coordinator.checks.network.redirects import read_redirects
 from worker.model.names import plain_ip
 from worker.model.policy import DEFAULT_PORTS
@@ -19,31 +20,25 @@ MOST_NODES = 50
 def proxies(nodes: Sequence[Node], own: Node | None, *, wanted: bool) -> Check:
     """Look for what answers for other nodes, and for the rule that does it where it may be seen."""
     if not wanted:
-        return skipped(Area.MACHINE, NAME, "not a node here")
-    others = [one for one in nodes if one.alive and one != own and plain_ip(one.address)]
-    ends = {(one.address, (one.ports or DEFAULT_PORTS)[1]): one for one in others[:MOST_NODES]}
+        return skipped(NAME, "not a node here")
+    others = [node for node in nodes if node.alive and node != own and plain_ip(node.address)]
+    ends = {(node.address, (node.ports or DEFAULT_PORTS)[1]): node for node in others[:MOST_NODES]}
     if not ends:
-        return skipped(Area.MACHINE, NAME, "no other node is alive at an address")
+        return skipped(NAME, "no other node is alive at an address")
     signs = look(list(ends))
     proved = {end: sign for end, sign in signs.items() if sign.error}
     if not proved:
         return _unproved(ends, signs)
     end, sign = next(iter(proved.items()))
-    names = [ends[one].name for one in proved]
-    rule = _rule(sign)
-    said = f"{sign.error}{f' ({rule})' if rule else ''}"
-    return judged(
-        Area.MACHINE,
-        NAME,
-        said if len(names) == 1 else f"{len(names)} nodes are answered for: {said}",
-        {"nodes": names, "rule": rule},
-        fail=True,
-        mend=mend_for(end[0]),
-    )
+    names, rule = [ends[each].name for each in proved], _rule(sign)
+    message = f"{sign.error}{f' ({rule})' if rule else ''}"
+    message = message if len(names) == 1 else f"{len(names)} nodes are answered for: {message}"
+    values = {"nodes": names, "rule": rule}
+    return judged(NAME, message, values, fail=True, mend=mend_for(end[0]))
 
 
 def mend_for(address: str) -> str:
-    """Say what keeps a proxy from an address."""
+    """Return what keeps a proxy from an address."""
     return (
         f"leave {address} out of what is redirected (sshuttle: --exclude {address}), or start "
         "the nodes with --address in a VPN"
@@ -55,18 +50,13 @@ def _unproved(ends: dict[End, Node], signs: dict[End, Sign]) -> Check:
     message = f"none is seen before {len(ends)} nodes"
     if hinted:
         message = f"one may answer for {', '.join(hinted)}: handshakes of one hop were answered"
-    return judged(
-        Area.MACHINE,
-        NAME,
-        message,
-        {"nodes": hinted, "rule": None},
-        warn=bool(hinted),
-        mend="let ICMP echoes and time-exceeded pass, so that this can be told",
-    )
+    mend = "let ICMP echoes and time-exceeded pass, so that it can be judged"
+    values = {"nodes": hinted, "rule": None}
+    return judged(NAME, message, values, warn=bool(hinted), mend=mend)
 
 
 def _rule(sign: Sign) -> str | None:
     """Return the rule that sends connections to the port that answers here; else any that does."""
-    rules = read_redirects() or []
+    rules = read_redirects()
     fitting = [rule for rule in rules if sign.here is not None and str(sign.here) in rule]
     return next(iter(fitting or (rules if sign.here is None else [])), None)

@@ -1,7 +1,7 @@
 """
 The firewall rules of this machine that send its own connections elsewhere, where it may see them.
 
-Reads what `nft -j list ruleset`, `iptables-save` and `ip6tables-save` say; root may. Rules count
+Reads what `nft -j list ruleset`, `iptables-save` and `ip6tables-save` print; root may. Rules count
 that connections from this machine meet: those of translation at the hook `output`, and of the
 chains that are reached from there.
 """
@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: A ruleset of tens of thousands of rules takes a second.
@@ -25,27 +25,18 @@ ELSEWHERE = ("redirect", "dnat", "tproxy")
 Chain = tuple[str, str, str]
 
 
-def read_redirects() -> list[str] | None:
-    """Return the rules, each as one line; None when this user may read none."""
-    found: list[str] = []
-    may_read = False
-    readers: tuple[tuple[Sequence[str], Callable[[str], list[str]]], ...] = (
-        (("iptables-save",), of_iptables),
-        (("ip6tables-save",), of_iptables),
-        (("nft", "-j", "list", "ruleset"), of_nft),
-    )
-    for argv, parse in readers:
-        said = _said(argv)
-        if said is not None:
-            may_read = True
-            found += [line for line in parse(said) if line not in found]
-    return found if may_read else None
+def read_redirects() -> list[str]:
+    """Return the rules, each as one line and once; none where this user may not read them."""
+    rules: dict[str, None] = {}
+    for command in ("iptables-save", "ip6tables-save"):
+        rules |= dict.fromkeys(of_iptables(_printed(command)))
+    return [*(rules | dict.fromkeys(of_nft(_printed("nft", "-j", "list", "ruleset"))))]
 
 
-def _said(argv: Sequence[str]) -> str | None:
+def _printed(*argv: str) -> str:
     path = shutil.which(argv[0], path="/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
-        return None
+        return ""
     try:
         done = subprocess.run(
             [path, *argv[1:]],
@@ -57,8 +48,8 @@ def _said(argv: Sequence[str]) -> str | None:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def of_iptables(saved: str) -> list[str]:
@@ -73,8 +64,8 @@ def of_iptables(saved: str) -> list[str]:
     for line in saved.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif table == "nat" and (found := _APPENDED.match(line)):
-            rules[found[1]].append((found[2], line))
+        elif table == "nat" and (rule := _APPENDED.match(line)):
+            rules[rule[1]].append((rule[2], line))
     return [
         line
         for chain in _reached(["OUTPUT"], {c: [to for to, _ in r] for c, r in rules.items()})
@@ -83,27 +74,27 @@ def of_iptables(saved: str) -> list[str]:
     ]
 
 
-def of_nft(said: str) -> list[str]:
-    """Return the rules of what `nft -j list ruleset` says; what makes no sense holds none."""
+def of_nft(printed: str) -> list[str]:
+    """Return the rules of what `nft -j list ruleset` prints; what makes no sense holds none."""
     try:
-        objects = json.loads(said)["nftables"]
-        chains = [one["chain"] for one in objects if "chain" in one]
-        rules = [one["rule"] for one in objects if "rule" in one]
+        objects = json.loads(printed)["nftables"]
+        chains = [each["chain"] for each in objects if "chain" in each]
+        rules = [each["rule"] for each in objects if "rule" in each]
         first = [
-            _chain(one, one["name"])
-            for one in chains
-            if (one.get("type"), one.get("hook")) == ("nat", "output")
+            _chain(chain, chain["name"])
+            for chain in chains
+            if (chain.get("type"), chain.get("hook")) == ("nat", "output")
         ]
         leads_to: defaultdict[Chain, list[Chain]] = defaultdict(list)
         for rule in rules:
             leads_to[_chain(rule, rule["chain"])] += _jumps(rule)
         reached = _reached(first, leads_to)
         return [
-            f"nft {rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}: {what}"
+            f"nft {rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}: {to}"
             for rule in rules
             if _chain(rule, rule["chain"]) in reached
-            for what in map(_elsewhere, rule["expr"])
-            if what
+            for to in map(_elsewhere, rule["expr"])
+            if to
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
@@ -114,32 +105,28 @@ def _chain(of: Mapping[str, Any], name: str) -> Chain:
 
 
 def _jumps(rule: Mapping[str, Any]) -> list[Chain]:
-    targets = [one.get(kind) for one in rule["expr"] for kind in ("jump", "goto")]
+    targets = [each.get(kind) for each in rule["expr"] for kind in ("jump", "goto")]
     return [_chain(rule, target["target"]) for target in targets if target]
 
 
 def _elsewhere(statement: Mapping[str, Any]) -> str:
     """
-    Say where a statement sends a connection; empty when it does not.
+    Return where a statement sends a connection; empty when it does not.
 
     >>> _elsewhere({"redirect": {"port": 12300}}), _elsewhere({"dnat": {"addr": "10.0.0.9"}})
     ('redirect to port 12300', 'dnat to addr 10.0.0.9')
     """
     for kind in ELSEWHERE:
         if kind in statement:
-            to = statement[kind] or {}
-            said = " ".join(f"{key} {value}" for key, value in to.items() if key != "family")
-            return f"{kind} to {said}" if said else kind
+            fields = (statement[kind] or {}).items()
+            to = " ".join(f"{key} {value}" for key, value in fields if key != "family")
+            return f"{kind} to {to}" if to else kind
     return ""
 
 
 def _reached(first: Sequence[Any], leads_to: Mapping[Any, Sequence[Any]]) -> list[Any]:
     """Return the chains that are reached from the first ones, those too, each once."""
-    reached: dict[Any, None] = dict.fromkeys(first)
-    left = list(reached)
-    while left:
-        for chain in leads_to.get(left.pop(), ()):
-            if chain not in reached:
-                reached[chain] = None
-                left.append(chain)
-    return list(reached)
+    reached = list(dict.fromkeys(first))
+    for chain in reached:  # which grows meanwhile
+        reached += [to for to in dict.fromkeys(leads_to.get(chain, ())) if to not in reached]
+    return reached

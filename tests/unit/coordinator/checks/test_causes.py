@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from coordinator.checks import machine, mesh, server
-from coordinator.checks.check import Area, Check
+from coordinator.checks.check import Area, Check, Status
 from coordinator.checks.health import unreachable
 from worker.model.version import WIRE_VERSION
 from worker.probes.iperf3.tool import Iperf3
@@ -143,10 +143,9 @@ def folder_of(owner: int) -> Check:
         os.chown(there, owner, owner)
         # (root may write everywhere, so the problem is said.)
         mend = machine._mend_of_folder(Path(parent, "state"), there, os.strerror(errno.EACCES))
-    return Check(area=Area.MACHINE, name="state folder", status=FAIL, message="x", mend=mend)
+    return Check(area=Area.MACHINE, name="state folder", status=Status.FAIL, message="x", mend=mend)
 
 
-FAIL = server.judged(Area.REDIS, "x", "x", fail=True).status
 DEAD = {"seen_s": 99.0}
 
 
