@@ -26,7 +26,7 @@ from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
 from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.cli.terminal.units import MBIT_PER_S, SECONDS
-from coordinator.cli.view.series_view import LiveView, headline, results, round_line, summary_line
+from coordinator.cli.view.series_view import LiveView, results, round_line, summary_line
 from coordinator.mesh import Mesh
 from coordinator.series.files import PERSISTENCE, DataNotWritten, default_folder, save, usable
 from coordinator.series.here import IPERF3_PORT, ShouldStop, from_here
@@ -270,11 +270,11 @@ def _measure(series: Series, rounds: Rounds, stopping: ShouldStop, as_json: bool
             for measured in rounds(should_stop=should_stop):
                 series.add(measured)
                 view.add()
-        console.print(headline(series), style="bold")
+        console.print(series.title, style="bold")
         console.print(results(series, console.width))
         return
     if not as_json:
-        err().print(headline(series))
+        err().print(series.title)
     for measured in rounds(should_stop=stopping):
         series.add(measured)
         if as_json:

@@ -22,7 +22,7 @@ class DataNotWritten(ConfigError):  # noqa: N818 - named for the state it is, as
 
 
 def default_folder() -> Path:
-    """Give `/persistence` where it can be written, else the current folder."""
+    """Return `/persistence` where it can be written, else the current folder."""
     good = PERSISTENCE.is_dir() and os.access(PERSISTENCE, os.W_OK | os.X_OK)
     return PERSISTENCE if good else Path()
 

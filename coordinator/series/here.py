@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
-from worker.model.measurement import Measurement, Outcome
-from worker.model.options import ThroughputOptions
+from worker.model.measurement import Outcome
 from worker.model.plan import PlannedNode, TargetNode
 from worker.probes import ping
-from worker.probes.interception.interception import Beside, Sign, marked
+from worker.probes.interception.interception import Beside, marked
 from worker.probes.iperf3 import client
 from worker.probes.iperf3.record import Ends, findings
 from worker.probes.iperf3.tool import NOT_THERE, Iperf3
@@ -27,7 +26,7 @@ ShouldStop = Callable[[], bool]
 
 #: Name of the run in records of a test from here, which is no run of the mesh.
 HERE_RUN = "test"
-#: Where an iperf3 server listens unless told otherwise.
+#: Where an iperf3 server listens by default.
 IPERF3_PORT = 5201
 #: How often `should_stop` is asked.
 STOP_CHECK_S = 0.1
@@ -35,14 +34,7 @@ STOP_CHECK_S = 0.1
 
 @dataclass
 class Ticks:
-    """
-    When rounds are due: every interval from the first one on, by the monotonic clock.
-
-    Attributes:
-        options: Of the test.
-        clock: Gives seconds.
-        next: The round that is due next.
-    """
+    """When rounds are due: every interval from the first one on; `next` is due next."""
 
     options: SeriesOptions
     clock: Callable[[], float] = time.monotonic
@@ -64,7 +56,7 @@ class Ticks:
         return self.begun + self.next * self.options.interval_s - self.clock()
 
     def take(self) -> int | None:
-        """Give the round that begins now; None when even the last one's time has passed."""
+        """Take the round that begins now; None when even the last one's time has passed."""
         passed = (self.clock() - self.begun) / self.options.interval_s
         # Up to half an interval late it is that round; later it is the next one.
         number = max(self.next, math.floor(passed + 0.5))
@@ -72,7 +64,7 @@ class Ticks:
         return number if number < self.options.rounds else None
 
     def wait(self, should_stop: ShouldStop) -> int | None:
-        """Wait for the next round and give it; None at the end, or when stopped."""
+        """Wait for the next round and take it; None at the end, or when stopped."""
         while not self.over and not should_stop():
             if self.left_s <= 0:
                 return self.take()
@@ -97,8 +89,6 @@ def from_here(
     Args:
         source: This machine's name in the records.
         target: With a literal address.
-        options: Of the test.
-        iperf3: This machine's, for options with a throughput test.
         port: Where the target's iperf3 server listens.
         should_stop: Asked a few times a second; a round that it interrupts is not yielded.
     """
@@ -108,36 +98,21 @@ def from_here(
     beside = (target.address, port - 1 or port + 1)
     while (number := ticks.wait(should_stop)) is not None:
         looked = Beside([] if options.throughput is None else [beside])
-        for found in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
-            test, trips = None, found.round_trips
+        for echoes in ping.measure(HERE_RUN, source, [target], options.ping, should_stop):
+            test, trips = None, echoes.round_trips
             if options.throughput is not None and not should_stop():
                 if not looked.wait(should_stop):
                     return
-                tests = _tested(
-                    ends,
-                    options.throughput,
-                    looked.sign(beside),
-                    iperf3=iperf3,
-                    idle_rtt_ms=trips.rtt_median_ms if trips else None,
-                    should_stop=should_stop,
-                )
-                test = None if tests[0].outcome is Outcome.CANCELLED else tests[0]
-            yield Round(number=number, ping=found, throughput=test)
-
-
-def _tested(
-    ends: Ends,
-    options: ThroughputOptions,
-    sign: Sign,
-    *,
-    iperf3: Iperf3,
-    idle_rtt_ms: float | None,
-    should_stop: ShouldStop,
-) -> list[Measurement]:
-    """Do a test, unless something else answers for the target."""
-    if sign.error:
-        return findings(ends, options, Outcome.INTERCEPTED, sign.error)
-    found = client.measure(
-        ends, options, iperf3=iperf3, idle_rtt_ms=idle_rtt_ms, should_stop=should_stop
-    )
-    return [marked(one, sign) for one in found]
+                sign = looked.sign(beside)
+                if sign.error:  # something else answers for the target
+                    tests = findings(ends, options.throughput, Outcome.INTERCEPTED, sign.error)
+                else:
+                    tests = client.measure(
+                        ends,
+                        options.throughput,
+                        iperf3=iperf3,
+                        idle_rtt_ms=trips.rtt_median_ms if trips else None,
+                        should_stop=should_stop,
+                    )
+                test = None if tests[0].outcome is Outcome.CANCELLED else marked(tests[0], sign)
+            yield Round(number=number, ping=echoes, throughput=test)

@@ -1,9 +1,8 @@
 """
 Measures the rounds of a test from nodes of the mesh: one run an interval.
 
-Not one run with many echoes: so results come while the test goes on, a node that others ask
-something of is not held for the whole of it, and what was measured stays measured whatever is
-interrupted.
+Not one run with many echoes: so results come while the test goes on, a node is free for others in
+between, and what was measured stays measured whatever is interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import redis
 
 from coordinator.mesh import Mesh
 from coordinator.results.results import measurements_in
-from coordinator.results.stream import Entry, Pages, last_id
+from coordinator.results.stream import Pages, last_id
 from coordinator.runs.follow import Care
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series.options import SeriesOptions
@@ -37,10 +36,9 @@ BLOCK_S = 0.5
 #: Each round is a run, and Redis keeps `run_record.MAX_RUNS`: half of them stay other people's.
 MAX_NODE_ROUNDS = run_record.MAX_RUNS // 2
 MIN_NODE_INTERVAL_S = 1.0
-#: A source gets no new round while an earlier one is awaited, for so long: it is busy, or dead.
+#: How long a source gets no new round while an earlier one is awaited: it is busy, or dead.
 GIVE_UP_S = 60.0
-#: After the last round, what is missing is waited for so long: a dead source is known as such
-#: after 30 s.
+#: How long what is missing after the last round is awaited: a dead source is known after 30 s.
 END_WAIT_S = 45.0
 #: Between two tries while Redis is away.
 AWAY_PAUSE_S = 1.0
@@ -91,13 +89,8 @@ def from_nodes(
     """
     Yield rounds as nodes publish them; each is a run of `plan`, of those sources that are free.
 
-    A Redis that goes away for a while costs the rounds of that time.
-
-    Args:
-        mesh: Where the nodes are.
-        plan: From `plan_rounds`.
-        options: Of the test.
-        should_stop: Asked a few times a second; the round under way goes on without us.
+    A Redis that goes away for a while costs the rounds of that time. `should_stop` is asked a few
+    times a second; the round under way goes on without us.
 
     Raises:
         RedisUnavailable: The stream of results is full.
@@ -135,12 +128,12 @@ class _NodeRounds:
         return ticks.over and (not self.owed or ticks.left_s < -END_WAIT_S)
 
     def step(self, ticks: Ticks) -> list[Round]:
-        """Start the round that is due; give what has arrived, or wait a little for it."""
+        """Start the round that is due; return what has arrived, or wait a little for it."""
         try:
             if not ticks.over and ticks.left_s <= 0 and (number := ticks.take()) is not None:
                 self._start(number)
-            found = self._read()
-            if not found:
+            rounds = self._read()
+            if not rounds:
                 self._wait(ticks)
             self.care.look({run for run, _ in self.owed.values()})
         except AWAY as exc:
@@ -151,7 +144,7 @@ class _NodeRounds:
             self.trouble = exc
             return []
         self.trouble = None
-        return found
+        return rounds
 
     def _start(self, number: int) -> None:
         now, names = time.monotonic(), self.plan.nodes
@@ -167,29 +160,27 @@ class _NodeRounds:
         entries = self.pages.after(self.position)
         if entries:
             self.position = entries[-1][0].decode()
-        mine = [entry for entry in entries if self._is_mine(entry)]
-        rounds = [self._take(found) for _, found in measurements_in(mine)]
-        return [one for one in rounds if one is not None]
+        runs = {run.encode() for run in self.numbers}
+        mine = [entry for entry in entries if entry[1].get(b"run") in runs]
+        rounds = [self._take(measured) for _, measured in measurements_in(mine)]
+        return [each for each in rounds if each is not None]
 
-    def _is_mine(self, entry: Entry) -> bool:
-        return entry[1].get(b"run", b"").decode(errors="replace") in self.numbers
-
-    def _take(self, found: Measurement) -> Round | None:
-        """Give the round that a measurement completes; None while its other half is missing."""
-        key, number = (found.run, found.source), self.numbers[found.run]
+    def _take(self, measured: Measurement) -> Round | None:
+        """Return the round that a measurement completes; None while its other half is missing."""
+        key, number = (measured.run, measured.source), self.numbers[measured.run]
         *_, last = self.plan.probes
-        if found.probe != last:
-            self.pings[key] = found
+        if measured.probe != last:
+            self.pings[key] = measured
             return None
-        if self.owed.get(found.source, ("", 0.0))[0] == found.run:
-            del self.owed[found.source]
+        if self.owed.get(measured.source, ("", 0.0))[0] == measured.run:
+            del self.owed[measured.source]
         if self.options.throughput is None:
-            return Round(number=number, ping=found)
-        pinged = self.pings.pop(key, None)
-        return None if pinged is None else Round(number=number, ping=pinged, throughput=found)
+            return Round(number=number, ping=measured)
+        ping = self.pings.pop(key, None)
+        return None if ping is None else Round(number=number, ping=ping, throughput=measured)
 
     def halves(self) -> list[Round]:
-        """Give the rounds whose throughput test has not ended."""
+        """Return the rounds whose throughput test has not ended."""
         waiting, self.pings = self.pings, {}
         return [Round(number=self.numbers[run], ping=m) for (run, _), m in waiting.items()]
 

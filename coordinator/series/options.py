@@ -1,8 +1,4 @@
-"""
-What may be asked of a test of one target over time, with its bounds and defaults.
-
-Pure.
-"""
+"""What may be asked of a test of one target over time, with its bounds and defaults. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ class SeriesOptions:
     What is asked of a test.
 
     Attributes:
-        duration_s: Rounds begin for so long.
+        duration_s: How long rounds begin.
         interval_s: From the begin of a round to that of the next.
         count: Echoes a round.
         throughput: How throughput is tested in each round; None leaves it out.

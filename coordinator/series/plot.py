@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordinator.extras import how_to_install
 from coordinator.series.series import Round, Series
-from worker.model.text import in_time, one_line
+from worker.model.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ SHADE_COLOUR = "#F3C9AE"
 SEAM = 1.03
 #: A picture shows at least so many seconds, so that two ticks are never the same second.
 MIN_SPAN_S = 6.0
-#: Ticks of years, months, days, hours, minutes, seconds; and where one of these begins anew.
+#: Ticks of years, months, days, hours, minutes, seconds; and where one of these begins again.
 TIME_FORMATS = ("%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S")
 MIDNIGHT_FORMATS = ("", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M:%S")
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -47,7 +48,7 @@ Point = tuple[datetime, "float | None"]
 
 
 def why_no_picture() -> str | None:
-    """Import matplotlib now, and say why nothing can be drawn; None when it can."""
+    """Import matplotlib now, and return why nothing can be drawn; None when it can."""
     # It says at length where it keeps its cache, and that it makes one.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
@@ -70,12 +71,11 @@ def draw(series: Series, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    figure = make_figure(series)
-    figure.savefig(path, dpi=DPI, format="png")
+    make_figure(series).savefig(path, dpi=DPI, format="png")
 
 
 def make_figure(series: Series) -> Figure:
-    """Give the figure: a panel a source, and one for the throughput of all."""
+    """Draw a panel a source, and one for the throughput of all."""
     from matplotlib.figure import Figure
 
     sources = list(series.sources)
@@ -85,22 +85,25 @@ def make_figure(series: Series) -> Figure:
     ratios = [FIRST_PANEL_IN, *[PANEL_IN] * more]
     grid = figure.subplots(1 + more, 1, sharex=True, squeeze=False, height_ratios=ratios)
     panels: list[Axes] = [row[0] for row in grid]
-    begin, end = _span(series)
-    panels[-1].set_xlim(_number(begin), _number(end))
+    times = [r.started_at for each in series.arrived.values() for r in each] or [series.started_at]
+    begin, end = min(times), max(times)
+    span_s, interval_s = (end - begin).total_seconds(), series.options.interval_s
+    margin = timedelta(seconds=max(interval_s, MIN_SPAN_S - span_s) / 2)
+    panels[-1].set_xlim(_number(begin - margin), _number(end + margin))
     for source, panel in zip(sources, panels, strict=False):
         _draw_rtts(panel, series, source)
     if series.options.throughput is not None:
         _draw_throughput(panels[-1], series)
     _legend(figure, panels[0])
-    _label_time(panels[-1], min(_times(series)))
-    title = f"Network test of {_title(series)}"
+    _label_time(panels[-1], begin)
+    title = f"Network test of {series.title}{', ended early' if series.interrupted else ''}"
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, parse_math=False)
     return figure
 
 
 def with_gaps(points: Sequence[tuple[int, datetime, float | None]]) -> list[Point]:
     """
-    Give the points of a line that is broken where nothing answered, and where rounds are missing.
+    Return the points of a line that is broken where nothing answered, and where rounds are missing.
 
     Args:
         points: Number of the round, time, value.
@@ -110,72 +113,42 @@ def with_gaps(points: Sequence[tuple[int, datetime, float | None]]) -> list[Poin
     [1.0, None, None, 2.0]
     """
     line: list[Point] = []
-    for place, (number, at, value) in enumerate(points):
-        if place and number - points[place - 1][0] > 1:
-            before = points[place - 1][1]
-            line.append((before + (at - before) / 2, None))
-        line.append((at, value))
+    for index, (number, time, value) in enumerate(points):
+        if index and number - points[index - 1][0] > 1:
+            before = points[index - 1][1]
+            line.append((before + (time - before) / 2, None))
+        line.append((time, value))
     return line
-
-
-def _title(series: Series) -> str:
-    named = "" if series.address == series.target else f" ({series.address})"
-    by = series.sources[0] if len(series.sources) == 1 else f"{len(series.sources)} nodes"
-    options, early = series.options, ", ended early" if series.interrupted else ""
-    every, whole = in_time(options.interval_s), in_time(options.duration_s)
-    asked = f"{options.count} echoes every {every} for {whole}"
-    return f"{series.target}{named} from {by}: {asked}{early}"
-
-
-def _span(series: Series) -> tuple[datetime, datetime]:
-    """Give the time that is drawn: that of the rounds, and half an interval at both ends."""
-    times = _times(series)
-    begin, end = min(times), max(times)
-    margin_s = max(series.options.interval_s, MIN_SPAN_S - (end - begin).total_seconds()) / 2
-    return begin - timedelta(seconds=margin_s), end + timedelta(seconds=margin_s)
-
-
-def _times(series: Series) -> list[datetime]:
-    found = [one.started_at for each in series.arrived.values() for one in each]
-    return found or [series.started_at]
 
 
 def _draw_rtts(axes: Axes, series: Series, source: str) -> None:
     rounds = series.of(source)
     _draw_losses(axes, series, rounds)
     few = len(rounds) <= MAX_MARKS
-    ranges = [(r.started_at, *_range(r)) for r in rounds if r.latency_ms is not None]
-    axes.vlines(
-        [_number(at) for at, _, _ in ranges],
-        [low for _, low, _ in ranges],
-        [high for _, _, high in ranges],
-        color=RTT_COLOUR,
-        alpha=0.3,
-        lw=5 if few else 0.8,
-        label="min to max",
-    )
+    answered = [r for r in rounds if r.latency_ms is not None]
+    rtts_ms = [_rtts_ms(r) for r in answered]
+    times, highs = [_number(r.started_at) for r in answered], [max(each) for each in rtts_ms]
+    look: dict[str, Any] = {"color": RTT_COLOUR, "alpha": 0.3, "lw": 5 if few else 0.8}
+    axes.vlines(times, [min(each) for each in rtts_ms], highs, label="min to max", **look)
     times, means = _line([(r.number, r.started_at, r.latency_ms) for r in rounds])
     mark = "o" if few else ""
     axes.plot(times, means, color=RTT_COLOUR, lw=1.2, marker=mark, ms=3.5, label="mean of a round")
-    highs = [high for _, _, high in ranges]
     _begin_at_zero(axes, highs, "nothing answered")
     axes.set_ylabel("RTT (ms)")
     axes.set_title(_heading(series, source), loc="left", fontsize=9, parse_math=False)
     axes.grid(axis="y", alpha=0.3)
 
 
-def _range(one: Round) -> tuple[float, float]:
-    """Give the lowest and highest RTT of a round that has any."""
-    trips = one.ping.round_trips
-    rtts_ms = (trips and trips.answered_rtts_ms) or [one.latency_ms or 0.0]
-    return min(rtts_ms), max(rtts_ms)
+def _rtts_ms(answered: Round) -> Sequence[float]:
+    trips = answered.ping.round_trips
+    return (trips and trips.answered_rtts_ms) or [answered.latency_ms or 0.0]
 
 
 def _heading(series: Series, source: str) -> str:
-    found = series.summary(source)
-    rtt = "" if found.rtt_mean_ms is None else f"mean {found.rtt_mean_ms:.4g} ms, "
-    loss = found.packet_loss_pct
-    lost = "nothing was sent" if loss is None else f"{loss:.3g}% of {found.sent} echoes lost"
+    totals = series.totals[source]
+    rtt = "" if totals.rtt_mean_ms is None else f"mean {totals.rtt_mean_ms:.4g} ms, "
+    loss = totals.packet_loss_pct
+    lost = "nothing was sent" if loss is None else f"{loss:.3g}% of {totals.sent} echoes lost"
     return f"{source} → {series.target}: {rtt}{lost}"
 
 
@@ -200,26 +173,18 @@ def _draw_losses(axes: Axes, series: Series, rounds: Sequence[Round]) -> None:
 
 
 def _draw_throughput(axes: Axes, series: Series) -> None:
-    several = len(series.sources) > 1
-    highest: list[float] = []
-    for place, source in enumerate(series.sources):
+    drawn: list[float] = []
+    for source, colour, shape in zip(series.sources, cycle(COLOURS), cycle(MARKS), strict=False):
         rounds = series.of(source)
         times, values = _line([(r.number, r.started_at, r.throughput_mbps) for r in rounds])
-        axes.plot(
-            times,
-            values,
-            color=COLOURS[place % len(COLOURS)],
-            marker=MARKS[place % len(MARKS)] if len(rounds) <= MAX_MARKS else "",
-            ms=3.5,
-            lw=1.2,
-            label=source,
-        )
-        highest += values
-    _begin_at_zero(axes, highest, "no test ended well")
+        mark = shape if len(rounds) <= MAX_MARKS else ""
+        axes.plot(times, values, color=colour, marker=mark, ms=3.5, lw=1.2, label=source)
+        drawn += values
+    _begin_at_zero(axes, drawn, "no test ended well")
     axes.set_ylabel("Mbit/s")
     axes.set_title("throughput at the receiver", loc="left", fontsize=9)
     axes.grid(axis="y", alpha=0.3)
-    if several:
+    if len(series.sources) > 1:
         _place_legend(axes, *axes.get_legend_handles_labels())
 
 
@@ -247,16 +212,8 @@ def _legend(figure: Figure, first: Axes) -> None:
 
 def _place_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend above the panel at the right, where it covers nothing."""
-    axes.legend(
-        handles,
-        labels,
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=6,
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0.2,
-    )
+    above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+    axes.legend(handles, labels, **above, ncols=6, frameon=False, fontsize=8, borderaxespad=0.2)
 
 
 def _label_time(axes: Axes, first: datetime) -> None:
@@ -271,12 +228,12 @@ def _label_time(axes: Axes, first: datetime) -> None:
 
 
 def _line(points: Sequence[tuple[int, datetime, float | None]]) -> tuple[list[float], list[float]]:
-    """Give a broken line as matplotlib takes it: days since 1970, and NaN for a gap."""
+    """Return a broken line as matplotlib takes it: days since 1970, and NaN for a gap."""
     line = with_gaps(points)
     values = [math.nan if value is None else value for _, value in line]
-    return [_number(at) for at, _ in line], values
+    return [_number(time) for time, _ in line], values
 
 
-def _number(at: datetime) -> float:
-    """Give a time as matplotlib counts it: days since 1970."""
-    return at.timestamp() / 86400
+def _number(time: datetime) -> float:
+    """Return a time as matplotlib counts it: days since 1970."""
+    return time.timestamp() / 86400

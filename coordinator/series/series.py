@@ -1,8 +1,7 @@
 """
 A test of one target over time: its rounds, and the JSON document they make.
 
-Pure. A round is one source's echoes (and throughput test) of one interval; what nothing answered
-is None in every list, and null in the document.
+Pure. What nothing answered is None in every list, and null in the document.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from coordinator.series.options import SeriesOptions
 from worker.model.detail import times_to_ns
 from worker.model.measurement import Measurement
 from worker.model.rtt import packet_loss_pct, rtt_statistics
-from worker.model.text import iso_utc
+from worker.model.text import in_time, iso_utc
 from worker.wire.clock_offset import beyond_doubt_ms
 
 #: Version of the JSON document; raised whenever a key changes its meaning.
@@ -27,14 +26,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """
-    What one source measured in one interval.
-
-    Attributes:
-        number: Its place in the test, from 0.
-        ping: The echoes.
-        throughput: The throughput test; None when there was none.
-    """
+    """What one source measured in one interval: `number` counts these from 0."""
 
     number: int
     ping: Measurement
@@ -69,13 +61,13 @@ class Round:
         return self.throughput.throughput_mbps if self.throughput else None
 
     def to_json(self) -> dict[str, Any]:
-        """Give one JSON-ready object: the ping's record, and the throughput test's within."""
-        found: dict[str, Any] = {"round": self.number, **_record(self.ping)}
-        found["started_at"] = iso_utc(self.started_at)
+        """Return one JSON-ready object: the ping's record, and the throughput test's within."""
+        record = {"round": self.number, **_record(self.ping)}
+        record["started_at"] = iso_utc(self.started_at)
         if self.throughput is not None:
-            found["throughput_mbps"] = self.throughput_mbps
-            found["throughput"] = _record(self.throughput)
-        return found
+            record["throughput_mbps"] = self.throughput_mbps
+            record["throughput"] = _record(self.throughput)
+        return record
 
 
 @dataclass(kw_only=True)
@@ -114,25 +106,6 @@ class Totals:
         return packet_loss_pct(self.sent, self.received)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All rounds of one source in a few numbers; each None when it is not defined."""
-
-    rounds: int
-    answered: int
-    sent: int
-    received: int
-    packet_loss_pct: float | None
-    rtt_min_ms: float | None
-    rtt_mean_ms: float | None
-    rtt_median_ms: float | None
-    rtt_p95_ms: float | None
-    rtt_max_ms: float | None
-    throughput_min_mbps: float | None
-    throughput_mean_mbps: float | None
-    throughput_max_mbps: float | None
-
-
 @dataclass(kw_only=True)
 class Series:
     """
@@ -141,10 +114,7 @@ class Series:
     Attributes:
         target: As it was asked for.
         address: The address that is measured.
-        sources: Who measures.
-        options: What was asked.
-        started_at: When the test began.
-        ended_at: When it ended; None while it goes on.
+        ended_at: None while it goes on.
         interrupted: Somebody ended it early.
         arrived: What has arrived, by source.
         totals: The same, added up.
@@ -171,7 +141,7 @@ class Series:
         self.totals[one.source].add(one)
 
     def of(self, source: str) -> list[Round]:
-        """Give one source's rounds in order of time; one that was late may have come last."""
+        """Return one source's rounds in order of time; one that was late may have come last."""
         return sorted(self.arrived[source], key=lambda one: one.started_at)
 
     @property
@@ -179,43 +149,54 @@ class Series:
         """The last round of which anything has arrived; None before the first."""
         return max((each[-1].number for each in self.arrived.values() if each), default=None)
 
-    def summary(self, source: str) -> Summary:
-        """Summarise one source's echoes and tests over all rounds."""
+    @property
+    def title(self) -> str:
+        """What is tested, and by whom."""
+        named = "" if self.address == self.target else f" ({self.address})"
+        by = self.sources[0] if len(self.sources) == 1 else f"{len(self.sources)} nodes"
+        echoes = f"{self.options.count} echo" + ("" if self.options.count == 1 else "es")
+        tested = " and throughput" if self.options.throughput else ""
+        every, total = in_time(self.options.interval_s), in_time(self.options.duration_s)
+        return f"{self.target}{named} from {by}: {echoes}{tested} every {every} for {total}"
+
+    def summary(self, source: str) -> dict[str, Any]:
+        """Summarise one source's rounds in a few numbers, each None when it is not defined."""
         mine, totals = self.of(source), self.totals[source]
         trips = [one.ping.round_trips for one in mine if one.ping.round_trips]
         rtts = rtt_statistics([rtt for each in trips for rtt in each.rtts_ms])
         mbps = [one.throughput_mbps for one in mine if one.throughput_mbps is not None]
-        return Summary(
-            rounds=totals.rounds,
-            answered=totals.answered,
-            sent=totals.sent,
-            received=totals.received,
-            packet_loss_pct=totals.packet_loss_pct,
-            rtt_min_ms=rtts.rtt_min_ms,
-            rtt_mean_ms=rtts.rtt_mean_ms,
-            rtt_median_ms=rtts.rtt_median_ms,
-            rtt_p95_ms=rtts.rtt_p95_ms,
-            rtt_max_ms=rtts.rtt_max_ms,
-            throughput_min_mbps=min(mbps, default=None),
-            throughput_mean_mbps=fmean(mbps) if mbps else None,
-            throughput_max_mbps=max(mbps, default=None),
-        )
+        return {
+            "rounds": totals.rounds,
+            "answered": totals.answered,
+            "sent": totals.sent,
+            "received": totals.received,
+            "packet_loss_pct": totals.packet_loss_pct,
+            "rtt_min_ms": rtts.rtt_min_ms,
+            "rtt_mean_ms": rtts.rtt_mean_ms,
+            "rtt_median_ms": rtts.rtt_median_ms,
+            "rtt_p95_ms": rtts.rtt_p95_ms,
+            "rtt_max_ms": rtts.rtt_max_ms,
+            "throughput_min_mbps": min(mbps, default=None),
+            "throughput_mean_mbps": fmean(mbps) if mbps else None,
+            "throughput_max_mbps": max(mbps, default=None),
+        }
 
     def failures(self) -> list[str]:
-        """Say what never came, one line each: a source without an answer, or without a test."""
-        found = []
+        """Return what never came, a line each: a source without an answer, or without a test."""
+        lines = []
         for source in self.sources:
             mine = self.of(source)
             if not self.totals[source].answered:
-                found.append(f"{self.target} never answered {source}{_why(o.ping for o in mine)}")
-            tests = [one.throughput for one in mine if one.throughput is not None]
+                why = _why([each.ping for each in mine])
+                lines.append(f"{self.target} never answered {source}{why}")
+            tests = [each.throughput for each in mine if each.throughput is not None]
             if self.options.throughput and all(t.throughput_mbps is None for t in tests):
-                found.append(f"no throughput test from {source} ended well{_why(tests)}")
-        return found
+                lines.append(f"no throughput test from {source} ended well{_why(tests)}")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """
-        Give the document: first the keys of PTZJEPA's own tool, then ours.
+        Return the document: first the keys of PTZJEPA's own tool, then ours.
 
         Its lists are the first source's; `series` has the same ones of each source.
         """
@@ -250,7 +231,7 @@ class Series:
         }
         if self.options.throughput is not None:
             lists["throughputs"] = [one.throughput_mbps for one in mine]
-        summary, rounds = times_to_ns(vars(self.summary(source))), [one.to_json() for one in mine]
+        summary, rounds = times_to_ns(self.summary(source)), [one.to_json() for one in mine]
         return {"source": source, **lists, "summary": summary, "rounds": rounds}
 
 
@@ -265,15 +246,15 @@ def file_stem(target: str, epoch: int) -> str:
 
 
 def _record(measurement: Measurement) -> dict[str, Any]:
-    """Give a measurement's record without its place in a stream, which is the collector's."""
-    found = measurement.to_json()
-    del found["stream_id"]
-    return found
+    """Return a measurement's record without its place in a stream, which is the collector's."""
+    record = measurement.to_json()
+    del record["stream_id"]
+    return record
 
 
-def _why(measurements: Any) -> str:
-    """Give the last error as the end of a sentence."""
-    errors = [one.error for one in measurements if one.error]
+def _why(measurements: Sequence[Measurement]) -> str:
+    """Return the last error as the end of a sentence."""
+    errors = [each.error for each in measurements if each.error]
     return f": {errors[-1]}" if errors else ""
 
 

@@ -60,17 +60,6 @@ class LiveView:
         self.live.update(Group(head, Text(), self.numbers), refresh=True)
 
 
-def headline(series: Series) -> str:
-    """Say what is tested, and by whom."""
-    named = "" if series.address == series.target else f" ({series.address})"
-    by = f"{len(series.sources)} nodes" if series.sources[1:] else series.sources[0]
-    options = series.options
-    echoes = "1 echo" if options.count == 1 else f"{options.count} echoes"
-    tested = " and throughput" if options.throughput else ""
-    asked = f"{echoes}{tested} every {options.interval_s:g} s for {options.duration_s:g} s"
-    return f"{series.target}{named} from {by}: {asked}"
-
-
 def progress(series: Series, elapsed_s: float) -> RenderableType:
     """Say what is tested, and how far it has come."""
     options = series.options
@@ -85,7 +74,7 @@ def progress(series: Series, elapsed_s: float) -> RenderableType:
         f"{clock(left_s)} left" if left_s > 0 else "waiting for the last round",
         Text("Ctrl-C ends it and keeps all", style="dim"),
     )
-    return Group(Text(headline(series), style="bold", no_wrap=True, overflow="ellipsis"), line)
+    return Group(Text(series.title, style="bold", no_wrap=True, overflow="ellipsis"), line)
 
 
 def clock(seconds: float) -> str:
@@ -207,13 +196,14 @@ def round_line(measured: Round) -> str:
 def summary_line(series: Series, source: str) -> str:
     """Write all rounds of a source as a line of text."""
     summary = series.summary(source)
-    rounds = f"{summary.rounds} round" + ("" if summary.rounds == 1 else "s")
+    rounds = f"{summary['rounds']} round" + ("" if summary["rounds"] == 1 else "s")
     parts = [f"{rounds} of {series.options.rounds}"]
-    if summary.rtt_mean_ms is not None:
-        rtts = (summary.rtt_min_ms, summary.rtt_mean_ms, summary.rtt_max_ms)
+    if summary["rtt_mean_ms"] is not None:
+        rtts = [summary[f"rtt_{of}_ms"] for of in ("min", "mean", "max")]
         parts.append(f"RTT min/mean/max {'/'.join(map(number, rtts))} ms")
-    if summary.packet_loss_pct is not None:
-        parts.append(f"{summary.sent - summary.received} of {summary.sent} echoes lost")
-    if summary.throughput_mean_mbps is not None:
-        parts.append(f"{number(summary.throughput_mean_mbps)} Mbit/s")
+    if summary["packet_loss_pct"] is not None:
+        lost = summary["sent"] - summary["received"]
+        parts.append(f"{lost} of {summary['sent']} echoes lost")
+    if summary["throughput_mean_mbps"] is not None:
+        parts.append(f"{number(summary['throughput_mean_mbps'])} Mbit/s")
     return f"{source} -> {series.target}: {', '.join(parts)}"
