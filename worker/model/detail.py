@@ -321,9 +321,7 @@ def _rounded(value: Any, decimals: int | None) -> Any:
 
 
 def _part(
-    values: Mapping[str, Any],
-    scalars: Mapping[str, frozenset[type]],
-    series: Mapping[str, Series],
+    values: Mapping[str, Any], scalars: Mapping[str, frozenset[type]], series: Mapping[str, Series]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part what fits its field from all else."""
     own, more = dict[str, Any](), dict[str, Any]()

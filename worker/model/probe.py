@@ -87,18 +87,8 @@ class Probe:
 PROBES: Mapping[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe(
-            name="ping",
-            options=PingOptions,
-            need=Need.ICMP,
-            statistics=PingStatistics,
-        ),
-        Probe(
-            name="tcp",
-            options=TcpOptions,
-            is_over_tcp=True,
-            statistics=TcpStatistics,
-        ),
+        Probe(name="ping", options=PingOptions, need=Need.ICMP, statistics=PingStatistics),
+        Probe(name="tcp", options=TcpOptions, is_over_tcp=True, statistics=TcpStatistics),
         Probe(name="redis", options=RedisOptions, target=REDIS_TARGET, statistics=RedisStatistics),
         Probe(
             name="throughput",
@@ -218,12 +208,21 @@ def from_wire(raw: Mapping[str, Any]) -> tuple[str, Options]:
         options: Options = kind.options(**{key: given[key] for key in given.keys() & known})
         if not strange:
             return name, options
-    lacks = f"probe {name}" if kind is None else f"option {strange[0]} of {name}"
-    return name, _unknown(kind or _described(name, raw), lacks, raw, given)
+    packed, seconds = bytes(msgpack.packb(given)), raw["seconds"]
+    within("options", len(packed), 0, MAX_OPTIONS_BYTES)
+    within("seconds", seconds, 0, MAX_SECONDS)
+    return name, UnknownOptions(
+        kind=kind or _described(name, raw),
+        lacks=f"probe {name}" if kind is None else f"option {strange[0]} of {name}",
+        packed=packed,
+        takes_s=seconds,
+        reverse=given.get("reverse") is True,
+        bidir=given.get("bidir") is True,
+    )
 
 
 def _described(name: str, raw: Mapping[str, Any]) -> Probe:
-    """Make the row of a probe that is not known here, of what the plan says of it."""
+    """Make the row of a probe that is not known here, from what the plan says of it."""
     ends, target = raw["ends"], raw["target"]
     if type(ends) is not int or ends not in (1, 2) or (ends == 2 and target):
         raise ValueError("a probe has one end, or two that are nodes")
@@ -233,20 +232,4 @@ def _described(name: str, raw: Mapping[str, Any]) -> Probe:
         has_two_ends=ends == 2,
         target=valid_name(target) if target else "",
         figures=("throughput",) if ends == 2 else ("mean",),
-    )
-
-
-def _unknown(
-    kind: Probe, lacks: str, raw: Mapping[str, Any], given: Mapping[str, Any]
-) -> UnknownOptions:
-    packed, seconds = bytes(msgpack.packb(given)), raw["seconds"]
-    within("options", len(packed), 0, MAX_OPTIONS_BYTES)
-    within("seconds", seconds, 0, MAX_SECONDS)
-    return UnknownOptions(
-        kind=kind,
-        lacks=lacks,
-        packed=packed,
-        takes_s=seconds,
-        reverse=given.get("reverse") is True,
-        bidir=given.get("bidir") is True,
     )

@@ -23,13 +23,10 @@ class RttStatistics:
     Round-trip times of one series in milliseconds; each None when it is not defined.
 
     Attributes:
-        rtt_min_ms: Smallest.
         rtt_mean_ms: Arithmetic mean.
         rtt_median_ms: Middle one, or the mean of the middle two.
         rtt_p95_ms: 95th percentile, nearest rank; None below `MIN_REPLIES_FOR_P95` replies.
-        rtt_max_ms: Largest.
         rtt_stddev_ms: Population standard deviation, what ping calls `mdev`.
-        jitter_mean_abs_ms: See `jitter_mean_abs_ms`.
     """
 
     rtt_min_ms: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 
@@ -19,7 +20,7 @@ UDP_HEADER_BYTES = 8
 #: Those of a handshake, a question, its answer, an acknowledgement of each, and the end of the
 #: answering side.
 NONCE_PACKETS = 9
-#: Tells of a node that measures and another one, by their indices, whether it is asked who it is.
+#: Whether a node that measures asks another one who it is, by their indices.
 IsAsked = Callable[[int, int], bool]
 
 
@@ -34,36 +35,33 @@ def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str
 
     Args:
         plan: What is run.
-        is_asked: Of those of whom it says so it is asked who they are, unless that was said within
-            the day. Which handshake came, all others are asked.
+        is_asked: Which nodes are asked who they are, where that is not known of the last day. Which
+            handshake came, all are asked.
     """
     headers, unbounded = _headers(plan), set[int]()
-    spent = [0 for _ in plan.nodes]
+    spent = [0] * len(plan.nodes)
     for probe in plan.probes:
         for source, target in plan.pairs(probe):
             cost = _pair_bytes(plan, probe, source, target, headers[target])
             if cost is None:
                 unbounded |= {source, target}
                 continue
-            spent[source] += cost
-            if target != source:
-                spent[target] += cost
+            for end in {source, target}:
+                spent[end] += cost
     for performer, other, more in _questions(plan, is_asked):
         spent[performer] += more
         spent[other] += more
     return {
-        node.name: None if place in unbounded else spent[place]
-        for place, node in enumerate(plan.nodes)
+        node.name: None if index in unbounded else spent[index]
+        for index, node in enumerate(plan.nodes)
     }
 
 
 def again_bytes(plan: Plan, is_asked: IsAsked) -> int:
     """Count what a node sends at most beyond the bytes of `bytes_per_node` where nobody answers."""
-    sent: dict[int, int] = {}
-    bytes_of = _who_bytes(plan)
+    sent, bytes_of = Counter[int](), _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
-        again = (TRIES - 1) * names * bytes_of[other] // 2
-        sent[performer] = sent.get(performer, 0) + again
+        sent[performer] += (TRIES - 1) * names * bytes_of[other] // 2
     return max(sent.values(), default=0)
 
 
@@ -75,13 +73,12 @@ def _pair_bytes(plan: Plan, probe: str, source: int, target: int, ip: int) -> in
     return cost // 2 if plan.test(probe).bidir and plan.has_pair(target, source) else cost
 
 
-def _look(ip: int) -> int:
-    """Count the bytes of a look for a proxy: a handshake of one hop, and an echo."""
-    return handshake_bytes(ip) + echo_bytes(ip, PingOptions.size_bytes)
-
-
 def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
-    """Yield who asks, whom, and the bytes both ways; a look for a proxy is one, too."""
+    """
+    Yield who asks, whom, and the bytes both ways.
+
+    A look for a proxy is one, too: a handshake of one hop, and an echo.
+    """
     headers, bytes_of = _headers(plan), _who_bytes(plan)
     for performer, other, names in _who(plan, is_asked):
         yield performer, other, names * bytes_of[other]
@@ -94,7 +91,7 @@ def _questions(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
             share = min(1.0, questions_a_node(plan) / max(1, len(new)))
             for other in others:
                 ip = headers[other]
-                cost = _look(ip)
+                cost = handshake_bytes(ip) + echo_bytes(ip, PingOptions.size_bytes)
                 if not seen[plan.bit(performer, other)]:
                     seen[plan.bit(performer, other)] = 1
                     packets = NONCE_PACKETS * (ip + TCP_HEADER_BYTES)
@@ -113,14 +110,14 @@ def _who(plan: Plan, is_asked: IsAsked) -> Iterator[tuple[int, int, int]]:
         if plan.kind(probe).target:
             continue
         for performer, others in _rows(plan, probe):
-            left = [
+            new = [
                 other
                 for other in others
                 if is_asked(performer, other)
                 and (plan.nodes[other].claimed_by or not seen[plan.bit(performer, other)])
             ]
-            left.sort(key=lambda other: not plan.nodes[other].claimed_by)
-            for other in left[: questions_a_node(plan)]:
+            new.sort(key=lambda other: not plan.nodes[other].claimed_by)
+            for other in new[: questions_a_node(plan)]:
                 seen[plan.bit(performer, other)] = 1
                 yield performer, other, 1 + len(plan.nodes[other].claimed_by)
 
@@ -138,11 +135,6 @@ def _who_bytes(plan: Plan) -> list[int]:
 
 
 def _headers(plan: Plan) -> list[int]:
-    """Return the bytes of the IP header by which each node is measured."""
-    return [IP_HEADER_BYTES[_version(plan, place)] for place in range(len(plan.nodes))]
-
-
-def _version(plan: Plan, target: int) -> int:
-    """Return the version of IP by which a target is measured; of a name, what costs most."""
-    ip = plain_ip(plan.nodes[target].address)
-    return plan.family or 6 if ip is None else ip.version
+    """Return the bytes of the IP header by which each node is measured; of a name, at most."""
+    ips = (plain_ip(node.address) for node in plan.nodes)
+    return [IP_HEADER_BYTES[plan.family or 6 if ip is None else ip.version] for ip in ips]

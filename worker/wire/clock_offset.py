@@ -1,10 +1,9 @@
 """
 A node's clock beside Redis', from exchanges that it has anyway, and how far that may be wrong.
 
-After the clock filter of NTP (RFC 5905 section 10): an exchange that waited in a queue says little,
-so of many the shortest is believed, and each says less as it gets older, as clocks drift. Redis'
-clock is kept beside a clock of this machine that nobody sets (`CLOCK_MONOTONIC_RAW`), so that a
-step of our wall clock, or a slew, is seen at once.
+After the clock filter of NTP (RFC 5905 section 10): of many exchanges the shortest is believed, as
+it waited in no queue, and each less as it gets older, as clocks drift. Redis' clock is kept beside
+one that nobody sets (`CLOCK_MONOTONIC_RAW`), so that a step or slew of our wall clock is seen.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
 """
 What the registry has of a node: the fields of `ptzmesh:node:<name>`, and when a node is silent.
 
-A field's name stands here and nowhere else. Readers ask for the fields that they need by one of the
-classes; the Lua scripts get the names as arguments.
-
-Anybody may have written a record. A field that is invalid counts as absent, but for those by which
-nodes protect each other: a record whose address, links or daily budget is invalid is refused whole.
-Taken for absent, these would let tests fill a link or spend a budget that somebody has limited;
-refused, they keep one node out until its next heartbeat writes its record again.
+A field's name stands here and nowhere else. Anybody may have written a record. A field that is
+invalid counts as absent, but a record whose address, links or daily budget is invalid is refused
+whole until its next heartbeat: else tests could fill a link or spend a budget that is limited.
 """
 
 from __future__ import annotations
@@ -40,11 +36,11 @@ MAX_DIGITS = 18
 SITE = "site"
 
 #: Of the process that has the name: its token, its id, the file that it holds. Beside them lies
-#: what is said of it to another that wants the name.
+#: what another process that wants the name gets to know of it.
 OWNER, INSTANCE, FILE = "owner", "instance", "file"
 HOLDER = (OWNER, INSTANCE, FILE, "since", "host", "address")
 STOPPED = "stopped"
-#: What was last told of a fact as an event, and when; the fact's name follows.
+#: What the last event of a fact had, and when that was; the fact's name follows.
 TOLD, TOLD_AT = "told:", "told_at:"
 #: Fields whose change is an event.
 WATCHED = (
@@ -130,7 +126,7 @@ _FORMS: Mapping[str, _Form] = {
     "netns": _TEXT,
     "gateway": _TEXT,
     "accepts": _Form(lambda on: "1" if on else "0", "1".__eq__),
-    # To the microsecond: it tells one start from another.
+    # To the microsecond: another one with each start.
     "since": _Form(repr, lambda text: number_or_none(text) or 0.0),
     STOPPED: _Form(lambda on: "1" if on else "", "1".__eq__),
     "links": _Form(_json, _links),
@@ -162,7 +158,7 @@ class Part:
 
     @classmethod
     def _forms(cls) -> dict[str, _Form]:
-        return {one.name: _FORMS[one.name] for one in fields(cls) if one.name in _FORMS}
+        return {each.name: _FORMS[each.name] for each in fields(cls) if each.name in _FORMS}
 
     @classmethod
     def names(cls) -> list[str]:
@@ -244,14 +240,14 @@ class Ports(Part):
 @dataclass(frozen=True, kw_only=True)
 class Record(Part):
     """
-    Where a node is, whether it lives, and what tells it from others at its address.
+    Where a node is, whether it lives, and what sets it apart from others at its address.
 
     Attributes:
         address: Where other nodes reach it.
         labels: What its operator says of it.
         boot: Its machine's boot id; empty when it is not known, as the next two.
         netns: Its network namespace there.
-        gateway: MAC address of its default router, if that tells networks apart.
+        gateway: MAC address of its default router, if that differs between networks.
         accepts: Its address is one of its own machine, and others can connect to it there.
         since: When its process began: another one with each start.
         stopped: It has said goodbye.
@@ -311,7 +307,7 @@ class Node(Record, Limits, Ports, Clock, Progress):
 
     @property
     def state(self) -> str:
-        """Say in a word whether it takes part: `alive`, `stopped` on purpose, or `silent`."""
+        """In a word, whether it takes part: `alive`, `stopped` on purpose, or `silent`."""
         if self.stopped:
             return "stopped"
         return "alive" if self.alive else "silent"
@@ -350,9 +346,9 @@ def missing_s(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, float]
     now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
     is_back_just_now = bool(newest) and now - newest[0][1] > REDIS_AWAY_S
 
-    def missing(at: float | None) -> float:
-        if at is None:
+    def missing(heard: float | None) -> float:
+        if heard is None:
             return math.inf
-        return 0.0 if is_back_just_now else now - max(at, back_at)
+        return 0.0 if is_back_just_now else now - max(heard, back_at)
 
-    return {name: missing(at) for name, at in zip(nodes, seen, strict=True)}
+    return dict(zip(nodes, map(missing, seen), strict=True))

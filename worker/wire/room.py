@@ -35,10 +35,7 @@ DEFAULTS = {
 #: Those that a script looks at for each batch, in its order.
 OF_RESULTS = ("stream_entries", "stream_bytes", "results_per_s", "redis_memory_pct")
 
-REASONS = {
-    b"full": "the results stream is full",
-    b"tight": "Redis is short of memory",
-}
+REASONS = {b"full": "the results stream is full", b"tight": "Redis is short of memory"}
 
 #: What Lua holds exactly.
 _NUMBER = re.compile(rb"[0-9]{1,15}")
@@ -76,19 +73,14 @@ def read_limits(connection: redis.Redis) -> dict[str, int]:
     Return the limits that hold for this mesh, by the names of `DEFAULTS`.
 
     Raises:
-        WireError: One of them is no number.
+        WireError: One of them is no number, or too large for one in Lua.
     """
     values = connection.hmget(keyspace.LIMITS, list(DEFAULTS))
     return unpack_limits(cast("list[bytes | None]", values))
 
 
 def unpack_limits(values: Sequence[bytes | None]) -> dict[str, int]:
-    """
-    Read the values of `DEFAULTS`, in their order; one that is not there is the default.
-
-    Raises:
-        WireError: One is no number, or too large for one in Lua.
-    """
+    """Read the values of `DEFAULTS`, in their order; one that is not there is the default."""
     limits = {}
     for (name, default), value in zip(DEFAULTS.items(), values, strict=False):
         if value and not _NUMBER.fullmatch(value):

@@ -27,11 +27,9 @@ def ask_each(
         ask: Queues the commands of one thing.
         named: A NamedTuple with a field for each of these commands, in their order.
     """
-    pipeline = connection.pipeline(transaction=False)
-    count = 0
+    pipeline, things = connection.pipeline(transaction=False), list(things)
     for thing in things:
         ask(pipeline, thing)
-        count += 1
     answers = iter(pipeline.execute())
     fields: tuple[str, ...] = named._fields  # type: ignore[attr-defined]  # every NamedTuple has it
-    return [named(*islice(answers, len(fields))) for _ in range(count)]
+    return [named(*islice(answers, len(fields))) for _ in things]

@@ -1,12 +1,9 @@
 """
 How many commands the processes of this node ask of Redis, counted where redis-py reads the answers.
 
-Counted is each command that Redis answered on a connection of `counted`: each one of a pipeline,
-MULTI and EXEC, the handshake of a new connection, also what the server refuses. Not counted is what
-a script does within the server, though INFO counts it there.
-
-The counts are in one anonymous page that all processes of the node share, each in a slot that no
-other writes to, so that there is no lock which a killed process could hold.
+Counted is each command that Redis answered, also in a pipeline or with a refusal, but not what a
+script does. The counts are in one anonymous page that all processes of the node share, each in a
+slot that no other writes to, so that there is no lock which a killed process could hold.
 """
 
 from __future__ import annotations

@@ -30,11 +30,7 @@ KEEPALIVE = {
 
 
 def connect(
-    url: str,
-    *,
-    socket_timeout_s: float = 8.0,
-    connect_timeout_s: float = 4.0,
-    retries: int = 1,
+    url: str, *, socket_timeout_s: float = 8.0, connect_timeout_s: float = 4.0, retries: int = 1
 ) -> redis.Redis:
     """
     Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.

@@ -1,18 +1,16 @@
--- Tell what has changed at a node since it was last told, each change as an event of the stream.
+-- Add what has changed at a node since its last events, each change as an event of the stream.
 -- Comes after room.lua, whose keys and arguments are the first.
--- KEYS[5]  node hash, which keeps what was told, and when
+-- KEYS[5]  node hash, which keeps what the last event of each fact had, and when
 -- ARGV[11]  least seconds between two events of a kind, wire version, time, node, how the names of the
---          fields begin of what was told and of when, then per fact: what, what the node itself
+--          fields begin of what that had and of when, then per fact: what, what the node itself
 --          remembers (of a new node, or in a Redis that lost its data) behind a mark or nothing, what
 --          is true
--- Gives {'ok', events added, facts that must wait}, {'full', 0, 0}, {'tight', 0, 0} or
+-- Returns {'ok', events added, facts that must wait}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
 local room, wait_ms = look_for_room()
-if room ~= 'ok' then
-  return {room, wait_ms, 0}
-end
+if room ~= 'ok' then return {room, wait_ms, 0} end
 
-local now, added, left = seconds_now(), 0, 0
+local now, added, waiting = seconds_now(), 0, 0
 -- Of a Redis that was emptied just now: the next heartbeat makes the record, this would make half.
 if redis.call('EXISTS', KEYS[5]) == 0 then return {'ok', 0, 1} end
 for at = 17, #ARGV, 3 do
@@ -24,7 +22,7 @@ for at = 17, #ARGV, 3 do
   if not told[1] and (not old or old == new) then
     redis.call('HSET', KEYS[5], told_field, new)  -- a new node: nothing has changed
   elseif old ~= new and math.abs(age) < tonumber(ARGV[11]) then
-    left = left + 1
+    waiting = waiting + 1
   elseif old ~= new then
     redis.call('XADD', KEYS[1], '*', 'v', ARGV[12], 'kind', 'event', 'time', ARGV[13], 'node', ARGV[14],
                'what', what, 'old', old, 'new', new)
@@ -32,4 +30,4 @@ for at = 17, #ARGV, 3 do
     added = added + 1
   end
 end
-return {'ok', added, left}
+return {'ok', added, waiting}

@@ -4,7 +4,7 @@
 --       six fields (owner, instance, file, since, host, address), then field/value pairs of the
 --       record, those six among them. Intents: `claim` and `replace` of a process that starts, `beat`
 --       and `insist` of one that has been registered.
--- Gives {'ok', seconds, microseconds, overdue run ids}, or what keeps this process from it, with
+-- Returns {'ok', seconds, microseconds, overdue run ids}, or what keeps this process from it, with
 -- host and address of the other, and when that was last heard:
 --   taken  another live node has the name
 --   later  so has a process with the same token that began before this one, and lives
@@ -45,8 +45,8 @@ elseif has[1] and has[2] and has[2] ~= instance then
   end
 end
 
--- The clock was set back when this node was heard in the future: so was whoever is dead, and what
--- is due later waits for as long. All that is brought to now.
+-- The clock was set back when this node was heard in the future: so was any that is dead, and what is
+-- due later waits for as long. All that is brought to now.
 local function clock_went_back()
   for key, after in pairs({[KEYS[1]] = seconds, [KEYS[3]] = seconds + FARTHEST_S}) do
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, string.format('(%.6f', after), '+inf')) do
@@ -70,7 +70,7 @@ local new = redis.call('HSET', KEYS[2], unpack(ARGV, 18))
 if new > 0 or seconds % 3600 < 15 then redis.call('EXPIRE', KEYS[2], ttl_s) end
 redis.call('ZADD', KEYS[1], seconds, name)
 
--- Whoever sees an overdue run has it for a while, so that one advance is enqueued, not one a node.
+-- The node that sees an overdue run has it for a while, so that one advance is enqueued, not one a node.
 local overdue = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', seconds, 'LIMIT', 0, 16)
 for _, run in ipairs(overdue) do
   redis.call('ZADD', KEYS[3], 'XX', seconds + claim_s, run)

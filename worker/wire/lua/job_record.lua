@@ -1,7 +1,7 @@
--- Give a job's record, unless it is more than a job of ours can be: it is read whole.
+-- Return a job's record, unless it is more than a job of ours can be: it is read whole.
 -- KEYS  the job
 -- ARGV  most fields, most bytes
--- Gives fields and values one after another, nothing when there is no such job, or why not as text.
+-- Returns fields and values one after another, nothing when there is no such job, or why not as text.
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return {} end
 if kind ~= 'hash' then return 'the record is a ' .. kind .. ', not a hash' end

@@ -4,7 +4,7 @@
 -- ARGV  token, ttl_ms, bytes to reserve, near's name, waiting_ms (how long an entry of who waits
 --       counts), budget_ttl_s; then each end as: bytes per day ('' for no limit), number of links,
 --       the capacity of each
--- Gives {index of the far end taken, or 0; ms until something that is in the way may lapse, or -1;
+-- Returns {index of the far end taken, or 0; ms until something that is in the way may lapse, or -1;
 --       what is so of near: 'free', 'held' or 'over' its budget; indices of far ends over theirs}
 local WAITING, WAKE, RESERVED = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, reserve, name = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -81,9 +81,7 @@ end
 local near = next_end()
 -- The answer to an earlier call with this token may have been lost on its way.
 local again = redis.call('GET', near.lease) == token
-if not fits(near) and not again then
-  return {0, -1, 'over', {}}
-end
+if not fits(near) and not again then return {0, -1, 'over', {}} end
 local near_free = again or is_free(near.lease)
 
 local over, wanted, later, index = {}, {near.lease}, {}, 0

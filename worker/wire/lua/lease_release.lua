@@ -2,7 +2,7 @@
 -- token holds by now is left alone. Comes after lease.lua.
 -- KEYS  as lease_renew.lua, and last the table of who waits
 -- ARGV  token, bytes spent ('' keeps the reservation), wake_ttl_ms, names of near and far
--- Gives {ends given up, 1 if far waits for its own test with near}
+-- Returns {ends given up, 1 if far waits for its own test with near}
 local token, spent, wake_ttl_ms, near, far = unpack(ARGV)
 local RESERVED, NEAR_LEASE, WAITING = KEYS[1], KEYS[2], KEYS[#KEYS]
 local freed, ends = {}, 0

@@ -3,7 +3,7 @@
 -- What the test has cost so far is reserved where it is more than that was. Comes after lease.lua.
 -- KEYS  what the token reserves, lease of near and of far, budget of near and of far, then the links
 -- ARGV  token, ttl_ms, bytes that it has cost at least
--- Gives 1, or 0 when the lease is lost
+-- Returns 1, or 0 when the lease is lost
 local token, bytes, leases, links = ARGV[1], tonumber(ARGV[3]), {KEYS[2], KEYS[3]}, {}
 for i = 6, #KEYS do links[#links + 1] = KEYS[i] end
 for _, lease in ipairs(leases) do

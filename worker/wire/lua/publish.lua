@@ -7,14 +7,10 @@
 -- Returns {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
 local PLAN, NEWEST, PAIRS, DONE, OK = unpack(ARGV, 13, 17)
-if redis.call('HEXISTS', KEYS[5], PLAN) == 0 then
-  return {'gone', 0, 0}
-end
+if redis.call('HEXISTS', KEYS[5], PLAN) == 0 then return {'gone', 0, 0} end
 
 local room, wait_ms = look_for_room()
-if room ~= 'ok' then
-  return {room, wait_ms, 0}
-end
+if room ~= 'ok' then return {room, wait_ms, 0} end
 
 local added, ok, at, newest = 0, 0, 18, nil
 while at <= #ARGV do
@@ -28,7 +24,7 @@ end
 redis.call('EXPIRE', KEYS[6], ARGV[12])
 local complete = 0
 if added > 0 then
-  -- Whoever reads the run goes so far: times are of a clock that may be set.
+  -- Readers of the run go so far: times are of a clock that may be set.
   redis.call('HSET', KEYS[5], NEWEST, newest)
   redis.call('HINCRBY', KEYS[5], OK, ok)
   local done = redis.call('HINCRBY', KEYS[5], DONE, added)

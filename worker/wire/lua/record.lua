@@ -5,9 +5,7 @@
 --          strings
 -- Returns {'ok', added, 0}, {'full', 0, 0}, {'tight', 0, 0} or {'wait', milliseconds, 0}.
 local room, wait_ms = look_for_room()
-if room ~= 'ok' then
-  return {room, wait_ms, 0}
-end
+if room ~= 'ok' then return {room, wait_ms, 0} end
 
 local last = tonumber(redis.call('GET', KEYS[5]) or 0)
 local added, at = 0, 12

@@ -1,13 +1,13 @@
 -- Look up a few fields of the records of nodes, and when each node was last heard, in one command.
 -- KEYS  nodes zset, node hashes
 -- ARGV  number of names, their names, then the fields
--- Gives for each node its fields and the seconds since its last heartbeat, as text; false where there
+-- Returns for each node its fields and the seconds since its last heartbeat, as text; false where there
 -- is none, and of all fields of a key that is of another type.
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local count = tonumber(ARGV[1])
 local fields = #ARGV - count - 1
-local found = {}
+local records = {}
 for i = 1, count do
   local values = redis.pcall('HMGET', KEYS[i + 1], unpack(ARGV, count + 2))
   if values.err then
@@ -16,6 +16,6 @@ for i = 1, count do
   end
   local seen = redis.call('ZSCORE', KEYS[1], ARGV[i + 1])
   values[fields + 1] = seen and tostring(seconds - tonumber(seen))
-  found[i] = values
+  records[i] = values
 end
-return found
+return records
