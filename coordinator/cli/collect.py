@@ -1,4 +1,4 @@
-"""`ptzmesh collect`: drain the stream to a CSV; who does so, and how far each is."""
+"""`ptzmesh collect`: drain the stream to a CSV; the collectors, and how far each is."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Examples:
 """
 )
 @redis_option
-@click.option("--since", type=SECONDS, help="Only those of the last so many seconds, or 2h, 7d.")
+@click.option("--since", type=SECONDS, help="Only those from this long ago on, as 300, 2h or 7d.")
 @names_option("--node", "nodes", help="Only those of these nodes.")
 @click.option("--follow", is_flag=True, help="Print events as they come, until Ctrl-C.")
 @json_option

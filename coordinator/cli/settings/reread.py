@@ -21,8 +21,8 @@ from worker.model.errors import ConfigError
 from worker.model.policy import Policy
 from worker.node.registration.facts import Mark, Said
 
-#: A file that has lain so long as it is, is written to its end: half of one may be valid, and allow
-#: what the other half forbids.
+#: A file that was not changed for this long is complete: half of one may be valid, and allow what
+#: the other half forbids.
 SETTLED_S = 1.0
 
 
@@ -91,7 +91,7 @@ class Reread:
         from coordinator.cli.group import COMMANDS, parameters
 
         old = self._context
-        tables = read_config(self._config, {one: partial(parameters, one) for one in COMMANDS})
+        tables = read_config(self._config, {name: partial(parameters, name) for name in COMMANDS})
         own, arguments = tables.get("worker", {}), list(self._arguments)
         return old.command.make_context(
             old.info_name, arguments, old.parent, default_map=own

@@ -41,7 +41,7 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
     console, state = out(), run.state()
     if as_json:
         return _json_lines(run, state)
-    # Who follows a run that began earlier has less of it to wait for.
+    # Of a run that began earlier, less is left to wait for.
     age_s = redis_seconds(run.connection) - state.created
     progress = Progress(time.monotonic() - max(0.0, age_s))
     report = make_report(state.plan)
@@ -115,10 +115,9 @@ def show_report(state: Run, report: Report, console: Console) -> None:
     for matrix in report.matrices.values():
         console.print()
         console.print(matrix_view(matrix, console))
-    for count, line in enumerate(reasons(report, state.id)):
-        if not count:
-            console.print()
-        console.print(line)
+    if lines := list(reasons(report, state.id)):
+        console.print()
+        console.print(*lines, sep="\n")
     if report.bytes_by_node:
         name, most = report.bytes_by_node.most_common(1)[0]
         moved = sum(report.bytes_by_node.values()) // 2
