@@ -326,7 +326,7 @@ def _part(
     """Part what fits its field from all else."""
     own, more = dict[str, Any](), dict[str, Any]()
     for name, value in values.items():
-        # Not by functions of each kind: who looks at a large mesh reads a million records.
+        # Not by functions of each kind: to look at a large mesh is to read a million records.
         kind = type(value)
         if (
             name in scalars

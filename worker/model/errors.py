@@ -51,7 +51,7 @@ class WireError(PtzmeshError):
 
 
 class OtherWire(WireError):  # noqa: N818 - as above
-    """What was read is of another wire version, `version`; it says who must be upgraded."""
+    """What was read is of another wire version, `version`; it says which end must be upgraded."""
 
     exit_code = 2
 

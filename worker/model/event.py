@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.model.errors import OtherWire, WireError
-from worker.model.fields import Cell, parse_text
+from worker.model.errors import WireError
+from worker.model.fields import Cell, check_version, parse_text
 from worker.model.text import MAX_LINE_CHARS, iso_utc, one_line, parse_iso_utc
 from worker.model.version import WIRE_VERSION
 
 KIND = "event"
 COLUMNS = ("time", "node", "what", "old", "new", "stream_id")
 
-_VERSION, _KIND = str(WIRE_VERSION).encode(), KIND.encode()
+_READABLE, _KIND = {str(WIRE_VERSION).encode()}, KIND.encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,7 @@ class Event:
             WireError: It is not an event, or one of another version.
         """
         try:
-            if fields[b"v"] != _VERSION:
-                raise OtherWire("the event", fields[b"v"].decode(errors="replace"), WIRE_VERSION)
+            check_version(fields, "the event", _READABLE)
             if not is_event(fields):
                 raise ValueError("of another kind")
             return cls(

@@ -7,10 +7,13 @@ Pure. Whatever is accepted fits in one line of a CSV: a collector's row is a lin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
+
+from worker.model.errors import OtherWire
+from worker.model.version import WIRE_VERSION
 
 #: A detail larger than this is refused: 1,000 echoes take about 9 kB.
 MAX_DETAIL_BYTES = 256 * 1024
@@ -22,6 +25,19 @@ Cell = str | int | float | None
 
 _NAME_TYPES = frozenset({str})
 _NUMBER_TYPES = frozenset({type(None), int, float})
+
+
+def check_version(fields: Mapping[bytes, bytes], thing: str, readable: Container[bytes]) -> None:
+    """
+    Let an entry of these wire versions pass.
+
+    Raises:
+        OtherWire: It is of another one.
+        KeyError: It has none.
+    """
+    if (version := fields[b"v"]) not in readable:
+        shown = version[:20].decode(errors="replace")
+        raise OtherWire(thing, int(shown) if shown.isdecimal() else shown, WIRE_VERSION)
 
 
 def parse_text(value: bytes, most_chars: int = MAX_TEXT_CHARS) -> str:

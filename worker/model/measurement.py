@@ -24,8 +24,15 @@ from worker.model.detail import (
     rounded,
     times_to_ns,
 )
-from worker.model.errors import OtherWire, WireError
-from worker.model.fields import Cell, as_cells, parse_detail, parse_number, parse_text
+from worker.model.errors import WireError
+from worker.model.fields import (
+    Cell,
+    as_cells,
+    check_version,
+    parse_detail,
+    parse_number,
+    parse_text,
+)
 from worker.model.probe import PROBES
 from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
 from worker.model.version import READ_VERSIONS, WIRE_VERSION
@@ -168,7 +175,7 @@ class Measurement:
             WireError: A field is missing, of another version, or does not parse.
         """
         try:
-            _check_version(fields)
+            check_version(fields, "the record", _READABLE)
             own: dict[str, Any] = {name: parse_text(fields[key]) for name, key in _TEXTS.items()}
             own |= {name: parse_number(fields, key) for name, key in _NUMBERS.items()}
             detail, _ = parse_detail(fields[b"detail"], DETAIL_COLUMNS)
@@ -218,7 +225,7 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
         WireError: For just what `from_fields` refuses.
     """
     try:
-        _check_version(fields)
+        check_version(fields, "the record", _READABLE)
         started_at = fields[b"started_at"].decode()
         parse_iso_utc(started_at)
         return [
@@ -249,13 +256,6 @@ def made(measurement: Measurement) -> Measurement:
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 _READABLE = frozenset(str(version).encode() for version in READ_VERSIONS)
 _NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
-
-
-def _check_version(fields: Mapping[bytes, bytes]) -> None:
-    version = fields[b"v"]
-    if version not in _READABLE:
-        shown = version[:20].decode(errors="replace")
-        raise OtherWire("the record", int(shown) if shown.isdecimal() else shown, WIRE_VERSION)
 
 
 def _refusal(exc: Exception) -> WireError:

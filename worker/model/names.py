@@ -161,7 +161,7 @@ def reached_by(address: str) -> Iterator[IP]:
 
 def not_of_one_machine(ip: IP) -> str | None:
     """
-    Say what else than one machine's an address is; None when it may be one machine's.
+    Return what else than one machine's an address is; None when it may be one machine's.
 
     A subnet's broadcast address is not known from the address alone (see `targets`).
     """

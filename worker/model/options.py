@@ -47,9 +47,7 @@ class Flag:
     """
     How an option is asked for on the command line; probes that have it in common share the flag.
 
-    Attributes:
-        names: As click has them, such as `-c` and `--count`.
-        help: What it is, for a person.
+    Its names are as click has them, such as `-c` and `--count`.
     """
 
     names: tuple[str, ...]
@@ -357,24 +355,14 @@ def rtt_s(idle_rtt_ms: float | None) -> float:
 
 
 def whole(name: str, value: float, low: int, high: int) -> None:
-    """
-    Let a whole number between two bounds pass; iperf3 cuts the rest off without a word.
-
-    Raises:
-        ConfigError: No number, not whole, or out of bounds; the message names the rule.
-    """
+    """Let a whole number between two bounds pass; iperf3 cuts the rest off without a word."""
     within(name, value, low, high)
     if value != int(value):
         raise ConfigError(f"{name} ({value}) must be a whole number")
 
 
 def flag(name: str, value: bool) -> None:
-    """
-    Let True and False pass.
-
-    Raises:
-        ConfigError: Anything else, such as the text "false".
-    """
+    """Let True and False pass; anything else, such as the text "false", is a ConfigError."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} ({value!r}) must be true or false")
 

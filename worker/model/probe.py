@@ -5,8 +5,8 @@ Pure. Phases follow the order of the rows: a loaded link spoils round-trip times
 takes and which bytes it moves is in the class of its options; how a node carries it out, in
 `worker.node.measures`.
 
-A plan says of each of its probes what a version that does not know it must: so an older node, or
-who reads a run, counts its pairs and carries the run on, and leaves only that probe out.
+A plan says of each of its probes what a version that does not know it must: so an older node, or a
+reader of a run, counts its pairs and carries the run on, and leaves only that probe out.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def preferred(index: int, count: int, targets: Sequence[int]) -> list[int]:
 
 def plays_first(index: int, partner: int, count: int) -> bool:
     """
-    Say which of two nodes does the one test of a pair that covers both directions (`--bidir`).
+    Whether a node does the one test with its partner that covers both directions (`--bidir`).
 
     Each node does half of its pairs, and one of two nodes does it, never both.
 

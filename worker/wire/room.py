@@ -143,7 +143,7 @@ def add_results(
 
 
 def why_no_room(connection: redis.Redis) -> StreamFull | None:
-    """Return why no result can be added, as one who adds some would get; None when one can."""
+    """Return why no result can be added, as adding some would raise it; None when one can."""
     try:
         add_results(connection, "ask_room", 0, [], [])
     except StreamFull as exc:

@@ -27,7 +27,7 @@ from worker.wire.connection.away import AWAY
 
 logger = logging.getLogger(__name__)
 
-#: A job may take so many times what its phase should, as nodes wait for each other and for other
+#: A job may take this many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
 TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
 
@@ -133,7 +133,7 @@ def not_heard(silent_s: float | None) -> str:
 
 
 def too_old(row: Row) -> str:
-    """Say that this ptzmesh is too old for the probe of a row; empty when it is not."""
+    """Return in words that this ptzmesh is too old for the probe of a row; empty when it is not."""
     lacks = row.plan.lacks(row.probe)
     return f"ptzmesh {__version__} does not know {lacks}; upgrade it there" if lacks else ""
 

@@ -23,7 +23,7 @@ TLS_TAKEN = frozenset({
     "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs",
     "ssl_check_hostname",
 })  # fmt: skip
-#: Who names such a file wants TLS, which is a matter of the scheme.
+#: A URL that names such a file wants TLS, which is a matter of the scheme.
 TLS_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 #: Means another server, another database or another way to it.
 REFUSED: Mapping[str, str] = {

@@ -133,7 +133,7 @@ def try_script(connection: redis.Redis) -> None:
 
 def objection(info: Mapping[str, Any]) -> str | None:
     """
-    Say why a mesh cannot live on a server of which this is the INFO; None when it can.
+    Return why a mesh cannot live on a server of which this is the INFO; None when it can.
 
     >>> objection({"redis_version": "6.0.16"})
     'is version 6.0.16; ptzmesh needs 6.2 or newer'
