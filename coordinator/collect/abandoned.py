@@ -16,7 +16,7 @@ ABANDONED_S = 36 * 3600.0
 
 def is_abandoned(idle_s: float | None, unread_s: float | None) -> bool:
     """
-    Tell whether nobody has run a collector for long.
+    Return whether nobody has run a collector for long.
 
     Args:
         idle_s: Seconds since it last ran; None where Redis does not know, as it was of an older
@@ -33,7 +33,7 @@ def is_abandoned(idle_s: float | None, unread_s: float | None) -> bool:
 
 def run_again(group: str) -> str:
     """
-    Give what runs a collector again; the default name of its group says where, and which file.
+    Return what runs a collector again; the default name of its group says where, and which file.
 
     >>> run_again("csv:hub:/data/my%20file.csv")
     "on hub: ptzmesh collect --csv '/data/my file.csv'"
@@ -46,7 +46,7 @@ def run_again(group: str) -> str:
 
 def forget_it(group: str) -> str:
     """
-    Give what lets Redis drop what it keeps for a collector.
+    Return what lets Redis drop what it keeps for a collector.
 
     >>> forget_it("compose")
     'ptzmesh collect --forget compose'

@@ -31,6 +31,7 @@ from coordinator.collect.groups import (
 from coordinator.collect.rotated import identities, last_rows
 from coordinator.results.results import are_events
 from coordinator.results.stream import START, Entry, last_id, stream_position
+from coordinator.runs.footprint import members
 from worker.model.event import is_event
 from worker.wire import keyspace
 
@@ -103,36 +104,28 @@ class Cursor:
         if self.from_start:
             self._go_through_again(START)
         else:
-            before = group_position(self.connection, self.group)
-            self.passed_until = stream_position(before or START)
+            before = group_position(self.connection, self.group) or START
+            self.passed_until = stream_position(before)
             if self.position == START:
-                self._go_on()
+                self._go_on(before)
         self.check()
         drop_pending(self.connection, self.group)
         self._note()
 
-    def _go_on(self) -> None:
-        """Begin behind what earlier files hold; Redis may not know of the last rows of a crash."""
+    def _go_on(self, before: str) -> None:
+        """Begin behind what the group passed and earlier files hold: a crash may part the two."""
         if has_pending(self.connection, self.group):
             # Another reader has moved the group, so that its place says nothing.
             self._go_through_again(START)
             return
-        position = group_position(self.connection, self.group) or START
         earlier = [Mark(*row) for row in last_rows(self.file.path, self._groups())]
-        for mark in earlier:
-            ahead = stream_position(mark.position) > stream_position(position)
-            if ahead and self._has(mark):
-                position = mark.position
-        self._last = Mark(position, None)
-        if self._has_passed_rows():
+        positions = [before, *(mark.position for mark in earlier if self._has(mark))]
+        self._last = Mark(max(positions, key=stream_position), None)
+        # Of a few events a file has no row.
+        if self.position != START and not are_events(self.connection, self.position):
             level = logging.INFO if earlier else logging.WARNING
             why = "%s is new: rows that an earlier file had are not repeated; for all: --from-start"
             logger.log(level, why, self.file.path)
-
-    def _has_passed_rows(self) -> bool:
-        """Tell whether what is behind us is more than a few events, of which a file has no row."""
-        is_some = stream_position(self.position) > stream_position(START)
-        return is_some and not are_events(self.connection, self.position)
 
     def _note(self) -> None:
         note_pass(self.connection, self.group)
@@ -160,7 +153,7 @@ class Cursor:
             self._note()
         self._read = entries_read(self.connection, self.group)
         if self._doubt is not None and self._doubt.reopened:
-            self._doubt.keep_open(self._names(keyspace.RUNS_OPEN), self._newest())
+            self._doubt.keep_open(self._runs(keyspace.RUNS_OPEN), self._newest())
 
     def _make_group(self) -> None:
         create_group(self.connection, self.group, self.position)
@@ -204,8 +197,7 @@ class Cursor:
         until = max(stream_position(self.position), self._newest())
         if self._doubt is not None:
             until = max(until, self._doubt.until)
-        runs, reopened = self._names(keyspace.RUNS), self._names(keyspace.RUNS_OPEN)
-        self._doubt = Doubt(until, runs, reopened)
+        self._doubt = Doubt(until, self._runs(keyspace.RUNS), self._runs(keyspace.RUNS_OPEN))
         self._last, self._read = Mark(start, None), None
         # What comes there may be new; a file of events tells by itself what it has.
         self.passed_until = min(self.passed_until, stream_position(start))
@@ -219,7 +211,7 @@ class Cursor:
         return [group.name for group in collectors(self.connection)]
 
     def _has(self, mark: Mark) -> bool:
-        """Tell whether the stream has this very entry."""
+        """Return whether the stream has this very entry."""
         fields = self._fields_at(mark.position)
         return fields is not None and _identity(fields) == mark.identity
 
@@ -231,16 +223,15 @@ class Cursor:
         entries = self.connection.xrange(keyspace.RESULTS, stream_id, stream_id)
         return cast("list[Entry]", entries)[0][1] if entries else None
 
-    def _names(self, key: str) -> frozenset[str]:
-        names = cast("list[bytes]", self.connection.zrange(key, 0, -1))
-        return frozenset(name.decode(errors="replace") for name in names)
+    def _runs(self, key: str) -> frozenset[str]:
+        return frozenset(members(self.connection, key))
 
     def _newest(self) -> tuple[int, int]:
         return stream_position(last_id(self.connection))
 
 
 def _identity(fields: Mapping[bytes, bytes]) -> Identity:
-    """Give the same identity as the row that these fields make in the file."""
+    """Return the identity of the row that these fields make in the file."""
     return Identity(
         *(fields.get(name.encode(), b"").decode(errors="replace") for name in Identity._fields)
     )

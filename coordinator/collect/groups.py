@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 #: The consumer by which Redis knows when a group's collector was last there.
 NOTE = "ptzmesh"
 GROUP = re.compile(r"[!-~]{1,255}")
+#: How Redis says that something is not there.
+NO_STREAM, NO_GROUP = "no such key", "NOGROUP"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +90,29 @@ def valid_group(name: str) -> str:
 
 def collectors(connection: redis.Redis) -> list[Group]:
     """List the groups, with how far each is."""
-    newest = stream_position(last_id(connection))
+    newest_ms = stream_position(last_id(connection))[0]
     now = scripts.redis_seconds(connection)
-    found = _raw_groups(connection)
+    raws = _raw_groups(connection)
     pipeline = connection.pipeline(transaction=False)
-    for raw in found:
-        after = f"({_text(raw['last-delivered-id'])}"
+    for raw in raws:
         pipeline.xinfo_consumers(keyspace.RESULTS, raw["name"])
-        pipeline.xrange(keyspace.RESULTS, after, "+", count=1)
+        pipeline.xrange(keyspace.RESULTS, f"({_position(raw)}", "+", count=1)
     answers = pipeline.execute(raise_on_error=False)
-    return [
-        _group(raw, newest[0], _idle_s(answers[2 * place]), _age_s(answers[2 * place + 1], now))
-        for place, raw in enumerate(found)
-    ]
+    groups = []
+    for raw, consumers, unread in zip(raws, answers[::2], answers[1::2], strict=True):
+        read_ms = stream_position(_position(raw))[0]
+        groups.append(
+            Group(
+                name=_shown(raw),
+                position=_position(raw),
+                pending=raw["pending"],
+                lag=raw.get("lag"),
+                behind_s=max(0, newest_ms - read_ms) / 1000 if read_ms else None,
+                idle_s=_idle_s(consumers),
+                unread_s=_age_s(unread, now),
+            )
+        )
+    return groups
 
 
 def not_run(group: Group) -> str:
@@ -127,31 +139,27 @@ def forget(connection: redis.Redis, group: str) -> None:
 
 
 def group_position(connection: redis.Redis, group: str) -> str | None:
-    """Give the id that a group has passed; None when there is no such group."""
+    """Return the id that a group has passed; None when there is no such group."""
     raw = _raw_group(connection, group)
-    return None if raw is None else _text(raw["last-delivered-id"])
+    return None if raw is None else _position(raw)
 
 
 def has_pending(connection: redis.Redis, group: str) -> bool:
-    """Tell whether another reader of the group has entries that it has not acknowledged."""
+    """Return whether another reader of the group has entries that it has not acknowledged."""
     raw = _raw_group(connection, group)
     return raw is not None and bool(raw["pending"])
 
 
 def entries_read(connection: redis.Redis, group: str) -> int | None:
-    """Give how many of all entries ever added a group has passed; None where Redis cannot tell."""
+    """Count those of all entries ever added that a group has passed; None: Redis cannot tell."""
     pipeline = connection.pipeline()  # an entry added between the two would count as read
     pipeline.xinfo_groups(keyspace.RESULTS)
     pipeline.xinfo_stream(keyspace.RESULTS)
-    try:
+    with _passing_over(NO_STREAM):
         groups, stream = pipeline.execute()
-    except redis.ResponseError as exc:
-        if "no such key" not in str(exc):
-            raise
-        return None
-    for raw in groups:
-        if raw["name"] == group.encode() and raw.get("lag") is not None:
-            return max(0, int(stream["entries-added"]) - int(raw["lag"]))
+        for raw in groups:
+            if raw["name"] == group.encode() and raw.get("lag") is not None:
+                return max(0, int(stream["entries-added"]) - int(raw["lag"]))
     return None
 
 
@@ -165,24 +173,18 @@ def set_group(connection: redis.Redis, group: str, position: str, read: int | No
         position: A stream id.
         read: What `entries_read` is there; with None, Redis tells no lag until the stream's end.
     """
-    try:
+    with _passing_over(NO_GROUP, "requires the key to exist"):
         connection.xgroup_setid(keyspace.RESULTS, group, position, entries_read=read)
-    except redis.ResponseError as exc:
-        # The second: the key itself is gone.
-        if "NOGROUP" not in str(exc) and "requires the key to exist" not in str(exc):
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 def create_group(connection: redis.Redis, group: str, position: str) -> None:
     """Make the group, and the stream if need be; one that is there is set to `position`."""
-    try:
+    with _passing_over("BUSYGROUP"):
         connection.xgroup_create(keyspace.RESULTS, group, position, mkstream=True)
-    except redis.ResponseError as exc:
-        if "BUSYGROUP" not in str(exc):
-            raise
-        set_group(connection, group, position)
+        return
+    set_group(connection, group, position)
 
 
 def note_pass(connection: redis.Redis, group: str) -> None:
@@ -206,42 +208,49 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
     Only after the group was set to what the file holds: in between nothing must look collected.
     """
     for consumer in connection.xinfo_consumers(keyspace.RESULTS, group):
-        if consumer["name"].decode(errors="replace") == NOTE and not consumer["pending"]:
+        if consumer["name"] == NOTE.encode() and not consumer["pending"]:
             continue
         logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
         connection.xgroup_delconsumer(keyspace.RESULTS, group, consumer["name"])
 
 
 def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
-    found = (raw for raw in _raw_groups(connection) if raw["name"] == group.encode())
-    return next(found, None)
+    raws = _raw_groups(connection)
+    return next((raw for raw in raws if raw["name"] == group.encode()), None)
 
 
 def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:
-    try:
+    with _passing_over(NO_STREAM):
         return cast("Sequence[dict[str, Any]]", connection.xinfo_groups(keyspace.RESULTS))
+    return []
+
+
+@contextlib.contextmanager
+def _passing_over(*answers: str) -> Iterator[None]:
+    """Leave the block where Redis answers one of these; any other error passes through."""
+    try:
+        yield
     except redis.ResponseError as exc:
-        if "no such key" not in str(exc):
+        if not any(answer in str(exc) for answer in answers):
             raise
-        return []
 
 
 def _shown(raw: dict[str, Any]) -> str:
-    """Give a group's name as it is shown, and said to forget it; another program may name it so."""
+    """Return a group's name as it is shown, and forgotten; another program may have named it."""
     return printable(raw["name"].decode(errors="replace"))
 
 
 def _idle_s(consumers: Any) -> float | None:
-    if isinstance(consumers, redis.ResponseError):
-        if "NOGROUP" not in str(consumers) and "no such key" not in str(consumers):
+    with _passing_over(NO_GROUP, NO_STREAM):  # it was forgotten just now
+        if isinstance(consumers, redis.ResponseError):
             raise consumers
-        return None  # it was forgotten just now
-    idle = [one["idle"] for one in consumers if one["name"].decode(errors="replace") == NOTE]
-    return idle[0] / 1000 if idle else None
+        idle = (each["idle"] for each in consumers if each["name"] == NOTE.encode())
+        return next((milliseconds / 1000 for milliseconds in idle), None)
+    return None
 
 
 def oldest_after(connection: redis.Redis, position: str, now: float) -> float | None:
-    """Give the age in seconds of the first result after a position; None when there is none."""
+    """Return the age in seconds of the first result after a position; None when there is none."""
     return _age_s(connection.xrange(keyspace.RESULTS, f"({position}", "+", count=1), now)
 
 
@@ -251,21 +260,5 @@ def _age_s(entries: Any, now: float) -> float | None:
     return max(0.0, now - stream_position(entries[0][0])[0] / 1000) if entries else None
 
 
-def _group(
-    raw: dict[str, Any], newest_ms: int, idle_s: float | None, unread_s: float | None
-) -> Group:
-    position = _text(raw["last-delivered-id"])
-    milliseconds = stream_position(position)[0]
-    return Group(
-        name=_shown(raw),
-        position=position,
-        pending=raw["pending"],
-        lag=raw.get("lag"),
-        behind_s=max(0, newest_ms - milliseconds) / 1000 if milliseconds else None,
-        idle_s=idle_s,
-        unread_s=unread_s,
-    )
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _position(raw: dict[str, Any]) -> str:
+    return cast("bytes", raw["last-delivered-id"]).decode()

@@ -17,7 +17,7 @@ from coordinator.collect.csvfile import rows_of
 from coordinator.runs.runs import read_run
 from worker.model.plan import Plan
 
-#: A byte counts the rows of a pair; more than this are as wrong as this.
+#: A byte has a pair's rows, and one more for a pair of the plan; more than this are as wrong.
 MAX_COUNT = 255
 
 
@@ -89,8 +89,8 @@ def verify(connection: redis.Redis, run: str, csv_path: Path) -> Verification:
         status=record.status,
         expected=record.expected,
         rows=tally.rows,
-        missing=tuple(tally.counted(0, 0)),
-        doubled=tuple(tally.counted(2, MAX_COUNT)),
+        missing=tuple(tally.with_rows(0, 0)),
+        doubled=tuple(tally.with_rows(2, MAX_COUNT)),
         unexpected=tuple(sorted(tally.unexpected)),
     )
 
@@ -103,28 +103,28 @@ class _Tally:
         self.rows = 0
         self.unexpected: set[Pair] = set()
         self._index = {node.name: index for index, node in enumerate(plan.nodes)}
-        self._sources, self._targets = frozenset(plan.sources), frozenset(plan.targets)
-        size = len(plan.nodes) ** 2
-        self._counts = {probe: bytearray(size) for probe in plan.probes}
+        self._counts = {probe: bytearray(len(plan.nodes) ** 2) for probe in plan.probes}
+        for probe, counts in self._counts.items():
+            for pair in plan.pairs(probe):
+                counts[plan.bit(*pair)] = 1
 
     def add(self, pair: Pair) -> None:
         self.rows += 1
-        source, target = self._index.get(pair.source, -1), self._index.get(pair.target, -1)
-        counts = self._counts.get(pair.probe)
-        planned = source in self._sources and target in self._targets and source != target
-        if counts is not None and (own := self.plan.kind(pair.probe).target):
-            target, planned = source, source in self._sources and pair.target == own
-        if counts is None or not planned:
+        counts, source = self._counts.get(pair.probe), self._index.get(pair.source)
+        target = self._index.get(pair.target)
+        if counts and (own := self.plan.kind(pair.probe).target):
+            target = source if pair.target == own else None
+        bit = None if source is None or target is None else self.plan.bit(source, target)
+        if not counts or bit is None or not counts[bit]:
             self.unexpected.add(pair)
-            return
-        bit = self.plan.bit(source, target)
-        counts[bit] = min(MAX_COUNT, counts[bit] + 1)
+        else:
+            counts[bit] = min(MAX_COUNT, counts[bit] + 1)
 
-    def counted(self, low: int, high: int) -> Iterator[Pair]:
-        """Yield the pairs of the plan that have between `low` and `high` rows."""
+    def with_rows(self, least: int, most: int) -> Iterator[Pair]:
+        """Yield the pairs of the plan that have between `least` and `most` rows."""
         nodes = self.plan.nodes
         for probe, counts in self._counts.items():
             for source, target in self.plan.pairs(probe):
-                if low <= counts[self.plan.bit(source, target)] <= high:
+                if least <= counts[self.plan.bit(source, target)] - 1 <= most:
                     name = self.plan.kind(probe).target or nodes[target].name
                     yield Pair(probe, nodes[source].name, name)

@@ -104,8 +104,10 @@ class Matrix:
     @property
     def median(self) -> float | None:
         """Median of the cells' values, None when there is none."""
-        values = [cell.value for cell in self.cells.values() if cell.value is not None]
-        return median(values) if values else None
+        return _median(self._values())
+
+    def _values(self) -> list[float]:
+        return [cell.value for cell in self.cells.values() if cell.value is not None]
 
     @property
     def limit(self) -> float | None:
@@ -114,7 +116,7 @@ class Matrix:
 
         None where nothing can stand out: a loss speaks for itself, and so does a mesh without one.
         """
-        values = [cell.value for cell in self.cells.values() if cell.value is not None]
+        values = self._values()
         if not values or self.unit == "%":
             return None
         typical = median(values)
@@ -126,22 +128,22 @@ class Matrix:
         return typical / FAR_FACTOR if self.unit == "Mbit/s" else typical * FAR_FACTOR
 
     def is_beyond(self, cell: Cell, limit: float | None) -> bool:
-        """Tell whether a cell's value stands out; the limit is asked for once for all cells."""
+        """Return whether a cell's value stands out; the limit is asked for once for all cells."""
         if cell.value is None or limit is None:
             return False
         return cell.value < limit if self.unit == "Mbit/s" else cell.value > limit
 
     def value(self, source: str, target: str) -> float | None:
-        """Give one pair's value; None when there is none (yet)."""
+        """Return one pair's value; None when there is none (yet)."""
         cell = self.cells.get((source, target))
         return cell.value if cell else None
 
     def rows(self) -> list[list[float | None]]:
-        """Give the values as rows of sources by columns of targets; None on the diagonal."""
+        """Return the values as rows of sources by columns of targets; None on the diagonal."""
         return [[self.value(s, t) for t in self.targets] for s in self.sources]
 
     def unfinished(self) -> list[str]:
-        """Give the sources of which some pair is not here yet."""
+        """List the sources of which some pair is not here yet."""
         count = Counter(source for source, _ in self.cells)
         targets, sample = set(self.targets), self.sample
         return [
@@ -155,7 +157,7 @@ class Matrix:
         return Counter(cell.outcome for cell in self.cells.values())
 
     def worst(self, count: int) -> list[tuple[str, str, Cell]]:
-        """Give the pairs that answered worst: by loss, then by value."""
+        """Return the pairs that answered worst: by loss, then by value."""
         sign = -1 if self.unit == "Mbit/s" else 1
         answered = ((s, t, c) for (s, t), c in self.cells.items() if c.value is not None)
         return nsmallest(
@@ -163,7 +165,7 @@ class Matrix:
         )
 
     def node_medians(self) -> list[tuple[str, float | None, float | None]]:
-        """Give per node the median as source and as target, the worst first."""
+        """Return per node the median as source and as target, the worst first."""
         names = list(dict.fromkeys([*self.sources, *self.targets]))
         by_source: dict[str, list[float]] = {name: [] for name in names}
         by_target: dict[str, list[float]] = {name: [] for name in names}
@@ -194,12 +196,10 @@ class Report:
 
     def add(self, measurement: Measurement) -> None:
         """Take a measurement into every matrix of its probe."""
-        has_two_ends = False
-        for matrix in self.matrices.values():
-            if matrix.probe == measurement.probe:
-                matrix.add(measurement)
-                has_two_ends = matrix.kind.has_two_ends
-        if has_two_ends:
+        of_probe = [one for one in self.matrices.values() if one.probe == measurement.probe]
+        for matrix in of_probe:
+            matrix.add(measurement)
+        if any(matrix.kind.has_two_ends for matrix in of_probe):
             cost = spent([measurement])
             self.bytes_by_node[measurement.source] += cost.bytes
             self.bytes_by_node[measurement.target] += cost.bytes
@@ -240,17 +240,12 @@ def make_report(
     for measurement in measurements:
         report.add(measurement)
     if figures:
-        _keep_filled(report, figures)
+        # A probe may have none of them.
+        report.matrices = {k: one for k, one in report.matrices.items() if one.median is not None}
+        if not report.matrices:
+            needs = "; ".join(f"{name} needs {FIGURES[name].needs}" for name in figures)
+            raise ConfigError(f"the run has no {' or '.join(figures)}: {needs}")
     return report
-
-
-def _keep_filled(report: Report, figures: Sequence[str]) -> None:
-    """Leave out the matrices without any value; refuse where that is all of them."""
-    filled = {title: one for title, one in report.matrices.items() if one.median is not None}
-    if not filled:
-        needs = "; ".join(f"{name} needs {FIGURES[name].needs}" for name in figures)
-        raise ConfigError(f"the run has no {' or '.join(figures)}: {needs}")
-    report.matrices = filled
 
 
 def _median(values: Sequence[float]) -> float | None:

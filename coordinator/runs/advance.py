@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -159,12 +159,12 @@ def _settle(connection: redis.Redis, run: Run, performers: Sequence[int]) -> lis
     verdicts = map(judge, read_rows(connection, rows))
     judged = list(zip(rows, verdicts, strict=True))
     enqueue_rows(connection, [row for row, verdict in judged if verdict is Action.ENQUEUE])
+    key, now = keyspace.run_key(run.id), repr(scripts.redis_seconds(connection))
     for row, verdict in judged:
         if verdict is Action.MARK_UNSERVED:
-            now = repr(scripts.redis_seconds(connection))
-            connection.hset(keyspace.run_key(run.id), row.fields.unserved, now)
+            connection.hset(key, row.fields.unserved, now)
         elif verdict is Action.MARK_SERVED:
-            connection.hdel(keyspace.run_key(run.id), row.fields.unserved)
+            connection.hdel(key, row.fields.unserved)
     lost = {row.performer: verdict for row, verdict in judged if isinstance(verdict, (Lost, Gone))}
     if lost:
         _publish(connection, run, run.phase, _lost_pairs(connection, run, lost))
@@ -213,26 +213,49 @@ def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:
 
 
 def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
-    now = scripts.redis_seconds(connection)
-    deadline = now + deadline_s(run.plan, phase)
-    key = keyspace.run_key(run.id)
+    deadline = scripts.redis_seconds(connection) + deadline_s(run.plan, phase)
+    if _write(connection, run, {run_record.PHASE: phase}, deadline):
+        enqueue_phase(connection, run.id, run.plan, phase)
+        logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
+
+
+def _close(connection: redis.Redis, run: Run, status: str) -> None:
+    closed = repr(scripts.redis_seconds(connection))
+    if not _write(connection, run, {run_record.STATUS: status, run_record.CLOSED: closed}, None):
+        return
+    # Only a run's phases need these, and there is one for each pair.
+    rtts = [run_record.rtt_field(source) for source in run.plan.sources]
+    for start in range(0, len(rtts), FIELDS_AT_A_TIME):
+        connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
+    same = keyspace.same_plan_key(run.plan.digest)
+    if cast("bytes | None", connection.get(same)) == run.id.encode():
+        connection.delete(same)
+    logger.info("run %s is %s", run.id, status)
+
+
+def _write(connection: redis.Redis, run: Run, fields: dict[Any, Any], due: float | None) -> bool:
+    """Write how a run goes on, and when it is due (None: never again); return whether it did."""
     with connection.pipeline() as pipeline:
+        # One that was cancelled ends, whatever becomes of its rows meanwhile.
+        if not (run.cancelled or _has_ended(pipeline, run)):
+            return False
+        pipeline.multi()
+        pipeline.hset(keyspace.run_key(run.id), mapping=fields)
+        if due is None:
+            pipeline.zrem(keyspace.RUNS_OPEN, run.id)
+        else:
+            pipeline.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
         try:
-            if not _has_ended(pipeline, run):
-                return
-            pipeline.multi()
-            pipeline.hset(key, run_record.PHASE, phase)
-            pipeline.zadd(keyspace.RUNS_OPEN, {run.id: deadline}, xx=True)
             pipeline.execute()
         except redis.WatchError:
-            return
-    enqueue_phase(connection, run.id, run.plan, phase)
-    logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
+            # Whatever has changed is looked at when the run is due again.
+            return False
+    return True
 
 
 def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
     """
-    Watch a run, and tell whether its present phase is still so and has all its results.
+    Watch a run, and return whether its present phase is still so and has all its results.
 
     Another advance may have been first; or Redis came back with an older copy since the results
     were looked at, and then they are asked for again.
@@ -242,26 +265,3 @@ def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
     phase = cast("bytes | None", pipeline.hget(key, run_record.PHASE))
     lacks_one = next(missing(pipeline, run, run.phase), None) is not None
     return phase == str(run.phase).encode() and not lacks_one
-
-
-def _close(connection: redis.Redis, run: Run, status: str) -> None:
-    now, key = scripts.redis_seconds(connection), keyspace.run_key(run.id)
-    with connection.pipeline() as pipeline:
-        try:
-            if status == run_record.IS_DONE and not _has_ended(pipeline, run):
-                return
-            pipeline.multi()
-            pipeline.hset(key, mapping={run_record.STATUS: status, run_record.CLOSED: repr(now)})
-            pipeline.zrem(keyspace.RUNS_OPEN, run.id)
-            pipeline.execute()
-        except redis.WatchError:
-            # Whatever has changed is looked at when the run is due again.
-            return
-    # Only a run's phases need these, and there is one for each pair.
-    rtts = [run_record.rtt_field(source) for source in run.plan.sources]
-    for start in range(0, len(rtts), FIELDS_AT_A_TIME):
-        connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
-    same = keyspace.same_plan_key(run.plan.digest)
-    if cast("bytes | None", connection.get(same)) == run.id.encode():
-        connection.delete(same)
-    logger.info("run %s is %s", run.id, status)

@@ -35,7 +35,7 @@ class Selection:
         sources: Names that are sources; overrides `nodes` for that side.
         targets: Names that are targets; overrides `nodes` for that side.
         labels: Only nodes that carry all of these.
-        sample: Targets of each source, chosen anew for each plan; None is all.
+        sample: Targets of each source, chosen again for each plan; None is all.
         family: Only nodes that are registered by an address of this version of IP, or by a host
             name, of which each source takes an address of it.
     """
@@ -90,15 +90,19 @@ def make_plan(
         strangers = [node for node in nodes if node.alive and not _speaks_ours(node)]
     if strangers:
         raise ConfigError(_who_upgrades(strangers))
-    for name in members:
-        if not is_of_family(known[name], selection.family):
-            raise ConfigError(_other_family(known[name], selection.family))
+    for node in map(known.__getitem__, members):
+        if not is_of_family(node, selection.family):
+            raise ConfigError(
+                f"node {node.name} is registered at {node.address}, which is no "
+                f"IPv{selection.family} address; give it one with: ptzmesh worker "
+                f"--name {node.name} --address ADDRESS"
+            )
     if len(members) < 2 or not sources or not targets:
         raise ConfigError(_who_is_left(nodes, selection, sources, targets))
     chosen = with_options(probes, options)
     for name in sources:
         _check_intervals(known[name], chosen)
-    index = {name: place for place, name in enumerate(members)}
+    index = {name: number for number, name in enumerate(members)}
     return Plan(
         nodes=_planned([known[name] for name in members], nodes),
         sources=tuple(index[name] for name in sources),
@@ -115,28 +119,20 @@ def _planned(members: Sequence[Node], nodes: Sequence[Node]) -> tuple[PlannedNod
     claimed_by = also_claimed_by(nodes)
     return tuple(
         PlannedNode(
-            name=one.name,
-            address=one.address,
-            accepts=one.accepts,
-            links=tuple(sorted((link, c) for link, c in one.links.items() if c > 0)),
-            claimed_by=claimed_by.get(one.name, ()),
+            name=node.name,
+            address=node.address,
+            accepts=node.accepts,
+            links=tuple(sorted((link, c) for link, c in node.links.items() if c > 0)),
+            claimed_by=claimed_by.get(node.name, ()),
         )
-        for one in members
+        for node in members
     )
 
 
 def is_of_family(node: Node, family: int | None) -> bool:
-    """Tell whether a node may be measured by a version of IP; one with a name may be by both."""
+    """Return whether a version of IP may measure a node; one with a name may be by both."""
     ip = plain_ip(node.address)
     return family is None or ip is None or ip.version == family
-
-
-def _other_family(node: Node, family: int | None) -> str:
-    """Say that a node has no address of that family."""
-    return (
-        f"node {node.name} is registered at {node.address}, which is no IPv{family} address; give "
-        f"it one with: ptzmesh worker --name {node.name} --address ADDRESS"
-    )
 
 
 def _who_is_left(
@@ -180,8 +176,7 @@ def _what_makes_a_pair(nodes: Sequence[Node], selection: Selection) -> str:
 
 def to_upgrade(nodes: Sequence[Node], plan: Plan, labels: Mapping[str, str]) -> str:
     """Say which live nodes a plan leaves out for their wire version; empty when it does none."""
-    members = {node.name for node in plan.nodes}
-    others = [n for n in nodes if n.alive and n.name not in members and _labelled(n, labels)]
+    others = [n for n in _outside(nodes, plan) if n.alive and _labelled(n, labels)]
     return _who_upgrades([node for node in others if not _speaks_ours(node)])
 
 
@@ -203,20 +198,23 @@ def _with_version(node: Node) -> str:
 
 
 def of_other_family(nodes: Sequence[Node], plan: Plan, family: int | None) -> list[str]:
-    """Give the names of live nodes that a plan leaves out as their address is of another family."""
-    members = {node.name for node in plan.nodes}
-    others = [node for node in nodes if node.alive and node.name not in members]
-    return [node.name for node in others if not is_of_family(node, family)]
+    """List the live nodes that a plan leaves out as their address is of another family."""
+    others = _outside(nodes, plan)
+    return [node.name for node in others if node.alive and not is_of_family(node, family)]
 
 
 def left_out(nodes: Sequence[Node], plan: Plan) -> list[str]:
-    """Give the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
+    """List the nodes that a plan lacks as they are silent; one that was stopped is not missed."""
+    return [node.name for node in _outside(nodes, plan) if node.state == "silent"]
+
+
+def _outside(nodes: Sequence[Node], plan: Plan) -> list[Node]:
     members = {node.name for node in plan.nodes}
-    return [node.name for node in nodes if node.state == "silent" and node.name not in members]
+    return [node for node in nodes if node.name not in members]
 
 
 def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
-    """Give what tells of two nodes of a plan whether the first asks the other one who it is."""
+    """Return a function of two nodes of a plan: whether the first asks the other who it is."""
     known = {node.name: node for node in nodes}
     members = [known.get(node.name) for node in plan.nodes]
     claimed = [bool(node.claimed_by) for node in plan.nodes]
@@ -237,7 +235,7 @@ def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
 def budgets_left(
     connection: redis.Redis, nodes: Sequence[Node], names: Sequence[str]
 ) -> dict[str, int | None]:
-    """Give the bytes that each node's budget still has for today; None without a budget."""
+    """Return the bytes that each node's budget still has for today; None without a budget."""
     budget = {node.name: node.bytes_per_day for node in nodes}
     spent = spent_today(connection, names)
     return {
@@ -248,10 +246,10 @@ def budgets_left(
 
 def registered(known: Mapping[str, Node], name: str) -> Node:
     """
-    Give a node by its name.
+    Return a node by its name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is no such node.
     """
     if name not in known:
         listed = some(sorted(known), 12) or "none in this Redis, or this database of it"

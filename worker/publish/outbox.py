@@ -139,8 +139,6 @@ class Outbox:
             return False
         try:
             complete = publish(connection, letters)
-            self.is_full = False
-            return complete
         except (redis.RedisError, StreamFull) as exc:
             self.is_away = isinstance(exc, redis.RedisError)
             # A full stream stays full for many batches.
@@ -149,6 +147,8 @@ class Outbox:
             logger.log(level, "%d results kept in the outbox: %s", len(letters), exc)
             self.keep(letters)
             return False
+        self.is_full = False
+        return complete
 
     def resend(self, connection: redis.Redis) -> list[str]:
         """
@@ -162,10 +162,8 @@ class Outbox:
             return []
         completed = []
         until = time.monotonic() + RESEND_S
-        try:
-            waiting = list(_frames(self.path.read_bytes()))
-        except OSError as exc:
-            logger.warning("outbox cannot be read, what it holds waits: %s", exc)
+        waiting = self._waiting()
+        if waiting is None:
             return []
         sent = 0
         # Not under the lock: while Redis does not answer, sweeps go on adding results.
@@ -185,11 +183,15 @@ class Outbox:
 
     def runs(self) -> set[str]:
         """Return the ids of the runs whose results wait."""
+        return {letter.measurement.run for letter in self._waiting() or ()}
+
+    def _waiting(self) -> list[Letter] | None:
+        """Read what waits; None where the disk does not let us."""
         try:
-            return {letter.measurement.run for letter in _frames(self.path.read_bytes())}
+            return list(_frames(self.path.read_bytes()))
         except OSError as exc:
             logger.warning("outbox cannot be read, what it holds waits: %s", exc)
-            return set()
+            return None
 
     def _drop_first(self, sent: int) -> None:
         try:
@@ -225,8 +227,9 @@ class Outbox:
             except OtherWire as exc:
                 aside = self.path.with_name(f"{self.path.name}.{time.time_ns()}")
                 self.path.replace(aside)
-                why = "results that wait are not sent: %s; they are kept in %s"
-                logger.warning(why, exc, aside)
+                logger.warning(
+                    "results that wait are not sent: %s; they are kept in %s", exc, aside
+                )
 
     def waiting_bytes(self) -> int:
         """Return the size of what waits on disk."""

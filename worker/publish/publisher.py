@@ -78,21 +78,18 @@ class Publisher:
         self.waiting.put(measurement)
 
     def _work(self) -> None:
+        look_at = time.monotonic() + LOOK_S
+        is_open = True
         try:
-            self._publish_all()
+            while is_open:
+                batch, is_open = self._take(look_at)
+                if batch:
+                    self._send(batch)
+                if is_open and time.monotonic() >= look_at:
+                    self._look()
+                    look_at = time.monotonic() + LOOK_S
         finally:
             self.ended.set()
-
-    def _publish_all(self) -> None:
-        look_at = time.monotonic() + LOOK_S
-        open_ = True
-        while open_:
-            batch, open_ = self._take(look_at)
-            if batch:
-                self._send(batch)
-            if open_ and time.monotonic() >= look_at:
-                self._look()
-                look_at = time.monotonic() + LOOK_S
 
     def _take(self, until: float) -> tuple[list[Measurement], bool]:
         """Wait for a first measurement, then a little for more; False when closed."""

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 REDIS = Clock(clock_offset_ms=0.0, clock_offset_uncertainty_ms=0.0)
 
 
-def moved(one: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
+def moved(measured: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
     """
     Return a measurement with its time by its source's clock, and what is known of that.
 
@@ -35,19 +35,18 @@ def moved(one: Measurement, stamped_by: Clock, source: Clock) -> Measurement:
     well where the two clocks may agree, as far as both offsets are certain.
     """
     if stamped_by.clock_offset_ms is None or source.clock_offset_ms is None:
-        return one
+        return measured
     shift_ms = source.clock_offset_ms - stamped_by.clock_offset_ms
     doubts_ms = [clock.clock_offset_uncertainty_ms for clock in (stamped_by, source)]
     if not beyond_doubt_ms(shift_ms, sum(math.inf if ms is None else ms for ms in doubts_ms)):
         shift_ms = 0.0
-    shift = timedelta(milliseconds=shift_ms)
-    detail = replace(one.detail, **vars(source))
-    return replace(one, started_at=one.started_at + shift, detail=detail)
+    started_at = measured.started_at + timedelta(milliseconds=shift_ms)
+    return replace(measured, started_at=started_at, detail=replace(measured.detail, **vars(source)))
 
 
 class SourceClock:
     """
-    Gives each measurement of one row the clock of its source.
+    Moves each measurement of one row to the clock of its source.
 
     Attributes:
         performer: The row's own node.
@@ -59,7 +58,7 @@ class SourceClock:
         self._clocks: dict[str, Clock] = {performer: own}
 
     def look(self, sources: Iterable[str]) -> None:
-        """Read the clocks anew, where others are sources; a Redis that is away leaves them."""
+        """Read the clocks again, where others are sources; a Redis that is away leaves them."""
         others = {*sources} - {self.performer}
         if not others:
             return
@@ -69,9 +68,7 @@ class SourceClock:
         except redis.RedisError as exc:
             logger.log(server.severity(exc), "clocks of sources not read: %s", exc)
 
-    def stamp(self, one: Measurement) -> Measurement:
-        """Give a measurement with its source's clock."""
-        own = self._clocks[self.performer]
-        if one.source == self.performer:
-            return replace(one, detail=replace(one.detail, **vars(own)))
-        return moved(one, own, self._clocks.get(one.source, Clock()))
+    def stamp(self, measured: Measurement) -> Measurement:
+        """Return a measurement with its source's clock."""
+        source = self._clocks.get(measured.source, Clock())
+        return moved(measured, self._clocks[self.performer], source)
