@@ -25,6 +25,7 @@ from coordinator.runs import advance, runs
 from coordinator.runs.follow import Update, follow_run, of_run
 from coordinator.runs.planning import Selection, make_plan
 from worker.model.measurement import Measurement
+from worker.model.names import RunId
 from worker.model.options import Options, PingOptions
 from worker.model.plan import Plan
 from worker.wire.connection import server
@@ -118,7 +119,7 @@ class Mesh:
 class MeshRun:
     """One run: follow it, wait for it, read its matrix."""
 
-    def __init__(self, connection: redis.Redis, run_id: str, *, joined: bool = False) -> None:
+    def __init__(self, connection: redis.Redis, run_id: RunId, *, joined: bool = False) -> None:
         """Refer to a run; nothing is read yet. `joined`: somebody else had started it."""
         self.connection, self.id, self.joined = connection, run_id, joined
         self._file: OneShot | None = None

@@ -17,6 +17,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from coordinator.checks.check import Area, Check, judged
+from worker.model.names import RunId
 from worker.model.text import some
 from worker.wire import keyspace
 
@@ -116,8 +117,8 @@ n   blpop {Q} 1
 #: One key of each kind; a user may have rights on some only.
 KEYS = {
     "t": keyspace.same_plan_key("doctor"),
-    "h": keyspace.run_key("doctor"),
-    "b": keyspace.done_key("doctor", "ping"),
+    "h": keyspace.run_key(RunId("doctor")),
+    "b": keyspace.done_key(RunId("doctor"), "ping"),
     "z": keyspace.RUNS,
     "l": keyspace.ready_key("doctor"),
     "x": keyspace.RESULTS,

@@ -15,7 +15,7 @@ from coordinator.cli.settings.policy import policy_options
 from coordinator.cli.settings.reread import Reread
 from coordinator.cli.terminal.logs import log_to_stderr
 from worker import __version__
-from worker.model.names import own_name, valid_address
+from worker.model.names import RunId, own_name, valid_address
 from worker.model.policy import Policy
 from worker.wire import keyspace
 from worker.wire.connection import server
@@ -109,7 +109,7 @@ def worker(
         say_no_more()  # the agent says it, with the cause
 
     def allow_list(context: NodeContext) -> AllowList:
-        def carry_on(run: str) -> None:
+        def carry_on(run: RunId) -> None:
             advance(server.connect(context.redis_url), run, patient=True)
 
         return {

@@ -23,6 +23,7 @@ from coordinator.runs.holds import Hold
 from coordinator.runs.runs import read_run
 from worker.model.errors import PtzmeshError, RunIncomplete
 from worker.model.measurement import Measurement
+from worker.model.names import RunId
 from worker.wire.run_record import Run
 
 
@@ -105,7 +106,7 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
             )
 
 
-def written(connection: redis.Redis, run_id: str, file: OneShot) -> Iterator[Update]:
+def written(connection: redis.Redis, run_id: RunId, file: OneShot) -> Iterator[Update]:
     """
     Follow a run to its end, and yield what arrives once the file has it.
 

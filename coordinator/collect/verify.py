@@ -15,6 +15,7 @@ import redis
 
 from coordinator.collect.csvfile import rows_of
 from coordinator.runs.runs import read_run
+from worker.model.names import RunId
 from worker.model.plan import Plan
 
 #: A byte has a pair's rows, and one more for a pair of the plan; more than this are as wrong.
@@ -44,7 +45,7 @@ class Verification:
         unexpected: Pairs in the file that the plan does not have.
     """
 
-    run: str
+    run: RunId
     status: str
     expected: int
     rows: int
@@ -73,7 +74,7 @@ class Verification:
         )
 
 
-def verify(connection: redis.Redis, run: str, csv_path: Path) -> Verification:
+def verify(connection: redis.Redis, run: RunId, csv_path: Path) -> Verification:
     """
     Compare a run's plan with the file.
 

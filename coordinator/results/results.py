@@ -25,6 +25,7 @@ from coordinator.results.stream import (
 from worker.model.errors import WireError
 from worker.model.event import is_event
 from worker.model.measurement import Measurement
+from worker.model.names import RunId
 from worker.wire import keyspace
 from worker.wire.connection.away import AWAY
 
@@ -39,7 +40,7 @@ def log_bad(stream_id: str, why: WireError) -> None:
 def read(
     connection: redis.Redis,
     *,
-    run: str | None = None,
+    run: RunId | None = None,
     after: str = START,
     until: str = "+",
 ) -> Iterator[tuple[str, Measurement]]:
@@ -63,7 +64,7 @@ def follow(
     connection: redis.Redis,
     should_stop: Callable[[], bool],
     *,
-    run: str | None = None,
+    run: RunId | None = None,
     after: str | None = None,
 ) -> Iterator[tuple[str, Measurement]]:
     """Yield results, or one run's, as they arrive: see `pages_as_they_come`."""
@@ -101,7 +102,7 @@ def are_events(connection: redis.Redis, until: str = "+") -> bool:
 
 
 def measurements_in(
-    entries: list[Entry], run: str | None = None
+    entries: list[Entry], run: RunId | None = None
 ) -> Iterator[tuple[str, Measurement]]:
     """Yield the measurements of a page, or of one run in it."""
     wanted = None if run is None else run.encode()

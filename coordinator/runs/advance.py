@@ -20,6 +20,7 @@ from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
 from coordinator.runs.unfinished import Action, Gone, Lost, judge
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome
+from worker.model.names import RunId
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.publish.outbox import Letter, publish
@@ -43,7 +44,7 @@ RENEW_EVERY = 500
 FIELDS_AT_A_TIME = 100
 
 
-def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> None:
+def advance(connection: redis.Redis, run_id: RunId, *, patient: bool = False) -> None:
     """
     Do what is due in a run: publish the rows of lost sources, begin the next phase, close it.
 
@@ -73,7 +74,7 @@ def advance(connection: redis.Redis, run_id: str, *, patient: bool = False) -> N
         _carry_on(connection, run, patient)
 
 
-def _leave(connection: redis.Redis, run_id: str, exc: Exception) -> None:
+def _leave(connection: redis.Redis, run_id: RunId, exc: Exception) -> None:
     """Leave a run that is not understood to nodes of its wire version; else nobody has it."""
     version = exc.version if isinstance(exc, OtherWire) else None
     if any(node.alive and node.wire == version for node in read_nodes(connection)):
@@ -87,7 +88,7 @@ def _leave(connection: redis.Redis, run_id: str, exc: Exception) -> None:
         connection.hset(keyspace.run_key(run_id), run_record.STATUS, run_record.IS_CANCELLED)
 
 
-def cancel(connection: redis.Redis, run_id: str) -> None:
+def cancel(connection: redis.Redis, run_id: RunId) -> None:
     """
     End a run now; pairs that are not measured get `cancelled`, so its matrix is whole.
 

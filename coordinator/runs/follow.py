@@ -14,6 +14,7 @@ from coordinator.results.stream import Pages, wait_for_more
 from coordinator.runs.advance import advance
 from coordinator.runs.runs import read_run
 from worker.model.measurement import Measurement
+from worker.model.names import RunId
 from worker.wire import keyspace, node_record, scripts
 from worker.wire.room import StreamFull
 from worker.wire.run_record import Run
@@ -39,7 +40,7 @@ class Update(NamedTuple):
     position: str
 
 
-def follow_run(connection: redis.Redis, run_id: str) -> Iterator[Update]:
+def follow_run(connection: redis.Redis, run_id: RunId) -> Iterator[Update]:
     """
     Yield updates until the run has ended and all its measurements have been yielded.
 
@@ -87,7 +88,7 @@ class Care:
         self._heard_at = time.monotonic()
         self._due_at = self._heard_at + CARE_S
 
-    def look(self, runs: Iterable[str]) -> None:
+    def look(self, runs: Iterable[RunId]) -> None:
         """Look at the runs, unless that was done just now; ask for it often."""
         if time.monotonic() < self._due_at:
             return
@@ -108,7 +109,7 @@ class Care:
 CLOCK_MARGIN_S = 60
 
 
-def of_run(connection: redis.Redis, run: str) -> Iterator[tuple[str, Measurement]]:
+def of_run(connection: redis.Redis, run: RunId) -> Iterator[tuple[str, Measurement]]:
     """
     Yield one run's results, reading only the part of the stream that was written during the run.
 

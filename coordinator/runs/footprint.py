@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import redis
 
 from coordinator.runs.nodes import commands_per_s
+from worker.model.names import RunId
 from worker.model.probe import PROBES
 from worker.wire import keyspace
 from worker.wire.node_record import Node
@@ -111,7 +112,7 @@ def _text(name: bytes) -> str:
     return name.decode(errors="replace")
 
 
-def run_keys(run: str) -> list[str]:
+def run_keys(run: RunId) -> list[str]:
     """Return the keys of a run's record."""
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 

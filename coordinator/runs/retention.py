@@ -12,6 +12,7 @@ import redis
 
 from coordinator.runs.footprint import bytes_of_runs, members, run_keys
 from worker.model.errors import RedisUnavailable
+from worker.model.names import RunId
 from worker.wire import keyspace, run_record
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:
     Raises:
         RedisUnavailable: The runs that are open take more by themselves.
     """
-    known = members(connection, keyspace.RUNS)  # oldest first
+    known = [RunId(run) for run in members(connection, keyspace.RUNS)]  # oldest first
     bytes_over = bytes_of_runs(connection, known) - most_bytes
     runs_over = len(known) + 1 - run_record.MAX_RUNS
     if bytes_over <= 0 and runs_over <= 0:
@@ -44,7 +45,7 @@ def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:
         )
 
 
-def _forget(connection: redis.Redis, run: str) -> None:
+def _forget(connection: redis.Redis, run: RunId) -> None:
     pipeline = connection.pipeline()
     pipeline.unlink(*run_keys(run))  # a thousand nodes' record would hold the lockers for DEL
     pipeline.zrem(keyspace.RUNS, run)

@@ -22,6 +22,7 @@ from coordinator.runs.retention import make_room_for_a_run
 from worker.model import version
 from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError
+from worker.model.names import RunId
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
 from worker.wire.node_record import Node
@@ -46,7 +47,7 @@ def start(
     by: str = "",
     join: bool = True,
     registry: Sequence[Node] | None = None,
-) -> tuple[str, bool]:
+) -> tuple[RunId, bool]:
     """
     Write a run and enqueue its first phase, or join an open run of the same plan.
 
@@ -92,10 +93,10 @@ def start(
 
 def _write(
     connection: redis.Redis, pipeline: redis.client.Pipeline, plan: Plan, same: str, by: str
-) -> str:
+) -> RunId:
     now = scripts.redis_seconds(connection)
     stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
-    run = f"{stamp}-{secrets.token_hex(2)}"
+    run = RunId(f"{stamp}-{secrets.token_hex(2)}")
     record = run_record.to_fields(plan, created=now, begun=last_id(connection), by=by)
     deadline = now + deadline_s(plan, 0)
     pipeline.multi()
@@ -114,7 +115,7 @@ def deadline_s(plan: Plan, phase: int) -> float:
     return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + GRACE_S
 
 
-def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> None:
+def enqueue_phase(connection: redis.Redis, run: RunId, plan: Plan, phase: int) -> None:
     """Enqueue one sweep a performer."""
     performers = plan.performers(plan.probes[phase])
     enqueue_rows(
@@ -124,7 +125,7 @@ def enqueue_phase(connection: redis.Redis, run: str, plan: Plan, phase: int) -> 
 
 def read_run(
     connection: redis.Redis,
-    run: str,
+    run: RunId,
     *,
     plan: Plan | None = None,
     versions: Container[int] = version.READ_VERSIONS,
@@ -151,7 +152,7 @@ def read_run(
     return record
 
 
-def resolve_run(connection: redis.Redis, run: str) -> str:
+def resolve_run(connection: redis.Redis, run: str) -> RunId:
     """
     Give the full id for `last`, an id, or an unambiguous beginning or end of one.
 
@@ -166,7 +167,7 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
     if run == "last" and known:
         return known[0]
     if run in known:
-        return run
+        return RunId(run)
     matches = [one for one in known if one.startswith(run) or one.endswith(run)]
     if len(matches) == 1:
         return matches[0]
@@ -174,12 +175,12 @@ def resolve_run(connection: redis.Redis, run: str) -> str:
     raise ConfigError(f"run ({run[:80]!r}) {what}; see: ptzmesh runs")
 
 
-def recent(connection: redis.Redis, count: int) -> list[str]:
+def recent(connection: redis.Redis, count: int) -> list[RunId]:
     """Give run ids, newest first."""
     ids = cast("list[bytes]", connection.zrange(keyspace.RUNS, 0, count - 1, desc=True))
     return run_ids(ids)
 
 
-def run_ids(members: Iterable[bytes]) -> list[str]:
+def run_ids(members: Iterable[bytes]) -> list[RunId]:
     """Give those that may be ids of runs; others are printed nowhere, and in no command to copy."""
-    return [one.decode() for one in members if _RUN_ID.fullmatch(one)]
+    return [RunId(one.decode()) for one in members if _RUN_ID.fullmatch(one)]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
 from worker.model.measurement import Outcome
+from worker.model.names import RunId
 from worker.model.plan import PlannedNode, TargetNode
 from worker.probes import ping
 from worker.probes.interception.interception import Beside, marked
@@ -25,7 +26,7 @@ from worker.probes.iperf3.tool import NOT_THERE, Iperf3
 ShouldStop = Callable[[], bool]
 
 #: Name of the run in records of a test from here, which is no run of the mesh.
-HERE_RUN = "test"
+HERE_RUN = RunId("test")
 #: Where an iperf3 server listens by default.
 IPERF3_PORT = 5201
 #: How often `should_stop` is asked.

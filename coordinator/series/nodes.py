@@ -24,6 +24,7 @@ from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
+from worker.model.names import RunId
 from worker.model.options import Options
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record
@@ -115,11 +116,11 @@ class _NodeRounds:
         self.connection = mesh.connection
         self.pages, self.position = Pages(self.connection), last_id(self.connection)
         #: Run → round, of all that were started: late results count too.
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[RunId, int] = {}
         #: Source → the run that it owes results of, and since when.
-        self.owed: dict[str, tuple[str, float]] = {}
+        self.owed: dict[str, tuple[RunId, float]] = {}
         #: Pings that wait for the throughput test of the same round.
-        self.pings: dict[tuple[str, str], Measurement] = {}
+        self.pings: dict[tuple[RunId, str], Measurement] = {}
         self.trouble: redis.RedisError | None = None
         self.care = Care(self.connection)
 

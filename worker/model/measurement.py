@@ -33,6 +33,7 @@ from worker.model.fields import (
     parse_number,
     parse_text,
 )
+from worker.model.names import RunId
 from worker.model.probe import PROBES
 from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
 from worker.model.version import READ_VERSIONS, WIRE_VERSION
@@ -108,7 +109,7 @@ class Measurement:
         detail: Everything else, samples included: statistics of the probe where it has measured.
     """
 
-    run: str
+    run: RunId
     probe: str
     source: str
     target: str

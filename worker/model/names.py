@@ -28,6 +28,10 @@ REDIS_TARGET = "redis"
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Of a run; sorts by time.
+RunId = NewType("RunId", str)
+#: Of records that a program makes of itself, or a test from here.
+NO_RUN = RunId("")
 #: An address in figures, a link-local one with its interface; no name, so nobody looks it up.
 IpLiteral = NewType("IpLiteral", str)
 

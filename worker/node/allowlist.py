@@ -21,6 +21,7 @@ from rq.exceptions import NoSuchJobError, StopRequested
 from rq.job import Job
 
 from worker.model.errors import ForeignWork, WireError
+from worker.model.names import RunId
 from worker.model.text import MAX_LINE_CHARS
 from worker.node.refusals import Cause
 from worker.wire import keyspace, rq_jobs, scripts
@@ -214,6 +215,7 @@ def _is_number(value: object) -> bool:
 #: A parameter's type → what passes for it, and how that is called.
 _KINDS: Mapping[object, tuple[Callable[[object], bool], str]] = {
     str: (_is_text, "a short printable text"),
+    RunId: (_is_text, "a short printable text"),
     int: (_is_index, "a whole number"),
     float | None: (_is_number, "a number or nothing"),
 }

@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from worker.model.detail import RedisStatistics
 from worker.model.measurement import Measurement, Outcome, made
-from worker.model.names import REDIS_TARGET
+from worker.model.names import REDIS_TARGET, RunId
 from worker.model.options import RedisOptions
 from worker.model.rtt import packet_loss_pct, rtt_statistics
 from worker.wire import keyspace
@@ -32,7 +32,7 @@ KEY_TTL_S = 10
 
 
 def measure(
-    run: str,
+    run: RunId,
     source: str,
     url: str,
     options: RedisOptions,
@@ -83,7 +83,7 @@ def _locker_cycle(connection: redis.Redis, source: str) -> None:
 
 
 def _measurement(
-    run: str,
+    run: RunId,
     source: str,
     address: str,
     options: RedisOptions,

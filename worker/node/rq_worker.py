@@ -22,6 +22,7 @@ from rq.timeouts import HorseMonitorTimeoutException
 from rq.utils import now
 
 from worker.model.errors import WireError
+from worker.model.names import RunId
 from worker.model.text import one_line
 from worker.node.jobqueue import repair
 from worker.node.refusals import Cause, Refusals, cause_of
@@ -161,7 +162,7 @@ class QuietWorker(Worker):
         run = job.kwargs.get("run") if isinstance(job.kwargs, dict) else None
         if isinstance(run, str):
             with contextlib.suppress(redis.RedisError):
-                rq_jobs.enqueue_advance(self.connection, run)
+                rq_jobs.enqueue_advance(self.connection, RunId(run))
 
 
 def _is_wrong_type(exc: Exception) -> bool:

@@ -14,6 +14,7 @@ from worker.identity.rivals import read_row_records
 from worker.identity.row_targets import denied, other
 from worker.model.errors import ForeignWork, OtherWire
 from worker.model.measurement import Outcome
+from worker.model.names import RunId
 from worker.model.probe import Need
 from worker.node.measures import Work, measure, work_on
 from worker.publish.outbox import Outbox
@@ -27,7 +28,7 @@ from worker.wire.rows import Row, begin, enqueue_rows, load_row, refuse
 logger = logging.getLogger(__name__)
 
 
-def sweep(context: NodeContext, run: str, phase: int, performer: int) -> None:
+def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
     """
     Measure one node's row of a run for one probe.
 

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from worker.model.detail import PingStatistics
 from worker.model.measurement import Measurement, Outcome, made
+from worker.model.names import RunId
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
@@ -20,7 +21,7 @@ PROBE = "ping"
 
 
 def measure(
-    run: str,
+    run: RunId,
     source: str,
     targets: Sequence[TargetNode],
     options: PingOptions,
@@ -49,7 +50,7 @@ def measure(
 
 
 def measurement(
-    run: str, source: str, target: TargetNode, series: EchoSeries, options: PingOptions
+    run: RunId, source: str, target: TargetNode, series: EchoSeries, options: PingOptions
 ) -> Measurement:
     """Make a measurement of a target's series."""
     statistics = rtt_statistics(series.rtts_ms)

@@ -25,6 +25,7 @@ import redis
 
 from worker.model.errors import OtherWire, WireError
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import RunId
 from worker.model.plan import MAX_NODES
 from worker.wire import keyspace, run_record
 from worker.wire.connection import server
@@ -150,7 +151,7 @@ class Outbox:
         self.is_full = False
         return complete
 
-    def resend(self, connection: redis.Redis) -> list[str]:
+    def resend(self, connection: redis.Redis) -> list[RunId]:
         """
         Publish what is on disk, in order, for some seconds; what fails or is left stays.
 
@@ -181,7 +182,7 @@ class Outbox:
             self._drop_first(sent)
         return completed
 
-    def runs(self) -> set[str]:
+    def runs(self) -> set[RunId]:
         """Return the ids of the runs whose results wait."""
         return {letter.measurement.run for letter in self._waiting() or ()}
 

@@ -15,6 +15,7 @@ import redis
 from worker.model.errors import WireError
 from worker.model.fields import exact_count
 from worker.model.measurement import Outcome
+from worker.model.names import RunId
 from worker.wire import keyspace, rq_jobs
 
 #: An answer is of no use to anybody after this long.
@@ -36,7 +37,7 @@ class Request:
         idle_rtt_ms: Round-trip time between the two; None where the run has not measured it.
     """
 
-    run: str
+    run: RunId
     phase: int
     performer: int
     token: str

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from worker.model.names import RunId
+
 #: A key, or a queue, of each node, run, token or whatever else stands for the braces.
 Of = Callable[[str], str]
+OfRun = Callable[[RunId], str]
 OfTwo = Callable[[str, str], str]
 
 NODES = "ptzmesh:nodes"
@@ -22,9 +25,9 @@ BACK = "ptzmesh:back"
 RUNS = "ptzmesh:runs"
 RUNS_OPEN = "ptzmesh:runs:open"
 #: A run's hash.
-run_key: Of = "ptzmesh:run:{}".format
+run_key: OfRun = "ptzmesh:run:{}".format
 #: By run and probe, the bitmap of pairs that are in the stream.
-done_key: OfTwo = "ptzmesh:run:{}:done:{}".format
+done_key: Callable[[RunId, str], str] = "ptzmesh:run:{}:done:{}".format
 #: By digest, the open run of a plan.
 same_plan_key: Of = "ptzmesh:plan:{}".format
 

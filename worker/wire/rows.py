@@ -20,6 +20,7 @@ from worker import __version__
 from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import RunId
 from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
@@ -36,7 +37,7 @@ TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
 class Row:
     """One node's part of one phase of a run."""
 
-    run: str
+    run: RunId
     plan: Plan
     phase: int
     performer: int
@@ -148,6 +149,7 @@ def load_row(connection: redis.Redis, run: object, phase: object, performer: obj
     """
     if not isinstance(run, str) or type(phase) is not int or type(performer) is not int:
         raise ForeignWork("a row is named by run (text), phase and performer (whole numbers)")
+    run = RunId(run)
     plan = run_record.read_plan(connection, run)
     if plan is None:
         return None
@@ -186,7 +188,7 @@ def _enqueue(
     pipeline.hdel(key, fields.started, fields.seen, fields.unserved)
 
 
-def refuse(connection: redis.Redis, run: str, phase: int, performer: int, error: str) -> None:
+def refuse(connection: redis.Redis, run: RunId, phase: int, performer: int, error: str) -> None:
     """
     Note in the run why its row will not be measured, and have the run carried on.
 

@@ -11,6 +11,7 @@ from rq import Queue
 from rq.job import Job
 
 from worker.model.errors import WireError
+from worker.model.names import RunId
 from worker.wire import keyspace
 
 #: Largest job payload that is looked at; ours are under 100 bytes.
@@ -89,7 +90,7 @@ def enqueue(
     )
 
 
-def enqueue_advance(connection: redis.Redis, run: str) -> None:
+def enqueue_advance(connection: redis.Redis, run: RunId) -> None:
     """Ask any node to carry the run on."""
     pipeline = connection.pipeline()
     enqueue(

@@ -18,6 +18,7 @@ import redis
 from worker.model import version
 from worker.model.errors import WireError
 from worker.model.fields import number_or_none
+from worker.model.names import RunId
 from worker.model.plan import Plan, unpack_plan
 from worker.model.probe import PROBES
 from worker.model.text import one_line
@@ -128,7 +129,7 @@ class Run:
         newest: Stream id of the newest of them; None when there is none.
     """
 
-    id: str
+    id: RunId
     plan: Plan
     status: str
     cancelled: bool
@@ -175,7 +176,7 @@ def to_fields(plan: Plan, *, created: float, begun: str, by: str) -> dict[Any, A
     }
 
 
-def from_fields(run: str, raw: Mapping[str, bytes], plan: Plan) -> Run:
+def from_fields(run: RunId, raw: Mapping[str, bytes], plan: Plan) -> Run:
     """
     Read a run's fields.
 
@@ -220,7 +221,7 @@ def _finite(raw: bytes) -> float:
 
 def read(
     connection: redis.Redis,
-    run: str,
+    run: RunId,
     *,
     plan: Plan | None = None,
     versions: Container[int] = version.READ_VERSIONS,
@@ -257,7 +258,7 @@ def read(
         raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc
 
 
-def read_plan(connection: redis.Redis, run: str) -> Plan | None:
+def read_plan(connection: redis.Redis, run: RunId) -> Plan | None:
     """
     Read the plan of a run; None when the run has expired.
 
@@ -269,14 +270,14 @@ def read_plan(connection: redis.Redis, run: str) -> Plan | None:
     return None if packed is None else unpack_plan(packed)
 
 
-def is_wanted(connection: redis.Redis, run: str, *, phase: int | None = None) -> bool:
+def is_wanted(connection: redis.Redis, run: RunId, *, phase: int | None = None) -> bool:
     """Return whether a run is open and nobody has cancelled it, and is in this phase."""
     status, cancelled, present = connection.hmget(keyspace.run_key(run), [STATUS, CANCEL, PHASE])
     is_open = status == IS_RUNNING.encode() and cancelled is None
     return is_open and (phase is None or present == b"%d" % phase)
 
 
-def note(connection: redis.Redis, run: str, field: str, value: str | bytes) -> None:
+def note(connection: redis.Redis, run: RunId, field: str, value: str | bytes) -> None:
     """Note something of a row in its run; of a run that Redis has just lost, not for ever."""
     pipeline = connection.pipeline(transaction=False)
     pipeline.hset(keyspace.run_key(run), field, value)

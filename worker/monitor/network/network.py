@@ -17,7 +17,7 @@ from worker.host.resolve import LookUps, resolve
 from worker.model.detail import Detail
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
-from worker.model.names import valid_address
+from worker.model.names import NO_RUN, valid_address
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.plan import PlannedNode, TargetNode
 from worker.model.text import iso_utc
@@ -149,7 +149,7 @@ def measure_hosts(
         for host, one in batch.items():
             if not one.literals:
                 found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, one.error)
-        for pinged in ping.measure("", "", targets, options, should_stop):
+        for pinged in ping.measure(NO_RUN, "", targets, options, should_stop):
             found[pinged.target] = pinged.with_more(present)
     return [found[label(host)] for host in dict.fromkeys(hosts) if label(host) in found]
 
@@ -175,7 +175,7 @@ def measure_throughput(
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.DENIED, str(exc))
     here = PlannedNode(name="", address="")
-    ends = Ends(run="", near=here, far=node, port=at)
+    ends = Ends(run=NO_RUN, near=here, far=node, port=at)
     with one_test():
         found = client.measure(ends, options, iperf3=tool.find_iperf3(), should_stop=should_stop)
     if not found:
@@ -223,7 +223,7 @@ def _iperf3_port(port: int) -> int:
 
 def _finding(probe: str, host: str, outcome: Outcome, error: str) -> Measurement:
     found = Measurement(
-        run="",
+        run=NO_RUN,
         probe=probe,
         source="",
         target=label(host),

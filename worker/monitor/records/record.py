@@ -13,6 +13,7 @@ from typing import Any
 
 from worker.model.detail import Detail
 from worker.model.measurement import Measurement, Outcome, made
+from worker.model.names import NO_RUN
 from worker.model.text import one_line
 from worker.monitor.tagging import tags
 
@@ -54,7 +55,7 @@ def record(
     """Make a record of now; its recorder fills in source and run."""
     return made(
         Measurement(
-            run="",
+            run=NO_RUN,
             probe=probe,
             source="",
             target=label(target),

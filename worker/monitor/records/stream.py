@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 
+from worker.model.names import RunId
 from worker.monitor.records.record import RUN_PREFIX, Entry
 from worker.wire import keyspace
 from worker.wire.room import add_results
@@ -47,9 +48,9 @@ class RecordStream:
         return added
 
 
-def run_of(recorder: str) -> str:
+def run_of(recorder: str) -> RunId:
     """Give what stands in the run field of a recorder's records."""
-    return f"{RUN_PREFIX}{recorder}"
+    return RunId(f"{RUN_PREFIX}{recorder}")
 
 
 def _arguments(entries: Sequence[Entry]) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from typing import cast
 import redis
 
 from worker.host import machine
+from worker.model.names import RunId
 from worker.node.registration.instance import (
     LOOK_S,
     SETTLE_S,
@@ -82,7 +83,7 @@ class Heartbeats:
 
     def send(
         self, connection: redis.Redis, record: Node, intent: str = "beat"
-    ) -> list[str] | Other:
+    ) -> list[RunId] | Other:
         """Send one heartbeat: ids of overdue runs, or who has the name instead."""
         counted, counted_at = command_count.commands_sent(), time.monotonic()
         # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
@@ -108,7 +109,7 @@ class Heartbeats:
         ids = cast("list[bytes]", overdue)
         if odd := [run for run in ids if not run.isascii()]:
             connection.zrem(keyspace.RUNS_OPEN, *odd)  # no id of ours
-        return [run.decode() for run in ids if run.isascii()]
+        return [RunId(run.decode()) for run in ids if run.isascii()]
 
     def _exchange(self, connection: redis.Redis, record: Node, intent: str) -> Sequence[bytes]:
         clock, mine = self.clock_offset.estimate(), self.instance

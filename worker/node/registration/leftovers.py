@@ -16,6 +16,7 @@ from pathlib import Path
 
 import redis
 
+from worker.model.names import RunId
 from worker.node.registration.state_folder import lock, owner_path
 from worker.publish.outbox import Outbox, left_in, outbox_path
 from worker.wire import keyspace
@@ -37,7 +38,7 @@ class Leftovers:
         """Return the names that have left something that may be sent."""
         return [n for n in left_in(self.folder) if n != self.name and n not in self._strange]
 
-    def resend(self, connection: redis.Redis) -> list[str]:
+    def resend(self, connection: redis.Redis) -> list[RunId]:
         """
         Publish what one of them has left, for some seconds.
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 from worker.model.detail import FlowNumbers, TransferSettings, TransferStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
+from worker.model.names import RunId
 from worker.model.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
 from worker.model.plan import PlannedNode, TargetNode
 from worker.model.probe import name_of
@@ -32,7 +33,7 @@ CPU_LIMIT_PCT = 90.0
 class Ends:
     """The two ends of one test in a run: `near` connects to `far`, which listens on `port`."""
 
-    run: str
+    run: RunId
     near: PlannedNode
     far: TargetNode
     port: int
