@@ -3,8 +3,8 @@ The `tcp` probe: how long a TCP handshake takes, to all targets at once, paced.
 
 A refusal is an answer, too: carriers that drop ICMP still refuse. Needs no privilege.
 
-How long an accepted one took is told by the kernel, however late this process reads it. Of a
-refusal it does not tell: one that is read late by a busy host counts, and its time does not exist.
+How long an accepted one took is said by the kernel, however late this process reads it. Of a
+refusal it does not say: one that is read late by a busy host counts, and its time does not exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import takewhile
 
-from worker.model.detail import TcpStatistics
+from worker.model.detail import TcpStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.names import RunId
 from worker.model.options import TcpOptions
@@ -53,8 +53,6 @@ LATE_S, LATE_SHARE = 0.005, 0.1
 
 @dataclass
 class _Target:
-    """One target's handshakes so far."""
-
     node: TargetNode
     sockaddr: tuple[object, ...]
     family: int
@@ -71,16 +69,11 @@ class _Target:
     def answered(self) -> int:
         return self.accepted + self.refused
 
-    def is_complete(self, count: int) -> bool:
-        return len(self.rtts_ms) == count and not self.under_way
-
 
 @dataclass
 class _Handshake:
-    """One connection attempt under way."""
-
     target: _Target
-    place: int
+    index: int
     socket: socket.socket
     sent: float
 
@@ -94,10 +87,9 @@ def measure(
     settle: interception.Settle = lambda signs: signs,
 ) -> Iterator[Measurement]:
     """
-    Yield one measurement a target, in the order in which they are complete.
+    Yield one measurement a target as each is complete; stopped early, none of the others.
 
-    Stopped early, it yields nothing for the targets that were not complete. Of the signs of a proxy
-    before targets, by address and port, `settle` says which stand.
+    Of the signs of a proxy before targets, by address and port, `settle` says which stand.
     """
     states = [_state(target, options.port) for target in targets]
     if options.warm_up and not _warm_up(states, options, should_stop):
@@ -128,7 +120,7 @@ def _warm_up(
     asleep = [replace(state, rtts_ms=[]) for state in states]
     spread_s = max(MIN_SPREAD_S, WARM_UP_GAP_S * len(states))
     once = replace(options, count=1, interval_s=min(options.interval_s, spread_s))
-    done = sum(1 for _ in _handshakes(asleep, once, should_stop))
+    done = len(list(_handshakes(asleep, once, should_stop)))
     for state, woken in zip(states, asleep, strict=True):
         state.wake_ms = woken.rtts_ms[0] if woken.rtts_ms else None
     return done == len(states)
@@ -159,7 +151,7 @@ class _Engine:
         self.by_descriptor: dict[int, _Handshake] = {}
         gap_s = options.interval_s / max(1, len(targets))
         now = time.monotonic()
-        #: (due, place of the target, target); each is due again one interval later.
+        #: (due, index of the target, target); each is due again one interval later.
         self.due = [(now + gap_s * i, i, target) for i, target in enumerate(targets)]
         self.waiting, self.complete = len(targets), list[_Target]()
         #: When the sockets were looked at last, and when that ended: what had come by then is read.
@@ -192,14 +184,13 @@ class _Engine:
                 heapq.heappush(self.due, (due + self.options.interval_s, index, target))
 
     def _begin(self, target: _Target) -> None:
-        place = len(target.rtts_ms)
         target.rtts_ms.append(None)
         if target.started_at is None:
             target.started_at, target.begun = datetime.now(timezone.utc), time.monotonic()
         opened = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         # An RST at the end, instead of a connection that is closed politely in the background.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        handshake = _Handshake(target, place, opened, time.monotonic())
+        handshake = _Handshake(target, len(target.rtts_ms) - 1, opened, time.monotonic())
         target.under_way += 1
         self.by_descriptor[opened.fileno()] = handshake
         failed = opened.connect_ex(target.sockaddr)
@@ -241,35 +232,32 @@ class _Engine:
         elapsed_ms = None if is_late else elapsed_s * 1000
         target, repeated = handshake.target, False
         if failed == 0:
-            rtt_ms, repeated = _told(handshake.socket)
+            rtt_ms, repeated = _kernels_rtt(handshake.socket)
             elapsed_ms = elapsed_ms if rtt_ms is None else rtt_ms
-        descriptor = handshake.socket.fileno()
-        if failed is not None and failed != 0 and failed != errno.ECONNREFUSED:
+        if failed not in (None, 0, errno.ECONNREFUSED):
             target.unreachable = UNREACHABLE.get(failed, os.strerror(failed))
         elif (
             failed is not None
             and not repeated
             and (elapsed_ms is None or elapsed_ms < self.options.wait_s * 1000)
         ):
-            target.rtts_ms[handshake.place] = elapsed_ms
+            target.rtts_ms[handshake.index] = elapsed_ms
             target.accepted += failed == 0
             target.refused += failed == errno.ECONNREFUSED
         target.under_way -= 1
-        del self.by_descriptor[descriptor]
+        del self.by_descriptor[handshake.socket.fileno()]
         with suppress(KeyError):  # it was answered within connect itself
-            self.poller.unregister(descriptor)
+            self.poller.unregister(handshake.socket)
         handshake.socket.close()
-        if target.is_complete(self.options.count):
+        if len(target.rtts_ms) == self.options.count and not target.under_way:
             self.complete.append(target)
 
 
-def _told(opened: socket.socket) -> tuple[float | None, bool]:
+def _kernels_rtt(opened: socket.socket) -> tuple[float | None, bool]:
     """
-    Give what the kernel tells of a handshake that was accepted.
+    Read from the kernel how many milliseconds an accepted handshake took, None if unknown.
 
-    Returns:
-        Milliseconds that it took, None if unknown; and whether its first packet was lost and sent
-        again: then it is a loss.
+    The flag is whether its first packet was lost and sent again: then it is a loss.
     """
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     if len(info) < TCP_INFO_BYTES:
@@ -295,14 +283,12 @@ def _measurement(run: RunId, source: str, target: _Target, options: TcpOptions) 
             packet_loss_pct=packet_loss_pct(options.count, target.answered),
             detail=TcpStatistics(
                 **vars(statistics),
+                **common(TcpStatistics, options),
                 sent=options.count,
                 received=target.answered,
                 accepted=target.accepted,
                 refusals=target.refused,
                 times_refused=target.answered - sum(rtt is not None for rtt in target.rtts_ms),
-                port=options.port,
-                wait_s=options.wait_s,
-                interval_s=options.interval_s,
                 wake_ms=target.wake_ms,
                 elapsed_s=time.monotonic() - target.begun,
                 rtts_ms=tuple(target.rtts_ms),

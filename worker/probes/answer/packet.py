@@ -63,32 +63,31 @@ def request(kind: Kind, near: str, secret: bytes, size: int = LEAST_BYTES) -> by
 
 
 def read_request(data: bytes, secret: bytes) -> Datagram | None:
-    """Read a request; None when it is none, or its maker does not know the secret."""
+    """Read a request; None when it is not one, or its maker does not know the secret."""
     return _read(data, secret)
 
 
 def answer(data: bytes, name: str, secret: bytes) -> bytes | None:
     """
-    Give the reply of node `name` to what came; None to what deserves none.
+    Make the reply of node `name` to what came; None where it is not a request of ours.
 
     >>> reply = answer(asked := request(Kind.WHO, "cam-1", b"s"), "cam-2", b"s")
     >>> read_reply(reply, asked, b"s").name, answer(asked, "cam-2", b"another")
     ('cam-2', None)
     """
-    asked = read_request(data, secret)
-    if asked is None:
+    if (asked := read_request(data, secret)) is None:
         return None
     size = asked.size if asked.kind is Kind.BOTH_WAYS else LEAST_BYTES
     return _pack(asked.kind, name, asked.challenge, size, secret, in_reply_to=data)
 
 
 def read_reply(data: bytes, asked: bytes, secret: bytes) -> Datagram | None:
-    """Read the reply to a request; None when it is none, or not of who knows the secret."""
+    """Read the reply to a request; None when it is not one, or its maker has not the secret."""
     return _read(data, secret, in_reply_to=asked)
 
 
 def challenge_of(data: bytes) -> bytes:
-    """Give what tells requests apart, and a reply's request; of no datagram of ours, anything."""
+    """Return what tells requests apart, and a reply's request; of no datagram of ours, anything."""
     return data[8 : 8 + CHALLENGE_BYTES]
 
 

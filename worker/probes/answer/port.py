@@ -20,7 +20,7 @@ from worker.probes.answer import packet
 IP_PKTINFO, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 8, 10, 23, 3
 #: Interface and address, as the kernel gives and takes them.
 _IN6_PKTINFO, _IN_PKTINFO = struct.Struct("=16sI"), struct.Struct("=I4s4s")
-#: A node that is told to stop closes the port so soon: before its own processes have ended.
+#: A node that is stopped closes the port so soon: before its own processes have ended.
 STOP_CHECK_S = 0.05
 #: Ports of the range that are tried, so many answer at a time: one a node and who asks for its own.
 MOST_AT_A_TIME = 8
@@ -78,7 +78,7 @@ def answer_until(
 
 
 def _from_asked(ancillary: Ancillary) -> list[tuple[int, int, bytes]]:
-    """Give what makes a reply leave from the address that its request came to."""
+    """Return what makes a reply leave from the address that its request came to."""
     for level, kind, data in ancillary:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             address, _ = _IN6_PKTINFO.unpack_from(data)

@@ -1,5 +1,5 @@
 """
-Asks who answers at an address: a few datagrams to its answering port, and the name that comes back.
+Ask who answers at an address: a few datagrams to its answering port, and the name that comes back.
 
 Needs no privilege. UDP that is filtered, lost or refused is no answer, and no failure.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
+from worker.probes.icmp.series import parse_address
 
 #: A request is sent so often, each this long after the one before: as long as a reply may take.
 TRIES, TRY_S = 3, 0.5
@@ -26,14 +27,7 @@ PAUSE_S = 0.125
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """
-    A port to ask.
-
-    Attributes:
-        address: Literal address at which somebody answers, or nobody.
-        port: The one that a node says it has opened.
-        secret: What that node knows, and who asks.
-    """
+    """A port that a node says it has opened at a literal address; asker and node know `secret`."""
 
     address: str
     port: int
@@ -45,7 +39,7 @@ def who_answers(
     near: str,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, str]:
-    """Give the name that answered to each question, by its index; what had no answer is absent."""
+    """Return the name that answered each question, by its index; what had no answer is absent."""
     asked = [packet.request(Kind.WHO, near, one.secret) for one in questions]
     index_of = {packet.challenge_of(data): index for index, data in enumerate(asked)}
     names: dict[int, str] = {}
@@ -62,16 +56,16 @@ def who_answers(
                     index = index_of.get(packet.challenge_of(data))
                     if index is None:
                         continue
-                    said = packet.read_reply(data, asked[index], questions[index].secret)
-                    if said is not None:
-                        names[index] = said.name
+                    reply = packet.read_reply(data, asked[index], questions[index].secret)
+                    if reply is not None:
+                        names[index] = reply.name
 
         for _ in range(TRIES):
-            left = [index for index in range(len(questions)) if index not in names]
-            for start in range(0, len(left), AT_A_TIME):
+            silent = [index for index in range(len(questions)) if index not in names]
+            for start in range(0, len(silent), AT_A_TIME):
                 if start:
                     listen(PAUSE_S)
-                _send(sockets, questions, asked, left[start : start + AT_A_TIME])
+                _send(sockets, questions, asked, silent[start : start + AT_A_TIME])
             listen(TRY_S)
             if len(names) == len(questions) or should_stop():
                 break
@@ -89,12 +83,9 @@ def _send(
     indices: Sequence[int],
 ) -> None:
     for index in indices:
-        one = questions[index]
-        family = _family(one.address)
         with suppress(OSError):  # no route, or a firewall of our own: no answer, then
-            flags = socket.AI_NUMERICHOST
-            found = socket.getaddrinfo(one.address, one.port, family, socket.SOCK_DGRAM, 0, flags)
-            sockets[family].sendto(asked[index], found[0][4])
+            family, sockaddr = parse_address(questions[index].address, questions[index].port)
+            sockets[family].sendto(asked[index], sockaddr)
 
 
 def _received(sockets: dict[int, socket.socket], until: float) -> Iterator[bytes]:

@@ -13,10 +13,8 @@ from collections.abc import Callable
 #: A difference that moved further than this between two samples means a clock that was set; two
 #: samples of an untouched clock differ by less than a microsecond.
 STEP_NS = 1_000_000
-
 #: A wall-clock reading between two monotonic ones so near to each other is exact enough.
 NEAR_NS = 1_000
-
 #: Else the nearest of so many is taken: the process may lose the CPU between two readings.
 READINGS = 4
 
@@ -35,11 +33,9 @@ class WallClock:
 
     def sample(self) -> bool:
         """
-        Take a sample, from which on `to_monotonic_ns` converts.
+        Take a sample, from which on `to_monotonic_ns` converts; False if the clock was set.
 
-        Returns:
-            Whether the wall clock kept its course since the sample before: if not, no stamp taken
-            between the two can be converted.
+        No stamp taken between the sample before and this one can be converted then.
         """
         before, self.offset_ns = self.offset_ns, self._read()
         return abs(self.offset_ns - before) <= STEP_NS

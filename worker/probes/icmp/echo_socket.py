@@ -39,31 +39,31 @@ SOL_RAW, ICMP_FILTER = 255, 1
 SOL_ICMPV6, ICMPV6_FILTER = 58, 1
 #: Index of the drop counter in what SO_MEMINFO gives (linux/sock_diag.h, SK_MEMINFO_DROPS).
 MEMINFO_DROPS = 8
-
 #: A reply takes some 800 bytes of it: about 10,000 replies, a second of the fastest pace.
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 #: Echoes to a neighbour that does not answer ARP stay in it for three seconds.
 SEND_BUFFER_BYTES = 8 * 1024 * 1024
-
 #: Largest reply there is room for: 1,400 bytes of payload, headers and IPv4 options.
 MESSAGE_BYTES = 2048
 #: Room for a timestamp, a TTL, and one `sock_extended_err` with an IPv6 address after it.
 ANCILLARY_BYTES = 256
-
 #: (level, type) of the control message that carries an ICMP error.
 ERROR_MESSAGES = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
 #: Those that carry a TTL: an int, as ip(7) and ipv6(7) say.
-TTL_MESSAGES = {
-    (socket.IPPROTO_IP, socket.IP_TTL),
-    (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT),
+TTL_MESSAGES = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)}
+#: What the kernel is to hand over: ICMP errors, on a raw socket too, as without them a packet that
+#: the queueing discipline drops is silently lost instead of ENOBUFS (net/ipv4/raw.c), and TTLs.
+WANTED_OF_KERNEL = {
+    socket.AF_INET: ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IP, IP_RECVTTL)),
+    socket.AF_INET6: (
+        (socket.IPPROTO_IPV6, IPV6_RECVERR),
+        (socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT),
+    ),
 }
-
 #: At most this many at once: a flood must not keep us from sending.
 DRAIN_MESSAGES = 10_000
-
 #: A pending error of an earlier echo makes a later `sendto` fail once; this often it is retried.
 SEND_ATTEMPTS = 3
-
 TIMESPEC, INT = struct.Struct("@ll"), struct.Struct("@i")
 
 #: The kernel is short of memory or room for the moment, which says nothing about the target.
@@ -71,14 +71,12 @@ BUSY_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 SocketKind = Literal["raw", "datagram"]
 Sockaddr = tuple[Any, ...]
-
-
 #: What lets everybody ping with a datagram socket.
 PERMIT = 'sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"'
 
 
 class IcmpNotPermitted(ToolError):  # noqa: N818 - reads as the state it is
-    """This process may open neither a raw nor a datagram ICMP socket; says what mends it."""
+    """This process may open neither a raw nor a datagram ICMP socket; says what to do."""
 
     def __init__(self) -> None:
         """Name the exact command, as it is the whole next step."""
@@ -109,7 +107,7 @@ class Quoted(NamedTuple):
 
 
 def icmp_capability() -> SocketKind | Literal["none"]:
-    """Say which kind of ICMP socket this process may open, by opening one."""
+    """Find which kind of ICMP socket this process may open, by opening one."""
     try:
         opened, kind = _open(socket.AF_INET)
     except IcmpNotPermitted:
@@ -161,10 +159,8 @@ class EchoSocket:
                 _filter_identifier(opened, family, identifier)
             _set_buffers(opened)
             opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            # On a raw socket too: without it a packet that the queueing discipline drops is
-            # silently lost instead of ENOBUFS (net/ipv4/raw.c).
-            _queue_errors(opened, family)
-            _ask_for_ttl(opened, family)
+            for level, option in WANTED_OF_KERNEL[socket.AddressFamily(family)]:
+                opened.setsockopt(level, option, 1)
         except BaseException:
             opened.close()
             raise
@@ -248,11 +244,8 @@ class EchoSocket:
 
 def _open(family: int) -> tuple[socket.socket, SocketKind]:
     protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
-    kinds: tuple[tuple[int, SocketKind], ...] = (
-        (socket.SOCK_RAW, "raw"),
-        (socket.SOCK_DGRAM, "datagram"),
-    )
-    for number, kind in kinds:
+    kinds: dict[int, SocketKind] = {socket.SOCK_RAW: "raw", socket.SOCK_DGRAM: "datagram"}
+    for number, kind in kinds.items():
         with contextlib.suppress(PermissionError):
             return socket.socket(family, number | socket.SOCK_NONBLOCK, protocol), kind
     raise IcmpNotPermitted
@@ -294,20 +287,6 @@ def _set_buffers(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, force, size)
         except PermissionError:  # CAP_NET_ADMIN is not needed: net.core.[rw]mem_max is the limit
             opened.setsockopt(socket.SOL_SOCKET, ask, size)
-
-
-def _queue_errors(opened: socket.socket, family: int) -> None:
-    if family == socket.AF_INET:
-        opened.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-    else:
-        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-
-
-def _ask_for_ttl(opened: socket.socket, family: int) -> None:
-    if family == socket.AF_INET:
-        opened.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-    else:
-        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
 
 
 def _stamp_and_ttl(ancillary: list[tuple[int, int, bytes]]) -> tuple[int | None, int | None]:

@@ -117,8 +117,7 @@ class _Engine:
         self.serial = self.last_sent_ns = self.busy_since_ns = 0
 
     def _add(self, index: int, address: str) -> None:
-        family: int = socket.AF_UNSPEC
-        sockaddr: Sockaddr = ()
+        family, sockaddr = int(socket.AF_UNSPEC), Sockaddr()
         try:
             family, sockaddr = parse_address(address)
             if family not in self.sockets:
@@ -197,14 +196,12 @@ class _Engine:
         target, _ = self._echo(self.serial)
         try:
             sent_ns, left_ns = self._send(target, now_ns)
-        except BlockingIOError as exc:
-            self.busy_since_ns = self.busy_since_ns or now_ns
-            if now_ns - self.busy_since_ns < BUSY_RETRY_NS:
-                time.sleep(BUSY_PAUSE_S)
-                return
-            sent_ns = now_ns
-            target.refuse(now_ns, exc)
         except OSError as exc:
+            if isinstance(exc, BlockingIOError):
+                self.busy_since_ns = self.busy_since_ns or now_ns
+                if now_ns - self.busy_since_ns < BUSY_RETRY_NS:
+                    time.sleep(BUSY_PAUSE_S)
+                    return
             sent_ns = now_ns
             target.refuse(now_ns, exc)
         else:
@@ -218,7 +215,7 @@ class _Engine:
             self.origin_ns += lag_ns
 
     def _echo(self, serial: int) -> tuple[Target, int]:
-        """Give an echo's target, and which one of its echoes it is there."""
+        """Return an echo's target, and which one of its echoes it is there."""
         if serial < self.first:
             return self.waking[serial], 0
         echo, index = divmod(serial - self.first, self.count)
@@ -245,7 +242,7 @@ class _Engine:
             time.sleep((left_ns - TIMER_SLACK_NS) / SECOND)
 
     def _read(self) -> bool:
-        """Read and count all that has arrived; say whether there was anything."""
+        """Read and count all that has arrived; False when there was nothing."""
         drained = [(family, *opened.drain()) for family, opened in self.sockets.items()]
         # Sampled after reading: whatever was read was stamped between two samples.
         steady = self.clock.sample()
@@ -258,11 +255,11 @@ class _Engine:
         return any(received or quoted for _, received, quoted in drained)
 
     def _count_reply(self, family: int, message: Received, read_ns: int, steady: bool) -> None:
-        found = self.codecs[family].reply(message.message, message.start)
-        if found is None:
+        reply = self.codecs[family].reply(message.message, message.start)
+        if reply is None:
             return
-        target, echo = self._echo(found.serial)
-        asked = self.targets[found.serial % self.count]
+        target, echo = self._echo(reply.serial)
+        asked = self.targets[reply.serial % self.count]
         if target.family != family:
             return
         if not target.is_at(message.sender):
@@ -270,7 +267,7 @@ class _Engine:
             return
         if message.ttl is not None:
             asked.ttls.add(message.ttl)
-        if not found.whole:
+        if not reply.whole:
             target.damaged += 1
             return
         stamp_ns = None
@@ -290,6 +287,5 @@ class _Engine:
         target = self.targets[index]
         opened = self.sockets.get(target.family)
         wake_ms = self.waking[index].first_rtt_ms if self.waking else None
-        if opened is None:
-            return target.series(now_ns, 0, "none", wake_ms)
-        return target.series(now_ns, opened.dropped(), opened.kind, wake_ms)
+        drops = opened.dropped() if opened else 0
+        return target.series(now_ns, drops, opened.kind if opened else "none", wake_ms)

@@ -20,14 +20,11 @@ from typing import NamedTuple
 HEADER = struct.Struct("!BBHHH")
 #: Header, nonce, target, echo: the part of a reply that differs between echoes.
 HEADED = struct.Struct("!BBHHH16sII")
-
 NONCE_BYTES = 16
 #: Nonce, target and echo; a smaller payload cannot say which echo it belongs to.
 MIN_SIZE_BYTES = HEADED.size - HEADER.size
-
 #: Filler of the payload, repeated; no run of zeros, so that a link which compresses shows less.
 PATTERN = bytes(range(0x30, 0x70))
-
 #: (request, reply) types by family.
 ECHO_TYPES = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
 
@@ -79,7 +76,7 @@ class IcmpError:
     said_by: str
 
     def __str__(self) -> str:
-        """Give one line for a person."""
+        """Return one line for a person."""
         return f"{self.kind.replace('_', ' ')}, said {self.said_by}"
 
 
@@ -125,27 +122,21 @@ class EchoCodec:
         return HEADED.pack(*head, self.nonce, target, echo) + self.filler
 
     def reply(self, message: bytes, start: int) -> Reply | None:
-        """
-        Recognise a reply to one of our echoes.
-
-        Args:
-            message: As received.
-            start: Where ICMP begins in it.
-
-        Returns:
-            None when it is no reply to an echo of this call.
-        """
+        """Read a reply whose ICMP begins at `start`; None when it is not to one of our echoes."""
         if start < 0 or len(message) < start + HEADED.size:
             return None
-        kind, code, _, identifier, sequence, nonce, target, echo = HEADED.unpack_from(
-            message, start
-        )
+        head = HEADED.unpack_from(message, start)
+        kind, code, _, identifier, sequence, nonce, target, echo = head
         if nonce != self.nonce or kind != self.reply_type or code or identifier != self.identifier:
             return None
-        serial = int(echo * self.targets + target)
-        if target >= self.targets or serial & 0xFFFF != sequence:
-            return None
-        return Reply(serial, message[start + HEADED.size :] == self.filler)
+        serial = self._serial(target, echo, sequence)
+        return (
+            None if serial is None else Reply(serial, message[start + HEADED.size :] == self.filler)
+        )
+
+    def _serial(self, target: int, echo: int, sequence: int) -> int | None:
+        serial = echo * self.targets + target
+        return serial if target < self.targets and serial & 0xFFFF == sequence else None
 
     def quoted(self, quote: bytes, latest: int) -> int | None:
         """
@@ -157,9 +148,6 @@ class EchoCodec:
         Args:
             quote: What is quoted, from our ICMP header on.
             latest: Serial of the latest echo that was sent.
-
-        Returns:
-            The echo's serial, or None when it quotes none of ours.
         """
         if len(quote) < HEADER.size:
             return None
@@ -170,17 +158,15 @@ class EchoCodec:
             return None
         if len(quote) >= HEADED.size:
             target, echo = struct.unpack_from("!II", quote, HEADER.size + NONCE_BYTES)
-            serial = int(echo * self.targets + target)
-            if target >= self.targets or serial & 0xFFFF != sequence:
-                return None
+            serial = self._serial(target, echo, sequence)
         else:
             serial = latest - ((latest - int(sequence)) & 0xFFFF)
-        return serial if 0 <= serial <= latest else None
+        return serial if serial is not None and 0 <= serial <= latest else None
 
 
 def ipv4_payload_start(datagram: bytes) -> int:
     """
-    Give where the payload of an IPv4 datagram begins, or -1 when that is not an IPv4 datagram.
+    Return where the payload of an IPv4 datagram begins, or -1 when it is not one.
 
     >>> ipv4_payload_start(bytes([0x46]) + bytes(40))
     24
@@ -194,11 +180,8 @@ def parse_extended_error(raw: bytes) -> IcmpError | None:
     """
     Read the control message in which the kernel hands over an ICMP error (ip(7), IP_RECVERR).
 
-    Args:
-        raw: `struct sock_extended_err`, then the socket address of who said it.
-
-    Returns:
-        None when it is no ICMP error: an error of this host's own is said by `sendto` already.
+    It is a `struct sock_extended_err`, then the socket address of the sender. None when it is not
+    of ICMP: an error of this host's own is said by `sendto` already.
     """
     if len(raw) < EXTENDED_ERROR.size:
         return None

@@ -25,14 +25,10 @@ SEND_KINDS = {
     errno.EPERM: "prohibited",
     errno.EACCES: "prohibited",
 }
-
-
 #: A send that took longer was interrupted, and whether the echo left before or after that is not
 #: known: its time is refused. It takes some 10 µs.
 CERTAIN_NS = 1_000_000
-
-
-#: So many other addresses that answered are told, the commonest first; a broadcast has more.
+#: The commonest of the other addresses that answered are named; a broadcast has more.
 MOST_STRANGERS = 4
 
 
@@ -129,7 +125,7 @@ class Target:
     strangers: Counter[str] = field(default_factory=Counter)
 
     def is_at(self, sockaddr: tuple[Any, ...]) -> bool:
-        """Say whether a socket address is this target's, whatever its port and flow label."""
+        """Whether a socket address is this target's, whatever its port and flow label."""
         return sockaddr[0] == self.sockaddr[0] and sockaddr[3:] == self.sockaddr[3:]
 
     def sent(self, sent_ns: int, left_ns: int, due_ns: int) -> None:
@@ -143,20 +139,12 @@ class Target:
     def refuse(self, now_ns: int, exc: OSError) -> None:
         """Count an echo that the kernel would not send."""
         self._append(now_ns, State.REFUSED)
-        number = exc.errno or 0
-        kind = SEND_KINDS.get(number, "send_refused")
-        said = os.strerror(number) if number else str(exc)
-        self.reasons[kind, f"{kind.replace('_', ' ')}, said this host: {said}"] += 1
+        kind = SEND_KINDS.get(exc.errno or 0, "send_refused")
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        self.reasons[kind, f"{kind.replace('_', ' ')}, said this host: {reason}"] += 1
 
     def answer(self, echo: int, stamp_ns: int | None, read_ns: int) -> None:
-        """
-        Count a reply.
-
-        Args:
-            echo: Which one it answers.
-            stamp_ns: When the kernel got it; None when that cannot be told.
-            read_ns: When we read it.
-        """
+        """Count a reply that the kernel got at `stamp_ns`, None if unknown, and we at `read_ns`."""
         if echo >= len(self.states) or self.states[echo] == State.REFUSED:
             return
         self.changed_ns = read_ns
@@ -188,7 +176,7 @@ class Target:
             self.reasons[error.kind, str(error)] += 1
 
     def due_ns(self, settle_ns: int) -> int:
-        """Say when the series is complete, all its echoes sent, if nothing more happens."""
+        """Return when the series is complete, all its echoes sent, if nothing more happens."""
         if self.pending:
             return self.sent_ns[-1] + self.wait_ns
         return self.changed_ns + settle_ns
@@ -206,16 +194,16 @@ class Target:
         kind: Literal["raw", "datagram", "none"],
         wake_ms: float | None = None,
     ) -> EchoSeries:
-        """Give the result, as it stands."""
+        """Return the result, as it stands."""
         echoes = list(zip(self.sent_ns, self.rtts_ns, self.states, strict=True))
         times = [sent for sent, _, state in echoes if state != State.REFUSED]
         count = {state: self.states.count(state) for state in State}
         answered = [
             rtt / 1e6 if state == State.ANSWERED and rtt >= 0 else None for _, rtt, state in echoes
         ]
-        failed = count[State.FAILED] + count[State.REFUSED]
+        has_failed = count[State.FAILED] or count[State.REFUSED]
         error_kind, error = (
-            self.reasons.most_common(1)[0][0] if failed and self.reasons else (None, None)
+            self.reasons.most_common(1)[0][0] if has_failed and self.reasons else (None, None)
         )
         return EchoSeries(
             address=self.address,
@@ -245,9 +233,9 @@ class Target:
         )
 
 
-def parse_address(address: str) -> tuple[int, tuple[Any, ...]]:
+def parse_address(address: str, port: int = 0) -> tuple[int, tuple[Any, ...]]:
     """
-    Give family and socket address of a literal address, a link-local one with its `%interface`.
+    Read family and socket address of a literal address, a link-local one with its `%interface`.
 
     Raises:
         OSError: It is no address of this host's families, or its interface does not exist.
@@ -257,7 +245,7 @@ def parse_address(address: str) -> tuple[int, tuple[Any, ...]]:
     """
     if ":" not in address:
         packed = socket.inet_pton(socket.AF_INET, address)
-        return socket.AF_INET, (socket.inet_ntop(socket.AF_INET, packed), 0)
+        return socket.AF_INET, (socket.inet_ntop(socket.AF_INET, packed), port)
     bare, _, zone = address.partition("%")
     packed = socket.inet_pton(socket.AF_INET6, bare)
     scope = 0
@@ -265,7 +253,7 @@ def parse_address(address: str) -> tuple[int, tuple[Any, ...]]:
         if not zone:
             raise OSError(f"{address} is link-local and needs its interface: {address}%eth0")
         scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-    return socket.AF_INET6, (socket.inet_ntop(socket.AF_INET6, packed), 0, 0, scope)
+    return socket.AF_INET6, (socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope)
 
 
 def written(sockaddr: tuple[Any, ...]) -> str:

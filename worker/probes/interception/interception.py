@@ -36,7 +36,6 @@ AFTER_S = 0.05
 MORE_ECHOES, ECHO_GAP_S, ECHO_WAIT_S = 2, 0.3, 1.0
 #: What a router says of an echo that it did not take for its own.
 PASSED_ON = frozenset({"ttl_exceeded", "network_unreachable", "host_unreachable"})
-
 #: How often `should_stop` is asked.
 STOP_CHECK_S = 0.2
 #: Hint: a handshake of one hop was answered, and what that means could not be told.
@@ -73,7 +72,7 @@ class Sign:
     here: int | None = None
 
 
-#: Takes the signs that were seen, and gives those that stand.
+#: Takes the signs that were seen, and returns those that stand.
 Settle = Callable[[Mapping[End, Sign]], Mapping[End, Sign]]
 
 
@@ -88,7 +87,7 @@ class _Answered:
 
 def look(ends: Sequence[End]) -> dict[End, Sign]:
     """
-    Look for a proxy before each of these addresses and ports; give those with a sign of one.
+    Look for a proxy before each of these addresses and ports; return those with a sign of one.
 
     Costs a handshake each: of one hop where the route has a gateway; to an odd port where it has
     none. And one to three echoes where the first was answered. It takes a second for each
@@ -116,7 +115,7 @@ def look(ends: Sequence[End]) -> dict[End, Sign]:
 
 
 def _knock(end: End, route: Route) -> Knock | None:
-    """Give the handshake that may show a proxy; None towards this machine itself."""
+    """Return the handshake that may show a proxy; None towards this machine itself."""
     if route.is_own:
         return None
     if route.gateway is None:
@@ -134,14 +133,7 @@ class Beside:
         settle: Settle = lambda signs: signs,
         after_s: float = AFTER_S,
     ) -> None:
-        """
-        Begin to look.
-
-        Args:
-            ends: Literal addresses and ports.
-            settle: Called in the thread with the signs that were seen; gives those that stand.
-            after_s: The measurement's own first packets come first.
-        """
+        """Begin to look after `after_s`; `settle` is called in the thread."""
         self._ends, self._settle, self._after_s = ends, settle, after_s
         self._signs: Mapping[End, Sign] = {}
         self._thread = threading.Thread(target=self._run, name="interception", daemon=True)
@@ -161,7 +153,7 @@ class Beside:
         return True
 
     def sign(self, end: End) -> Sign:
-        """Give what it saw of an address and port, once it has looked."""
+        """Return what it saw of an address and port, once it has looked."""
         return self._signs.get(end, Sign())
 
     def _run(self) -> None:
@@ -172,9 +164,7 @@ class Beside:
 
 def judged(measurement: Measurement, sign: Sign) -> Measurement:
     """
-    Give a measurement as a sign makes it.
-
-    What a proxy answered is not the target's: with proof no number of it stays.
+    Return a measurement as a sign makes it: with proof of a proxy no number of it stays.
     """
     if sign.error:
         asked, kept = measurement.detail, dict[str, int]()
@@ -193,7 +183,7 @@ def judged(measurement: Measurement, sign: Sign) -> Measurement:
 
 
 def marked(measurement: Measurement, sign: Sign) -> Measurement:
-    """Give a measurement with a sign's hint, if there is one, beside those that it has."""
+    """Return a measurement with a sign's hint, if there is one, beside those that it has."""
     if not sign.hint or measurement.outcome is not Outcome.OK:
         return measurement
     hints = " ".join(filter(None, (measurement.detail.hint, sign.hint)))
@@ -201,20 +191,17 @@ def marked(measurement: Measurement, sign: Sign) -> Measurement:
 
 
 def is_near(sign: Sign) -> bool:
-    """Tell whether it is a sign of something that answers within one hop."""
+    """Whether it is a sign of something that answers within one hop."""
     return bool(sign.error) or sign.hint == ONE_HOP
 
 
 def with_echoes(measurement: Measurement, icmp_min_ms: float | None) -> Measurement:
     """Mark handshakes that are much faster than the fastest of three or more echoes were."""
     times = measurement.round_trips.answered_rtts_ms if measurement.round_trips else []
-    if icmp_min_ms is None or len(times) < LEAST_TIMES or not _is_faster(min(times), icmp_min_ms):
+    if icmp_min_ms is None or len(times) < LEAST_TIMES:
         return measurement
-    return marked(measurement, Sign(hint=FASTER))
-
-
-def _is_faster(tcp_ms: float, icmp_ms: float) -> bool:
-    return tcp_ms < icmp_ms * FASTER_SHARE and icmp_ms - tcp_ms > FASTER_BY_MS
+    limit_ms = min(icmp_min_ms * FASTER_SHARE, icmp_min_ms - FASTER_BY_MS)
+    return marked(measurement, Sign(hint=FASTER)) if min(times) < limit_ms else measurement
 
 
 def _answered_here(one: _Answered) -> Sign:
@@ -227,21 +214,21 @@ def _answered_here(one: _Answered) -> Sign:
 
 
 def _answered_near(one: _Answered) -> Sign:
-    what = "accepted" if one.answer.accepted else "refused"
+    answered = "accepted" if one.answer.accepted else "refused"
     address, port = one.end
     return Sign(
-        error=f"port {port} of {address} {what} a handshake that lived for one hop: this "
+        error=f"port {port} of {address} {answered} a handshake that lived for one hop: this "
         f"machine or its gateway {one.gateway} answers in its place, so no number is the target's"
     )
 
 
 def _judged_by_echoes(answered: Sequence[_Answered]) -> dict[End, Sign]:
-    """Tell by echoes of one hop who is the first hop itself, and who is beyond it."""
+    """Find by echoes of one hop who is the first hop itself, and who is beyond it."""
     signs: dict[End, Sign] = {}
     silent = list(answered)
     for count in (1, MORE_ECHOES):
-        found = _echoes([one.end[0] for one in silent], count, ttl=1)
-        for one, series in zip(list(silent), found, strict=True):
+        echoed = _echoes([one.end[0] for one in silent], count, ttl=1)
+        for one, series in zip(silent, echoed, strict=True):
             if series.received:
                 signs[one.end] = Sign()
             elif is_beyond(series):
@@ -256,12 +243,12 @@ def _judged_by_echoes(answered: Sequence[_Answered]) -> dict[End, Sign]:
 
 
 def is_beyond(series: EchoSeries) -> bool:
-    """Tell whether a router said of an echo of one hop that it is for somebody else."""
+    """Whether a router said of an echo of one hop that it is for somebody else."""
     said_itself = (series.error or "").endswith(f"said {series.address}")
     return series.errors > 0 and series.error_kind in PASSED_ON and not said_itself
 
 
 def _echoes(addresses: Sequence[str], count: int, *, ttl: int | None) -> list[EchoSeries]:
     options = PingOptions(count=count, interval_s=ECHO_GAP_S, wait_s=ECHO_WAIT_S, warm_up=False)
-    found = dict(echo_many(addresses, options, ttl=ttl))
-    return [found[index] for index in range(len(addresses))]
+    series = dict(echo_many(addresses, options, ttl=ttl))
+    return [series[index] for index in range(len(addresses))]

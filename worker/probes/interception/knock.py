@@ -28,14 +28,7 @@ MOST_OPEN = 256
 
 @dataclass(frozen=True)
 class Knock:
-    """
-    A handshake that is tried.
-
-    Attributes:
-        address: Literal address.
-        port: Of the target.
-        hops: How far its packets live; None is the kernel's default.
-    """
+    """A handshake to try with a literal address; `hops` is how far its packets live, if limited."""
 
     address: str
     port: int
@@ -51,7 +44,7 @@ class Answer:
 
 
 def knock(knocks: Sequence[Knock]) -> dict[Knock, Answer]:
-    """Try handshakes, paced, `MOST_OPEN` at a time; give those that were answered in time."""
+    """Try handshakes, paced, `MOST_OPEN` at a time; return those that were answered in time."""
     answers: dict[Knock, Answer] = {}
     for start in range(0, len(knocks), MOST_OPEN):
         answers |= _at_once(knocks[start : start + MOST_OPEN])
@@ -80,19 +73,19 @@ def _at_once(knocks: Sequence[Knock]) -> dict[Knock, Answer]:
                 ready, one = opened[descriptor]
                 _note(answers, one, ready, ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     finally:
-        for left, _ in opened.values():
-            left.close()
+        for each, _ in opened.values():
+            each.close()
     return answers
 
 
 def _begin(one: Knock) -> tuple[socket.socket, int]:
-    """Begin one; give what connect(2) said."""
-    family, sockaddr = parse_address(one.address)
+    """Begin one; return connect(2)'s answer, too."""
+    family, sockaddr = parse_address(one.address, one.port)
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     if one.hops is not None:
         limit_hops(opened, one.hops)
-    return opened, opened.connect_ex((sockaddr[0], one.port, *sockaddr[2:]))
+    return opened, opened.connect_ex(sockaddr)
 
 
 def _note(answers: dict[Knock, Answer], one: Knock, opened: socket.socket, failed: int) -> None:

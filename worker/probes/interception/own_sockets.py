@@ -22,15 +22,12 @@ MAPPED = bytes(10) + b"\xff\xff"
 
 def far_end_here(address: str, port: int, target: str) -> int | None:
     """
-    Give the local port of this machine's socket that is connected to one of our own ends.
+    Find the local port of this machine's socket that is connected to our own end, if there is one.
 
     Args:
         address: Local address of the connection, literal.
         port: Its local port.
         target: The literal address that it was opened to.
-
-    Returns:
-        None when no socket of this network namespace is.
     """
     tables = ""
     for table in TABLES:
@@ -41,7 +38,7 @@ def far_end_here(address: str, port: int, target: str) -> int | None:
 
 def connected_to(tables: str, address: str, port: int, target: str) -> int | None:
     """
-    Find in tables of sockets the one whose remote end is an address and port; give its own port.
+    Find in tables of sockets the one whose remote end is an address and port; return its own port.
 
     The kernel gives one port of ours to several connections that lead elsewhere. One that leads to
     the socket that was found, and not to the target, is the other end of that.
@@ -55,8 +52,8 @@ def connected_to(tables: str, address: str, port: int, target: str) -> int | Non
     for remote in ours:
         if remote not in tables:  # a busy machine has a hundred thousand rows
             continue
-        for found in re.finditer(rf"([0-9A-F]+):([0-9A-F]{{4}}) {remote} ", tables):
-            bare, number = found[1][-8:] if found[1].startswith(MAPPED_HEX) else found[1], found[2]
+        for address_hex, number in re.findall(rf"([0-9A-F]+):([0-9A-F]{{4}}) {remote} ", tables):
+            bare = address_hex.removeprefix(MAPPED_HEX)
             ends = [f"{end}:{number}" for end in (bare, MAPPED_HEX + bare)]
             is_other = bare not in targets and any(
                 f" {own} {end} " in tables for own in ours for end in ends

@@ -53,17 +53,10 @@ class Route:
 
 def route_to(address: str, port: int) -> Route | None:
     """
-    Look up the way of a TCP connection that is bound to nothing yet.
+    Look up the way of a TCP connection that is bound to nothing yet; None without a route.
 
     The kernel looks twice, too: for the source address, and then with it, as rules may tell
     sources apart (ip_route_connect).
-
-    Args:
-        address: Literal address.
-        port: Of the target.
-
-    Returns:
-        None when there is no route, or no netlink.
     """
     first = _ask(address, port, None)
     if first is None or first.source is None:
@@ -107,13 +100,10 @@ def request(family: int, address: str, port: int, source: str | None, interface:
 
 def parse(answer: bytes) -> Route | None:
     """
-    Read the kernel's answer.
+    Read the kernel's answer; None when it is not a route.
 
     A route that wraps packets up (RTA_ENCAP_TYPE) has its gateway at the far end of a tunnel: it
     counts as none.
-
-    Returns:
-        None when it is no route.
     """
     if len(answer) < MESSAGE.size + ROUTE.size:
         return None
@@ -123,28 +113,28 @@ def parse(answer: bytes) -> Route | None:
     family, _, _, _, _, _, _, route_type, _ = ROUTE.unpack_from(answer, MESSAGE.size)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
-    found = dict(_attributes(answer[MESSAGE.size + ROUTE.size : length]))
+    values = dict(_attributes(answer[MESSAGE.size + ROUTE.size : length]))
+    interface = _interface(values.get(RTA_OIF, b""))
     gateway = None
-    if route_type == RTN_UNICAST and RTA_ENCAP_TYPE not in found:
-        gateway = _gateway(family, found)
-    source = _text(family, found.get(RTA_PREFSRC))
-    index = found.get(RTA_OIF, b"")
-    interface = _interface(struct.unpack("=I", index)[0]) if len(index) == 4 else None
+    if route_type == RTN_UNICAST and RTA_ENCAP_TYPE not in values:
+        gateway = _gateway(family, values)
+        if gateway and gateway.startswith("fe80:") and interface:
+            gateway = f"{gateway}%{interface}"
+    source = _text(family, values.get(RTA_PREFSRC))
     return Route(gateway, source, is_own=route_type == RTN_LOCAL, interface=interface)
 
 
-def _gateway(family: int, found: dict[int, bytes]) -> str | None:
-    raw, of = found.get(RTA_GATEWAY), family
-    if raw is None and len(via := found.get(RTA_VIA, b"")) > 2:
+def _gateway(family: int, values: dict[int, bytes]) -> str | None:
+    if RTA_GATEWAY not in values and len(via := values.get(RTA_VIA, b"")) > 2:
         # An IPv4 route over an IPv6 gateway (RFC 5549): its family, then its address.
-        of, raw = struct.unpack_from("=H", via)[0], via[2:]
-    text = _text(of, raw)
-    if text is None or not text.startswith("fe80:") or len(found.get(RTA_OIF, b"")) != 4:
-        return text
-    return f"{text}%{_interface(struct.unpack('=I', found[RTA_OIF])[0])}"
+        return _text(struct.unpack_from("=H", via)[0], via[2:])
+    return _text(family, values.get(RTA_GATEWAY))
 
 
-def _interface(index: int) -> str:
+def _interface(raw: bytes) -> str | None:
+    if len(raw) != 4:
+        return None
+    (index,) = struct.unpack("=I", raw)
     try:
         return socket.if_indextoname(index)
     except OSError:
@@ -152,8 +142,8 @@ def _interface(index: int) -> str:
 
 
 def _text(family: int, raw: bytes | None) -> str | None:
-    sizes = {socket.AF_INET: 4, socket.AF_INET6: 16}
-    if raw is None or len(raw) != sizes.get(socket.AddressFamily(family), -1):
+    sizes: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+    if raw is None or len(raw) != sizes.get(family):
         return None
     return socket.inet_ntop(family, raw)
 

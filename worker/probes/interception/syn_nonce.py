@@ -63,23 +63,24 @@ def ask(
     address: str, port: int, secret: bytes, *, tries: int = TRIES, hops: int | None = None
 ) -> Seen:
     """
-    Open a few connections to a node's answering port at a literal address; say what it saw.
+    Open a few connections to a node's answering port at a literal address; return what it saw.
 
     With `hops`, packets live for so many: `STRAIGHT` then says that the node is as near.
     """
-    seen = []
+    is_relayed = False
     for _ in range(tries):
-        one = _ask_once(address, port, secret, hops)
-        if one in (Seen.STRAIGHT, Seen.UNKNOWN):
-            return one
-        seen.append(one)
-    return Seen.RELAYED if Seen.RELAYED in seen else Seen.UNSEEN
+        seen = _ask_once(address, port, secret, hops)
+        if seen in (Seen.STRAIGHT, Seen.UNKNOWN):
+            return seen
+        is_relayed |= seen is Seen.RELAYED
+    return Seen.RELAYED if is_relayed else Seen.UNSEEN
 
 
 def _ask_once(address: str, port: int, secret: bytes, hops: int | None) -> Seen:
-    mss, challenge = LEAST_MSS + secrets.randbelow(MOST_MSS - LEAST_MSS + 1), _challenge()
+    mss = LEAST_MSS + secrets.randbelow(MOST_MSS - LEAST_MSS + 1)
+    challenge = secrets.token_bytes(CHALLENGE_BYTES)
     try:
-        family, sockaddr = parse_address(address)
+        family, sockaddr = parse_address(address, port)
         opened = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return Seen.UNKNOWN
@@ -90,24 +91,24 @@ def _ask_once(address: str, port: int, secret: bytes, hops: int | None) -> Seen:
             if hops is not None:
                 limit_hops(opened, hops)
             opened.settimeout(TRY_S)
-            opened.connect((sockaddr[0], port, *sockaddr[2:]))
+            opened.connect(sockaddr)
             offered = _offered(opened)
         except OSError:
             return Seen.UNKNOWN
         try:
             opened.sendall(question(challenge, secret))
-            said = read_reply(_received(opened), challenge, secret)
+            came = read_reply(_received(opened), challenge, secret)
         except OSError:
-            said = None
-    if said is None:
+            came = None
+    if came is None:
         return Seen.UNSEEN
-    if said == offered:
+    if came == offered:
         return Seen.STRAIGHT
-    return Seen.RELAYED if said > offered else Seen.UNKNOWN
+    return Seen.RELAYED if came > offered else Seen.UNKNOWN
 
 
 def _offered(opened: socket.socket) -> int:
-    """Give the size that the SYN of an open connection of ours has offered."""
+    """Read the size that the SYN of an open connection of ours has offered."""
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     advertised = int(struct.unpack_from("=I", info, ADVERTISED_AT)[0])
     return advertised + (TIMESTAMPS_BYTES if info[OPTIONS_AT] & TIMESTAMPS else 0)
@@ -120,17 +121,13 @@ def _received(opened: socket.socket) -> bytes:
     return data
 
 
-def _challenge() -> bytes:
-    return secrets.token_bytes(CHALLENGE_BYTES)
-
-
 def question(challenge: bytes, secret: bytes) -> bytes:
     """Make what is sent over the connection."""
     return challenge + _tag(secret, b"syn?", challenge)
 
 
 def read_question(data: bytes, secret: bytes) -> bytes | None:
-    """Give a question's challenge; None when who asks does not know the secret."""
+    """Return a question's challenge; None when its asker does not know the secret."""
     challenge, tag = data[:CHALLENGE_BYTES], data[CHALLENGE_BYTES:]
     is_ours = hmac.compare_digest(tag, _tag(secret, b"syn?", challenge))
     return challenge if is_ours and len(data) == QUESTION_BYTES else None
@@ -138,23 +135,20 @@ def read_question(data: bytes, secret: bytes) -> bytes | None:
 
 def reply(mss: int, challenge: bytes, secret: bytes) -> bytes:
     """Make the answer: which size the SYN offered, `NOT_KEPT` when nobody knows."""
-    said = struct.pack("!H", mss)
-    return said + _tag(secret, b"syn!", challenge + said)
+    packed = struct.pack("!H", mss)
+    return packed + _tag(secret, b"syn!", challenge + packed)
 
 
 def read_reply(data: bytes, challenge: bytes, secret: bytes) -> int | None:
     """
-    Read the answer to a question; None when it is none, or not of who knows the secret.
+    Read the answer to a question; None when it is not one, or its maker has not the secret.
 
     >>> read_reply(reply(400, b"c" * 16, b"s"), b"c" * 16, b"s")
     400
     """
-    said, tag = data[:2], data[2:]
-    if len(data) != REPLY_BYTES or not hmac.compare_digest(
-        tag, _tag(secret, b"syn!", challenge + said)
-    ):
-        return None
-    return int(struct.unpack("!H", said)[0])
+    mss = int.from_bytes(data[:2], "big")
+    is_ours = hmac.compare_digest(data, reply(mss, challenge, secret))
+    return mss if is_ours else None
 
 
 def offered_mss(packet: bytes) -> int:
@@ -183,18 +177,16 @@ def offered_mss(packet: bytes) -> int:
 def listen(port: int) -> socket.socket | None:
     """Listen on a port for both versions of IP, keeping SYNs; None when it is not to be had."""
     for family in (socket.AF_INET6, socket.AF_INET):
-        with suppress(OSError):
-            opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                if family == socket.AF_INET6:
-                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError, ValueError):  # the latter: no IPv6
+            opened = socket.create_server(
+                ("", port),
+                family=family,
+                backlog=MOST_OPEN,
+                dualstack_ipv6=family == socket.AF_INET6,
+            )
+            opened.setblocking(False)
+            with suppress(OSError):  # a sandbox: `NOT_KEPT`, then
                 opened.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
-                opened.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104 - a name or a router's address may be the node's
-                opened.listen(MOST_OPEN)
-            except OSError:
-                opened.close()
-                raise
             return opened
     return None
 
@@ -202,27 +194,24 @@ def listen(port: int) -> socket.socket | None:
 def answer_until(
     listener: socket.socket, secret: bytes, until: float, should_stop: Callable[[], bool]
 ) -> None:
-    """Say of each connection what its SYN offered, until a monotonic time; takes the listener."""
+    """Answer what SYN each connection began with, until a monotonic time; closes the listener."""
     under_way: dict[socket.socket, float] = {}
     with listener:
         while (left_s := until - time.monotonic()) > 0 and not should_stop():
             waited_for = [listener, *under_way] if len(under_way) < MOST_OPEN else [*under_way]
             for ready in select.select(waited_for, [], [], min(left_s, STOP_CHECK_S))[0]:
                 if ready is listener:
-                    _accept(listener, under_way)
+                    with suppress(OSError):  # it was reset meanwhile
+                        under_way[listener.accept()[0]] = time.monotonic()
                 else:
                     _answer(ready, secret)
                     del under_way[ready]
-            for one in [o for o, at in under_way.items() if time.monotonic() - at > SILENT_S]:
-                one.close()
-                del under_way[one]
-    for one in under_way:
-        one.close()
-
-
-def _accept(listener: socket.socket, under_way: dict[socket.socket, float]) -> None:
-    with suppress(OSError):  # it was reset meanwhile
-        under_way[listener.accept()[0]] = time.monotonic()
+            silent_since = time.monotonic() - SILENT_S
+            for opened in [o for o, since in under_way.items() if since < silent_since]:
+                opened.close()
+                del under_way[opened]
+    for opened in under_way:
+        opened.close()
 
 
 def _answer(opened: socket.socket, secret: bytes) -> None:
@@ -242,5 +231,5 @@ def _kept_mss(opened: socket.socket) -> int:
         return NOT_KEPT
 
 
-def _tag(secret: bytes, kind: bytes, said: bytes) -> bytes:
-    return hmac.new(secret, kind + said, hashlib.sha256).digest()[:TAG_BYTES]
+def _tag(secret: bytes, kind: bytes, content: bytes) -> bytes:
+    return hmac.new(secret, kind + content, hashlib.sha256).digest()[:TAG_BYTES]

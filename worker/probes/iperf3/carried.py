@@ -14,10 +14,10 @@ PORT = 9
 
 def carried_bytes(address: str) -> int | None:
     """
-    Give the bytes that went either way over the interface to a literal address since it came up.
+    Count the bytes that went either way over the interface to a literal address since it came up.
 
     Whatever they were, headers of frames included; what this machine sends to itself counts once.
-    None where there is no route, or the kernel does not tell.
+    None where there is no route, or the kernel does not say.
     """
     route = route_to(address, PORT)
     if route is None or route.interface is None:
@@ -29,6 +29,6 @@ def carried_bytes(address: str) -> int | None:
     for line in lines:
         name, sign, counts = line.rpartition(":")
         if sign and name.strip() == route.interface:
-            received, sent = (int(counts.split()[at]) for at in (0, 8))
+            received, sent = (int(count) for count in counts.split()[0:9:8])
             return sent if route.is_own else received + sent
     return None

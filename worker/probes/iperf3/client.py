@@ -36,7 +36,7 @@ from worker.probes.mtu.asking import BEYOND_ANY_BYTES
 from worker.probes.mtu.echo import echo_mtu
 from worker.probes.mtu.path_mtu import Direction, PathMtu, in_words
 
-#: Of a literal address, the most bytes that matter, and whether to stop, gives what size passes.
+#: Takes a literal address, the most bytes that matter, and whether to stop.
 FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]
 
 #: Of a test's round trips, those before its first byte of data: connecting, cookie, parameters,
@@ -132,9 +132,8 @@ def _hole(
     flows = [flow for flow in (report.outbound, report.inbound) if flow is not None]
     if not report.connected or outcome not in SWALLOWED or not any(f.may_be_empty for f in flows):
         return None
-    most_bytes = BEYOND_ANY_BYTES
-    if report.segment_bytes:
-        most_bytes = report.segment_bytes + MOST_HEADER_BYTES
+    segment = report.segment_bytes
+    most_bytes = segment + MOST_HEADER_BYTES if segment else BEYOND_ANY_BYTES
     try:
         mtu = find_mtu(ends.far.address, most_bytes, should_stop)
     except (IcmpNotPermitted, OSError):

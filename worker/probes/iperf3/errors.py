@@ -55,11 +55,9 @@ WORDS_OF_THE_WAY = (
 
 def classify(text: str, *, measured: bool) -> Outcome:
     """
-    Give the outcome that an error text stands for.
+    Return the outcome that an error text of iperf3 stands for.
 
-    Args:
-        text: What iperf3 said.
-        measured: Some intervals were measured before: then something broke in the middle.
+    Where some intervals were `measured` before, something broke in the middle.
 
     >>> classify("unable to connect to server: Connection refused", measured=False).value
     'refused'
@@ -76,7 +74,7 @@ def classify(text: str, *, measured: bool) -> Outcome:
 
 def first_line(text: str) -> str:
     """
-    Give the first line that says something, printable and not too long.
+    Return the first line that is not blank, printable and not too long.
 
     >>> first_line(" \\niperf3: parameter error - no\\nUsage: iperf3")
     'iperf3: parameter error - no'

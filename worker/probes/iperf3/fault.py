@@ -23,9 +23,9 @@ ERROR = "error - "
 
 def fault_of(tool: Tool) -> str:
     """
-    Say in one line with what, and why, an iperf3 that has ended failed by itself; else nothing.
+    Return in one line with what, and why, an iperf3 that has ended failed by itself; else nothing.
 
-    Its exit code alone tells little: 3.12 exits with 0 where a server could not make a stream.
+    Its exit code alone says little: 3.12 exits with 0 where a server could not make a stream.
     """
     code = tool.exit_code()
     if code is not None and code < 0:

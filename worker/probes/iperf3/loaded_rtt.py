@@ -63,7 +63,7 @@ class LoadedRtt:
         if self._stopped.wait(self._begin_s):
             return
         try:
-            found = echo_many([self._address], self._options, should_stop=self._stopped.is_set)
-            self._series = next((series for _, series in found), None)
+            series = echo_many([self._address], self._options, should_stop=self._stopped.is_set)
+            self._series = next((one for _, one in series), None)
         except IcmpNotPermitted:
             return

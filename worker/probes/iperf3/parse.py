@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from worker.model.detail import Interval
@@ -45,16 +46,7 @@ def parse_report(
     reverse: bool = False,
     bidir: bool = False,
 ) -> Iperf3Report:
-    """
-    Read what the client printed; never raises.
-
-    Args:
-        output: Its stdout.
-        stderr: Its stderr, which says why when there is no JSON.
-        udp: It was a UDP test.
-        reverse: Data went from the server to the client.
-        bidir: Data went both ways.
-    """
+    """Read what the client printed, whose stderr says why where there is no JSON; never raises."""
     document = _first_object(output)
     if document is None:
         text = first_line(stderr.decode("utf-8", "replace"))
@@ -64,14 +56,14 @@ def parse_report(
         return Iperf3Report(outcome=Outcome.BAD_REPLY, error=f"the output of iperf3 {what}")
     failure = document.get("error")
     complete = failure is None
-    outbound = None if reverse else _flow(document, "", udp, complete, bidir)
+    read = partial(_flow, document, udp=udp, complete=complete, bidir=bidir)
+    outbound = None if reverse else read("", inbound=False)
     inbound = None
     if reverse or bidir:
-        inbound = _flow(document, "_bidir_reverse" if bidir else "", udp, complete, bidir, True)
+        inbound = read("_bidir_reverse" if bidir else "", inbound=True)
     flows = [flow for flow in (outbound, inbound) if flow is not None]
     outcome, error = _verdict(document, failure, flows)
-    start = _object(document.get("start"))
-    cpu = _object(_object(document.get("end")).get("cpu_utilization_percent"))
+    start, cpu = _part(document, "start"), _part(document, "end", "cpu_utilization_percent")
     return Iperf3Report(
         outcome=outcome,
         error=error,
@@ -100,11 +92,11 @@ def _first_object(output: bytes) -> Json | None:
 
 def _verdict(document: Json, failure: Any, flows: Sequence[Flow]) -> tuple[Outcome, str]:
     if failure is not None:
-        said = first_line(failure) if isinstance(failure, str) else ""
-        text = said or "iperf3 failed and does not say why"
+        reason = first_line(failure) if isinstance(failure, str) else ""
+        text = reason or "iperf3 failed and does not say why"
         return classify(text, measured=any(flow.intervals for flow in flows)), text
     if any(flow.throughput_mbps is None for flow in flows):
-        if any(flow.intervals for flow in flows) or _object(document.get("end")):
+        if any(flow.intervals for flow in flows) or _part(document, "end"):
             return Outcome.BAD_REPLY, "iperf3 does not say what the receiver got"
         return Outcome.BAD_REPLY, "iperf3 measured nothing and does not say why"
     if any(flow.received == 0 for flow in flows):
@@ -115,25 +107,27 @@ def _verdict(document: Json, failure: Any, flows: Sequence[Flow]) -> tuple[Outco
 
 
 def _version(document: Json) -> str | None:
-    version = _object(document.get("start")).get("version")
+    version = _part(document, "start").get("version")
     match = VERSION.match(version) if isinstance(version, str) else None
     return match[1] if match else None
 
 
 def _flow(
-    document: Json, suffix: str, udp: bool, complete: bool, bidir: bool, inbound: bool = False
+    document: Json, suffix: str, *, inbound: bool, udp: bool, complete: bool, bidir: bool
 ) -> Flow:
     """Read one direction; of a test that failed only its intervals, as its sums hold literal 0s."""
+    side: Side = "receiver" if inbound else "sender"
     intervals = _intervals(document, f"sum{suffix}")
-    at: Side = "receiver" if inbound else "sender"
-    end = _object(document.get("end"))
-    got, sent = _object(end.get(f"sum_received{suffix}")), _object(end.get(f"sum_sent{suffix}"))
+    flow = partial(Flow, intervals=intervals, intervals_at=side)
+    end = _part(document, "end")
+    got, sent = _part(end, f"sum_received{suffix}"), _part(end, f"sum_sent{suffix}")
     if not complete or (bidir and "sum_received_bidir_reverse" not in end):
         # Before 3.11 both directions of --bidir have the same names, and one hides the other.
-        return Flow(intervals=intervals, intervals_at=at)
+        return flow()
     if udp:
-        return _udp_flow(document, got, sent, _object(end.get("sum")), inbound, intervals)
-    return Flow(
+        out_of_order = _out_of_order(end, inbound)
+        return _udp_flow(document, got, sent, partial(flow, out_of_order=out_of_order))
+    return flow(
         throughput_mbps=_rate_mbps(got),
         bytes_received=_count(got, "bytes"),
         elapsed_s=_real(got, "seconds", MAX_SECONDS),
@@ -141,8 +135,6 @@ def _flow(
         bytes_sent=_count(sent, "bytes"),
         retransmits=_count(sent, "retransmits"),
         congestion=_congestion(end, "receiver" if bidir and inbound else "sender"),
-        intervals=intervals,
-        intervals_at=at,
     )
 
 
@@ -151,14 +143,7 @@ def _congestion(end: Json, end_name: Side) -> str | None:
     return name if isinstance(name, str) and MODULE.fullmatch(name) else None
 
 
-def _udp_flow(
-    document: Json,
-    got: Json,
-    sent: Json,
-    both: Json,
-    inbound: bool,
-    intervals: tuple[Interval, ...],
-) -> Flow:
+def _udp_flow(document: Json, got: Json, sent: Json, flow: Callable[..., Flow]) -> Flow:
     """
     Read one UDP direction.
 
@@ -166,16 +151,17 @@ def _udp_flow(
     client asks an older server, and holds the omitted time's losses in 3.12. Before 3.11 there is
     only `sum`, whose bytes are the sender's.
     """
-    start = _object(_object(document.get("start")).get("test_start"))
+    start = _part(document, "start", "test_start")
     size = _count(start, "blksize")
     if not got:
-        omitted = bool(start.get("omit"))
-        return _old_udp_flow(document, both, 0 if omitted else size, inbound, intervals)
+        return _old_udp_flow(
+            _part(document, "end", "sum"), None if start.get("omit") else size, flow
+        )
     total, seen, data = _count(sent, "packets"), _count(got, "packets"), _count(got, "bytes")
     received = data // size if size and data is not None else None
     elapsed_s = _real(got, "seconds", MAX_SECONDS)
     undecided, loss_pct = _udp_loss(total, seen, received, elapsed_s)
-    return Flow(
+    return flow(
         throughput_mbps=_rate_mbps(got),
         bytes_received=data,
         elapsed_s=elapsed_s,
@@ -186,9 +172,6 @@ def _udp_flow(
         undecided=undecided,
         packet_loss_pct=loss_pct,
         jitter_rfc3550_ms=_real(got, "jitter_ms", 1e6) if received and received > 1 else None,
-        out_of_order=_out_of_order(document, inbound),
-        intervals=intervals,
-        intervals_at="receiver" if inbound else "sender",
     )
 
 
@@ -196,13 +179,9 @@ def _udp_loss(
     sent: int | None, seen: int | None, received: int | None, elapsed_s: float | None
 ) -> tuple[int | None, float | None]:
     """
-    Give the packets that are undecided, and the loss among the others in percent.
+    Return how many packets are undecided, and the loss among the others in percent.
 
-    Args:
-        sent: Packets that the sender sent.
-        seen: The last one, by number, of which the receiver knows.
-        received: Packets that it got.
-        elapsed_s: Time in which they were sent.
+    `seen` is the last one, by number, of which the receiver knows.
 
     >>> _udp_loss(1000, 990, 891, 10.0)
     (10, 10.0)
@@ -221,20 +200,13 @@ def _udp_loss(
     return undecided, 100.0 * (known - received) / known
 
 
-def _old_udp_flow(
-    document: Json,
-    both: Json,
-    size: int | None,
-    inbound: bool,
-    intervals: tuple[Interval, ...],
-) -> Flow:
+def _old_udp_flow(both: Json, size: int | None, flow: Callable[..., Flow]) -> Flow:
     total, lost = _count(both, "packets"), _count(both, "lost_packets")
-    at: Side = "receiver" if inbound else "sender"
     elapsed_s = _real(both, "seconds", MAX_SECONDS)
     if not total or lost is None or not size or lost > total or not elapsed_s:
-        return Flow(intervals=intervals, intervals_at=at)
+        return flow(out_of_order=None)
     received = total - lost
-    return Flow(
+    return flow(
         throughput_mbps=_mbps(received * size, elapsed_s),
         bytes_received=received * size,
         elapsed_s=elapsed_s,
@@ -242,17 +214,13 @@ def _old_udp_flow(
         received=received,
         packet_loss_pct=100.0 * lost / total,
         jitter_rfc3550_ms=_real(both, "jitter_ms", 1e6) if received > 1 else None,
-        out_of_order=_out_of_order(document, inbound),
-        intervals=intervals,
-        intervals_at=at,
     )
 
 
-def _out_of_order(document: Json, inbound: bool) -> int | None:
-    streams = _object(document.get("end")).get("streams")
+def _out_of_order(end: Json, inbound: bool) -> int | None:
     counts = [
         _count(udp, "out_of_order")
-        for udp in (_object(_object(stream).get("udp")) for stream in _array(streams))
+        for udp in (_part(_object(stream), "udp") for stream in _array(end.get("streams")))
         if udp.get("sender") is not inbound
     ]
     known = [count for count in counts if count is not None]
@@ -263,7 +231,7 @@ def _intervals(document: Json, name: str) -> tuple[Interval, ...]:
     """Read the series; a client that is cut off prints its last interval twice."""
     kept: list[Interval] = []
     for item in _array(document.get("intervals")):
-        part = _object(_object(item).get(name))
+        part = _part(_object(item), name)
         start_s, end_s = (_real(part, key, MAX_SECONDS) for key in ("start", "end"))
         mbps, omitted = _rate_mbps(part), part.get("omitted") is True
         if start_s is None or end_s is None or mbps is None:
@@ -272,15 +240,7 @@ def _intervals(document: Json, name: str) -> tuple[Interval, ...]:
         # After the omitted time the clock starts again at 0.
         if last and last.omitted == omitted and start_s < last.end_s - MIN_SECONDS:
             continue
-        kept.append(
-            Interval(
-                start_s=start_s,
-                end_s=end_s,
-                mbps=mbps,
-                retransmits=_count(part, "retransmits"),
-                omitted=omitted,
-            )
-        )
+        kept.append(Interval(start_s, end_s, mbps, _count(part, "retransmits"), omitted))
     return tuple(kept)
 
 
@@ -298,16 +258,19 @@ def _mbps(data: int, seconds: float) -> float | None:
 
 def _count(part: Json, name: str) -> int | None:
     value = part.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
-        return value
-    return None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
 def _real(part: Json, name: str, high: float) -> float | None:
-    value = part.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-        return None
-    return float(value)
+    value: Any = part.get(name)
+    return float(value) if type(value) in (int, float) and 0 <= value <= high else None
+
+
+def _part(document: Json, *names: str) -> Json:
+    """Return the object at the end of these names; an empty one where it is missing."""
+    for name in names:
+        document = _object(document.get(name))
+    return document
 
 
 def _object(value: Any) -> Json:

@@ -22,7 +22,7 @@ from worker.probes.iperf3.tool import THREADS_VERSION, Iperf3, parse_version
 
 Options = ThroughputOptions | UdpOptions
 
-#: A test that ran and ended so may have moved data that iperf3 did not live to tell of.
+#: A test that ran and ended so may have moved data that iperf3 did not live to count.
 BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
 WHOLE = (Outcome.OK, Outcome.NO_REPLY)
 #: With so much of a core used, the machine and not the network may set the pace.
@@ -75,19 +75,7 @@ def records(
     started_at: datetime,
     test: TransferStatistics,
 ) -> list[Measurement]:
-    """
-    Make one measurement a direction.
-
-    Args:
-        ends: Who connected to whom.
-        options: What was asked.
-        report: What iperf3 printed.
-        iperf3: The one at the near end.
-        outcome: What became of the test.
-        error: Why, as one line.
-        started_at: When the client was started.
-        test: What is the same of both directions.
-    """
+    """Make one measurement a direction; `iperf3` is near's, `test` is the same of both."""
     near, far = (report.cpu_near_pct, iperf3.text), (report.cpu_far_pct, ends.far_version)
     measured = []
     for (source, target), flow in zip(ends.pairs(options), _flows(report, options), strict=True):
@@ -119,7 +107,7 @@ def spent(measured: Iterable[Measurement]) -> Spent:
     """
     Add up what tests sent and received at each end at the IP layer, the omitted time too.
 
-    Of a test that broke in the middle its intervals tell what had moved until the last of them.
+    Of a test that broke in the middle its intervals say what had moved until the last of them.
     """
     data, beside, is_least = 0.0, 0, False
     for measurement in measured:
@@ -136,27 +124,21 @@ def spent(measured: Iterable[Measurement]) -> Spent:
 def with_other_way(
     measured: Sequence[Measurement], wanted: Collection[tuple[str, str]]
 ) -> list[Measurement]:
-    """
-    Leave out the direction of a test of both that nobody asked for, and keep what it cost.
-
-    Args:
-        measured: By the test.
-        wanted: Source and target of what is asked for.
-    """
-    asked = [each for each in measured if (each.source, each.target) in wanted]
+    """Leave out the direction whose source and target nobody asked for, and keep what it cost."""
     cost = spent(each for each in measured if (each.source, each.target) not in wanted).bytes
     return [
         replace(each, detail=replace(each.transfer, other_way_bytes=cost or None))
         if each.transfer
         else each
-        for each in asked
+        for each in measured
+        if (each.source, each.target) in wanted
     ]
 
 
 def who_limits(
     ends: Ends, options: Options, report: Iperf3Report, iperf3: Iperf3, throttled: str | None
 ) -> tuple[bool | None, tuple[str, ...]]:
-    """Say whether a host may have set the pace, and which; None when neither end's CPU is known."""
+    """Whether a host may have set the pace, and which; None when neither end's CPU is known."""
     streams = options.parallel * (1 + options.bidir)
     reasons = [f"{ends.near.name}: {throttled}"] if throttled else []
     for node, used_pct, version in (

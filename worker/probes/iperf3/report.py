@@ -1,8 +1,4 @@
-"""
-What one run of iperf3 measured, once read: plain values, each None when it was not measured.
-
-Pure. Numbers are the receiver's, except where a name says otherwise.
-"""
+"""What one run of iperf3 measured, once read: plain values. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ BUFFERED_BYTES = 1_000_000
 @dataclass(frozen=True, kw_only=True)
 class Flow(FlowNumbers):
     """
-    One direction of a test; each number None when it was not measured.
+    One direction of a test.
 
     Attributes:
         throughput_mbps: Goodput at the receiver, 10^6 bit/s.

@@ -85,11 +85,17 @@ def serve_one_test(
             if not _listens(server, min(deadline, time.monotonic() + START_DEADLINE_S)):
                 if IN_USE in server.stderr + server.stdout:
                     continue
-                return _not_started(server, address)
+                return _not_started(server.stderr + server.stdout, address)
             on_ready(port)
-            if not server.pump(deadline, should_stop=should_stop):
-                return _cut_off(server, port, deadline, deadline_s)
-            return _ended(server, port, idle_s)
+            if server.pump(deadline, should_stop=should_stop):
+                outcome, error = _end_of(server, idle_s)
+            elif time.monotonic() < deadline:
+                outcome, error = Outcome.CANCELLED, "the iperf3 server was to stop before its end"
+            else:
+                error = f"the iperf3 server was ended at its deadline, after {deadline_s:g} s"
+                outcome = Outcome.TIMEOUT
+            has_client = ACCEPTED in server.stdout
+            return Served(outcome=outcome, error=error, port=port, has_client=has_client)
         finally:
             server.kill()
     first, last = (min(ports), max(ports)) if ports else (0, 0)
@@ -113,36 +119,17 @@ def _listens(server: Tool, deadline: float) -> bool:
     return LISTENING in server.stdout
 
 
-def _not_started(server: Tool, address: str) -> Served:
-    text = server.stderr + server.stdout
+def _not_started(text: bytes, address: str) -> Served:
     if NOT_OURS in text:
-        return Served(
-            outcome=Outcome.UNREACHABLE,
-            error=f"{address} is no address of this machine, so that no test can reach it",
-        )
+        error = f"{address} is no address of this machine, so that no test can reach it"
+        return Served(outcome=Outcome.UNREACHABLE, error=error)
     why = first_line(text.decode("utf-8", "replace")) or "it does not say why"
     return Served(outcome=Outcome.BAD_REPLY, error=f"the iperf3 server did not start: {why}")
 
 
-def _cut_off(server: Tool, port: int, deadline: float, deadline_s: float) -> Served:
-    has_client = ACCEPTED in server.stdout
-    if time.monotonic() < deadline:
-        error = "the iperf3 server was to stop before its end"
-        return Served(outcome=Outcome.CANCELLED, error=error, port=port, has_client=has_client)
-    return Served(
-        outcome=Outcome.TIMEOUT,
-        error=f"the iperf3 server was ended at its deadline, after {deadline_s:g} s",
-        port=port,
-        has_client=has_client,
-    )
-
-
-def _ended(server: Tool, port: int, idle_s: float) -> Served:
-    has_client, fault = ACCEPTED in server.stdout, fault_of(server)
-    if fault:
-        error = f"its iperf3 server failed, {fault}"
-        return Served(outcome=Outcome.BAD_REPLY, error=error, port=port, has_client=has_client)
-    if not has_client:
-        error = f"no client came within {idle_s:.0f} s"
-        return Served(outcome=Outcome.NO_REPLY, error=error, port=port)
-    return Served(outcome=Outcome.OK, port=port, has_client=True)
+def _end_of(server: Tool, idle_s: float) -> tuple[Outcome, str]:
+    if fault := fault_of(server):
+        return Outcome.BAD_REPLY, f"its iperf3 server failed, {fault}"
+    if ACCEPTED not in server.stdout:
+        return Outcome.NO_REPLY, f"no client came within {idle_s:.0f} s"
+    return Outcome.OK, ""

@@ -15,24 +15,23 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO
 
 from worker.host.parent import end_with
 from worker.model.options import TransferOptions
 from worker.probes.iperf3.errors import first_line
 
 Version = tuple[int, ...]
-#: Tells a program on the disk from another one: its path, place, size and time of change.
+#: Tells a program on the disk from another one: its path, device, inode, size, time of change.
 Mark = tuple[str, int, int, int, int]
 
 #: The first with --bidir, and with the end of a test as exact as we read it.
 MIN_VERSION: Version = (3, 7)
 #: Before, both directions of --bidir have the same names in JSON.
 BIDIR_VERSION: Version = (3, 11)
-#: Before, a server told to end when idle only starts anew; our deadline ends it.
+#: Before, a server that is to end when idle only starts again; our deadline ends it.
 IDLE_EXIT_VERSION: Version = (3, 11)
 #: From here on each stream has a thread; before, one core is all that a test can use.
 THREADS_VERSION: Version = (3, 16)
@@ -75,15 +74,15 @@ FIND_LIBRARY = (
 
 
 def mark_of_iperf3() -> Mark | None:
-    """Tell which iperf3 is on PATH, without starting it; None when there is none."""
+    """Return which iperf3 is on PATH, without starting it; None when there is none."""
     path = shutil.which("iperf3")
+    if path is None:
+        return None
     try:
-        found = None if path is None else os.stat(path)  # noqa: PTH116 - a path as text
+        status = os.stat(path)  # noqa: PTH116 - a path as text
     except OSError:  # it has gone in between
         return None
-    if path is None or found is None:
-        return None
-    return path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def find_iperf3(deadline_s: float = VERSION_DEADLINE_S) -> Iperf3:
@@ -98,37 +97,32 @@ def find_iperf3(deadline_s: float = VERSION_DEADLINE_S) -> Iperf3:
         return Iperf3(path, fault=fault)
     ended = process.pump(time.monotonic() + deadline_s)
     process.kill()
-    found = re.match(rb"iperf (\S{1,20})", process.stdout) if ended else None
-    if found is None:
-        return Iperf3(path, fault=_why_silent(path, process, ended, deadline_s))
-    text = found[1].decode("ascii", "replace")
-    return Iperf3(path, text, parse_version(text))
-
-
-def _why_silent(path: str, process: Tool, ended: bool, deadline_s: float) -> str:
+    if match := re.match(rb"iperf (\S{1,20})", process.stdout) if ended else None:
+        text = match[1].decode("ascii", "replace")
+        return Iperf3(path, text, parse_version(text))
+    output = first_line((process.stderr + process.stdout).decode("utf-8", "replace"))
+    fault = f"does not start: {output or 'it says nothing'}"
     if not ended:
-        return f"{path} did not answer within {deadline_s:g} s; try it: {path} --version"
-    said = first_line((process.stderr + process.stdout).decode("utf-8", "replace"))
-    if NO_LIBRARY in said:
-        return f"{path} does not start: {said}; {FIND_LIBRARY}"
-    return f"{path} does not start: {said or 'it says nothing'}; try it: {path} --version"
+        fault = f"did not answer within {deadline_s:g} s"
+    advice = FIND_LIBRARY if ended and NO_LIBRARY in output else f"try it: {path} --version"
+    return Iperf3(path, fault=f"{path} {fault}; {advice}")
 
 
 def parse_version(text: str) -> Version:
     """
-    Give a version's numbers; what is no version is older than all.
+    Return a version's numbers; what is no version is older than all.
 
     >>> parse_version("3.19.1+")
     (3, 19, 1)
     >>> parse_version("who knows")
     ()
     """
-    found = re.match(r"\d{1,4}(\.\d{1,4})*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    match = re.match(r"\d{1,4}(\.\d{1,4})*", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def why_unable(iperf3: Iperf3, options: TransferOptions) -> str | None:
-    """Say why such a test cannot be run here, and what it needs; None when it can."""
+    """Return why such a test cannot be run here, and what it needs; None when it can."""
     if iperf3.fault:
         return iperf3.fault
     if iperf3.version < MIN_VERSION:
@@ -139,7 +133,7 @@ def why_unable(iperf3: Iperf3, options: TransferOptions) -> str | None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Give the environment of an iperf3: its messages in English, and nothing of ours."""
+    """Return the environment of an iperf3: its messages in English, and nothing of ours."""
     kept = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
     # iperf3 keeps the data it sends in a file under the first; elsewhere may be read-only. One that
     # was built from source may need the second to find its own library.
@@ -148,11 +142,7 @@ def clean_environment() -> dict[str, str]:
 
 @dataclass
 class Tool:
-    """
-    One process and what it has printed so far.
-
-    Start it from the thread that will wait for it.
-    """
+    """One process and what it has printed so far; started from the thread that waits for it."""
 
     argv: Sequence[str]
     stdout: bytes = b""
@@ -170,7 +160,9 @@ class Tool:
             start_new_session=True,  # a process group to kill, and no terminal that interrupts it
             preexec_fn=end_with(os.getpid(), signal.SIGKILL),
         )
-        self._open = {pipe.fileno(): name for name, pipe in self._pipes()}
+        pipes = {"stdout": self.process.stdout, "stderr": self.process.stderr}
+        self._pipes = {name: pipe for name, pipe in pipes.items() if pipe}
+        self._open = {pipe.fileno(): name for name, pipe in self._pipes.items()}
 
     def pump(
         self,
@@ -202,12 +194,11 @@ class Tool:
 
     def _read(self, descriptor: int) -> None:
         data = os.read(descriptor, READ_BYTES)
-        if not data:
-            del self._open[descriptor]
-        elif self._open[descriptor] == "stdout":
-            self.stdout = (self.stdout + data)[:MAX_KEPT_BYTES]
+        name = self._open[descriptor]
+        if data:
+            setattr(self, name, (getattr(self, name) + data)[:MAX_KEPT_BYTES])
         else:
-            self.stderr = (self.stderr + data)[:MAX_KEPT_BYTES]
+            del self._open[descriptor]
 
     def interrupt(self) -> None:
         """Ask it to end and print what it has; after `GRACE_S` it is killed."""
@@ -216,7 +207,7 @@ class Tool:
         self.kill()
 
     def exit_code(self) -> int | None:
-        """Give the exit code of one that has closed its output; None when it has not ended."""
+        """Return the exit code of one that has closed its output; None when it has not ended."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
         return self.process.returncode
@@ -224,7 +215,7 @@ class Tool:
     def kill(self) -> None:
         """End its whole process group, and wait for it."""
         self._signal(signal.SIGKILL)
-        for _, pipe in self._pipes():
+        for pipe in self._pipes.values():
             pipe.close()
         self._open = {}
         self.process.wait()
@@ -234,8 +225,3 @@ class Tool:
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-
-    def _pipes(self) -> Iterator[tuple[str, IO[bytes]]]:
-        for name, pipe in (("stdout", self.process.stdout), ("stderr", self.process.stderr)):
-            if pipe is not None:
-                yield name, pipe

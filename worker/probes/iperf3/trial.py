@@ -19,7 +19,7 @@ TRIAL_BYTES, TRIAL_S = 1000, 15.0
 
 
 def try_here(iperf3: Iperf3) -> str:
-    """Run a test of a few bytes with ourselves; say why it cannot be done, or nothing."""
+    """Run a test of a few bytes with ourselves; return why it cannot be done, or nothing."""
     clients: list[Tool] = []
 
     def ask(port: int) -> None:

@@ -1,5 +1,5 @@
 """
-Asks a path for sizes: three tries each, as long as an answer may take, and what the kernel says.
+Ask a path for sizes: three tries each, as long as an answer may take, and what the kernel says.
 
 The sockets send packets whole, and do not believe what the kernel has learned of a path.
 """
@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from worker.probes.icmp.echo_socket import IP_RECVERR, IPV6_RECVERR, Sockaddr
+from worker.probes.icmp.echo_socket import IP_RECVERR, IPV6_RECVERR
 from worker.probes.icmp.packet import EXTENDED_ERROR
+from worker.probes.icmp.series import parse_address
 from worker.probes.mtu.path_mtu import Fate
 
 #: linux/in.h, linux/in6.h: do not fragment, and take the interface's MTU for the only limit.
@@ -37,7 +38,7 @@ DISCARD = 9
 
 
 class Stopped(Exception):  # noqa: N818 - a state, and no failure
-    """Somebody wants it to end."""
+    """`should_stop` is true."""
 
 
 class Way(Protocol):
@@ -51,12 +52,7 @@ class Way(Protocol):
         """Ask for packets of another size from now on, IP header included."""
 
     def send(self) -> None:
-        """
-        Send one more try of this size.
-
-        Raises:
-            OSError: This machine refuses it.
-        """
+        """Send one more try of this size; OSError where this machine refuses it."""
 
     def heard(self) -> tuple[int | None, bool]:
         """Read what came: which try of this size is answered, and whether «too big» was said."""
@@ -72,12 +68,7 @@ class Asker:
         self.poller.register(way.socket, select.POLLIN)
 
     def ask(self, size_bytes: int, patient: bool) -> Fate:
-        """
-        Send up to three packets of one size, until one is answered.
-
-        Raises:
-            Stopped: Somebody wants it to end.
-        """
+        """Send up to three packets of one size, until one is answered; or raise `Stopped`."""
         wait_s = LEAST_WAIT_S + SLOWEST_ANSWERS * self.slowest_s
         wait_s = PATIENT_S if patient else min(PATIENT_S, wait_s)
         self.way.begin(size_bytes)
@@ -120,20 +111,21 @@ def send_whole(opened: socket.socket, family: int) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
 
 
-def interface_mtu(family: int, sockaddr: Sockaddr) -> int:
+def interface_mtu(address: str) -> int:
     """
-    Give the MTU of the interface by which an address is reached, as the kernel tells it.
+    Read the MTU of the interface by which a literal address is reached, from the kernel.
 
     The kernel refuses a packet that is too large for it, and names the limit in the error queue
     (ip(7), IP_RECVERR).
 
     Raises:
-        OSError: There is no way to that address.
+        OSError: It is no address of this host's families, or there is no way to it.
     """
+    family, sockaddr = parse_address(address, DISCARD)
     with socket.socket(family, socket.SOCK_DGRAM) as asked:
         send_whole(asked, family)
         try:
-            asked.sendto(bytes(BEYOND_ANY_BYTES), (sockaddr[0], DISCARD, *sockaddr[2:]))
+            asked.sendto(bytes(BEYOND_ANY_BYTES), sockaddr)
         except OSError as exc:
             if exc.errno != errno.EMSGSIZE:
                 raise

@@ -14,11 +14,15 @@ from contextlib import suppress
 from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
 from worker.probes.answer.who_answers import Question
-from worker.probes.icmp.echo_socket import ANCILLARY_BYTES, ERROR_MESSAGES, SEND_ATTEMPTS
+from worker.probes.icmp.echo_socket import (
+    ANCILLARY_BYTES,
+    ERROR_MESSAGES,
+    SEND_ATTEMPTS,
+    Sockaddr,
+)
 from worker.probes.icmp.packet import parse_extended_error
 from worker.probes.icmp.series import parse_address
 from worker.probes.mtu.asking import (
-    BEYOND_ANY_BYTES,
     IP_BYTES,
     Asker,
     Stopped,
@@ -34,30 +38,27 @@ def datagram_mtu(
     asked: Question,
     kind: Kind,
     near: str,
-    most_bytes: int = BEYOND_ANY_BYTES,
-    should_stop: Callable[[], bool] = lambda: False,
+    most_bytes: int,
+    should_stop: Callable[[], bool],
 ) -> PathMtu | None:
     """
     Find the largest packet that passes to an answering port, or there and back.
+
+    None when stopped; packets of more than `most_bytes` are of no interest.
 
     Args:
         asked: The port.
         kind: `ONE_WAY` or `BOTH_WAYS`.
         near: Name of this node.
-        most_bytes: Larger packets are of no interest.
-        should_stop: Asked a few times a second.
-
-    Returns:
-        None when stopped.
 
     Raises:
         OSError: It is no address of this host's families, or there is no way to it.
     """
-    family, sockaddr = parse_address(asked.address)
-    most_bytes = min(most_bytes, interface_mtu(family, sockaddr))
+    most_bytes = min(most_bytes, interface_mtu(asked.address))
+    family, sockaddr = parse_address(asked.address, asked.port)
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as opened:
         send_whole(opened, family)
-        way = _Datagrams(opened, asked, kind, near)
+        way = _Datagrams(opened, sockaddr, asked.secret, kind, near)
         try:
             return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)
         except Stopped:
@@ -67,10 +68,11 @@ def datagram_mtu(
 class _Datagrams:
     """Requests of one size at a time, each with a challenge of its own."""
 
-    def __init__(self, opened: socket.socket, asked: Question, kind: Kind, near: str) -> None:
-        self.socket, self.asked, self.kind, self.near = opened, asked, kind, near
-        _, sockaddr = parse_address(asked.address)
-        self.sockaddr = (sockaddr[0], asked.port, *sockaddr[2:])
+    def __init__(
+        self, opened: socket.socket, sockaddr: Sockaddr, secret: bytes, kind: Kind, near: str
+    ) -> None:
+        self.socket, self.sockaddr = opened, sockaddr
+        self.secret, self.kind, self.near = secret, kind, near
         self.header_bytes = IP_BYTES[socket.AddressFamily(opened.family)] + UDP_BYTES
         self.size, self.sent = 0, list[bytes]()
 
@@ -78,13 +80,12 @@ class _Datagrams:
         self.size, self.sent = size_bytes - self.header_bytes, []
 
     def send(self) -> None:
-        secret = self.asked.secret
-        request = packet.request(self.kind, self.near, secret, self.size)
+        request = packet.request(self.kind, self.near, self.secret, self.size)
         self.sent.append(request)
         for attempt in range(SEND_ATTEMPTS):
             try:
                 self.socket.sendto(request, self.sockaddr)
-            except OSError:  # perhaps of an earlier one, told late
+            except OSError:  # perhaps of an earlier one, reported late
                 if attempt == SEND_ATTEMPTS - 1:
                     raise
             else:
@@ -98,19 +99,19 @@ class _Datagrams:
                     data = self.socket.recv(packet.MOST_BYTES)
                 except BlockingIOError:
                     raise
-                except OSError:  # an ICMP error, told before what came
+                except OSError:  # an ICMP error, reported before what came
                     continue
                 for number, request in enumerate(self.sent):
-                    if packet.read_reply(data, request, self.asked.secret) is not None:
+                    if packet.read_reply(data, request, self.secret) is not None:
                         return number, too_big
         return None, too_big
 
     def _too_big(self) -> bool:
-        found = False
+        too_big = False
         with suppress(BlockingIOError):
             while True:
                 _, ancillary, _, _ = self.socket.recvmsg(1, ANCILLARY_BYTES, socket.MSG_ERRQUEUE)
                 for level, kind, raw in ancillary:
                     error = parse_extended_error(raw) if (level, kind) in ERROR_MESSAGES else None
-                    found |= error is not None and error.kind == "packet_too_big"
-        return found
+                    too_big |= error is not None and error.kind == "packet_too_big"
+        return too_big

@@ -32,22 +32,16 @@ def echo_mtu(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> PathMtu | None:
     """
-    Find the largest packet that passes to an address and back.
+    Find the largest packet that passes to a literal address and back.
 
-    Args:
-        address: Literal address.
-        most_bytes: Larger packets are of no interest.
-        should_stop: Asked a few times a second.
-
-    Returns:
-        None when stopped.
+    None when stopped; packets of more than `most_bytes` are of no interest.
 
     Raises:
         IcmpNotPermitted: This process may open no ICMP socket.
         OSError: It is no address of this host's families, or there is no way to it.
     """
+    most_bytes = min(most_bytes, interface_mtu(address))
     family, sockaddr = parse_address(address)
-    most_bytes = min(most_bytes, interface_mtu(family, sockaddr))
     way = _Echoes(family, sockaddr)
     try:
         return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)

@@ -78,15 +78,9 @@ class PathMtu:
 
 def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
     """
-    Find the largest packet that passes.
+    Find the largest packet that passes, up to the `most_bytes` that this machine's interface sends.
 
-    Args:
-        ask: What becomes of a size.
-        family: `AF_INET` or `AF_INET6`.
-        most_bytes: The largest that this machine's interface sends.
-
-    Returns:
-        What passes. A loss that a second look does not confirm is none.
+    A loss that a second look does not confirm does not count.
 
     >>> def ask(size, patient):
     ...     return Fate.PASSED if size <= 1300 else Fate.SILENT
@@ -104,11 +98,11 @@ def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
         first = IPV6_LEAST_BYTES if family == socket.AF_INET6 and low < IPV6_LEAST_BYTES else None
         while high - low > 1:
             size = first if first and first < high else (low + high) // 2
-            first, found = None, ask(size, False)
-            if found is Fate.PASSED:
+            first, of_size = None, ask(size, False)
+            if of_size is Fate.PASSED:
                 low = size
             else:
-                high, fate = size, found
+                high, fate = size, of_size
         # What vanished may have been lost three times over, or come late through a full queue.
         again = ask(high, True) if fate is Fate.SILENT else fate
         if again is not Fate.PASSED:
@@ -119,27 +113,27 @@ def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
     return PathMtu(family=family, largest_bytes=low)
 
 
-def in_words(found: PathMtu, near: str, far: str) -> str:
+def in_words(mtu: PathMtu, near: str, far: str) -> str:
     """
-    Say what a path swallows, and what to do about it; empty when it swallows nothing.
+    Describe what a path swallows, and what to do about it; empty when it swallows nothing.
 
     >>> hole = PathMtu(family=socket.AF_INET, largest_bytes=1300, fate=Fate.SILENT)
     >>> print(in_words(hole, "cam-1", "hub"))  # doctest: +NORMALIZE_WHITESPACE
     packets of up to 1300 bytes pass between cam-1 and hub, larger ones vanish without a word; set
     MTU 1300 on the VPN or link that carries them, or clamp TCP's MSS to 1260
     """
-    if not found.is_hole:
+    if not mtu.is_hole:
         return ""
-    largest = found.largest_bytes
+    largest = mtu.largest_bytes
     way = {
         Direction.EITHER: f"between {near} and {far}",
         Direction.THERE: f"from {near} to {far}",
         Direction.BACK: f"from {far} to {near}",
-    }[found.direction]
-    said = f"packets of up to {largest} bytes pass {way}"
-    clamp = f"clamp TCP's MSS to {found.mss_bytes}"
-    if found.family == socket.AF_INET6 and largest is not None and largest < IPV6_LEAST_BYTES:
-        # An interface of a smaller MTU has no IPv6 at all.
-        return f"{said}, larger ones vanish without a word; {clamp}"
-    mend = f"set MTU {largest} on the VPN or link that carries them, or {clamp}"
-    return f"{said}, larger ones vanish without a word; {mend}"
+    }[mtu.direction]
+    advice = f"clamp TCP's MSS to {mtu.mss_bytes}"
+    # An interface of a smaller MTU has no IPv6 at all.
+    if mtu.family == socket.AF_INET or (largest or 0) >= IPV6_LEAST_BYTES:
+        advice = f"set MTU {largest} on the VPN or link that carries them, or {advice}"
+    return (
+        f"packets of up to {largest} bytes pass {way}, larger ones vanish without a word; {advice}"
+    )
