@@ -1,9 +1,9 @@
 """
 The RQ job `answer`, and asking for it: a node opens one port, UDP and TCP, for 10 s at most.
 
-Who asks sets `ptzmesh:answer:<token>` to a secret of its own, unless it is set: then somebody else
+The asker sets `ptzmesh:answer:<token>` to a secret of its own, unless it is set: then somebody else
 has just asked, and the same port serves both. The node adds the port. The key lapses before the
-port closes, so that whoever finds it has time to use it. What the port does: see `probes`.
+port closes, so that there is time to use it. What the port does: see `probes.answer`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from worker.wire.connection import server
 
 logger = logging.getLogger(__name__)
 
-#: A port is open for so long, and found for less: whoever finds it needs some seconds.
+#: A port is open for longer than it can be found: using it takes some seconds.
 OPEN_S, FOUND_S = 10.0, 7.0
 #: A request that no responder has taken in this time is no longer wanted.
 WANTED_S = 10
-#: An idle responder says its port within 100 ms; one that serves a test does not, in this time.
+#: An idle responder answers within 100 ms; one that serves a test does not, in this time.
 PORT_S = 2.5
 STDERR = 2
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 0.2
 SECRET_BYTES = 16
 #: The secret, and then the port; `0` when none could be opened.
-_WORD = re.compile(rb"([0-9a-f]{%d})(?: ([0-9]{1,5}))?" % (2 * SECRET_BYTES))
+_PACKED = re.compile(rb"([0-9a-f]{%d})(?: ([0-9]{1,5}))?" % (2 * SECRET_BYTES))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Port:
 
     Attributes:
         number: None until it is open, 0 when none can be.
-        secret: What its node knows, and who asks.
+        secret: Known to its node and to the askers.
         open_until: It is open until then at least, in monotonic seconds; 0 before it was found.
     """
 
@@ -74,10 +74,9 @@ def answer(context: NodeContext, token: str) -> None:
         ForeignWork: The token is another node's.
         WireError: What Redis has of it makes no sense.
     """
-    if _node_of(token) != context.name:
-        raise ForeignWork(
-            f"an answer is asked for of {_node_of(token)[:80]}, not of {context.name}"
-        )
+    node = token.partition("/")[0]
+    if node != context.name:
+        raise ForeignWork(f"an answer is asked for of {node[:80]}, not of {context.name}")
     connection, key = server.connect(context.redis_url), keyspace.answer_key(token)
     packed = cast("bytes | None", connection.get(key))
     if packed is None:
@@ -165,9 +164,10 @@ def ask_for_ports(
     ports: dict[str, Port] = {}
     until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
     while True:
-        left = [node for node in tokens if node not in ports]
-        keys = [keyspace.answer_key(tokens[node]) for node in left]
-        for node, packed in zip(left, _said(connection, keys), strict=True):
+        waited_for = [node for node in tokens if node not in ports]
+        keys = [keyspace.answer_key(tokens[node]) for node in waited_for]
+        values = cast("list[bytes | None]", connection.mget(keys))
+        for node, packed in zip(waited_for, values, strict=True):
             port = _port(packed)
             if port is not None and port.number is not None:
                 ports[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
@@ -195,10 +195,6 @@ def _ask(connection: redis.Redis, tokens: dict[str, str]) -> None:
         jobs.execute()
 
 
-def _said(connection: redis.Redis, keys: Sequence[str]) -> list[bytes | None]:
-    return cast("list[bytes | None]", connection.mget(keys))
-
-
 def _port(packed: bytes | None) -> Port | None:
     try:
         return None if packed is None else unpack_port(packed)
@@ -217,14 +213,10 @@ def unpack_port(packed: bytes) -> Port:
     >>> unpack_port(b"00" * 16).number, unpack_port(b"00" * 16 + b" 5216").number
     (None, 5216)
     """
-    word = _WORD.fullmatch(packed)
-    if word is None:
+    match = _PACKED.fullmatch(packed)
+    if match is None:
         raise WireError(f"a secret with a port ({packed[:40]!r}) makes no sense")
-    number = None if word[2] is None else int(word[2])
+    number = None if match[2] is None else int(match[2])
     if number is not None and number > 65535:
         raise WireError(f"port ({number}) is invalid")
-    return Port(number, bytes.fromhex(word[1].decode()))
-
-
-def _node_of(token: str) -> str:
-    return token.partition("/")[0]
+    return Port(number, bytes.fromhex(match[1].decode()))

@@ -26,7 +26,7 @@ class NodeContext:
         policy: The node's own limits.
         iperf3: The one on PATH; its `fault` says why it cannot be used.
         should_stop: True once the node is to stop.
-        renew: Gives it as it is now; None where nothing of it changes.
+        renew: Returns it as it is now; None where nothing of it changes.
     """
 
     name: str

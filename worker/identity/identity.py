@@ -40,21 +40,14 @@ ShouldStop = Callable[[], bool]
 #: A Redis that does not answer in this time is not asked for ports.
 SILENT_S = 2.0
 #: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
-SHARED_NETWORKS = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
-            *("100.64.0.0/10", "169.254.0.0/16", "fe80::/10"),
-        ),
-    )
-)
+_SHARED = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 100.64.0.0/10 169.254.0.0/16 fe80::/10"
+SHARED_NETWORKS = tuple(map(ipaddress.ip_network, _SHARED.split()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """
-    Who is to be measured where.
+    A node to be measured.
 
     Attributes:
         name: The node's.
@@ -74,12 +67,12 @@ class Target:
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """
-    What is known of who answers.
+    Whether a target is measured.
 
     Attributes:
         outcome: `ok` to measure; else `wrong_host` or `unverified`, and nothing is measured.
         error: Why not, as one line.
-        unverified: It is measured, and who answers could not be asked.
+        unverified: It is measured, and nobody could be asked who answers there.
     """
 
     outcome: Outcome = Outcome.OK
@@ -123,12 +116,12 @@ def identify(
     should_stop: ShouldStop,
 ) -> dict[str, Verdict]:
     """
-    Say of each target, by name, whether what answers at its address is it.
+    Judge of each target, by name, whether what answers at its address is it.
 
     Args:
         context: The node that measures; should its Redis be away, nobody is asked.
-        targets: Who is to be measured.
-        records: What the registry has of them, of who claims their addresses, and of this node.
+        targets: What is to be measured.
+        records: What the registry has of them, of rivals for their addresses, and of this node.
         allowed: How many may be asked; the others are measured unverified, or not at all where
             others claim the address.
         should_stop: Asked a few times a second.
@@ -178,7 +171,7 @@ def _of_own_address(own: str, target: Target, record: Record | None) -> Verdict 
 
 
 def is_here(record: Record) -> bool:
-    """Tell whether a node is in this process's own network namespace."""
+    """Whether a node is in this process's own network namespace."""
     return bool(record.boot and record.netns) and (record.boot, record.netns) == (
         boot_id(),
         network_namespace(),
@@ -188,14 +181,13 @@ def is_here(record: Record) -> bool:
 def _is_doubtful(target: Target, own: Record | None, record: Record | None) -> bool:
     if record is None:
         return False  # no node of the mesh: nobody to ask
-    is_shared = is_of_shared_network(target.address)
-    may_be_elsewhere = is_shared and not share_a_network(own, record)
+    may_be_elsewhere = is_of_shared_network(target.address) and not share_a_network(own, record)
     return bool(target.claimed_by) or not record.alive or may_be_elsewhere
 
 
 def is_of_shared_network(address: str) -> bool:
     """
-    Tell whether machines of different networks may have the same address.
+    Whether machines of different networks may have the same address.
 
     >>> [is_of_shared_network(a) for a in ("192.168.1.9", "100.64.1.2", "fe80::1%eth0", "8.8.8.8")]
     [True, True, True, False]
@@ -205,13 +197,13 @@ def is_of_shared_network(address: str) -> bool:
 
 
 def share_a_namespace(one: Record, other: Record) -> bool:
-    """Tell whether two nodes are known to be in one network namespace of one machine."""
+    """Whether two nodes are known to be in one network namespace of one machine."""
     is_known = bool(one.boot and one.netns)
     return is_known and (one.boot, one.netns) == (other.boot, other.netns)
 
 
 def share_a_network(one: Record | None, other: Record) -> bool:
-    """Tell whether two nodes have a `site` label or a default router in common."""
+    """Whether two nodes have a `site` label or a default router in common."""
     if one is None:
         return False
     return bool(one.site and one.site == other.site) or bool(
@@ -231,15 +223,15 @@ def _asked(
     known = read_verified(path) if doubted else {}
     keys = {target.name: _key(context, target, records) for target in doubted}
     # One that is silent may have left its address to another machine since it was asked.
-    left = [
+    unsure = [
         target
         for target in doubted
         if keys[target.name] not in known or not records[target.name].alive
     ]
-    answered = _ask(context, allowed.chosen(left), records, should_stop)
-    judged = {target.name: judge(target, answered.get(target.name, NOBODY)) for target in left}
-    # Who is not there itself may share the address with one that had no time to answer.
-    lasting = [target for target in left if target.is_there or not target.claimed_by]
+    answered = _ask(context, allowed.chosen(unsure), records, should_stop)
+    judged = {target.name: judge(target, answered.get(target.name, NOBODY)) for target in unsure}
+    # One that is not there itself may share the address with one that had no time to answer.
+    lasting = [target for target in unsure if target.is_there or not target.claimed_by]
     if new := [keys[target.name] for target in lasting if judged[target.name] == FINE]:
         keep_verified(path, new)
     return dict.fromkeys(keys, FINE) | judged

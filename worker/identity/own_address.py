@@ -12,22 +12,17 @@ from worker.host.link_local import is_link_local, own_interfaces
 from worker.host.resolve import resolve
 from worker.model.errors import ConfigError
 from worker.model.names import IpLiteral, ip_literal, plain_ip
+from worker.probes.icmp.series import parse_address
 
 
 def checked_address(address: str, towards_redis: str | None) -> str:
     """
-    Pass the address that a person gave a node through, or refuse it.
+    Return the address that a person gave a node, a link-local one with its interface, or refuse it.
 
     A loopback address in figures passes, for nodes that are all on one machine; a name that leads
-    to one does not. Debian gives a machine's own name 127.0.1.1 in /etc/hosts: whoever writes
-    `--address "$(hostname)"` means the address that others reach.
-
-    Args:
-        address: A literal or a name; one that does not resolve passes, as it may later.
-        towards_redis: This machine's address on its way to Redis, to say instead; None if unknown.
-
-    Returns:
-        The address, a link-local one with the interface that has it.
+    to one does not. Debian gives a machine's own name 127.0.1.1 in /etc/hosts: by
+    `--address "$(hostname)"` people mean the address that others reach. A name that does not
+    resolve passes, as it may later. `towards_redis` is the one to name instead, if known.
 
     Raises:
         ConfigError: A name that leads to this machine only, or a link-local address that no
@@ -82,11 +77,8 @@ def own_literals(address: str, literals: Sequence[IpLiteral] | None = None) -> l
     Return the literals of a node's own address that this machine can listen on.
 
     None of a router that forwards to this machine: then this node is the connecting side of every
-    test. And none on loopback but an address that says so itself: see `checked_address`.
-
-    Args:
-        address: The node's own.
-        literals: What it leads to; looked up if not given.
+    test. And none on loopback but an address that says so itself: see `checked_address`. What the
+    address leads to is looked up if not given.
     """
     return [
         literal
@@ -104,17 +96,14 @@ def listening_address(address: str, family: int) -> IpLiteral | None:
 
 
 def is_local(address: str, literals: Sequence[IpLiteral] | None = None) -> bool:
-    """Tell whether others that connect to a node's address reach this machine itself."""
+    """Whether others that connect to a node's address reach this machine itself."""
     return bool(own_literals(address, literals))
 
 
 def _can_bind(literal: IpLiteral) -> bool:
-    numeric = socket.AI_NUMERICHOST
     try:
-        family, kind, _, _, sockaddr = socket.getaddrinfo(
-            literal, 0, type=socket.SOCK_STREAM, flags=numeric
-        )[0]
-        with socket.socket(family, kind) as probe:
+        family, sockaddr = parse_address(literal)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.bind(sockaddr)
     except OSError:
         return False

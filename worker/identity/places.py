@@ -24,7 +24,7 @@ NAME_HOLDS_S = 15.0
 @dataclass
 class Moves:
     """
-    Notices which nodes have moved since a row looked where they are.
+    Which nodes have moved since a row looked where they are.
 
     Attributes:
         connection: To Redis.
@@ -41,17 +41,11 @@ class Moves:
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
     def left(self, name: str, pairs: Sequence[tuple[int, int]], literal: str) -> bool:
-        """
-        Leave a node's pairs if it has moved; say whether it has.
-
-        Args:
-            name: The node.
-            pairs: Those that would be measured now.
-            literal: Where it would be measured; of a name, what it led to when the row began.
-        """
+        """Leave a node's pairs if it is no longer at `literal`; return whether it has moved."""
         address = self.known.get(name, "")
         moved = self.is_registered_elsewhere(name)
-        if not moved and plain_ip(address) is None and self._is_long_ago():
+        is_old = time.monotonic() - self.looked_at > NAME_HOLDS_S
+        if not moved and plain_ip(address) is None and is_old:
             # A silent name server says nothing of where the node is.
             literals = resolve(address, self.family).literals
             moved = bool(literals) and literal not in literals
@@ -59,11 +53,8 @@ class Moves:
         return moved
 
     def is_registered_elsewhere(self, name: str) -> bool:
-        """Tell whether the registry has another address of a node by now, or none."""
+        """Whether the registry has another address of a node by now, or none."""
         return addresses_of(read_records(self.connection, [name])).get(name) != self.known.get(name)
-
-    def _is_long_ago(self) -> bool:
-        return time.monotonic() - self.looked_at > NAME_HOLDS_S
 
 
 def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:

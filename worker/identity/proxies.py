@@ -2,9 +2,9 @@
 Whether TCP from this node reaches its targets themselves, or a transparent proxy on the way.
 
 A sign that a handshake of one hop gave (`probes.interception`) is settled by asking the target,
-where it is a live node: its answering port says which SYN came (`probes.syn_nonce`). That also
-tells a proxy beyond the first hop, and clears an address that is translated to the node's own. A
-target that got our SYN is not asked again for a day, unless there is a new sign.
+where it is a live node: its answering port says which SYN came (`syn_nonce`). That also shows a
+proxy beyond the first hop, and clears an address that is translated to the node's own. A target
+that got our SYN is not asked again for a day, unless there is a new sign.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from secrets import SystemRandom
 
 import redis
@@ -25,7 +26,7 @@ from worker.identity.verified import keep_verified, read_verified, verified_path
 from worker.model.policy import DEFAULT_PORTS
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.probes.interception import syn_nonce
-from worker.probes.interception.interception import Beside, End, Settle, Sign, is_near
+from worker.probes.interception.interception import Beside, End, Sign, is_near
 from worker.probes.interception.syn_nonce import Seen
 from worker.wire.connection import server
 from worker.wire.node_record import Ports, Record
@@ -41,29 +42,6 @@ AT_A_TIME = 16
 UNSEEN = "handshake_unseen"
 
 
-def settler(
-    context: NodeContext,
-    connection: redis.Redis,
-    names: Mapping[End, str],
-    most: int,
-    should_stop: ShouldStop,
-) -> Settle:
-    """
-    Return what settles signs of these ends by asking the nodes there; no failure stops it.
-
-    So many at most are asked without a sign of anything: see `cost.MOST_QUESTIONS`.
-    """
-
-    def settle(signs: Mapping[End, Sign]) -> Mapping[End, Sign]:
-        try:
-            return _settled(context, connection, names, signs, most, should_stop)
-        except redis.RedisError as exc:
-            logger.log(server.severity(exc), "nobody is asked which handshake came: %s", exc)
-            return signs
-
-    return settle
-
-
 class BeforeTests:
     """Looks for proxies before nodes that are tested, all at once when a row begins."""
 
@@ -76,23 +54,17 @@ class BeforeTests:
         should_stop: ShouldStop,
     ) -> None:
         """
-        Begin to look.
+        Begin to look before the nodes at these literal addresses; `most` is as for `settle`.
 
         Asked is the last of each one's ports: a test's server, of others too, takes the first.
-
-        Args:
-            context: The node that connects.
-            connection: To the mesh's Redis.
-            addresses: Names of nodes → literal addresses.
-            most: Nodes that may be asked without a sign of anything.
-            should_stop: Asked a few times a second.
         """
-        last = _last_ports(connection, list(addresses))
+        listens = read_parts(connection, list(addresses), Ports)
+        last = {name: (part.ports or DEFAULT_PORTS)[1] for name, part in listens.items()}
         self._ends = {name: (address, last[name]) for name, address in addresses.items()}
         names = {end: name for name, end in self._ends.items()}
-        settle = settler(context, connection, names, most, should_stop)
+        settle_here = partial(settle, context, connection, names, most, should_stop)
         self._should_stop = should_stop
-        self._beside = Beside(list(names), settle=settle, after_s=0.0)
+        self._beside = Beside(list(names), settle=settle_here, after_s=0.0)
 
     def wait(self) -> bool:
         """Wait until it has looked; False when stopped before."""
@@ -103,44 +75,48 @@ class BeforeTests:
         return self._beside.sign(self._ends[name]) if name in self._ends else Sign()
 
 
-def _last_ports(connection: redis.Redis, names: Sequence[str]) -> dict[str, int]:
-    listens = read_parts(connection, names, Ports)
-    return {name: (part.ports or DEFAULT_PORTS)[1] for name, part in listens.items()}
-
-
-def _settled(
+def settle(
     context: NodeContext,
     connection: redis.Redis,
     names: Mapping[End, str],
-    signs: Mapping[End, Sign],
     most: int,
     should_stop: ShouldStop,
-) -> dict[End, Sign]:
-    records = read_records(connection, sorted({*names.values()}))
+    signs: Mapping[End, Sign],
+) -> Mapping[End, Sign]:
+    """
+    Settle signs of these ends by asking the nodes there; without Redis they stay as they are.
+
+    At most `most` are asked without a sign of anything: see `cost.MOST_QUESTIONS`.
+    """
     path = verified_path(context.outbox_path)
-    known = read_verified(path)
-    keys = {
-        end: _key(context, records, end, name)
-        for end, name in names.items()
-        if name in records and records[name].alive
-    }
-    asked = to_ask(keys, signs, known, most)
-    ports = ask_for_ports(connection, sorted({names[end] for end in asked}), should_stop)
+    try:
+        records = read_records(connection, sorted({*names.values()}))
+        keys = {
+            end: _key(context, records, end, name)
+            for end, name in names.items()
+            if name in records and records[name].alive
+        }
+        asked = to_ask(keys, signs, read_verified(path), most)
+        ports = ask_for_ports(connection, sorted({names[end] for end in asked}), should_stop)
+    except redis.RedisError as exc:
+        logger.log(server.severity(exc), "nobody is asked which handshake came: %s", exc)
+        return signs
     questions = [
         _Question(end, names[end], ports[names[end]], signs.get(end, Sign()))
         for end in asked
         if names[end] in ports
     ]
-    words = _answers(context.name, questions, should_stop)
-    settled = dict(signs)
-    for question, (seen, sign) in words:
+    settled, sure = dict(signs), []
+    for question, seen, sign in _answers(context.name, questions, should_stop):
         if seen is Seen.STRAIGHT:
             settled.pop(question.end, None)
         elif sign is not None and not question.sign.error:
             settled[question.end] = sign
-    sure = [question.end for question, (seen, _) in words if _holds(question, seen)]
+        # A way on which no answer comes has none for a day.
+        if seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and question.sign == Sign()):
+            sure.append(keys[question.end])
     if sure:
-        keep_verified(path, [keys[end] for end in sure])
+        keep_verified(path, sure)
     return settled
 
 
@@ -148,67 +124,49 @@ def to_ask(
     keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str], most: int
 ) -> list[End]:
     """
-    Choose who is asked: all that there is a sign of, and then others that have not said it lately.
+    Choose the nodes to ask: all that there is a sign of, and others whose key is not known.
 
-    Args:
-        keys: Live nodes, each with the name of what was seen of it.
-        signs: What was seen just now.
-        known: Names of what was seen in the last day.
-        most: Of those without a sign so many are chosen, by lot; later looks ask the others.
+    Of the others `most` at most are chosen, by lot; later looks ask the rest.
     """
     suspected = [end for end in keys if end in signs]
     others = [end for end, key in keys.items() if end not in signs and key not in known]
-    count = min(len(others), most)
-    return [*suspected, *SystemRandom().sample(others, count)]
+    return [*suspected, *SystemRandom().sample(others, min(len(others), most))]
 
 
 def _answers(
     near: str, questions: Sequence[_Question], should_stop: ShouldStop
-) -> list[tuple[_Question, tuple[Seen, Sign | None]]]:
+) -> list[tuple[_Question, Seen, Sign | None]]:
     """
-    Ask while the ports are open; whose turn comes later is left out.
+    Ask while the ports are open; a question whose turn comes later is left out.
 
     Where a firewall drops what is asked, each one takes seconds; and a port that has closed says no
     more than that, which is not to be kept.
     """
 
-    def ask(question: _Question) -> tuple[Seen, Sign | None] | None:
+    def ask(question: _Question) -> list[tuple[_Question, Seen, Sign | None]]:
         is_late = time.monotonic() >= question.port.open_until or should_stop()
-        return None if is_late else _ask(near, question, should_stop)
+        return [] if is_late else [(question, *_ask(near, question, should_stop))]
 
     with ThreadPoolExecutor(AT_A_TIME) as threads:
-        words = list(threads.map(ask, questions))
-    return [
-        (question, word)
-        for question, word in zip(questions, words, strict=True)
-        if word is not None
-    ]
+        return [answer for answers in threads.map(ask, questions) for answer in answers]
 
 
 @dataclass(frozen=True)
 class _Question:
-    """Whom to ask where, and the sign that there is."""
-
     end: End
     name: str
     port: Port
     sign: Sign
 
 
-def _holds(question: _Question, seen: Seen) -> bool:
-    """Tell whether a node's word holds for a day; a way on which no word comes has none then."""
-    return seen is Seen.STRAIGHT or (seen is Seen.UNKNOWN and question.sign == Sign())
-
-
 def _ask(near: str, question: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
-    """Ask a node which SYN came; give what it says, and what that is a sign of."""
+    """Ask a node which SYN came; return its answer, and what that is a sign of."""
     address, number, secret = question.end[0], question.port.number or 0, question.port.secret
     if is_near(question.sign):
         # An answer of one hop is true of a node that is one hop away, and that is asked for. Other
         # ports may go another way.
         tries = 1 if question.sign.error else syn_nonce.TRIES
-        seen = syn_nonce.ask(address, number, secret, tries=tries, hops=1)
-        return seen, None
+        return syn_nonce.ask(address, number, secret, tries=tries, hops=1), None
     seen, is_there = syn_nonce.ask(address, number, secret, tries=1), False
     if seen is Seen.UNSEEN:
         # Asked before the other tries: the port is open for some seconds only.
@@ -220,16 +178,7 @@ def _ask(near: str, question: _Question, should_stop: ShouldStop) -> tuple[Seen,
 
 def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None:
     """
-    Say what a target's word means.
-
-    Args:
-        name: The target's.
-        address: Its address.
-        seen: What it got of the handshakes that were sent to it.
-        is_there: It answered a datagram to the same port meanwhile.
-
-    Returns:
-        None when it means nothing.
+    Return what a target's answer is a sign of; `is_there` if it answered a datagram meanwhile.
     """
     if seen is Seen.RELAYED:
         return Sign(

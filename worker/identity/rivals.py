@@ -24,7 +24,7 @@ def read_row_records(
     connection: redis.Redis, row: Row, others: Collection[int]
 ) -> dict[str, Record]:
     """
-    Read the records of a row's own node, of these others, and of who may answer in their place.
+    Read the records of a row's own node, of these others, and of those that may answer for them.
 
     The whole registry is looked through only where one of them is not where the plan has it.
     """
@@ -37,13 +37,10 @@ def read_row_records(
     } - {None}
     if not moved_to:
         return records
-    others_there = read_records(connection, (n for n in _live(connection) if n not in records))
-    rivals = {n: one for n, one in others_there.items() if plain_ip(one.address) in moved_to}
-    return records | rivals
-
-
-def _live(connection: redis.Redis) -> list[str]:
-    """Return the names of the nodes that were heard of late."""
     since = scripts.redis_seconds(connection) - node_record.ALIVE_S
-    names = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
-    return [name.decode(errors="replace") for name in names]
+    live = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
+    unread = {name.decode(errors="replace") for name in live} - records.keys()
+    rivals = read_records(connection, unread)
+    return records | {
+        n: rival for n, rival in rivals.items() if plain_ip(rival.address) in moved_to
+    }

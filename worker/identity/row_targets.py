@@ -1,5 +1,5 @@
 """
-Which pairs of a row are measured, and at which addresses: who is registered, looked up and judged.
+Which pairs of a row are measured, and at which addresses: of nodes registered, looked up, judged.
 """
 
 from __future__ import annotations
@@ -52,12 +52,7 @@ def with_addresses(
             error = f"{node.name}: {address.error}"
             findings.append(row.finding(pair, address.outcome, error))
         else:
-            ready[pair] = TargetNode(
-                name=node.name,
-                address=address.literal,
-                accepts=node.accepts,
-                claimed_by=node.claimed_by,
-            )
+            ready[pair] = TargetNode(**{**vars(node), "address": address.literal})
     return ready, findings
 
 

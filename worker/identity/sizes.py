@@ -1,7 +1,7 @@
 """
 How large a packet may be between two nodes, each way by itself where the far one answers datagrams.
 
-Where it does not, its kernel answers echoes, which tell of both ways together.
+Where it does not, its kernel answers echoes, which show both ways together.
 """
 
 from __future__ import annotations
@@ -33,18 +33,9 @@ def path_mtu(
     should_stop: Callable[[], bool],
 ) -> PathMtu | None:
     """
-    Find the largest packet that passes between this node, near, and another.
+    Find the largest packet that passes between this node, near, and a live one at an address.
 
-    Args:
-        connection: To the mesh's Redis.
-        near: Name of this node.
-        far: Name of a live node.
-        address: Literal address of that node.
-        most_bytes: Larger packets are of no interest.
-        should_stop: Asked a few times a second.
-
-    Returns:
-        None when stopped.
+    None when stopped; packets of more than `most_bytes` are of no interest.
 
     Raises:
         IcmpNotPermitted: It does not answer datagrams, and this process may not ping.

@@ -1,9 +1,8 @@
 """
 What a node may measure: an address of one other machine, and no address that only seems to be one.
 
-Names are looked up once (see `resolve`), and the probes get what was judged: whoever answers for a
-name cannot send them elsewhere a moment later. Linux tells which addresses are a subnet's
-broadcast.
+Names are looked up once (see `resolve`), and the probes get what was judged: a name server cannot
+send them elsewhere a moment later. Linux says which addresses are a subnet's broadcast.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 from worker.host.resolve import ANY_PORT, LOOK_UP_S, LookUps, Resolved
 from worker.model.measurement import Outcome
-from worker.model.names import IP, IpLiteral, not_of_one_machine, plain_ip, reached_by
+from worker.model.names import IpLiteral, not_of_one_machine, plain_ip, reached_by
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,11 @@ class Targets:
         self, addresses: Collection[str], given: str | None, family: int | None = None
     ) -> None:
         """
-        Begin to look up.
+        Begin to look up; of names, only addresses of the family, 4 or 6, if one is given.
 
-        Args:
-            addresses: Addresses or names.
-            given: The address that the measuring node's operator gave it: with a loopback one, in
-                figures, it may measure others there. One that was found is that of a tunnel to
-                Redis, and what a name leads to is said by somebody else.
-            family: 4 or 6: of a name, only addresses of it.
+        Where the measuring node's operator gave it a loopback address, in figures, it may measure
+        others there. One that was found is that of a tunnel to Redis, and what a name leads to is
+        said by somebody else.
         """
         self._ups = LookUps(addresses, family)
         ip = None if given is None else plain_ip(given)
@@ -86,26 +82,22 @@ def judge(resolved: Resolved, at_home: bool) -> Looked:
 
 
 def objection(literal: str, at_home: bool) -> str | None:
-    """Say why an address is not to be measured, as the end of a sentence; None when it may be."""
+    """Return why an address is not to be measured, as the end of a sentence; None if it may be."""
     for ip in reached_by(literal):
         if ip.is_loopback and not (at_home and ip == plain_ip(literal)):
             return "a loopback address, which from here is this node itself"
-        reason = not_of_one_machine(ip) or _broadcast(ip)
-        if reason is not None:
+        reason = not_of_one_machine(ip) or ("broadcast" if is_subnet_broadcast(str(ip)) else "")
+        if reason:
             return f"a {reason} address"
     return None
 
 
-def _broadcast(ip: IP) -> str | None:
-    return "broadcast" if is_subnet_broadcast(str(ip)) else None
-
-
 def is_subnet_broadcast(address: str) -> bool:
     """
-    Tell whether an address is the broadcast address of a subnet that this machine is on.
+    Whether an address is the broadcast address of a subnet that this machine is on.
 
     The kernel refuses to connect a socket to one that has not asked for broadcast (socket(7)). Of a
-    subnet elsewhere nobody can tell; routers drop what is sent to those (RFC 2644).
+    subnet elsewhere nobody knows; routers drop what is sent to those (RFC 2644).
     """
     if ":" in address:
         return False

@@ -1,4 +1,4 @@
-"""A row's pairs by whose the other's address is: what is measured, and what its record says."""
+"""Parts a row's pairs by whose the other node's address is: those to measure, and findings."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Parted:
 
     def marked(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Mark the numbers that may be of another machine than the record says."""
-        for one in measurements:
-            has_number = one.latency_ms is not None or one.throughput_mbps is not None
-            if has_number and not self.unverified.isdisjoint((one.source, one.target)):
-                yield replace(one, detail=replace(one.detail, unverified="yes"))
+        for each in measurements:
+            has_number = each.latency_ms is not None or each.throughput_mbps is not None
+            if has_number and not self.unverified.isdisjoint((each.source, each.target)):
+                yield replace(each, detail=replace(each.detail, unverified="yes"))
             else:
-                yield one
+                yield each
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whose:
     """
-    Tells of a row's pairs whether the right machine would be measured.
+    Whether the right machine would be measured of a row's pairs.
 
     Attributes:
         context: The node that measures.
@@ -69,13 +69,10 @@ class Whose:
 
     def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
         """Part pairs, each given with its other node at the address that will be measured."""
-        records = self.records
         self.at.update((node.name, plain_ip(node.address)) for node in ready.values())
-        targets = {node.name: self._target(node) for node in ready.values()}
-        verdicts = identify(
-            self.context, list(targets.values()), records, self.allowed, should_stop
-        )
-        if should_stop():  # who was asked may have had no time to answer: the row is handed back
+        targets = list({node.name: self._target(node) for node in ready.values()}.values())
+        verdicts = identify(self.context, targets, self.records, self.allowed, should_stop)
+        if should_stop():  # there may have been no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
         bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
         return Parted(
@@ -85,14 +82,14 @@ class Whose:
                 for pair, node in ready.items()
                 if pair in bad
             ],
-            unverified=frozenset(name for name, one in verdicts.items() if one.unverified),
+            unverified=frozenset(name for name, verdict in verdicts.items() if verdict.unverified),
         )
 
     def _target(self, node: PlannedNode) -> Target:
         """
-        Say who else has a node's address now, of those whose records were looked up.
+        Find which others have a node's address now, of those whose records were looked up.
 
-        Who measures may be among them: behind the same router, to whom others say that address.
+        The measuring node may be among them: behind the router to which others say that address.
         """
         records, ip = self.records, plain_ip(node.address)
         own = records.get(node.name)
@@ -114,7 +111,7 @@ class Whose:
 
 
 def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
-    """Give the nodes whose records tell who may answer: the row's own, these others, rivals."""
+    """Return the nodes that may answer, by whose records: the row's own, these others, rivals."""
     wanted = {row.name: None}
     for node in (row.plan.nodes[index] for index in others):
         wanted |= dict.fromkeys((node.name, *node.claimed_by))
@@ -122,6 +119,6 @@ def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
 
 
 def _finding(row: Row, pair: Pair, node: PlannedNode, verdict: Verdict) -> Measurement:
-    found = row.finding(pair, verdict.outcome, verdict.error)
+    finding = row.finding(pair, verdict.outcome, verdict.error)
     # Where the row's own node is the target, its address is not the one that was judged.
-    return replace(found, address=node.address) if found.target == node.name else found
+    return replace(finding, address=node.address) if finding.target == node.name else finding

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -17,7 +18,7 @@ from worker.host.resolve import LOOK_UP_S
 from worker.identity.context import NodeContext
 from worker.identity.identity import Allowance
 from worker.identity.places import Moves, addresses_of, at_present
-from worker.identity.proxies import settler
+from worker.identity.proxies import settle
 from worker.identity.rivals import read_row_records
 from worker.identity.row_targets import (
     Pairs,
@@ -118,8 +119,8 @@ def _tcp(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
     def measure(nodes: Sequence[TargetNode]) -> Iterator[Measurement]:
         names = {(str(node.address), options.port): node.name for node in nodes}
         most = questions_a_node(row.plan)
-        settle = settler(work.context, work.connection, names, most, should_stop)
-        return tcp.measure(row.run, row.name, nodes, options, should_stop, settle)
+        settled = partial(settle, work.context, work.connection, names, most, should_stop)
+        return tcp.measure(row.run, row.name, nodes, options, should_stop, settled)
 
     for measurement in _by_address(work, measure, should_stop):
         rtt = idle.get(measurement.target)

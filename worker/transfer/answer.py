@@ -1,5 +1,5 @@
 """
-What near asks of far for one test, and what far answers: packed and read here, and nowhere else.
+What near asks of far for one test, and what far answers.
 
 A `Request` is the arguments of the job `serve`. An `Answer` comes on the list
 `ptzmesh:ready:<token>`: a port, or why not; and after a port, why the server itself failed.
@@ -67,7 +67,7 @@ class Answer:
 
 def unpack_answer(packed: bytes) -> Answer:
     """
-    Read far's answer; what makes no sense is an answer, too: `bad_reply`.
+    Read far's answer; one that makes no sense is a `bad_reply`.
 
     >>> unpack_answer(b"nonsense").outcome.value
     'bad_reply'
@@ -89,7 +89,7 @@ def unpack_answer(packed: bytes) -> Answer:
 
 
 def send_answer(connection: redis.Redis, token: str, answer: Answer) -> None:
-    """Leave an answer for who asked with this token."""
+    """Leave an answer for the asker with this token."""
     key, pipeline = keyspace.ready_key(token), connection.pipeline()
     pipeline.rpush(key, answer.packed())
     pipeline.expire(key, READY_TTL_S)

@@ -1,4 +1,4 @@
-"""Asking far's responder for a server, and hearing what becomes of it."""
+"""Ask far's responder for a server, and hear what becomes of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
 READY_S = 8.0
-#: Whoever takes a request says so to RQ at once.
+#: A responder that takes a request reports it to RQ at once.
 ASTRAY_S = 2.5
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: A server that failed has ended before its client knows; then its responder says why.
@@ -46,20 +46,7 @@ def ask(
     keeper: Keeper,
     should_stop: Callable[[], bool],
 ) -> Answer | Gone | None:
-    """
-    Ask far's responder for a server.
-
-    Args:
-        connection: To the mesh's Redis.
-        far: Name of the node that is asked.
-        request: For what.
-        timeout_s: RQ's time-out of the job.
-        keeper: Of the lease of both.
-        should_stop: Asked about once a second.
-
-    Returns:
-        None when stopped meanwhile.
-    """
+    """Ask far's responder for a server, with RQ's time-out of the job; None when stopped."""
     if gone := no_longer_heard(connection, far):
         return gone
     job_id = _enqueue(connection, far, request, timeout_s)
@@ -105,7 +92,6 @@ def last_word(connection: redis.Redis, far: str, request: Request) -> str:
 
 
 def _enqueue(connection: redis.Redis, far: str, request: Request, timeout_s: int) -> str:
-    """Return the id of the job that asks far."""
     job_id = f"serve-{request.run}-{secrets.token_hex(6)}"
     pipeline = connection.pipeline()
     rq_jobs.enqueue(
@@ -124,7 +110,7 @@ def _enqueue(connection: redis.Redis, far: str, request: Request, timeout_s: int
 
 def _is_astray(connection: redis.Redis, far: str, job_id: str) -> bool:
     """
-    Tell whether a job was taken from its queue by nobody who lives.
+    Whether a job was taken from its queue by nobody who lives.
 
     Of a node that was cut off in silence Redis keeps the blocked connection for most of a minute,
     and gives it the first job that comes when the node has long been back on another.

@@ -10,7 +10,6 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 import redis
 
@@ -36,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: The client connects at once; this is for a path whose handshake takes seconds.
 IDLE_S = 15.0
-#: How often it is asked whether the test is still wanted; a responder that waits for a client that
-#: never comes answers nobody else.
+#: How often the lease is looked at; a responder that waits for a client that never comes answers
+#: nobody else.
 HELD_LOOK_S = 1.0
 #: The server may outlive the client's own deadline by this.
 MARGIN_S = 5.0
@@ -52,48 +51,46 @@ def serve(context: NodeContext, request: Request) -> None:
     """
     connection = server.connect(context.redis_url)
     if not holds(connection, context.name, request.lease_token):
-        # It came late, twice or from who has died since: of a link or a Redis that was away.
+        # It came late, twice or from a node that has died: of a link or a Redis that was away.
         logger.info("a test of run %s is no longer wanted: its lease is over", request.run[:80])
         return
-    refuse = partial(_send_refusal, context, connection, request)
+    if (failure := _answer(context, connection, request)) is not None:
+        outcome, error = failure
+        answer = Answer(outcome=outcome, error=f"{context.name}: {error}")
+        send_answer(connection, request.token, answer)
+
+
+def _answer(
+    context: NodeContext, connection: redis.Redis, request: Request
+) -> tuple[Outcome, str] | None:
+    """Answer the test; return why it is refused, or why its server failed."""
     try:
         row = load_row(connection, request.run, request.phase, request.performer)
     except OtherWire as exc:
         logger.warning("a test of run %s is refused: %s", request.run[:80], exc)
-        refuse(Outcome.DENIED, str(exc))
-        return
+        return Outcome.DENIED, str(exc)
     if row is None:
         logger.warning("run %s is gone; nothing to answer", request.run[:80])
-        return
+        return None
     if reason := too_old(row):
-        refuse(Outcome.TOOL_MISSING, reason)
-        return
+        return Outcome.TOOL_MISSING, reason
     context = context.now(connection, tests=True)
     encounter, options = _asked_for(context, row, request.number)
-    if (refusal := _refusal(context, connection, row, encounter, options)) is not None:
-        refuse(*refusal)
-        return
+    if refusal := _refusal(context, connection, row, encounter, options):
+        return refusal
     address = listening_address(context.address, request.family)
     if address is None:
         error = f"no IPv{request.family} address of {context.address} is one of this machine"
-        refuse(Outcome.UNREACHABLE, error)
-        return
+        return Outcome.UNREACHABLE, error
     unwanted = _Unwanted(context, request.lease_token)
     ended = _serve_at(address, context, connection, request, options, unwanted)
-    if ended.port is None or ended.outcome is Outcome.BAD_REPLY:
-        # Also after the port: near sees no more than that the connection was closed.
-        refuse(ended.outcome, ended.error)
     logger.info(
         "serve done run=%s probe=%s near=%s outcome=%s %s",
         row.run, row.probe, row.name, ended.outcome.value, unwanted.why(ended) or ended.error,
     )  # fmt: skip
-
-
-def _send_refusal(
-    context: NodeContext, connection: redis.Redis, request: Request, outcome: Outcome, error: str
-) -> None:
-    answer = Answer(outcome=outcome, error=f"{context.name}: {error}")
-    send_answer(connection, request.token, answer)
+    # Also after the port: near sees no more than that the connection was closed.
+    has_failed = ended.port is None or ended.outcome is Outcome.BAD_REPLY
+    return (ended.outcome, ended.error) if has_failed else None
 
 
 def _serve_at(
@@ -126,7 +123,7 @@ def _serve_at(
 @dataclass
 class _Unwanted:
     """
-    Tells whether near has given the test up: its lease is released, or has lapsed.
+    Whether near has given the test up: its lease is released, or has lapsed.
 
     A server whose test has ended well ends by itself a moment later, and has until the next look.
     """
@@ -156,7 +153,7 @@ class _Unwanted:
         return was_over and self.is_over
 
     def why(self, ended: Served) -> str:
-        """Say why a test was cancelled; nothing when it was not."""
+        """Return why a test was cancelled; nothing when it was not."""
         if ended.outcome is not Outcome.CANCELLED:
             return ""
         if not self.is_over:
@@ -165,7 +162,6 @@ class _Unwanted:
 
 
 def _asked_for(context: NodeContext, row: Row, number: int) -> tuple[Encounter, Options]:
-    """Find the test in the run's own plan."""
     if not row.kind.has_two_ends:
         raise ForeignWork(f"probe {row.probe} is not one that is answered")
     for encounter in row.plan.encounters(row.probe, row.performer):

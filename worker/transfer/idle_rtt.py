@@ -18,14 +18,7 @@ MAX_RTT_MS = 60_000.0
 
 
 class IdleRtt(NamedTuple):
-    """
-    What echoes of a run's ping phase took to a target, in milliseconds.
-
-    Attributes:
-        median_ms: The median.
-        least_ms: The least of three or more; None of fewer.
-        address: Where the target was then.
-    """
+    """What echoes took to a target that was at `address` then; the least of three or more."""
 
     median_ms: float
     least_ms: float | None

@@ -24,8 +24,7 @@ class Keeper:
     With `carried` it also notes in Redis what the test has cost by then, for one that is killed
     outright and settles nothing. The method: what the interface has carried since the lease was
     taken, other traffic on it included, and as much more as it will carry until the next note at
-    the rate since the last one. The first note is made after `FIRST_NOTE_S`; who is killed before
-    it leaves nothing.
+    the rate since the last one. Before the first note, after `FIRST_NOTE_S`, nothing is left.
     """
 
     def __init__(

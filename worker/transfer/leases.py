@@ -7,8 +7,8 @@ The two ends are `near`, which asks for the test and connects, and `far`, which 
 which of them sends the data is another matter: a record's `source` does, see `iperf3.record`.
 Names are those of nodes and links: letters, digits, '.', '-' and '_' (`names.valid_name`).
 
-Who has to wait is written down with what it waits for, and the release of any of that wakes it: a
-node that waits costs nothing meanwhile but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
+A node that has to wait is written down with what it waits for, and the release of any of that
+wakes it: meanwhile it costs nothing but one blocked BLPOP, renewed every `WAIT_SLICE_S`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEASE_TTL_S = 15.0
 BUDGET_TTL_S = 3 * 24 * 3600
 #: One call looks at so many far ends, so that it stays far below a millisecond.
 MAX_OTHERS = 64
-#: BLPOP returns after this long at most, so that who waits can stop.
+#: BLPOP returns after this long at most, so that a node that waits can stop.
 WAIT_SLICE_S = 2.0
 #: A registration counts for longer than a waiting node sleeps.
 WAITING_TTL_S = 60.0
@@ -105,7 +105,7 @@ def acquire(
     """
     Take near and the first far end that is free; else be woken when it is worth another call.
 
-    Called again with the same token it gives the same lease: the first answer may have been lost.
+    Called again with the same token it returns the same lease: the first answer may have been lost.
 
     Args:
         connection: To Redis.
@@ -126,19 +126,18 @@ def acquire(
         arguments += [limit, len(end.links), *end.links.values()]
     acquire_script = scripts.script(connection, "lease", "lease_acquire")
     index, lapses_ms, state, over = acquire_script(keys, arguments)
-    taken = tried[index - 1] if index else None
+    lease = None
+    if index:
+        far = tried[index - 1]
+        links = tuple(sorted({*near.links, *far.links}))
+        lease = Lease(token=token, near=near.name, far=far.name, links=links)
     return Attempt(
-        lease=None if taken is None else _lease(token, near, taken),
+        lease=lease,
         over_budget=tuple(tried[i - 1].name for i in over),
         near_over_budget=state == b"over",
         near_held=state == b"held",
         lapses_s=None if lapses_ms < 0 else lapses_ms / 1000,
     )
-
-
-def _lease(token: str, near: End, far: End) -> Lease:
-    links = tuple(sorted({*near.links, *far.links}))
-    return Lease(token=token, near=near.name, far=far.name, links=links)
 
 
 def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) -> bool:
@@ -171,12 +170,10 @@ def renew(
 
 def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = None) -> bool:
     """
-    Give up both ends and the links, settle the bytes, and wake who waits for them.
+    Give up both ends and the links, settle the bytes, and wake the nodes that wait for them.
 
-    Args:
-        connection: To Redis.
-        lease: What is held; an end that lapsed and is another's by now is left alone.
-        spent_bytes: What the test cost each end; None keeps what was reserved.
+    An end that lapsed and is another's by now is left alone. Where `spent_bytes` is None, what was
+    reserved is kept.
 
     Returns:
         Whether far was waiting for its own test with near: it should come next.
@@ -195,7 +192,7 @@ def _keys(lease: Lease) -> list[str]:
 
 
 def leave(connection: redis.Redis, node: str) -> None:
-    """Wait no longer: whoever releases something need not wake this node."""
+    """Wait no longer: no release need wake this node."""
     pipeline = connection.pipeline(transaction=False)
     pipeline.hdel(keyspace.WAITING, node)
     pipeline.delete(keyspace.wake_key(node))
@@ -203,7 +200,7 @@ def leave(connection: redis.Redis, node: str) -> None:
 
 
 def holds(connection: redis.Redis, node: str, token: str) -> bool:
-    """Say whether the node is held by this token: a responder answers such a test and no other."""
+    """Whether the node is held by this token: a responder answers such a test and no other."""
     return cast("bytes | None", connection.get(keyspace.lease_key(node))) == token.encode()
 
 
@@ -212,7 +209,7 @@ def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]
     Read the bytes that each node spent today (UTC, by Redis's clock), reservations included.
 
     Raises:
-        WireError: What Redis has is no number.
+        WireError: What Redis has is not a number.
     """
     day = int(scripts.redis_seconds(connection) // 86400)
     pipeline = connection.pipeline(transaction=False)

@@ -48,8 +48,7 @@ class Meeting:
         idle_rtt_ms: Between the two; None where it is not known.
         should_stop: Asked a few times a second.
         results: The measurements.
-        broken_off: What a test moved that was ended with its row, which is measured again or wanted
-            by nobody.
+        broken_off: Of a test that was ended with its row: it is measured again, or unwanted.
     """
 
     connection: redis.Redis
@@ -63,7 +62,7 @@ class Meeting:
     broken_off: list[Measurement] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Name the two ends, whose port far has yet to say."""
+        """Name the two ends; far has yet to answer its port."""
         nodes = self.row.plan.nodes
         near, far = nodes[self.row.performer], nodes[self.encounter.far]
         assert isinstance(far, TargetNode)  # noqa: S101 - `sweep` leaves no other pair
@@ -133,14 +132,14 @@ class Meeting:
         )
 
     def _with_last_word(self, request: Request, measured: list[Measurement]) -> list[Measurement]:
-        """Add what far says of its own failure, of which near saw the consequence."""
+        """Add far's word of its own failure, of which near saw the consequence."""
         if measured[0].outcome not in SERVER_MAY_HAVE_FAILED:
             return measured
         word = last_word(self.connection, self.far.name, request)
         return [replace(one, error=f"{word}{_here(one)}") for one in measured] if word else measured
 
     def _unless_lost(self, measured: list[Measurement]) -> list[Measurement]:
-        """Say of a test that failed whether far is gone by now."""
+        """Mark a test that failed where far is gone by now."""
         if measured[0].outcome not in ENDS_AS_LOST:
             return measured
         try:
@@ -151,7 +150,7 @@ class Meeting:
         return self._lost(measured, gone) if gone else measured
 
     def _lost(self, measured: list[Measurement], gone: Gone) -> list[Measurement]:
-        """Say of each pair at which of its ends far is, which is gone."""
+        """Mark each pair with which of its ends is far, which is gone."""
         return [
             replace(one, outcome=outcome, error=f"{error}{_here(one)}")
             for one in measured

@@ -2,7 +2,7 @@
 Near's side of a row of tests that have two ends and saturate a link: one at a time.
 
 With whatever far node is free: lease both; ask far's responder for a server; run the client; give
-the lease up. The parts: `turns`, `meeting`, `asking`.
+the lease up. Its parts are `turns`, `meeting` and `asking`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 ShouldStop = Callable[[], bool]
 
-#: How often what passes by itself is tried again.
+#: How often a Redis that is away is tried again.
 AWAY_S = 1.0
 NEITHER = (Outcome.UNREACHABLE, "neither of the two nodes accepts connections")
 
@@ -93,8 +93,6 @@ def transfers(
 
 @dataclass
 class _Near:
-    """This node, which performs a row."""
-
     context: NodeContext
     connection: redis.Redis
     row: Row
@@ -107,7 +105,11 @@ class _Near:
         where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
         ends = self._patiently(lambda: read_ends(connection, list(encounters)))
         idle = self._patiently(lambda: read_idle_rtts(connection, row))
-        looked = self._patiently(lambda: self._look(where))
+        tested = where if row.kind.is_over_tcp else {}
+        most = questions_a_node(row.plan)
+        looked = self._patiently(
+            lambda: BeforeTests(self.context, connection, tested, most, self.should_stop)
+        )
         # Not while a lease is held, which would lapse meanwhile.
         if ends is None or idle is None or looked is None or not looked.wait():
             return
@@ -172,10 +174,9 @@ class _Near:
         yield from (marked(result, sign) for result in with_other_way(meeting.results, asked))
 
     def own_refusal(self, reserved: int = 0) -> tuple[Outcome, str] | None:
-        """Return why this node itself does no such test, for which so much is reserved, or None."""
+        """Return why this node itself does no such test; so many bytes are reserved for it."""
         context, options = self.context, self.row.plan.test(self.row.probe)
-        obstacle = why_unable(context.iperf3, options)
-        if obstacle is not None:
+        if obstacle := why_unable(context.iperf3, options):
             return Outcome.TOOL_MISSING, obstacle
         spent_bytes = 0
         if context.policy.max_bytes_per_day is not None:
@@ -194,18 +195,12 @@ class _Near:
             name=self.context.name, links=policy.links, bytes_per_day=policy.max_bytes_per_day
         )
 
-    def _look(self, where: Mapping[str, str]) -> BeforeTests:
-        """Begin to look for proxies before the far nodes that a row tests over TCP."""
-        tested = where if self.row.kind.is_over_tcp else {}
-        most = questions_a_node(self.row.plan)
-        return BeforeTests(self.context, self.connection, tested, most, self.should_stop)
-
     def _patiently(self, call: Callable[[], T | None]) -> T | None:
         return patiently(call, self.should_stop)
 
 
 def _give_up(turns: Turns, lease: Lease, done: Sequence[Measurement]) -> None:
-    """Settle what the tests cost: their reservation at least, where nobody knows all of it."""
+    """Settle what the tests cost: their reservation at least, where not all of it is known."""
     cost = spent(done)
     at_least = turns.reserve_bytes if cost.is_least else 0
     try:

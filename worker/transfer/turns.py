@@ -1,7 +1,7 @@
 """
 Near's turns: which of the far nodes it tests next, and when.
 
-Whatever is free is taken, in the order preferred; who finds nothing free sleeps until it is woken.
+Whatever is free is taken, in the order preferred; where nothing is free, near sleeps until woken.
 Tests of one run mostly last equally long, and then a mesh that keeps to the tournament's order
 (`tournament`) needs the least time that is possible, while one that takes whatever is free needs up
 to a fifth more. So near keeps order while that works, see `Order`, and leaves the node that it has
@@ -81,13 +81,7 @@ class Turns:
     _over_budget: list[tuple[str, str]] = field(default_factory=list)
 
     def take(self) -> Lease | None:
-        """
-        Wait for a turn and take it.
-
-        Returns:
-            What is held, its far end no longer in `remaining`; None when nothing remains or
-            `should_stop`.
-        """
+        """Wait for a turn, its far end no longer in `remaining`; None when all is done, or stopped."""
         time.sleep(max(0.0, self._courteous_until - time.monotonic()))
         token = new_token()
         while self.remaining and not self.should_stop():

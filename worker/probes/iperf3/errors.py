@@ -11,35 +11,30 @@ from worker.model.measurement import Outcome
 from worker.model.text import one_line
 
 #: First match counts. "Resource temporarily unavailable" is a UDP test whose first packet, or its
-#: answer, was lost: iperf3 sends it once and waits 30 s.
-MEANINGS = (
-    ("server is busy", Outcome.TARGET_BUSY),
-    ("larger than server limit", Outcome.DENIED),
-    ("unrecognized option", Outcome.TOOL_MISSING),
-    ("unknown option", Outcome.TOOL_MISSING),
-    ("not implemented yet", Outcome.TOOL_MISSING),
-    ("tcp_congestion", Outcome.TOOL_MISSING),
-    ("connection refused", Outcome.REFUSED),
-    # Whoever answered the handshake, or a firewall that reads what follows it, broke it off.
-    ("reset by peer", Outcome.REFUSED),
-    ("broken pipe", Outcome.REFUSED),
-    ("no route to host", Outcome.UNREACHABLE),
-    ("is unreachable", Outcome.UNREACHABLE),
-    ("network is down", Outcome.UNREACHABLE),
-    ("host is down", Outcome.UNREACHABLE),
-    ("machine is not on the network", Outcome.UNREACHABLE),
-    ("dropped connection", Outcome.UNREACHABLE),
-    # WireGuard: no peer has that address; a peer whose own address is not known.
-    ("required key not available", Outcome.UNREACHABLE),
-    ("destination address required", Outcome.UNREACHABLE),
-    ("name or service not known", Outcome.UNRESOLVED),
-    ("name resolution", Outcome.UNRESOLVED),
-    ("address family for hostname", Outcome.UNRESOLVED),
-    ("no address associated", Outcome.UNRESOLVED),
-    ("timed out", Outcome.TIMEOUT),
-    ("operation now in progress", Outcome.TIMEOUT),
-    ("resource temporarily unavailable", Outcome.TIMEOUT),
-)
+#: answer, was lost: iperf3 sends it once and waits 30 s. "Reset by peer" and "broken pipe" are of
+#: a server, or of a firewall that reads what follows the handshake, which broke it off. WireGuard
+#: says "required key" where no peer has that address, "destination address" where a peer's own is
+#: not known.
+MEANINGS = {
+    Outcome.TARGET_BUSY: ("server is busy",),
+    Outcome.DENIED: ("larger than server limit",),
+    Outcome.TOOL_MISSING: (
+        "unrecognized option", "unknown option", "not implemented yet", "tcp_congestion",
+    ),
+    Outcome.REFUSED: ("connection refused", "reset by peer", "broken pipe"),
+    Outcome.UNREACHABLE: (
+        "no route to host", "is unreachable", "network is down", "host is down",
+        "machine is not on the network", "dropped connection", "required key not available",
+        "destination address required",
+    ),
+    Outcome.UNRESOLVED: (
+        "name or service not known", "name resolution", "address family for hostname",
+        "no address associated",
+    ),
+    Outcome.TIMEOUT: (
+        "timed out", "operation now in progress", "resource temporarily unavailable",
+    ),
+}  # fmt: skip
 #: What the kernel makes of a router's, a firewall's or a route's word (net/ipv4/icmp.c,
 #: net/ipv6/icmp.c), where connecting is what failed; elsewhere these words mean other things.
 CONNECTING = "unable to connect"
@@ -69,7 +64,8 @@ def classify(text: str, *, measured: bool) -> Outcome:
     lowered = text.lower()
     if CONNECTING in lowered and any(words in lowered for words in WORDS_OF_THE_WAY):
         return Outcome.UNREACHABLE
-    return next((o for words, o in MEANINGS if words in lowered), Outcome.BAD_REPLY)
+    meant = (o for o, texts in MEANINGS.items() if any(text in lowered for text in texts))
+    return next(meant, Outcome.BAD_REPLY)
 
 
 def first_line(text: str) -> str:

@@ -56,12 +56,10 @@ def findings(
 ) -> list[Measurement]:
     """Make the measurements of a test that was not made: they say why."""
     at = started_at or datetime.now(timezone.utc)
+    settings = TransferSettings(**common(TransferSettings, options))
     return [
-        _measurement(
-            *(ends, options, source, target, outcome, error, at, Flow()),
-            TransferSettings(**common(TransferSettings, options)),
-        )
-        for source, target in ends.pairs(options)
+        _measurement(ends, options, pair, outcome, error, at, Flow(), settings)
+        for pair in ends.pairs(options)
     ]
 
 
@@ -78,8 +76,8 @@ def records(
     """Make one measurement a direction; `iperf3` is near's, `test` is the same of both."""
     near, far = (report.cpu_near_pct, iperf3.text), (report.cpu_far_pct, ends.far_version)
     measured = []
-    for (source, target), flow in zip(ends.pairs(options), _flows(report, options), strict=True):
-        sender, receiver = (near, far) if source == ends.near else (far, near)
+    for pair, flow in zip(ends.pairs(options), _flows(report, options), strict=True):
+        sender, receiver = (near, far) if pair[0] == ends.near else (far, near)
         detail = replace(
             test,
             **common(FlowNumbers, flow),
@@ -89,9 +87,7 @@ def records(
             iperf3_target=receiver[1],
             connected_by=ends.near.name,
         )
-        measured.append(
-            _measurement(ends, options, source, target, outcome, error, started_at, flow, detail)
-        )
+        measured.append(_measurement(ends, options, pair, outcome, error, started_at, flow, detail))
     return measured
 
 
@@ -162,14 +158,14 @@ def _flows(report: Iperf3Report, options: Options) -> list[Flow]:
 def _measurement(
     ends: Ends,
     options: Options,
-    source: PlannedNode,
-    target: PlannedNode,
+    pair: tuple[PlannedNode, PlannedNode],
     outcome: Outcome,
     error: str,
     started_at: datetime,
     flow: Flow,
     detail: TransferSettings,
 ) -> Measurement:
+    source, target = pair
     return made(
         Measurement(
             run=ends.run,
