@@ -81,7 +81,7 @@ class Turns:
     _over_budget: list[tuple[str, str]] = field(default_factory=list)
 
     def take(self) -> Lease | None:
-        """Wait for a turn, its far end no longer in `remaining`; None when all is done, or stopped."""
+        """Take a turn when there is one; None when nothing remains, or `should_stop`."""
         time.sleep(max(0.0, self._courteous_until - time.monotonic()))
         token = new_token()
         while self.remaining and not self.should_stop():
