@@ -66,6 +66,11 @@ class Previous:
     folder: Path
 
     @property
+    def tree(self) -> Path:
+        """Its files, as they were committed."""
+        return self.folder.with_name("tree")
+
+    @property
     def ptzmesh(self) -> str:
         return str(self.folder / "bin" / "ptzmesh")
 

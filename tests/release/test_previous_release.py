@@ -22,7 +22,19 @@ from integration.nodes import cli, workers
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
-from release.previous import ALL, OLD, SHORT, Left, Previous, build, cut_off, end, json_lines, leave
+from release.previous import (
+    ALL,
+    OLD,
+    ROOT,
+    SHORT,
+    Left,
+    Previous,
+    build,
+    cut_off,
+    end,
+    json_lines,
+    leave,
+)
 from worker import __version__
 
 pytestmark = [
@@ -170,6 +182,23 @@ def test_ours_has_a_version_of_its_own(previous: Previous, tmp_path: Path) -> No
     said = previous.output("", "--version", folder=tmp_path)
     assert said == "ptzmesh, version 0.1.0\n"
     assert __version__ != "0.1.0"
+
+
+def test_each_right_that_a_user_gets_or_loses_is_in_the_page_of_the_upgrade(
+    previous: Previous,
+) -> None:
+    """Who loads the users of one release too early, or too late, stops the other."""
+    users = Path("docker") / "redis" / "users.acl"
+    now, then = rights((ROOT / users).read_text()), rights((previous.tree / users).read_text())
+    page = (ROOT / "docs" / "upgrade.md").read_text().partition("## From wire version 1")[2]
+    changed = {(user, right) for user in now for right in now[user] ^ then[user]}
+    assert changed
+    assert [one for one in changed if not all(word.partition("|")[0] in page for word in one)] == []
+
+
+def rights(users: str) -> dict[str, set[str]]:
+    lines = [line.split() for line in users.splitlines() if line.startswith("user ")]
+    return {name: set(words) for _, name, *words in lines}
 
 
 @pytest.fixture(scope="module")
