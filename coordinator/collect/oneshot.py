@@ -2,9 +2,8 @@
 Writes one run's rows to a file, each pair exactly once, and leaves nothing behind in Redis.
 
 The file is its own cursor: what it has of the run is read when the run is taken up, the stream is
-read from the run's beginning, and only what the file has not got is added. So whoever is killed is
-repeated with the same run, and several runs may be in one file. Rows of such a file have no
-`stream_id`: by this it is told from a collector's, whose last row says how far it is.
+read from the run's beginning, and only what is new is added. So a killed command is repeated with
+the same run, and several runs may be in one file, whose rows have no `stream_id` (see `csvfile`).
 """
 
 from __future__ import annotations
@@ -28,22 +27,10 @@ from worker.wire.run_record import Run
 
 
 class OneShot(contextlib.AbstractContextManager["OneShot"]):
-    """
-    A file that takes rows of whole runs; locked until it is closed.
-
-    Attributes:
-        path: Where it is.
-        rows: Written to it so far.
-    """
+    """A file that takes rows of whole runs, locked until it is closed; `rows` were written."""
 
     def __init__(self, connection: redis.Redis, path: Path) -> None:
-        """
-        Open or make the file, and hold the stream from now on.
-
-        Raises:
-            ConfigError: The file cannot be opened, another process writes it, or it holds something
-                else than runs.
-        """
+        """Open or make the file as `CsvFile` does, and hold the stream from now on."""
         self.connection, self.path = connection, path
         self.rows = 0
         self._run = ""
@@ -107,13 +94,7 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
 
 
 def written(connection: redis.Redis, run_id: RunId, file: OneShot) -> Iterator[Update]:
-    """
-    Follow a run to its end, and yield what arrives once the file has it.
-
-    Raises:
-        ConfigError: There is no such run, or Redis has lost it.
-        PtzmeshError: The file cannot be written; it ends with its last good row.
-    """
+    """Follow a run to its end as `follow_run` does, and yield what arrives once the file has it."""
     file.take_up(read_run(connection, run_id))
     for update in follow_run(connection, run_id):
         file.add(update)

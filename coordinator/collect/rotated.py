@@ -1,9 +1,8 @@
 """
 Earlier files of a collector, that were moved out of its way: which results they hold.
 
-Named as logrotate(8) does: FILE.1, FILE-20261129, with `extension` also FILE.1.csv; the date in any
-order of its parts, with hours or seconds behind it. Compressed, such a name ends in .gz. A file
-that another collector writes is none, whatever its name.
+Named as logrotate(8) does: FILE.1, FILE-20261129, with `extension` also FILE.1.csv, the date in any
+order and form, with .gz where compressed; but none that another collector writes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""
-The figures of a measurement that a matrix can show: what each is, its unit, where it stands.
-
-Pure.
-"""
+"""The figures of a measurement that a matrix can show: what each is, its unit, where it stands."""
 
 from __future__ import annotations
 

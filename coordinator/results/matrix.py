@@ -1,8 +1,4 @@
-"""
-The matrix of a run: what each source measured of each target, and what stands out.
-
-Pure: made from measurements as they come; how it looks on a terminal is the command line's.
-"""
+"""The matrix of a run: what each source measured of each target, and what stands out. Pure."""
 
 from __future__ import annotations
 

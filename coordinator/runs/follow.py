@@ -26,14 +26,7 @@ CARE_S = 5.0
 
 
 class Update(NamedTuple):
-    """
-    What a follower hears.
-
-    Attributes:
-        run: As it stands.
-        arrived: Its measurements since the last update.
-        position: Stream id up to which the stream was read.
-    """
+    """A run as it stands, what arrived since the last update, and where the stream was read to."""
 
     run: Run
     arrived: list[Measurement]

@@ -1,10 +1,10 @@
 """
 The memory that the mesh takes in the Redis it shares, without a scan of the keyspace.
 
-Every key is found through an index of ours: the runs, the nodes, their queues. Redis measures each
-(MEMORY USAGE, which samples the members of large keys itself). Of many runs, nodes or jobs, evenly
-spread ones are measured and the rest is taken to be like them. Left out, as no index names them,
-are the keys of programs that measure themselves (`ptzmesh:monitor:…`); they lapse by themselves.
+Every key is found through an index of ours (runs, nodes, their queues), and Redis measures it
+(MEMORY USAGE). Of many, evenly spread ones are measured and the rest is taken to be like them. Left
+out, as no index names them, are the keys of programs that measure themselves (`ptzmesh:monitor:…`);
+they lapse by themselves.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 Holds: what a follower of a single run still has to read is not trimmed from the stream.
 
 A hold is one member of a sorted set, `<stream id> <token>`, whose score is the second, by Redis'
-clock, at which it lapses. So it is no consumer group, and whatever kills its follower leaves
-nothing behind: `lua/room.lua` passes over what has lapsed, and the next follower removes it.
+clock, at which it lapses. So whatever kills its follower leaves nothing behind: `lua/room.lua`
+passes over what has lapsed, and the next follower removes it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def claims(nodes: Iterable[Node]) -> dict[str, list[Node]]:
 
 
 def also_claimed_by(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
-    """Give, by the name of a node whose address others claim, the names of those others."""
+    """Return, by the name of a node whose address others claim, the names of those others."""
     return {
         node.name: tuple(n.name for n in those if _namespace(n) != _namespace(node))
         for those in claims(nodes).values()
@@ -53,12 +53,7 @@ def commands_per_s(nodes: Iterable[Node]) -> float:
 
 
 def check_pace(nodes: Iterable[Node], most_per_s: int) -> None:
-    """
-    Refuse to add work to a mesh that is at its share of the Redis.
-
-    Raises:
-        RedisUnavailable: The nodes send more commands a second than they may.
-    """
+    """Raise RedisUnavailable where nodes send more commands a second than they may."""
     rate = commands_per_s(nodes)
     if rate > most_per_s:
         raise RedisUnavailable(

@@ -49,16 +49,10 @@ def start(
     registry: Sequence[Node] | None = None,
 ) -> tuple[RunId, bool]:
     """
-    Write a run and enqueue its first phase, or join an open run of the same plan.
+    Write a run and enqueue its first phase, or `join` an open run of the same plan.
 
-    Whatever forbids a run is asked here, as every run starts here.
-
-    Args:
-        connection: To Redis.
-        plan: What is measured.
-        by: Who triggers it.
-        join: Join an open run of the same plan.
-        registry: All nodes, where the caller has just read them; a large mesh has many.
+    Whatever forbids a run is asked here, as every run starts here. `registry` are all nodes, where
+    the caller has just read them: a large mesh has many.
 
     Returns:
         The run's id, and whether it is new.
@@ -79,9 +73,9 @@ def start(
             try:
                 pipeline.watch(same)  # type: ignore[no-untyped-call]  # untyped in redis-py
                 other = cast("bytes | None", pipeline.get(same))
-                found = run_ids([other] if join and other else [])
-                if found and run_record.is_wanted(connection, found[0]):
-                    return found[0], False
+                for run in run_ids([other] if join and other else []):
+                    if run_record.is_wanted(connection, run):
+                        return run, False
                 run = _write(connection, pipeline, plan, same, by)
                 break
             except redis.WatchError:
@@ -111,16 +105,15 @@ def _write(
 
 
 def deadline_s(plan: Plan, phase: int) -> float:
-    """Give the seconds after which a phase that has not ended is looked at."""
+    """Return the seconds after which a phase that has not ended is looked at."""
     return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + GRACE_S
 
 
 def enqueue_phase(connection: redis.Redis, run: RunId, plan: Plan, phase: int) -> None:
     """Enqueue one sweep a performer."""
     performers = plan.performers(plan.probes[phase])
-    enqueue_rows(
-        connection, [Row(run=run, plan=plan, phase=phase, performer=one) for one in performers]
-    )
+    rows = [Row(run=run, plan=plan, phase=phase, performer=node) for node in performers]
+    enqueue_rows(connection, rows)
 
 
 def read_run(
@@ -131,13 +124,7 @@ def read_run(
     versions: Container[int] = version.READ_VERSIONS,
 ) -> Run:
     """
-    Read a run.
-
-    Args:
-        connection: To a Redis.
-        run: Its id.
-        plan: Its plan, where it is known already; it never changes, and may be long.
-        versions: Wire versions that will do; who carries it on must have the same.
+    Read a run; `plan` and `versions` are as in `run_record.read`.
 
     Raises:
         ConfigError: There is none of that id (or no longer).
@@ -154,7 +141,7 @@ def read_run(
 
 def resolve_run(connection: redis.Redis, run: str) -> RunId:
     """
-    Give the full id for `last`, an id, or an unambiguous beginning or end of one.
+    Return the full id for `last`, an id, or an unambiguous beginning or end of one.
 
     Raises:
         ConfigError: None matches, or several do.
@@ -164,23 +151,23 @@ def resolve_run(connection: redis.Redis, run: str) -> RunId:
     known = recent(connection, run_record.MAX_RUNS)
     if not known:
         raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
-    if run == "last" and known:
+    if run == "last":
         return known[0]
     if run in known:
         return RunId(run)
-    matches = [one for one in known if one.startswith(run) or one.endswith(run)]
+    matches = [known_id for known_id in known if known_id.startswith(run) or known_id.endswith(run)]
     if len(matches) == 1:
         return matches[0]
-    what = "is ambiguous" if matches else "is not known"
-    raise ConfigError(f"run ({run[:80]!r}) {what}; see: ptzmesh runs")
+    why = "is ambiguous" if matches else "is not known"
+    raise ConfigError(f"run ({run[:80]!r}) {why}; see: ptzmesh runs")
 
 
 def recent(connection: redis.Redis, count: int) -> list[RunId]:
-    """Give run ids, newest first."""
+    """Return run ids, newest first."""
     ids = cast("list[bytes]", connection.zrange(keyspace.RUNS, 0, count - 1, desc=True))
     return run_ids(ids)
 
 
 def run_ids(members: Iterable[bytes]) -> list[RunId]:
-    """Give those that may be ids of runs; others are printed nowhere, and in no command to copy."""
-    return [RunId(one.decode()) for one in members if _RUN_ID.fullmatch(one)]
+    """Keep those that may be ids of runs; others are printed nowhere, and in no command to copy."""
+    return [RunId(member.decode()) for member in members if _RUN_ID.fullmatch(member)]

@@ -1,9 +1,9 @@
 """
 What became of a row that has not ended: its performer gone, its job lost, or it may still come.
 
-Who performs a row is gone when its heartbeat is, or when its sweep has begun and gives no sign of
-life; never because it waits its turn behind another run. It is the source of its pairs, but for
-tests with two ends: there a pair's target may perform, and then it is the target that is lost.
+A performer is gone when its heartbeat is, or when its sweep has begun and gives no sign of life;
+never because it waits its turn behind another run. It is the source of its pairs, but that a pair's
+target may perform a test with two ends, and then it is the target that is lost.
 """
 
 from __future__ import annotations

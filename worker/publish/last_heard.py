@@ -31,14 +31,7 @@ OVERDUE_S = node_record.HEARTBEAT_S + 4.0
 def with_last_heard(
     connection: redis.Redis, batch: Sequence[Measurement], performer: str
 ) -> list[Measurement]:
-    """
-    Return measurements with when the other node was last heard, where that is overdue.
-
-    Args:
-        connection: To Redis; should it be away, nothing is said.
-        batch: Measurements of one row.
-        performer: The row's own node.
-    """
+    """Add to a row's measurements when the other node was last heard, where that is overdue."""
     names = {_other(each, performer) for each in batch if each.outcome in UNANSWERED}
     names.discard(performer)
     if not names:

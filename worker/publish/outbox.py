@@ -312,12 +312,7 @@ def _frames(data: bytes) -> Iterator[Letter]:
 
 
 def _letter(body: Any) -> Letter:
-    """
-    Read a frame's content back.
-
-    Raises:
-        ValueError, TypeError, WireError: It is invalid.
-    """
+    """Read a frame's content; raises ValueError, TypeError or WireError where it is invalid."""
     bit, fields = body
     if type(bit) is not int or not 0 <= bit < MAX_BITS or not isinstance(fields, dict):
         raise ValueError("not a bit and a measurement")

@@ -41,15 +41,7 @@ class Publisher:
     def __init__(
         self, connection: redis.Redis, outbox: Outbox, row: Row, clock: SourceClock
     ) -> None:
-        """
-        Publish to a run.
-
-        Args:
-            connection: To Redis.
-            outbox: Keeps what cannot be published.
-            row: What is measured.
-            clock: Gives each record the clock of its source.
-        """
+        """Publish the records of a row by their source's clock; the outbox keeps the others."""
         self.connection, self.outbox, self.row, self.clock = connection, outbox, row, clock
         self.stopped = threading.Event()
         self.hurried = False

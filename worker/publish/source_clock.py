@@ -45,12 +45,7 @@ def moved(measured: Measurement, stamped_by: Clock, source: Clock) -> Measuremen
 
 
 class SourceClock:
-    """
-    Moves each measurement of one row to the clock of its source.
-
-    Attributes:
-        performer: The row's own node.
-    """
+    """Moves each measurement of one row to the clock of its source."""
 
     def __init__(self, connection: redis.Redis, performer: str, own: Clock) -> None:
         """Take who performs the row, and what is known of its clock."""
