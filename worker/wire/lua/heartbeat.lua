@@ -22,9 +22,7 @@ local has = redis.call('HMGET', KEYS[2], unpack(ARGV, 12, 17))
 local seen = redis.call('ZSCORE', KEYS[1], name)
 local silent_s = seen and seconds - tonumber(seen)
 
-local function refusal(word)
-  return {word, has[5] or '', has[6] or '', seen or ''}
-end
+local function refusal(word) return {word, has[5] or '', has[6] or '', seen or ''} end
 
 local function began_later()
   local theirs, ours = tonumber(has[4]) or 0, tonumber(since)

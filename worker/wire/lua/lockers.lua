@@ -4,19 +4,17 @@
 --       'holder', key, ttl_s, record | 'waiter', age_s, member | 'slow', elapsed_s, record
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
-local at = 4
-while at <= #ARGV do
-  local kind = ARGV[at]
+local index = 4
+while index <= #ARGV do
+  local kind, first, second, third = unpack(ARGV, index, index + 3)
   if kind == 'holder' then
-    redis.call('SET', ARGV[at + 1], ARGV[at + 3], 'EX', ARGV[at + 2])
-    at = at + 4
+    redis.call('SET', first, third, 'EX', second)
   elseif kind == 'waiter' then
-    redis.call('ZADD', KEYS[1], string.format('%.6f', seconds - tonumber(ARGV[at + 1])), ARGV[at + 2])
-    at = at + 3
+    redis.call('ZADD', KEYS[1], string.format('%.6f', seconds - tonumber(first)), second)
   else
-    redis.call('ZADD', KEYS[2], ARGV[at + 1], ARGV[at + 2])
-    at = at + 3
+    redis.call('ZADD', KEYS[2], first, second)
   end
+  index = index + (kind == 'holder' and 4 or 3)
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', seconds - tonumber(ARGV[2]))
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1001)

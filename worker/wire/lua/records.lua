@@ -5,17 +5,15 @@
 -- is none, and of all fields of a key that is of another type.
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
-local count = tonumber(ARGV[1])
-local fields = #ARGV - count - 1
-local records = {}
+local count, records = tonumber(ARGV[1]), {}
 for i = 1, count do
   local values = redis.pcall('HMGET', KEYS[i + 1], unpack(ARGV, count + 2))
   if values.err then
     values = {}
-    for j = 1, fields do values[j] = false end
+    for j = 1, #ARGV - count - 1 do values[j] = false end
   end
   local seen = redis.call('ZSCORE', KEYS[1], ARGV[i + 1])
-  values[fields + 1] = seen and tostring(seconds - tonumber(seen))
+  values[#ARGV - count] = seen and tostring(seconds - tonumber(seen))
   records[i] = values
 end
 return records

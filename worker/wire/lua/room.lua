@@ -26,9 +26,7 @@ end
 
 -- When the next batch is due, when memory was looked up, and whether it was short; `is_new` is set when
 -- that was looked up now.
-local function read_pace()
-  return redis.call('HMGET', KEYS[3], 'next', 'looked', 'tight')
-end
+local function read_pace() return redis.call('HMGET', KEYS[3], 'next', 'looked', 'tight') end
 
 -- Whether the whole server uses more of its maxmemory than we may see; looked up once a second.
 local function is_tight(pace, now, max_pct)
@@ -42,8 +40,8 @@ local function is_tight(pace, now, max_pct)
   return over
 end
 
--- What has no room: 'tight' and the percentage of memory that may be used, or 'full' and the place of
--- the limit that is reached; nil when there is room.
+-- What has no room: 'tight' and the percentage of memory that may be used, or 'full' and which of the
+-- limits is reached; nil when there is room.
 local function what_is_full(limits, pace, now)
   if is_tight(pace, now, limits[4]) then return 'tight', limits[4] end
   if redis.call('XLEN', KEYS[1]) >= limits[1] then return 'full', 1 end
@@ -59,8 +57,7 @@ local function earlier(a, b)
   if not b then return a end
   local a_ms, a_seq = parts(a)
   local b_ms, b_seq = parts(b)
-  if a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq) then return a end
-  return b
+  return (a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)) and a or b
 end
 
 -- The first id that some known collector, or follower of a run, still needs; nil when there is no
