@@ -41,7 +41,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("PTZMESH_REDIS_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(process, "_process", process._Process())
-    monkeypatch.setattr(guard, "_told", {})
+    monkeypatch.setattr(guard, "_logged_at", {})
     yield
     process.recorder().close(0.0)
 
@@ -310,7 +310,7 @@ def test_lockers_are_watched_by_their_own_redis_and_across_its_absence(
     views = watch_lockers(PREFIX, interval_s=0.01)
     assert [found.locker for found in next(views).lockers] == [0]
     server.stop()
-    monkeypatch.setattr("worker.monitor.lockers.view.tell", lambda *_args: server.start())
+    monkeypatch.setattr("worker.monitor.lockers.view.log_once", lambda *_args: server.start())
     assert next(views).lockers == ()
     views.close()  # type: ignore[attr-defined]  # it is a generator
 

@@ -42,8 +42,8 @@ HOST = "127.0.0.1"
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if icmp_capability() == "none" and os.environ.get("CI") != "true":
         pytest.skip("this user may not ping")
-    monkeypatch.setattr(guard, "_told", {})
-    monkeypatch.setattr(tagging, "_cycle", [])
+    monkeypatch.setattr(guard, "_logged_at", {})
+    monkeypatch.setattr(tagging, "_cycle", None)
     monkeypatch.setattr(process, "_process", process._Process())
     yield
     process.recorder().close(5.0)

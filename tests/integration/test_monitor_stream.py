@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -21,11 +22,11 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.results import results
 from worker.model.measurement import Measurement
 from worker.monitor import guard, process
-from worker.monitor.records import metrics_csv
+from worker.monitor.records import link, metrics_csv
 from worker.monitor.records import recorder as recorder_module
+from worker.monitor.records.link import BATCH, add_records
 from worker.monitor.records.record import PING, Entry, record
 from worker.monitor.records.recorder import Recorder
-from worker.monitor.records.stream import BATCH, RecordStream
 from worker.monitor.settings import MonitorSettings
 from worker.wire import keyspace
 from worker.wire.room import StreamFull
@@ -37,7 +38,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_told", {})
+    monkeypatch.setattr(guard, "_logged_at", {})
     monkeypatch.setattr(recorder_module, "LINGER_S", 0.01)
     monkeypatch.setattr(recorder_module, "PACE_S", 0.001)
     monkeypatch.setattr(recorder_module, "RETRY_S", 0.05)
@@ -78,11 +79,10 @@ def numbers(connection: redis.Redis) -> list[float | None]:
 
 
 def test_what_is_sent_again_is_not_added_again(connection: redis.Redis) -> None:
-    stream = RecordStream(connection, "abc")
-    assert stream.add(entries(1, 5)) == 5
-    assert stream.add(entries(1, 5)) == 0
-    assert stream.add(entries(3, 5)) == 2
-    assert RecordStream(connection, "other").add(entries(1, 2)) == 2
+    assert add_records(connection, "abc", entries(1, 5)) == 5
+    assert add_records(connection, "abc", entries(1, 5)) == 0
+    assert add_records(connection, "abc", entries(3, 5)) == 2
+    assert add_records(connection, "other", entries(1, 2)) == 2
     assert numbers(connection) == [1, 2, 3, 4, 5, 6, 7, 1, 2]
     assert 0 < connection.ttl(keyspace.sequence_key("abc")) <= 7 * 24 * 3600
 
@@ -90,35 +90,32 @@ def test_what_is_sent_again_is_not_added_again(connection: redis.Redis) -> None:
 def test_a_full_stream_takes_nothing_and_gives_no_locker_away(connection: redis.Redis) -> None:
     fill(connection, 50)
     connection.hset(keyspace.LIMITS, "stream_entries", 50)
-    stream = RecordStream(connection, "abc")
     with pytest.raises(StreamFull):
-        stream.add(entries(1, 5))
+        add_records(connection, "abc", entries(1, 5))
     assert connection.xlen(keyspace.RESULTS) == 50
     assert not connection.exists(keyspace.sequence_key("abc"))
     connection.hset(keyspace.LIMITS, mapping={"stream_entries": 1000, "stream_bytes": 100})
     with pytest.raises(StreamFull):
-        stream.add(entries(1, 5))
+        add_records(connection, "abc", entries(1, 5))
 
 
 def test_what_a_collector_has_makes_room(connection: redis.Redis, tmp_path: Path) -> None:
     fill(connection, 1000)
     connection.hset(keyspace.LIMITS, "stream_entries", 1000)
-    stream = RecordStream(connection, "abc")
     with pytest.raises(StreamFull):
-        stream.add(entries(1, 5))
+        add_records(connection, "abc", entries(1, 5))
     Collector(connection, tmp_path / "all.csv").drain()
-    assert stream.add(entries(1, 5)) == 5
+    assert add_records(connection, "abc", entries(1, 5)) == 5
     Collector(connection, tmp_path / "all.csv").drain()
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 1000 + 5
 
 
 def test_a_call_of_the_script_is_short(connection: redis.Redis) -> None:
-    stream = RecordStream(connection, "abc")
     many = [Entry(n, ping(n)) for n in range(1, BATCH * 20 + 1)]
     took_us = []
     for start in range(0, len(many), BATCH):
         connection.config_resetstat()
-        assert stream.add(many[start : start + BATCH]) == BATCH
+        assert add_records(connection, "abc", many[start : start + BATCH]) == BATCH
         took_us.append(connection.info("commandstats")["cmdstat_evalsha"]["usec"])
     # The quickest: whatever else this machine does can only make a call longer.
     assert min(took_us) < 1000
@@ -145,19 +142,6 @@ def test_records_of_many_threads_come_once(
     assert len({m.started_at for m in found}) == 500
 
 
-class Lossy(RecordStream):
-    """Loses the answer to every second call: the records are in, and nobody knows."""
-
-    calls = 0
-
-    def add(self, entries: Any) -> int:
-        added = super().add(entries)
-        Lossy.calls += 1
-        if Lossy.calls % 2:
-            raise redis.ConnectionError("the answer was lost")
-        return added
-
-
 def test_lost_answers_double_nothing(
     recorders: list[Recorder],
     connection: redis.Redis,
@@ -165,13 +149,22 @@ def test_lost_answers_double_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("worker.monitor.records.link.RecordStream", Lossy)
+    calls = itertools.count(1)
+
+    def lossy(*arguments: Any) -> int:
+        """Lose the answer to every second call: the records are in, and nobody knows."""
+        added = add_records(*arguments)
+        if next(calls) % 2:
+            raise redis.ConnectionError("the answer was lost")
+        return added
+
+    monkeypatch.setattr(link, "add_records", lossy)
     made = make(recorders, redis_url)
     for number in range(100):
         made.add(ping(number))
     assert made.publish_now(30)
     assert numbers(connection) == list(range(100))
-    assert Lossy.calls >= 20
+    assert next(calls) > 20
 
 
 def test_a_redis_that_is_away_is_one_log_line_and_loses_nothing(
@@ -202,7 +195,7 @@ def test_a_redis_that_never_was_is_one_log_line(
     wait_until(
         lambda: "has no socket of that name" in caplog.text, "it says that the socket is not there"
     )
-    assert made.waiting() == (50, 50)
+    assert (len(made._for_csv), len(made._for_stream)) == (50, 50)
     assert "hunter2" not in caplog.text
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 2  # that it is away, and that the oldest go
@@ -252,7 +245,7 @@ def test_what_was_added_before_the_end_is_published_however_late_the_thread_come
     monkeypatch.setattr(Recorder, "_publish", look_late)
     late_look = make(recorders, redis_url)
     late_look.add(ping(2))
-    wait_until(lambda: late_look.waiting()[1] == 0, "nothing waits any more")
+    wait_until(lambda: not late_look._for_stream, "nothing waits any more")
     late_look.add(ping(3))
     for made in (late_begin, late_look):
         made.close(0.0)

@@ -1,8 +1,7 @@
 """
 Runs the monitor's small jobs beside the host program, one after another, on one thread.
 
-A job is asked for by a key, and is not queued twice: what is asked for more often than it can be
-done is done as often as it can.
+A job has a key and is not queued twice: one that is asked for too often is done as often as it can.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from worker.monitor.guard import tell_failure
+from worker.monitor.guard import log_failure
 
 #: A host that asks for more than this at once gets the rest later, or not.
 MAX_WAITING = 64
@@ -30,7 +29,7 @@ class Beside:
         self._thread: threading.Thread | None = None
 
     def submit(self, key: str, job: Job) -> bool:
-        """Have a job done soon; False when one of its key, or too many, are waiting already."""
+        """Queue a job; False when one of its key, or too many, are waiting already."""
         with self._lock:
             if key in self._keys or len(self._keys) >= MAX_WAITING:
                 return False
@@ -54,6 +53,6 @@ class Beside:
             try:
                 job()
             except Exception as exc:  # a job that fails must not stop the next
-                tell_failure(key, exc)
+                log_failure(key, exc)
             with self._lock:
                 self._keys.discard(key)

@@ -1,9 +1,8 @@
 """
-What keeps the monitor from ever disturbing its host: nothing is raised, nothing is said twice.
+Keeps the monitor from ever disturbing its host: nothing is raised, nothing is logged twice.
 
-The monitor lives inside a program that has other things to do. Its functions are called at places
-where an exception would end a training of hours, so whatever goes wrong in one of them is a log
-line, and the host gets the value that stands for "not measured".
+An exception would end a training of hours, so whatever goes wrong is a log line, and the host gets
+the value that stands for "not measured".
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ QUIET_S = 3600.0
 #: Different troubles that are remembered; more than these are logged each time.
 MAX_REMEMBERED = 1000
 
-_told: dict[str, float] = {}
+_logged_at: dict[str, float] = {}
 
 
 def never_raises(instead: Callable[[], S]) -> Callable[[Callable[P, R]], Callable[P, R | S]]:
     """
-    Make a function log what it would raise, and give `instead()`.
+    Make a function log what it would raise, and return `instead()`.
 
     KeyboardInterrupt and SystemExit pass: they are the host's.
 
@@ -44,7 +43,7 @@ def never_raises(instead: Callable[[], S]) -> Callable[[Callable[P, R]], Callabl
             try:
                 return function(*args, **kwargs)
             except Exception as exc:  # the promise of this module: see its docstring
-                tell_failure(function.__qualname__, exc)
+                log_failure(function.__qualname__, exc)
                 return instead()
 
         return guarded
@@ -52,30 +51,25 @@ def never_raises(instead: Callable[[], S]) -> Callable[[Callable[P, R]], Callabl
     return decorate
 
 
-def tell_failure(what: str, exc: BaseException) -> None:
+def log_failure(name: str, exc: BaseException) -> None:
     """Log that something of the monitor's failed, the traceback at debug level."""
     kind = type(exc).__name__
-    if tell(f"{what}/{kind}", "monitor: %s failed: %s: %s", what, kind, exc):
-        logger.debug("monitor: where %s failed", what, exc_info=exc)
+    if log_once(f"{name}/{kind}", "monitor: %s failed: %s: %s", name, kind, exc):
+        logger.debug("monitor: where %s failed", name, exc_info=exc)
 
 
-def tell(key: str, message: str, *args: object, level: int = logging.WARNING) -> bool:
-    """
-    Log a message unless one of the same key was logged within `QUIET_S`.
-
-    Returns:
-        Whether it was logged.
-    """
+def log_once(key: str, message: str, *args: object) -> bool:
+    """Warn, unless a message of the same key was logged within `QUIET_S`; whether it was logged."""
     now = time.monotonic()
-    last = _told.get(key)
+    last = _logged_at.get(key)
     if last is not None and now - last < QUIET_S:
         return False
-    if len(_told) < MAX_REMEMBERED or last is not None:
-        _told[key] = now
-    logger.log(level, message, *args)
+    if len(_logged_at) < MAX_REMEMBERED or last is not None:
+        _logged_at[key] = now
+    logger.warning(message, *args)
     return True
 
 
 def forget(key: str) -> None:
     """Let the next message of this key be logged: the trouble is over."""
-    _told.pop(key, None)
+    _logged_at.pop(key, None)

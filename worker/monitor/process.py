@@ -8,11 +8,10 @@ itself gets a recorder of its own.
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
 import multiprocessing.util
 import os
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.monitor.beside import Beside
@@ -24,18 +23,14 @@ from worker.monitor.settings import MonitorSettings, load_settings
 EXIT_DEADLINE_S = 2.0
 
 
+@dataclass(eq=False)
 class _Process:
-    """The state of one process."""
-
-    def __init__(
-        self, settings: MonitorSettings | None = None, csv_target: Path | None = None
-    ) -> None:
-        self.lock = threading.RLock()
-        self.one_test = threading.Lock()
-        self.recorder: Recorder | None = None
-        self.beside: Beside | None = None
-        self.settings = settings
-        self.csv_target = csv_target
+    settings: MonitorSettings | None = None
+    csv_target: Path | None = None
+    recorder: Recorder | None = None
+    beside: Beside = field(default_factory=Beside)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    one_test: threading.Lock = field(default_factory=threading.Lock)
 
 
 #: The present process; only this module refers to it, so a fork can put another in its place.
@@ -46,7 +41,7 @@ def configure(
     *, source: str | None = None, redis_url: str | None = None, csv_path: Path | str | None = None
 ) -> Recorder:
     """
-    Say where this process's records go; None leaves it to the environment.
+    Set where this process's records go; None leaves it to the environment.
 
     Args:
         source: Name of this node; else `PTZMESH_NODE`, else the host name.
@@ -61,51 +56,35 @@ def configure(
     settings = load_settings(os.environ, source=source, redis_url=redis_url, csv_path=path)
     with _process.lock:
         _process.settings = settings
-        found = recorder()
-        found.use(settings)
-        return found
+        recorder().use(settings)
+        return recorder()
 
 
 def recorder() -> Recorder:
-    """Give this process's recorder."""
-    found = _process.recorder
-    if found is not None:
-        return found
+    """Return this process's recorder."""
     with _process.lock:
         if _process.recorder is None:
             settings = _process.settings or load_settings(os.environ)
-            _process.recorder = _new_recorder(settings)
+            _process.recorder = Recorder(settings, csv_target=_process.csv_target)
+            # Not with `atexit`, without which a child of multiprocessing ends.
+            multiprocessing.util.Finalize(None, _finish, exitpriority=10)
         return _process.recorder
 
 
 def configured_redis() -> str | None:
-    """Give the Redis that was configured, or that the environment names; None when neither did."""
+    """Return the Redis that was configured, else the one that the environment names, if any."""
     settings = _process.settings
     return (settings and settings.redis_url) or load_settings(os.environ).redis_url
 
 
 def beside() -> Beside:
-    """Give this process's thread for small jobs."""
-    with _process.lock:
-        if _process.beside is None:
-            _process.beside = Beside()
-        return _process.beside
+    """Return this process's thread for small jobs."""
+    return _process.beside
 
 
 def one_test() -> threading.Lock:
-    """Give the lock of throughput tests: two at once would measure each other."""
+    """Return the lock of throughput tests: two at once would measure each other."""
     return _process.one_test
-
-
-def _new_recorder(settings: MonitorSettings) -> Recorder:
-    made = Recorder(settings, csv_target=_process.csv_target)
-    # A child of multiprocessing ends without `atexit`.
-    if multiprocessing.parent_process() is not None:
-        multiprocessing.util.Finalize(None, _finish, exitpriority=10)
-    else:
-        atexit.unregister(_finish)
-        atexit.register(_finish)
-    return made
 
 
 @never_raises(lambda: None)

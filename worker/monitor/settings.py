@@ -1,8 +1,8 @@
 """
-What the monitor is told about its place: who measures, where records go.
+The monitor's settings: argument over environment over default.
 
-Argument over environment over default. `load_settings` is the package's only reader of the
-environment, and never refuses: a wrong setting is a log line and the default.
+`load_settings` is the package's only reader of the environment, and never refuses: a wrong setting
+is a log line and the default.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from worker.model.errors import ConfigError
 from worker.model.names import REDIS_TARGET, own_name
-from worker.monitor.guard import tell
+from worker.monitor.guard import log_once
 from worker.wire.connection import redis_url
 
 #: Where PTZJEPA keeps everything that lasts.
@@ -46,7 +47,7 @@ def load_settings(
     redis_url: str | None = None,
     csv_path: Path | None = None,
 ) -> MonitorSettings:
-    """Put the settings together; an argument that is None asks the environment."""
+    """Read the settings; an argument that is None asks the environment."""
     return MonitorSettings(
         source=_name(source or environ.get(NODE_VARIABLE)),
         redis_url=_redis(environ, redis_url),
@@ -54,10 +55,20 @@ def load_settings(
     )
 
 
+def url_of(host: str, port: int | str, password: str | None) -> str:
+    """
+    Build the URL of a Redis from what PTZJEPA has of it.
+
+    >>> url_of("::1", 6379, "a@b")
+    'redis://:a%40b@[::1]:6379/0'
+    """
+    secret = f":{quote(str(password), safe='')}@" if password else ""
+    return f"redis://{secret}{f'[{host}]' if ':' in host else host}:{port}/0"
+
+
 def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
-    """Give the URL with what the environment says of password and TLS; None when it is wrong."""
-    named = (environ.get(name) for name in redis_url.URL_VARIABLES)
-    url = asked or next((url for url in named if url), None)
+    """Complete the URL with the environment's password and TLS; None when it is wrong."""
+    url = asked or next(filter(None, map(environ.get, redis_url.URL_VARIABLES)), None)
     if url is None:
         return None
     given = redis_url.credentials_from(environ)
@@ -66,7 +77,7 @@ def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
             given = replace(given, password=None, password_file=None)  # argument over environment
         return redis_url.with_credentials(url, given)
     except ConfigError as exc:
-        tell("redis", "monitor: records are not published: %s", exc)
+        log_once("redis", "monitor: records are not published: %s", exc)
         return None
 
 
@@ -75,13 +86,13 @@ def _name(asked: str | None) -> str:
         try:
             return own_name(asked)
         except ConfigError as exc:
-            tell(f"name/{asked}", "monitor: %s; the host name is used", exc)
+            log_once(f"name/{asked}", "monitor: %s; the host name is used", exc)
     return name_from_host(socket.gethostname())
 
 
 def name_from_host(host: str) -> str:
     """
-    Make a node's name of a host name, which may have any characters.
+    Turn a host name, which may have any characters, into a node's name.
 
     >>> name_from_host("edge 7."), name_from_host("---")
     ('edge-7', 'unnamed')

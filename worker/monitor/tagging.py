@@ -1,8 +1,8 @@
 """
-What the host program is doing, as it says itself; every record of the monitor is tagged with it.
+What the host program is doing, by its own account; every record of the monitor is tagged with it.
 
-One stack for the process, not one a thread: what is measured on the monitor's own thread must be
-tagged with what the host's threads do.
+One for the process, not one a thread: what is measured on the monitor's own thread must be tagged
+with what the host's threads do.
 """
 
 from __future__ import annotations
@@ -16,43 +16,37 @@ from worker.model.text import one_line
 #: A tag longer than this is cut: it is a word such as `world_model`.
 MAX_TAG_CHARS = 64
 
-_stack: list[str] = []
-_cycle: list[int] = []
+#: Those under way, by a key of each: threads do not end in the order in which they began.
+_activities: dict[object, str] = {}
+_cycle: int | None = None
 
 
 @contextlib.contextmanager
 def activity(name: str) -> Iterator[None]:
     """Tag what is recorded within the block; activities may be nested, the innermost counts."""
-    tag = one_line(str(name))[:MAX_TAG_CHARS]
-    _stack.append(tag)
+    key = object()
+    _activities[key] = one_line(str(name))[:MAX_TAG_CHARS]
     try:
         yield
     finally:
-        _remove(tag)
+        del _activities[key]
 
 
 def set_cycle(number: int) -> None:
-    """Tag what is recorded from here on with the number of the host's cycle."""
-    _cycle[:] = [int(number)]
+    """Tag what is recorded from now on with the number of the host's cycle."""
+    global _cycle
+    _cycle = int(number)
 
 
 def tags() -> dict[str, Any]:
     """
-    Give the present tags; what the host has not said is left out.
+    Return the present tags; those that the host has not set are left out.
 
     >>> with activity("world_model"), activity("save"):
     ...     tags()["activity"]
     'save'
     """
-    # Copied in one step: another thread may be between its append and its remove.
-    stack, cycle = _stack[-1:], _cycle[:]
-    found: dict[str, Any] = {"activity": stack[0]} if stack else {}
-    return found | ({"cycle": cycle[0]} if cycle else {})
-
-
-def _remove(tag: str) -> None:
-    """Take the last such tag away; threads do not end in the order in which they began."""
-    for index in range(len(_stack) - 1, -1, -1):
-        if _stack[index] == tag:
-            del _stack[index]
-            return
+    # Copied in one step: another thread may begin or end an activity meanwhile.
+    activities = list(_activities.values())
+    present = {"activity": activities[-1] if activities else None, "cycle": _cycle}
+    return {name: tag for name, tag in present.items() if tag is not None}

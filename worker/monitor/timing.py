@@ -1,6 +1,4 @@
-"""
-`timeit`: how long a part of the host program takes, beside what the network did meanwhile.
-"""
+"""`timeit`: how long a part of the host program takes, beside what the network did meanwhile."""
 
 from __future__ import annotations
 

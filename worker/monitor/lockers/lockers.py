@@ -3,7 +3,7 @@
 
 Same constructor, keys, values and return values, so that a process with the one and a process with
 the other exclude each other. PTZJEPA has two forms of it: the newer acquires a locker by its
-number, the older takes whichever is free; both calls are answered. Each operation becomes a record;
+number, the older takes any that is free; both calls are answered. Each operation becomes a record;
 on about one in ten the way to Redis is pinged, beside the operation and never within it.
 """
 
@@ -14,20 +14,20 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote
 
 import redis
 
 from worker.model.measurement import Outcome
 from worker.monitor.guard import never_raises
 from worker.monitor.lockers.notes import ACQUIRE, RELEASE, WAITING
-from worker.monitor.network.network import keep, log_network_metrics, measure_hosts, network_stats
+from worker.monitor.network.network import log_network_metrics, network_stats, ping_beside
 from worker.monitor.network.stats import Metrics, no_metrics
-from worker.monitor.process import beside, recorder
+from worker.monitor.process import recorder
 from worker.monitor.records.record import LOCKER, record
+from worker.monitor.settings import url_of
 
 #: Between two attempts; PTZJEPA's own.
 RETRY_S = 0.1
@@ -35,10 +35,10 @@ RETRY_S = 0.1
 EXPIRE_S, OLDER_EXPIRE_S = 1800, 10
 #: A share of operations after which the way to Redis is measured.
 MEASURED_SHARE = 0.1
-#: A wait of so long is recorded while it goes on, again and again.
+#: How often a wait is recorded while it goes on.
 STILL_WAITING_S = 30.0
 
-#: Deletes a locker if it is ours, in one step. Gives: deleted, what it held, milliseconds left.
+#: Deletes a locker if it is ours, in one step. Returns: deleted, what it held, milliseconds left.
 RELEASE_SCRIPT = """
 local held = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
@@ -49,11 +49,11 @@ return {0, held, left}
 
 @dataclass
 class _Attempts:
-    """What the attempts of one acquire have taken so far."""
+    """What the attempts of one operation have taken so far."""
 
-    begun: float
-    started_at: datetime
     expire_s: int
+    begun: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     count: int = 0
     seconds: float = 0.0
     longest_s: float = 0.0
@@ -131,16 +131,16 @@ class MultiLockerSystem:
         return self._acquire(locker_num, (locker_num,), self.expire_in_sec)
 
     def _acquire(self, wanted: int | None, numbers: Sequence[int], expire_s: int) -> int | None:
-        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc), expire_s)
-        wait_s = expire_s if wanted is None else self.acquire_timeout
-        deadline, told_at = attempts.begun + wait_s, attempts.begun
+        attempts = _Attempts(expire_s)
+        deadline = attempts.begun + (expire_s if wanted is None else self.acquire_timeout)
+        recorded_at = attempts.begun
         while time.monotonic() < deadline:
             for number in numbers:
                 if self._take(number, attempts):
                     self._note_acquire(ACQUIRE, number, attempts, Outcome.OK)
                     return number
-            if time.monotonic() - told_at >= STILL_WAITING_S:
-                told_at = time.monotonic()
+            if time.monotonic() - recorded_at >= STILL_WAITING_S:
+                recorded_at = time.monotonic()
                 self._note_acquire(WAITING, wanted, attempts, Outcome.TARGET_BUSY)
             time.sleep(RETRY_S)
         self._note_acquire(ACQUIRE, wanted, attempts, Outcome.TARGET_BUSY)
@@ -166,15 +166,15 @@ class MultiLockerSystem:
         Raises:
             redis.RedisError: Redis could not be asked.
         """
-        attempts = _Attempts(time.monotonic(), datetime.now(timezone.utc), self.expire_in_sec)
+        attempts = _Attempts(self.expire_in_sec)
         name = f"{self.locker_prefix}:{locker_num}"
         try:
-            deleted, found, left_ms = self._release(keys=[name], args=[self.identifier])
+            deleted, held, left_ms = self._release(keys=[name], args=[self.identifier])
         except redis.RedisError as exc:
             self._note_failure(RELEASE, locker_num, attempts, exc)
             raise
         attempts.add(time.monotonic() - attempts.begun)
-        self._note_release(locker_num, attempts, bool(deleted), found, left_ms)
+        self._note_release(locker_num, attempts, bool(deleted), held, left_ms)
         return bool(deleted)
 
     @never_raises(no_metrics)
@@ -184,7 +184,7 @@ class MultiLockerSystem:
 
     @property
     def network_stats(self) -> list[Metrics]:
-        """Give the last metrics of the way to Redis."""
+        """Return the last metrics of the way to Redis."""
         return network_stats[self.redis_host]
 
     @never_raises(lambda: None)
@@ -194,16 +194,14 @@ class MultiLockerSystem:
         taken = "each locker was" if locker_num is None else "the locker was"
         error = "" if outcome is Outcome.OK else f"{taken} taken all the time"
         refused = attempts.count - (outcome is Outcome.OK)
-        self._note(
-            operation, locker_num, attempts, outcome, error,
-            {"contended": refused, "rtt_max_ms": attempts.longest_s * 1e3},
-        )  # fmt: skip
+        detail = {"contended": refused, "rtt_max_ms": attempts.longest_s * 1e3}
+        self._note(operation, locker_num, attempts, outcome, error, detail)
         if operation is ACQUIRE and self._random.random() < MEASURED_SHARE:
             self._measure_beside()
 
     @never_raises(lambda: None)
     def _note_release(
-        self, locker_num: int, attempts: _Attempts, deleted: bool, found: bytes | None, left_ms: int
+        self, locker_num: int, attempts: _Attempts, deleted: bool, held: bytes | None, left_ms: int
     ) -> None:
         since = self._held_since.pop(locker_num, None)
         detail = {
@@ -212,11 +210,9 @@ class MultiLockerSystem:
             # What we never took, or freed before, has not expired under us.
             "expired": None if since is None and not deleted else not deleted,
         }
-        outcome, error = Outcome.OK, ""
-        if not deleted:
-            outcome = Outcome.DENIED
-            state = "is free" if found is None else "is another's"
-            error = f"the locker was not ours any more: it {state}"
+        state = "is free" if held is None else "is another's"
+        error = "" if deleted else f"the locker was not ours any more: it {state}"
+        outcome = Outcome.OK if deleted else Outcome.DENIED
         self._note(RELEASE, locker_num, attempts, outcome, error, detail)
 
     @never_raises(lambda: None)
@@ -237,7 +233,6 @@ class MultiLockerSystem:
         detail: dict[str, Any],
     ) -> None:
         number = None if locker_num is None else int(locker_num)  # PTZJEPA's may be numpy's
-        which = "any" if number is None else number
         common = {
             "operation": operation,
             "prefix": self.locker_prefix,
@@ -252,7 +247,7 @@ class MultiLockerSystem:
         recorder().add(
             record(
                 probe=LOCKER,
-                target=f"{self.locker_prefix}:{which}",
+                target=f"{self.locker_prefix}:{'any' if number is None else number}",
                 address=self.redis_host,
                 outcome=outcome,
                 error=error,
@@ -265,16 +260,7 @@ class MultiLockerSystem:
     @never_raises(lambda: None)
     def _offer_redis(self, password: str | None) -> None:
         """Records go to the lockers' own Redis when no other is configured."""
-        secret = f":{quote(str(password), safe='')}@" if password else ""
-        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
-        recorder().offer_redis(f"redis://{secret}{host}:{self.redis_port}/0")
+        recorder().offer_redis(url_of(self.redis_host, self.redis_port, password))
 
-    @never_raises(lambda: None)
     def _measure_beside(self) -> None:
-        host = self.redis_host
-
-        def job() -> None:
-            for found in measure_hosts([host]):
-                keep(host, found)
-
-        beside().submit(f"redis/{host}", job)
+        ping_beside("redis", self.redis_host)

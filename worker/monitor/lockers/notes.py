@@ -1,13 +1,13 @@
 """
-Who uses the lockers, beside the lockers: noted in Redis from the locker records as they go out.
+Notes in Redis what the lockers' own keys do not say, from the locker records as they go out.
 
-The lockers' own keys say which identifier holds which locker, and for how long still. What they do
-not say is kept under keys of ours: whose identifier that is, who waited lately, what was slow.
+Those say which identifier holds which locker, and for how long still. Under keys of ours is whose
+identifier that is, who waited lately, and what was slow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from itertools import groupby
 from typing import Any
@@ -46,32 +46,14 @@ def _notes(measurement: Measurement, now: datetime) -> Iterator[Any]:
     detail = measurement.detail.more
     if detail["operation"] == ACQUIRE and measurement.outcome is Outcome.OK:
         yield from ("holder", keyspace.holder_key(detail["identifier"]))
-        yield from (_expire_s(detail) + HOLDER_MARGIN_S, _holder(measurement))
+        facts = {name: detail[name] for name in ("expire_s", "pid", "lockers")}
+        yield int(detail["expire_s"]) + HOLDER_MARGIN_S
+        yield msgpack.packb({"node": measurement.source, **facts})
     if detail.get("contended"):
         age_s = (now - measurement.started_at).total_seconds() - detail["elapsed_s"]
         member = [detail["locker"], detail["identifier"], measurement.source]
         yield from ("waiter", f"{max(0.0, age_s):.3f}", msgpack.packb(member))
     if detail["operation"] in (ACQUIRE, RELEASE):
-        yield from ("slow", detail["elapsed_s"], _operation(measurement))
-
-
-def _expire_s(detail: Mapping[str, Any]) -> int:
-    return int(detail["expire_s"])
-
-
-def _holder(measurement: Measurement) -> bytes:
-    detail = measurement.detail.more
-    facts = {name: detail[name] for name in ("expire_s", "pid", "lockers")}
-    return bytes(msgpack.packb({"node": measurement.source, **facts}))
-
-
-def _operation(measurement: Measurement) -> bytes:
-    detail = measurement.detail.more
-    facts: Sequence[Any] = (
-        detail["operation"],
-        detail["locker"],
-        measurement.source,
-        measurement.started_at.timestamp(),
-        measurement.outcome.value,
-    )
-    return bytes(msgpack.packb(facts))
+        started_at, outcome = measurement.started_at.timestamp(), measurement.outcome.value
+        operation = (detail["operation"], detail["locker"], measurement.source, started_at, outcome)
+        yield from ("slow", detail["elapsed_s"], msgpack.packb(operation))

@@ -19,7 +19,7 @@ import redis
 
 from worker.model.errors import ConfigError
 from worker.model.text import iso_utc, one_line
-from worker.monitor.guard import forget, tell
+from worker.monitor.guard import forget, log_once
 from worker.monitor.lockers.notes import NOTES_TTL_S, SLOWEST, WAITERS_S
 from worker.monitor.process import recorder
 from worker.wire import keyspace, scripts
@@ -27,7 +27,7 @@ from worker.wire.connection import server
 
 #: PTZJEPA's own.
 DEFAULT_PREFIX = "file_lockers"
-#: Looked at when nobody says how many there are.
+#: Looked at when it is not known how many there are.
 DEFAULT_COUNT = 100
 MAX_COUNT = 100_000
 #: Keys asked for in one pipeline: Redis answers other clients between any two commands.
@@ -44,8 +44,7 @@ class Locker:
         identifier: What its key holds: the holder's own random name.
         node: The holder's node; None when the holder is an unchanged PTZJEPA.
         pid: The holder's process.
-        held_s: Since when it is held, by Redis' clock; None when the time it was taken for is
-            not known.
+        held_s: How long it is held, by Redis' clock; None when what it was taken for is unknown.
         left_s: Until it expires; None when it never does.
     """
 
@@ -57,7 +56,7 @@ class Locker:
     left_s: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Waiter:
     """A process that met a locker taken, and how long ago that was; None would take any."""
 
@@ -81,7 +80,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class LockersView:
-    """What one look found; `looked_at` is how many lockers were asked for, held or not."""
+    """One look; `looked_at` is how many lockers were asked for, held or not."""
 
     prefix: str
     looked_at: int
@@ -90,7 +89,7 @@ class LockersView:
     slowest: tuple[Operation, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Give one JSON-ready object."""
+        """Return one JSON-ready object."""
         return asdict(self)
 
 
@@ -103,21 +102,21 @@ def read_lockers(
     Args:
         connection: To the Redis of the lockers.
         prefix: Begin of their keys.
-        count: Lockers 0 to `count` - 1 are looked at; None takes what a holder's own program said,
+        count: Lockers 0 to `count` - 1 are looked at; None takes the count of a holder's program,
             else `DEFAULT_COUNT`.
     """
     asked = min(DEFAULT_COUNT if count is None else count, MAX_COUNT)
     held = _held(connection, prefix, 0, asked)
     holders = _holders(connection, {identifier for _, identifier, _ in held})
-    told = max((h.get("lockers") or 0 for h in holders.values()), default=0)
-    if count is None and asked < told <= MAX_COUNT:
-        more = _held(connection, prefix, asked, told)
+    noted = max((h.get("lockers") or 0 for h in holders.values()), default=0)
+    if count is None and asked < noted <= MAX_COUNT:
+        more = _held(connection, prefix, asked, noted)
         holders |= _holders(connection, {identifier for _, identifier, _ in more})
-        held, asked = held + more, told
+        held, asked = held + more, noted
     return LockersView(
         prefix=prefix,
         looked_at=asked,
-        lockers=tuple(_locker(*found, holders.get(found[1], {})) for found in held),
+        lockers=tuple(_locker(*key, holders.get(key[1], {})) for key in held),
         waiters=_waiters(connection, prefix),
         slowest=_slowest(connection, prefix),
     )
@@ -131,7 +130,7 @@ def watch_lockers(
     interval_s: float = 2.0,
 ) -> Iterator[LockersView]:
     """
-    Look every `interval_s` for ever; while Redis is away that is said once, and waited for.
+    Look every `interval_s` for ever; while Redis is away that is logged once, and waited for.
 
     Args:
         prefix: Begin of the lockers' keys.
@@ -145,14 +144,14 @@ def watch_lockers(
             raise ConfigError("no Redis is configured; set PTZMESH_REDIS_URL")
         connection = server.connect(url)
     except ConfigError as exc:
-        tell("watch_lockers", "monitor: the lockers cannot be read: %s", exc)
+        log_once("watch_lockers", "monitor: the lockers cannot be read: %s", exc)
         return
     while True:
         try:
             view = read_lockers(connection, prefix, count)
         except redis.RedisError as exc:
             reason = server.without_secrets(str(exc), url)
-            tell("watch_lockers", "monitor: the lockers cannot be read: %s", reason)
+            log_once("watch_lockers", "monitor: the lockers cannot be read: %s", reason)
         else:
             forget("watch_lockers")
             yield view
@@ -162,8 +161,8 @@ def watch_lockers(
 def _held(
     connection: redis.Redis, prefix: str, first: int, end: int
 ) -> list[tuple[int, str, float | None]]:
-    """Give number, identifier and seconds left of those that are held."""
-    found = []
+    """Return number, identifier and seconds left of those that are held."""
+    held = []
     for start in range(first, end, CHUNK):
         numbers = range(start, min(start + CHUNK, end))
         keys = [f"{prefix}:{number}" for number in numbers]
@@ -174,13 +173,13 @@ def _held(
         values, *left_ms = pipeline.execute()
         for number, value, left in zip(numbers, values, left_ms, strict=True):
             if value is not None and left != -2:  # -2: it went between the two commands
-                text = one_line(value.decode(errors="replace"))
-                found.append((number, text, left / 1000 if left >= 0 else None))
-    return found
+                identifier = one_line(value.decode(errors="replace"))
+                held.append((number, identifier, left / 1000 if left >= 0 else None))
+    return held
 
 
 def _holders(connection: redis.Redis, identifiers: set[str]) -> dict[str, Mapping[str, Any]]:
-    """Give what is known of each identifier's process; unknown ones are left out."""
+    """Return what is known of each identifier's process; unknown ones are left out."""
     if not identifiers:
         return {}
     ordered = sorted(identifiers)
@@ -210,14 +209,13 @@ def _locker(
 def _waiters(connection: redis.Redis, prefix: str) -> tuple[Waiter, ...]:
     now = scripts.redis_seconds(connection)
     key = keyspace.waiters_key(prefix)
-    found: Any = connection.zrange(key, now - WAITERS_S, now, byscore=True, withscores=True)
+    noted: Any = connection.zrange(key, now - WAITERS_S, now, byscore=True, withscores=True)
     waiters = []
-    for member, seen_at in reversed(found):
+    for member, seen_at in reversed(noted):
         match _unpacked(member):
             case [int(locker) | (None as locker), str(identifier), str(node)]:
-                seen_s = max(0.0, now - seen_at)
-                texts = {"identifier": one_line(identifier), "node": one_line(node)}
-                waiters.append(Waiter(locker=locker, **texts, seen_s=seen_s))
+                identifier, node, seen_s = one_line(identifier), one_line(node), now - seen_at
+                waiters.append(Waiter(locker, identifier, node, max(0.0, seen_s)))
     return tuple(waiters)
 
 
@@ -227,24 +225,18 @@ def _slowest(connection: redis.Redis, prefix: str) -> tuple[Operation, ...]:
     for days in range(NOTES_TTL_S // 86400):
         key = keyspace.slowest_key(prefix, now - timedelta(days=days))
         pipeline.zrevrange(key, 0, SLOWEST - 1, withscores=True)
-    found = [pair for day in pipeline.execute() for pair in day]
-    ordered = sorted(found, key=lambda pair: float(pair[1]), reverse=True)
+    noted = [pair for day in pipeline.execute() for pair in day]
+    ordered = sorted(noted, key=lambda pair: float(pair[1]), reverse=True)
     operations = (_operation(_unpacked(packed), elapsed_s) for packed, elapsed_s in ordered)
-    return tuple(operation for operation in operations if operation is not None)[:SLOWEST]
+    return tuple(filter(None, operations))[:SLOWEST]
 
 
 def _operation(facts: object, elapsed_s: float) -> Operation | None:
     match facts:
-        case [
-            str(operation),
-            int(locker) | (None as locker),
-            str(node),
-            float(started),
-            str(outcome),
-        ]:
+        case [str(name), int(locker) | (None as locker), str(node), float(started), str(outcome)]:
             with suppress(ValueError, OverflowError, OSError):  # no time of this world
                 return Operation(
-                    operation=one_line(operation),
+                    operation=one_line(name),
                     locker=locker,
                     node=one_line(node),
                     started_at=iso_utc(datetime.fromtimestamp(started, timezone.utc)),

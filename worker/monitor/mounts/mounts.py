@@ -4,13 +4,14 @@ SSHFS mounts, timed and probed: a mixin and a decorator for PTZJEPA's `SSHFSMoun
     @measured_mounts
     class SSHFSMounter: ...
 
-Works with any class that has `mount()` and `unmount()` and is told `host_ip` and
-`local_data_directory`. On the caller's thread a mount costs well under a millisecond more; an
-unmount waits for a probe in the folder to be killed, one second at most.
+Works with any class that has `mount()` and `unmount()`, and `host_ip` and `local_data_directory`
+among its arguments or attributes. On the caller's thread a mount costs well under a millisecond
+more; an unmount waits for a probe in the folder to be killed, one second at most.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import threading
@@ -19,13 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from worker.model.measurement import Outcome
 from worker.monitor.guard import never_raises
 from worker.monitor.mounts.probing import probe_mount, probes
-from worker.monitor.network.network import keep, measure_hosts
-from worker.monitor.process import beside, recorder
+from worker.monitor.network.network import ping_beside
+from worker.monitor.process import recorder
 from worker.monitor.records.record import SSHFS, label, record
 
 
@@ -44,6 +45,9 @@ class MeasuredMounts:
     The results of `mount` and `unmount` are that class's own, whatever becomes of the measuring.
     """
 
+    # Of a mount within that class's constructor.
+    _place = Place("", "")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Hand everything to PTZJEPA's class."""
         super().__init__(*args, **kwargs)
@@ -52,7 +56,8 @@ class MeasuredMounts:
     def mount(self, *args: Any, **kwargs: Any) -> Any:
         """Mount, timed; beside it the host is pinged, and afterwards the folder is probed."""
         _ping_beside(self._place, "before_mount")
-        mounted = _timed("mount", self._place, _method(super(), "mount"), args, kwargs)
+        method = super().mount  # type: ignore[misc]  # PTZJEPA's class has it
+        mounted = _timed("mount", self._place, functools.partial(method, *args, **kwargs))
         if mounted:
             _ping_beside(self._place, "after_mount")
             _probe_beside(self._place)
@@ -62,7 +67,8 @@ class MeasuredMounts:
         """Unmount, timed, after a probe of the folder was ended: an open file would keep it."""
         _keep_out(self._place)
         try:
-            return _timed("unmount", self._place, _method(super(), "unmount"), args, kwargs)
+            method = super().unmount  # type: ignore[misc]  # as above
+            return _timed("unmount", self._place, functools.partial(method, *args, **kwargs))
         finally:
             _let_in(self._place)
 
@@ -71,7 +77,7 @@ Mounter = TypeVar("Mounter", bound=type)
 
 
 def measured_mounts(mounter: Mounter) -> Mounter:
-    """Decorator: give a class whose mounts are measured, under the same name."""
+    """Decorate a class, so that its mounts are measured; its name stays."""
     names = {
         "__module__": mounter.__module__,
         "__qualname__": mounter.__qualname__,
@@ -80,24 +86,16 @@ def measured_mounts(mounter: Mounter) -> Mounter:
     return cast("Mounter", type(mounter.__name__, (MeasuredMounts, mounter), names))
 
 
-@never_raises(lambda: None)
 def _ping_beside(place: Place, operation: str) -> None:
-    if not place.host:
-        return
-
-    def job() -> None:
-        for found in measure_hosts([place.host]):
-            keep(place.host, found.with_more({"operation": operation}))
-
-    beside().submit(f"{operation}/{place.host}", job)
+    if place.host:
+        ping_beside(operation, place.host, operation=operation)
 
 
 @never_raises(lambda: None)
 def _probe_beside(place: Place) -> None:
     if place.folder:
-        probe = threading.Thread(target=_probe_job, args=(place,), name="ptzmesh-mount")
-        probe.daemon = True
-        probe.start()
+        job = functools.partial(_probe_job, place)
+        threading.Thread(target=job, name="ptzmesh-mount", daemon=True).start()
 
 
 @never_raises(lambda: None)
@@ -115,30 +113,29 @@ def _let_in(place: Place) -> None:
     probes.let_in(place.folder)
 
 
-def _timed(
-    operation: str,
-    place: Place,
-    method: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    begun, at = time.monotonic(), datetime.now(timezone.utc)
+def _timed(operation: str, place: Place, method: Callable[[], Any]) -> Any:
+    begun, started_at = time.monotonic(), datetime.now(timezone.utc)
+    outcome, error = Outcome.OK, ""
     try:
-        result = method(*args, **kwargs)
+        result = method()
+        if result is False:  # the older form's unmount returns nothing
+            outcome, error = Outcome.REFUSED, f"{operation}() gave False"
+        return result
     except BaseException as exc:
-        error = f"{type(exc).__name__}: {exc}"
-        _note(operation, place, at, begun, Outcome.CRASHED, error)
+        outcome, error = Outcome.CRASHED, f"{type(exc).__name__}: {exc}"
         raise
-    # The older form's unmount gives nothing; only a plain False is a failure.
-    outcome = Outcome.REFUSED if result is False else Outcome.OK
-    error = "" if outcome is Outcome.OK else f"{operation}() gave False"
-    _note(operation, place, at, begun, outcome, error)
-    return result
+    finally:
+        _note(operation, place, started_at, time.monotonic() - begun, outcome, error)
 
 
 @never_raises(lambda: None)
 def _note(
-    operation: str, place: Place, at: datetime, begun: float, outcome: Outcome, error: str
+    operation: str,
+    place: Place,
+    started_at: datetime,
+    elapsed_s: float,
+    outcome: Outcome,
+    error: str,
 ) -> None:
     recorder().add(
         record(
@@ -147,18 +144,10 @@ def _note(
             address=place.host,
             outcome=outcome,
             error=error,
-            started_at=at,
-            detail={"operation": operation, "elapsed_s": time.monotonic() - begun},
+            started_at=started_at,
+            detail={"operation": operation, "elapsed_s": elapsed_s},
         )
     )
-
-
-class _HasMethods(Protocol):
-    def __getattribute__(self, name: str) -> Any: ...
-
-
-def _method(parent: _HasMethods, name: str) -> Callable[..., Any]:
-    return cast("Callable[..., Any]", getattr(parent, name))
 
 
 @never_raises(lambda: Place("", ""))
@@ -167,11 +156,9 @@ def _place_of(
 ) -> Place:
     """Read what was mounted where from the constructor's arguments, else from attributes."""
     try:
-        told = inspect.signature(made).bind(*args, **kwargs).arguments
+        given = inspect.signature(made).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
-        told = {}
-    host, folder = (
-        str(told.get(name) or getattr(mounter, name, ""))
-        for name in ("host_ip", "local_data_directory")
-    )
+        given = {}
+    names = ("host_ip", "local_data_directory")
+    host, folder = (str(given.get(name) or getattr(mounter, name, "")) for name in names)
     return Place(label(host), str(Path(os.path.expanduser(folder))) if folder else "")  # noqa: PTH111

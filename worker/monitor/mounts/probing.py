@@ -28,7 +28,7 @@ BULK_BYTES = 4 * 1024 * 1024
 BULK_MAX_S = 5.0
 PROBE_DEADLINE_S = 30.0
 START_S = 1.0
-#: How often it is looked whether a probe is to end.
+#: How often to check whether a probe is to end.
 LOOK_S = 0.2
 #: A killed process leaves the kernel within milliseconds, unless the server has gone; then it
 #: stays, but in a mount namespace of its own, where it keeps no host from unmounting.
@@ -46,22 +46,21 @@ def probe_mount(
     mount_only: bool = True,
 ) -> Measurement:
     """
-    Probe a folder in a process of its own, and wait for it; what was found is not recorded yet.
+    Probe a folder in a process of its own, and wait for it; the result is not recorded yet.
 
     Args:
         folder: A mount point.
         host: Whose folder it is.
         bulk_bytes: What crosses the network in each direction, at most; 0 leaves rates out.
         deadline_s: Later than this the probe is killed.
-        mount_only: Refuse a folder that is no mount point.
+        mount_only: Refuse a folder that is not a mount point.
     """
     begun, at = time.monotonic(), datetime.now(timezone.utc)
     argv = [sys.executable, "-I", "-S", mount_probe.__file__, folder]
     argv += ["--name", PROBE_FILE.format(source=recorder().settings.source)]
     argv += ["--bulk-bytes", str(bulk_bytes), "--max-s", str(BULK_MAX_S)]
     argv += ["--deadline-s", str(deadline_s), *([] if mount_only else ["--anywhere"])]
-    probe = probes.start(folder, argv)
-    found = probes.refusal(folder) if probe is None else probe.wait(deadline_s)
+    found = dict(probes.run(folder, argv, deadline_s))
     outcome = Outcome(found.pop("outcome", Outcome.OK))
     return record(
         probe=SSHFS,
@@ -75,10 +74,8 @@ def probe_mount(
     )
 
 
-_UNMOUNTING: dict[str, Any] = {
-    "outcome": Outcome.CANCELLED,
-    "error": "the folder is being unmounted",
-}
+_UNMOUNTING = {"outcome": Outcome.CANCELLED, "error": "the folder is being unmounted"}
+_HANGS = {"outcome": Outcome.TARGET_BUSY, "error": "the last probe still hangs there"}
 
 
 class Probes:
@@ -94,20 +91,16 @@ class Probes:
         self.running: dict[str, _Probe] = {}
         self.leaving: set[str] = set()
 
-    def start(self, folder: str, argv: list[str]) -> _Probe | None:
-        """Start a probe; None when the folder is being unmounted, or the last one hangs there."""
+    def run(self, folder: str, argv: list[str], deadline_s: float) -> dict[str, Any]:
+        """Return what a probe of the folder printed, or why it printed nothing."""
         with self.lock:
             last = self.running.get(folder)
-            if folder in self.leaving or (last and last.process.poll() is None):
-                return None
-            self.running[folder] = _Probe(argv)
-            return self.running[folder]
-
-    def refusal(self, folder: str) -> dict[str, Any]:
-        """Say why a probe was not started."""
-        if folder in self.leaving:
-            return _UNMOUNTING.copy()
-        return {"outcome": Outcome.TARGET_BUSY, "error": "the last probe still hangs there"}
+            if folder in self.leaving:
+                return _UNMOUNTING
+            if last and last.process.poll() is None:
+                return _HANGS
+            probe = self.running[folder] = _Probe(argv)
+        return probe.wait(deadline_s)
 
     def keep_out(self, folder: str) -> None:
         """Let no probe begin in the folder, and kill the one that is there."""
@@ -123,10 +116,8 @@ class Probes:
 
 
 class _Probe:
-    """A process at work in a folder."""
-
     def __init__(self, argv: list[str]) -> None:
-        self.ended, self.output = False, b""
+        self.ended = False
         self.process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -137,36 +128,23 @@ class _Probe:
         )
 
     def wait(self, deadline_s: float) -> dict[str, Any]:
-        """Give what it printed, or why there is nothing."""
         # It ends itself at its deadline; the rest is for its start.
         give_up_at = time.monotonic() + deadline_s + START_S
-        while not self._has_ended():
-            if self.ended or time.monotonic() > give_up_at:
+        output = None
+        while output is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = self.process.communicate(timeout=LOOK_S)
+            if output is None and (self.ended or time.monotonic() > give_up_at):
                 # Once sshfs has a request, the kernel lets nobody go before it is answered.
                 self.process.kill()
-                break
-        return self._read(deadline_s)
-
-    def _has_ended(self) -> bool:
-        try:
-            self.output, _ = self.process.communicate(timeout=LOOK_S)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _read(self, deadline_s: float) -> dict[str, Any]:
-        try:
-            found = json.loads(self.output)
-        except ValueError:
-            return self._cut_short(deadline_s)
-        return found if isinstance(found, dict) else self._cut_short(deadline_s)
-
-    def _cut_short(self, deadline_s: float) -> dict[str, Any]:
+                output = b""
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(output), dict):
+                return found
         if self.ended:
-            return _UNMOUNTING.copy()
+            return _UNMOUNTING
         if self.process.returncode in (None, -signal.SIGALRM):
-            error = f"no end after {deadline_s:.0f} s"
-            return {"outcome": Outcome.TIMEOUT, "error": error}
+            return {"outcome": Outcome.TIMEOUT, "error": f"no end after {deadline_s:.0f} s"}
         return {"outcome": Outcome.BAD_REPLY, "error": "the probe printed no result"}
 
     def end(self) -> None:

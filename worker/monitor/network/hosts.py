@@ -20,7 +20,7 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     Read a comma list of hosts; blanks and repetitions are left out, order stays.
 
     Raises:
-        ConfigError: One of them is no host, or there are more than `MAX_HOSTS`.
+        ConfigError: One of them is invalid, or there are more than `MAX_HOSTS`.
 
     >>> parse_hosts("10.0.0.1, edge-7,10.0.0.1,")
     ('10.0.0.1', 'edge-7')
@@ -30,12 +30,12 @@ def parse_hosts(text: str) -> tuple[str, ...]:
 
 def distinct(hosts: Iterable[str]) -> tuple[str, ...]:
     """
-    Give each host once, in order.
+    Drop repetitions; order stays.
 
     Raises:
         ConfigError: More than `MAX_HOSTS`.
     """
-    found = tuple(dict.fromkeys(hosts))
-    if len(found) > MAX_HOSTS:
-        raise ConfigError(f"hosts ({len(found)}) must be at most {MAX_HOSTS}; see ptzmesh run")
-    return found
+    unique = tuple(dict.fromkeys(hosts))
+    if len(unique) > MAX_HOSTS:
+        raise ConfigError(f"hosts ({len(unique)}) must be at most {MAX_HOSTS}; see ptzmesh run")
+    return unique

@@ -1,8 +1,8 @@
 """
 `NetworkMonitor`: measures hosts beside the host program, at intervals or at its cycles.
 
-Everything happens on a thread of the monitor's: measuring, the file and Redis. The methods that
-the host calls set a flag and return.
+Measuring, the file and Redis are all left to the monitor's thread: the methods that the host calls
+set a flag and return.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from worker.model.errors import ConfigError
 from worker.monitor import tagging
-from worker.monitor.guard import never_raises, tell
+from worker.monitor.guard import log_once, never_raises
 from worker.monitor.network.hosts import MAX_HOSTS
 from worker.monitor.network.network import COUNT, joined, keep, measure_hosts, measure_throughput
 from worker.monitor.process import recorder
@@ -27,7 +27,7 @@ DEFAULT_INTERVAL_S = 300.0
 MIN_INTERVAL_S = 1.0
 #: Nodes that were started together do not measure together for long.
 JITTER = 0.1
-#: At its end the monitor gets so long to end a measurement, write and publish.
+#: For its last measurement, the file and Redis, as it ends.
 STOP_DEADLINE_S = 3.0
 
 
@@ -56,7 +56,7 @@ class NetworkMonitor:
         Describe what is measured; nothing is until `start`.
 
         Args:
-            hosts: Host names or addresses; what is none of these gets records that say so.
+            hosts: Host names or addresses; one that is invalid gets records that say so.
             interval_s: Seconds between two measurements, give or take a tenth; `math.inf` leaves
                 it to the cycles.
             every_cycles: Measure at each n-th cycle as well; None does not.
@@ -86,7 +86,7 @@ class NetworkMonitor:
         if self._thread is not None or os.getpid() != self._pid:
             return
         if not self.hosts:
-            tell("no hosts", "monitor: there is no host to measure; records are kept and saved")
+            log_once("no hosts", "monitor: there is no host to measure; records are kept and saved")
         self._thread = threading.Thread(target=self._work, name="ptzmesh-monitor", daemon=True)
         self._thread.start()
 
@@ -112,7 +112,7 @@ class NetworkMonitor:
 
     @never_raises(lambda: None)
     def cycle(self, number: int) -> None:
-        """Say that the host's cycle of this number has ended: records are saved, at once beside."""
+        """Note that the host's cycle of this number has ended; the records are saved beside."""
         tagging.set_cycle(number)
         if os.getpid() != self._pid:
             return
@@ -137,24 +137,22 @@ class NetworkMonitor:
             if self._save_asked:
                 self._save_asked = False
                 self._save()
-            left_s = due_at - time.monotonic()
             if not self._measure_asked:
-                self._wake.wait(min(max(0.0, left_s), threading.TIMEOUT_MAX))
+                left_s = max(0.0, due_at - time.monotonic())
+                self._wake.wait(min(left_s, threading.TIMEOUT_MAX))
             self._wake.clear()
         self._save()
 
     def _pause_s(self) -> float:
         # Not the module's generator, which the host may have seeded.
-        spread = random.SystemRandom().uniform(-JITTER, JITTER)
-        return self.interval_s * (1 + spread)
+        return self.interval_s * random.SystemRandom().uniform(1 - JITTER, 1 + JITTER)
 
     @never_raises(lambda: None)
     def _measure(self) -> None:
         stopping = self._stopping.is_set
         for pinged in measure_hosts(self.hosts, count=self.count, should_stop=stopping):
-            tested = None
-            if self.throughput and not stopping():
-                tested = measure_throughput(pinged.target, should_stop=stopping)
+            wanted = self.throughput and not stopping()
+            tested = measure_throughput(pinged.target, should_stop=stopping) if wanted else None
             keep(pinged.target, joined(pinged, tested))
 
     @never_raises(lambda: None)
@@ -165,19 +163,18 @@ class NetworkMonitor:
 def _interval(asked: float) -> float:
     if asked >= MIN_INTERVAL_S and not math.isnan(asked):
         return asked
-    tell(
-        f"interval/{asked}",
-        "monitor: interval (%s) must be %s s or more; %s s is used",
-        asked, MIN_INTERVAL_S, DEFAULT_INTERVAL_S,
-    )  # fmt: skip
+    text = "monitor: interval (%s) must be %s s or more; %s s is used"
+    log_once(f"interval/{asked}", text, asked, MIN_INTERVAL_S, DEFAULT_INTERVAL_S)
     return DEFAULT_INTERVAL_S
 
 
 def _hosts(asked: Iterable[str]) -> tuple[str, ...]:
-    """Give each host once; one string is a mistake that would be one host a letter."""
+    """Drop repetitions; a single string is a mistake that would be one host a letter."""
     if isinstance(asked, str):
         raise ConfigError(f"hosts ({asked[:80]!r}) must be a list of hosts")
-    found = tuple(dict.fromkeys(str(host) for host in asked))
-    if len(found) > MAX_HOSTS:
-        tell("hosts", "monitor: %d hosts are too many; the first %d are", len(found), MAX_HOSTS)
-    return found[:MAX_HOSTS]
+    unique = tuple(dict.fromkeys(map(str, asked)))
+    if len(unique) > MAX_HOSTS:
+        log_once(
+            "hosts", "monitor: %d hosts are too many; the first %d are", len(unique), MAX_HOSTS
+        )
+    return unique[:MAX_HOSTS]

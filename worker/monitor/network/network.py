@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from worker.host.resolve import LookUps, resolve
 from worker.model.detail import Detail
@@ -21,10 +22,10 @@ from worker.model.names import NO_RUN, valid_address
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.plan import PlannedNode, TargetNode
 from worker.model.text import iso_utc
-from worker.monitor.guard import forget, never_raises, tell
-from worker.monitor.network.stats import Metrics, NetworkStats, no_metrics
-from worker.monitor.process import one_test, recorder
-from worker.monitor.records.record import NETWORK, PING, THROUGHPUT, label
+from worker.monitor.guard import forget, log_once, never_raises
+from worker.monitor.network.stats import NUMBERS, Metrics, NetworkStats, no_metrics
+from worker.monitor.process import beside, one_test, recorder
+from worker.monitor.records.record import NETWORK, PING, THROUGHPUT, label, record
 from worker.monitor.settings import DEFAULT_CSV
 from worker.monitor.tagging import tags
 from worker.probes import ping
@@ -50,8 +51,8 @@ def measure_latency(host: str, count: int = 5) -> float | None:
     Returns:
         Mean round-trip time in milliseconds; None when nothing answered.
     """
-    (found,) = measure_hosts([host], count=count)
-    return found.latency_ms
+    (pinged,) = measure_hosts([host], count=count)
+    return pinged.latency_ms
 
 
 @never_raises(lambda: None)
@@ -102,22 +103,26 @@ def save_network_stats_to_csv(filename: str | Path = DEFAULT_CSV) -> None:
 
 
 def keep(host: str, measurement: Measurement) -> Metrics:
-    """Record a measurement of a host and give its metrics as PTZJEPA's file names them."""
+    """Record a measurement of a host and return its metrics as PTZJEPA's file names them."""
     measurement = recorder().add(measurement)
-    metrics: Metrics = {
-        "timestamp": iso_utc(measurement.started_at),
-        "host": host,
-        "latency_ms": measurement.latency_ms,
-        "packet_loss_pct": measurement.packet_loss_pct,
-        "throughput_mbps": measurement.throughput_mbps,
-    }
+    numbers = {name: getattr(measurement, name) for name in NUMBERS}
+    metrics = {"timestamp": iso_utc(measurement.started_at), "host": host, **numbers}
     network_stats.add(host, metrics)
-    _tell_troubles(measurement)
-    logger.info(
-        "network host=%s latency_ms=%s packet_loss_pct=%s throughput_mbps=%s",
-        label(host), metrics["latency_ms"], metrics["packet_loss_pct"], metrics["throughput_mbps"],
-    )  # fmt: skip
+    _log_troubles(measurement)
+    shown = " ".join(f"{name}={number}" for name, number in numbers.items())
+    logger.info("network host=%s %s", label(host), shown)
     return metrics
+
+
+@never_raises(lambda: None)
+def ping_beside(key: str, host: str, **more: Any) -> None:
+    """Ping a host on the monitor's own thread, and record it with `more`; once for a key."""
+
+    def job() -> None:
+        for measurement in measure_hosts([host]):
+            keep(host, measurement.with_more(more))
+
+    beside().submit(f"{key}/{host}", job)
 
 
 def measure_hosts(
@@ -133,25 +138,22 @@ def measure_hosts(
         One measurement a host, in their order, none recorded yet; fewer when stopped.
     """
     options = PingOptions(count=count, interval_s=INTERVAL_S)
-    present, found = tags(), dict[str, Measurement]()
-    valid = list[str]()
+    present, measured, valid = tags(), dict[str, Measurement](), list[str]()
     for host in dict.fromkeys(hosts):
         try:
             valid.append(valid_address(host))
         except ConfigError as exc:
-            found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
+            measured[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, str(exc))
     for batch in LookUps(valid, own_zones=True).batches(should_stop):
-        targets = [
-            TargetNode(name=label(host), address=one.literals[0])
-            for host, one in batch.items()
-            if one.literals
-        ]
-        for host, one in batch.items():
-            if not one.literals:
-                found[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, one.error)
+        targets = []
+        for host, resolved in batch.items():
+            if resolved.literals:
+                targets.append(TargetNode(name=label(host), address=resolved.literals[0]))
+            else:
+                measured[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, resolved.error)
         for pinged in ping.measure(NO_RUN, "", targets, options, should_stop):
-            found[pinged.target] = pinged.with_more(present)
-    return [found[label(host)] for host in dict.fromkeys(hosts) if label(host) in found]
+            measured[pinged.target] = pinged.with_more(present)
+    return [measured[label(host)] for host in dict.fromkeys(hosts) if label(host) in measured]
 
 
 def measure_throughput(
@@ -163,24 +165,21 @@ def measure_throughput(
 ) -> Measurement:
     """Run one iperf3 test against a standing server; the measurement is not recorded yet."""
     try:
-        looked = resolve(valid_address(host), own_zones=True)
+        resolved = resolve(valid_address(host), own_zones=True)
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, str(exc))
-    if not looked.literals:
-        return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, looked.error)
-    node = TargetNode(name=label(host), address=looked.literals[0])
+    if not resolved.literals:
+        return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, resolved.error)
+    far = TargetNode(name=label(host), address=resolved.literals[0])
+    near = PlannedNode(name="", address="")
     try:
         options = ThroughputOptions(duration_s=duration_s, bytes_limit=round(size_mb * 1e6))
-        at = _iperf3_port(port)
+        ends = Ends(run=NO_RUN, near=near, far=far, port=_iperf3_port(port))
     except ConfigError as exc:
         return _finding(THROUGHPUT, host, Outcome.DENIED, str(exc))
-    here = PlannedNode(name="", address="")
-    ends = Ends(run=NO_RUN, near=here, far=node, port=at)
     with one_test():
-        found = client.measure(ends, options, iperf3=tool.find_iperf3(), should_stop=should_stop)
-    if not found:
-        return _finding(THROUGHPUT, host, Outcome.CANCELLED, "stopped")
-    return found[0]
+        tests = client.measure(ends, options, iperf3=tool.find_iperf3(), should_stop=should_stop)
+    return tests[0] if tests else _finding(THROUGHPUT, host, Outcome.CANCELLED, "stopped")
 
 
 def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
@@ -197,24 +196,21 @@ def joined(pinged: Measurement, tested: Measurement | None) -> Measurement:
     return replace(pinged, probe=NETWORK, throughput_mbps=mbps, detail=Detail(more=more))
 
 
-def _tell_troubles(measurement: Measurement) -> None:
+def _log_troubles(measurement: Measurement) -> None:
     """Log what went wrong, once until it has gone well again."""
     throughput_error = measurement.detail.more.get("throughput_error", "")
     for kind, error in (("ping", measurement.error), ("throughput", throughput_error)):
         key = f"{kind}/{measurement.target}"
         if error:
-            tell(key, "monitor: %s to %s: %s", kind, measurement.target, error)
+            log_once(key, "monitor: %s to %s: %s", kind, measurement.target, error)
         else:
             forget(key)
 
 
 def _iperf3_port(port: int) -> int:
     if port == SSH_PORT:
-        tell(
-            "port/22",
-            "monitor: port 22 is ssh's, where no iperf3 can answer; %d is used",
-            IPERF3_PORT,
-        )
+        text = "monitor: port 22 is ssh's, where no iperf3 can answer; %d is used"
+        log_once("port/22", text, IPERF3_PORT)
         return IPERF3_PORT
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ConfigError(f"port ({port!r}) must be a whole number between 1 and 65535")
@@ -222,13 +218,4 @@ def _iperf3_port(port: int) -> int:
 
 
 def _finding(probe: str, host: str, outcome: Outcome, error: str) -> Measurement:
-    found = Measurement(
-        run=NO_RUN,
-        probe=probe,
-        source="",
-        target=label(host),
-        address=label(host),
-        outcome=outcome,
-        error=error,
-    )
-    return found.with_more(tags())
+    return record(probe=probe, target=host, address=host, outcome=outcome, error=error)

@@ -1,6 +1,4 @@
-"""
-The last metrics of each host, as PTZJEPA's `network_stats` has them, but bounded and thread-safe.
-"""
+"""The last metrics of each host: PTZJEPA's `network_stats`, but bounded and thread-safe."""
 
 from __future__ import annotations
 
@@ -17,12 +15,13 @@ from worker.monitor.network.hosts import MAX_HOSTS
 MAX_METRICS = 288
 
 Metrics = dict[str, Any]
+NUMBERS = ("latency_ms", "packet_loss_pct", "throughput_mbps")
 
 
 def no_metrics() -> Metrics:
-    """Give metrics that say that nothing was measured; a host may ask them for each field."""
-    numbers = dict.fromkeys(("latency_ms", "packet_loss_pct", "throughput_mbps"))
-    return {"timestamp": iso_utc(datetime.now(timezone.utc)), "host": "", **numbers}
+    """Return metrics without numbers: each field is there, as the host may ask for any."""
+    now = iso_utc(datetime.now(timezone.utc))
+    return {"timestamp": now, "host": "", **dict.fromkeys(NUMBERS)}
 
 
 class NetworkStats(Mapping[str, list[Metrics]]):
@@ -39,7 +38,7 @@ class NetworkStats(Mapping[str, list[Metrics]]):
         self._metrics: dict[str, deque[Metrics]] = {}
 
     def add(self, host: str, metrics: Metrics) -> None:
-        """Take the metrics of one measurement."""
+        """Add the metrics of one measurement."""
         with self._lock:
             kept = self._metrics.pop(host, None) or deque(maxlen=self._max_metrics)
             self._metrics[host] = kept
@@ -48,7 +47,7 @@ class NetworkStats(Mapping[str, list[Metrics]]):
                 del self._metrics[next(iter(self._metrics))]
 
     def __getitem__(self, host: str) -> list[Metrics]:
-        """Give the metrics of one host."""
+        """Return the metrics of one host."""
         with self._lock:
             return [dict(metrics) for metrics in self._metrics.get(host, ())]
 
@@ -62,5 +61,5 @@ class NetworkStats(Mapping[str, list[Metrics]]):
         return len(self._metrics)
 
     def __contains__(self, host: object) -> bool:
-        """Say whether a host was measured."""
+        """Whether a host was measured."""
         return host in self._metrics

@@ -1,14 +1,13 @@
-"""
-The command-line arguments that PTZJEPA gets, and the monitor that they ask for.
-"""
+"""The command-line arguments that PTZJEPA gets, and the monitor that they ask for."""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from worker.model.errors import ConfigError
-from worker.monitor.guard import never_raises, tell
+from worker.monitor.guard import log_once, never_raises
 from worker.monitor.network.hosts import distinct, parse_hosts
 from worker.monitor.network.loop import DEFAULT_INTERVAL_S, MIN_INTERVAL_S, NetworkMonitor
 from worker.monitor.process import configure, configured_redis
@@ -55,12 +54,12 @@ def monitor_from_arguments(
     csv_path: Path | str | None = None,
 ) -> NetworkMonitor:
     """
-    Give the monitor that the arguments ask for, not started yet.
+    Build the monitor that the arguments ask for, not started yet.
 
     Without `-nm` it measures nothing, but can be used all the same.
 
     Args:
-        args: What the parser gave; `distributed` and `distributed_ip` are PTZJEPA's.
+        args: From the parser; `distributed` and `distributed_ip` are PTZJEPA's.
         config_path: PTZJEPA's YAML file; None looks where it is.
         csv_path: File of the records.
     """
@@ -83,27 +82,21 @@ def _configure(
     args: argparse.Namespace, config_path: Path | str | None, csv_path: Path | str | None
 ) -> None:
     url = getattr(args, "network_redis", None) or configured_redis()
-    if not url:
-        url = _from_file(Path(config_path) if config_path else find_config())
+    path = Path(config_path) if config_path else find_config()
+    if not url and path is not None:
+        try:
+            url = redis_url_from(path)
+        except ConfigError as exc:
+            log_once("config", "monitor: records are not published: %s", exc)
     configure(redis_url=url, csv_path=csv_path)
-
-
-def _from_file(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return redis_url_from(path)
-    except ConfigError as exc:
-        tell("config", "monitor: records are not published: %s", exc)
-        return None
 
 
 @never_raises(tuple[str, ...])
 def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
-    """Give the server's address when distributed, then the others."""
-    server = getattr(args, "distributed_ip", None) if getattr(args, "distributed", False) else None
+    """Return the server's address when distributed, then the others."""
+    server = getattr(args, "distributed", False) and getattr(args, "distributed_ip", None)
     named = parse_hosts(getattr(args, "network_hosts", "") or "")
-    return distinct([*([str(server)] if server else []), *named])
+    return distinct((str(server), *named) if server else named)
 
 
 def _host_list(text: str) -> str:
@@ -115,11 +108,8 @@ def _host_list(text: str) -> str:
 
 
 def _seconds(text: str) -> int:
-    try:
-        seconds = int(text)
-    except ValueError:
-        seconds = 0
-    if seconds < MIN_INTERVAL_S:
-        rule = f"must be a whole number of seconds, {MIN_INTERVAL_S:.0f} or more"
-        raise argparse.ArgumentTypeError(f"interval ({text!r}) {rule}")
-    return seconds
+    with suppress(ValueError):
+        if (seconds := int(text)) >= MIN_INTERVAL_S:
+            return seconds
+    rule = f"must be a whole number of seconds, {MIN_INTERVAL_S:.0f} or more"
+    raise argparse.ArgumentTypeError(f"interval ({text!r}) {rule}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 from worker.model.errors import ConfigError
+from worker.monitor.settings import url_of
 
 SECTION = "redis"
 PLACE = Path("configs", "Config_file.yaml")
@@ -24,15 +24,15 @@ _QUOTED = re.compile(r"""(?P<quote>["'])(?P<value>.*)(?P=quote)\s*(?:#.*)?$""")
 
 
 def find_config() -> Path | None:
-    """Give PTZJEPA's file from the current folder, else from beside its `main.py`; None if none."""
+    """Find PTZJEPA's file in the current folder, else beside its `main.py`; None if in neither."""
     beside_main = Path(sys.argv[0]).resolve().parent if sys.argv and sys.argv[0] else Path()
-    found = (folder / PLACE for folder in (Path(), beside_main))
-    return next((path for path in found if path.is_file()), None)
+    paths = (folder / PLACE for folder in (Path(), beside_main))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def redis_url_from(path: Path) -> str | None:
     """
-    Give the URL of the Redis that a file names; None when it names none.
+    Read the URL of the Redis that a file names; None when it names none.
 
     Raises:
         ConfigError: The file cannot be read, or the section is of another form.
@@ -48,9 +48,7 @@ def redis_url_from(path: Path) -> str | None:
     port = values.get("port") or "6379"
     if not port.isdecimal():
         raise ConfigError(f"redis port ({port[:20]!r}) in {path} must be a number")
-    password = values.get("password")
-    secret = f":{quote(password, safe='')}@" if password else ""
-    return f"redis://{secret}{f'[{host}]' if ':' in host else host}:{port}/0"
+    return url_of(host, port, values.get("password"))
 
 
 def read_section(text: str, section: str = SECTION) -> dict[str, str]:
@@ -70,10 +68,10 @@ def read_section(text: str, section: str = SECTION) -> dict[str, str]:
             continue
         if not line[0].isspace():
             inside = re.fullmatch(rf"{section}\s*:\s*(#.*)?", line) is not None
-        elif inside and (found := _KEY.match(line)):
-            value = _scalar(found["key"], found["value"] or "")
+        elif inside and (pair := _KEY.match(line)):
+            value = _scalar(pair["key"], pair["value"] or "")
             if value is not None:
-                values[found["key"]] = value
+                values[pair["key"]] = value
     return values
 
 
@@ -82,7 +80,7 @@ def _scalar(key: str, text: str) -> str | None:
     if text[:1] in ("'", '"') and (quoted := _QUOTED.match(text)):
         value = quoted["value"]
         return value.replace("''", "'") if quoted["quote"] == "'" else _unescaped(key, value)
-    if text[:1] and text[0] in "'\"[{&*!|>%@`":
+    if text.startswith(tuple("'\"[{&*!|>%@`")):
         raise ConfigError(f"the value of redis.{key} is of a YAML form that is not read here")
     plain = _PLAIN.match(text)
     value = plain["value"] if plain and not text.startswith("#") else ""

@@ -96,29 +96,18 @@ def _lines(
     writer = csv.writer(text, lineterminator=ending)
     if not head:
         writer.writerow(columns)
-    elif not _ends_whole(fd):
+    elif os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n":
         text.write(ending)  # a crash left half a line: it stays, but takes none of ours with it
     writer.writerows(_row(measurement, columns) for measurement in measurements)
     return text.getvalue().encode()
 
 
 def _row(measurement: Measurement, columns: Sequence[str]) -> list[Cell]:
-    if columns is PTZJEPA_COLUMNS:
-        return _ptzjepa_row(measurement)
     cells = dict(zip(CSV_COLUMNS, measurement.to_row(""), strict=True))
+    if columns is PTZJEPA_COLUMNS:  # as its module writes them: local time, the host as named
+        cells["timestamp"] = measurement.started_at.astimezone().strftime(PTZJEPA_TIME)
+        cells["host"] = measurement.target
     return [cells[name] for name in columns]
-
-
-def _ptzjepa_row(measurement: Measurement) -> list[Cell]:
-    """Give the five cells as PTZJEPA's module writes them: local time, the host as it was named."""
-    numbers = measurement.to_row("")[2:5]
-    at = measurement.started_at.astimezone().strftime(PTZJEPA_TIME)
-    return [at, measurement.target, *numbers]
-
-
-def _ends_whole(fd: int) -> bool:
-    size = os.fstat(fd).st_size
-    return os.pread(fd, 1, size - 1) == b"\n"
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -72,7 +72,7 @@ def record(
 
 def label(text: str) -> str:
     """
-    Make any text one that a record may carry as a name.
+    Cut any text to one that a record may carry as a name.
 
     >>> label("/data\\n/mount")
     '/data /mount'
@@ -82,7 +82,7 @@ def label(text: str) -> str:
 
 def apart(at: datetime, last: datetime | None) -> datetime:
     """
-    Give a record's time in whole milliseconds, later than the last one of its probe and target.
+    Return a record's time in whole milliseconds, later than the last of its probe and target.
 
     A record is told from all others by source, run, probe, target and time in milliseconds; two
     operations on one locker may be closer than that.

@@ -1,9 +1,9 @@
 """
 Keeps the monitor's records until they are in the CSV and in the stream; each goes there once.
 
-Whoever records only appends to two bounded queues; a thread of the recorder's own encodes and
-sends. While Redis is away or full, or the file cannot be written, records wait in memory, and the
-oldest go when there are too many.
+Recording only appends to two bounded queues; a thread of the recorder's own encodes and sends.
+While Redis is away or full, or the file cannot be written, records wait in memory, and the oldest
+go when there are too many.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from datetime import datetime
 from pathlib import Path
 
 from worker.model.measurement import Measurement
-from worker.monitor.guard import forget, never_raises, tell
+from worker.model.names import RunId
+from worker.monitor.guard import forget, log_once, never_raises
 from worker.monitor.records import metrics_csv
-from worker.monitor.records.link import Link
-from worker.monitor.records.record import Entry, apart
-from worker.monitor.records.stream import BATCH, run_of
+from worker.monitor.records.link import BATCH, Link
+from worker.monitor.records.record import RUN_PREFIX, Entry, apart
 from worker.monitor.settings import MonitorSettings
 
 #: Records that wait, in each queue: a record with ten RTTs takes about 3 kB.
@@ -60,7 +60,6 @@ class Recorder:
         csv_target: Path | None = None,
     ) -> None:
         """Keep at most `max_records` for the file, and as many for the stream."""
-        self.settings = settings
         self.id = secrets.token_hex(4)
         self.dropped = 0
         self.csv_target = csv_target
@@ -72,16 +71,20 @@ class Recorder:
         self._lock = threading.RLock()
         self._csv_lock = threading.Lock()
         self._wake, self._closing = threading.Event(), threading.Event()
-        self._link = Link(settings.redis_url, self.id)
+        self._link: Link | None = None
         self._thread: threading.Thread | None = None
+        self.use(settings)
 
     def add(self, measurement: Measurement) -> Measurement:
         """Take a record; returns at once what it became, with source, run and a time of its own."""
         with self._lock:
-            at = self._time_of(measurement)
-            measurement = replace(
-                measurement, source=self.settings.source, run=run_of(self.id), started_at=at
-            )
+            known = (measurement.probe, measurement.target)
+            at = apart(measurement.started_at, self._last_at.get(known))
+            if len(self._last_at) >= MAX_REMEMBERED:
+                self._last_at.clear()
+            self._last_at[known] = at
+            source, run = self.settings.source, RunId(f"{RUN_PREFIX}{self.id}")
+            measurement = replace(measurement, source=source, run=run, started_at=at)
             if not self._closing.is_set():
                 self._keep(Entry(next(self._numbers), measurement))
         if not self._wake.is_set():
@@ -91,18 +94,18 @@ class Recorder:
     def use(self, settings: MonitorSettings) -> None:
         """Go on with other settings; what waits is kept."""
         self.settings = settings
-        if settings.redis_url is not None and settings.redis_url != self._link.url:
+        if settings.redis_url is not None and settings.redis_url != self.redis_url:
             self._link = Link(settings.redis_url, self.id)
 
     def offer_redis(self, url: str) -> None:
         """Publish to this Redis from now on, unless there is one already."""
-        if self._link.url is None:
+        if self._link is None:
             self._link = Link(url, self.id)
 
     @property
     def redis_url(self) -> str | None:
         """Where records are published to; None when nowhere."""
-        return self._link.url
+        return None if self._link is None else self._link.url
 
     def save_csv(self, path: Path | None = None) -> int:
         """
@@ -119,21 +122,14 @@ class Recorder:
             written = metrics_csv.append(target, [entry.measurement for entry in entries])
             self._forget_up_to(self._for_csv, entries)  # before another thread saves them again
         except OSError as exc:
-            tell(
-                f"csv/{target}",
-                "monitor: %s cannot be written: %s; up to %d records are kept in memory until it "
-                "can",
-                target, exc.strerror or exc, self._for_csv.maxlen,
-            )  # fmt: skip
+            kept = f"up to {self._for_csv.maxlen} records are kept in memory until it can"
+            reason = exc.strerror or exc
+            log_once(f"csv/{target}", "monitor: %s cannot be written: %s; %s", target, reason, kept)
             return 0
         finally:
             self._csv_lock.release()
         forget(f"csv/{target}")
         return written
-
-    def waiting(self) -> tuple[int, int]:
-        """Give how many records wait for a file, and how many for the stream."""
-        return len(self._for_csv), len(self._for_stream)
 
     def publish_now(self, deadline_s: float) -> bool:
         """Wait until nothing is left to publish; False when that takes longer than the deadline."""
@@ -158,25 +154,21 @@ class Recorder:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(deadline_s)
 
-    def _time_of(self, measurement: Measurement) -> datetime:
-        known = (measurement.probe, measurement.target)
-        at = apart(measurement.started_at, self._last_at.get(known))
-        if len(self._last_at) >= MAX_REMEMBERED:
-            self._last_at.clear()
-        self._last_at[known] = at
-        return at
-
     def _keep(self, entry: Entry) -> None:
         self._append(self._for_csv, entry)
-        if self._link.url is not None:
+        if self._link is not None:
             self._append(self._for_stream, entry)
-            self._start()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="ptzmesh-records", daemon=True
+                )
+                self._thread.start()
 
     def _append(self, queue: deque[Entry], entry: Entry) -> None:
         # A host that never saves a file does not miss what would have been in it.
         if len(queue) == queue.maxlen and (queue is self._for_stream or self.csv_target):
             self.dropped += 1
-            tell("dropped", "monitor: more than %d records wait; the oldest go", queue.maxlen)
+            log_once("dropped", "monitor: more than %d records wait; the oldest go", queue.maxlen)
         queue.append(entry)
 
     def _snapshot(self, queue: deque[Entry], most: int | None = None) -> list[Entry]:
@@ -187,11 +179,6 @@ class Recorder:
         with self._lock:
             while done and queue and queue[0].sequence <= done[-1].sequence:
                 queue.popleft()
-
-    def _start(self) -> None:
-        if self._thread is None and not self._closing.is_set():
-            self._thread = threading.Thread(target=self._work, name="ptzmesh-records", daemon=True)
-            self._thread.start()
 
     @never_raises(lambda: None)
     def _work(self) -> None:
@@ -207,7 +194,7 @@ class Recorder:
 
     def _publish(self) -> bool:
         """Send all that waits; False when Redis would not have it."""
-        while self._for_stream:
+        while self._for_stream and self._link is not None:
             entries = self._snapshot(self._for_stream, BATCH)
             if not self._link.send(entries):
                 return False

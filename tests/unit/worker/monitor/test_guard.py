@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from worker.monitor import guard
-from worker.monitor.guard import forget, never_raises, tell
+from worker.monitor.guard import forget, log_once, never_raises
 
 
 @never_raises(lambda: -1)
@@ -37,10 +37,14 @@ def test_the_hosts_own_end_passes(kind: type[BaseException]) -> None:
         ended()
 
 
-def test_a_trouble_is_told_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    assert [tell("a", "away"), tell("a", "away"), tell("b", "full")] == [True, False, True]
+def test_a_trouble_is_logged_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    assert [log_once("a", "away"), log_once("a", "away"), log_once("b", "full")] == [
+        True,
+        False,
+        True,
+    ]
     forget("a")
-    assert tell("a", "away")
+    assert log_once("a", "away")
     assert len(caplog.records) == 3
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
@@ -48,5 +52,5 @@ def test_a_trouble_is_told_once_until_it_is_over(caplog: pytest.LogCaptureFixtur
 def test_many_troubles_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_REMEMBERED", 2)
     for number in range(100):
-        tell(str(number), "trouble")
-    assert len(guard._told) == 2
+        log_once(str(number), "trouble")
+    assert len(guard._logged_at) == 2

@@ -43,7 +43,7 @@ def test_activities_of_threads_may_end_in_any_order() -> None:
 
 
 def test_the_cycle_stays_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tagging, "_cycle", [])
+    monkeypatch.setattr(tagging, "_cycle", None)
     assert tags() == {}
     set_cycle(3)
     assert tags() == {"cycle": 3}

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from worker.model.measurement import Measurement, Outcome
 from worker.monitor import measured_mounts, process
 from worker.monitor.mounts import mounts, probing
 from worker.monitor.mounts.mounts import MeasuredMounts
+from worker.monitor.network import network
 
 
 class Folder:
@@ -56,7 +58,7 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.extend(hosts)
         return []
 
-    monkeypatch.setattr(mounts, "measure_hosts", measure)
+    monkeypatch.setattr(network, "measure_hosts", measure)
     return asked
 
 
@@ -64,10 +66,8 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _ends_what_it_began(_fresh_process: None) -> Iterator[None]:
     """Let no probe and no ping go on in the next test, and be recorded there."""
     yield
-    state = process._process
-    wait_until(
-        lambda: state.beside is None or state.beside.is_idle, "what is done beside has ended"
-    )
+    beside = process._process.beside
+    wait_until(lambda: beside.is_idle, "what is done beside has ended")
     for thread in threading.enumerate():
         if thread.name == "ptzmesh-mount":
             thread.join()
@@ -125,13 +125,17 @@ def test_a_mount_that_fails_is_recorded_and_not_probed(tmp_path: Path, pinged: l
 
 @pytest.mark.usefixtures("pinged")  # no packet leaves this machine
 @pytest.mark.parametrize(
-    "broken", ["recorder", "record", "beside", "measure_hosts", "probe_mount", "probes"]
+    ("module", "broken"),
+    [
+        *((mounts, name) for name in ("recorder", "record", "probe_mount", "probes")),
+        *((network, name) for name in ("beside", "measure_hosts")),
+    ],
 )
 def test_measuring_that_fails_changes_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, broken: str
 ) -> None:
     made = make(tmp_path)
-    monkeypatch.setattr(mounts, broken, None)
+    monkeypatch.setattr(module, broken, None)
     assert made.mount() is True
     assert made.unmount() is None
 
@@ -169,4 +173,5 @@ def test_an_unmount_ends_a_probe_and_lets_no_other_begin(
     (probe,) = (m for m in recorded() if m.detail.more["operation"] == "probe")
     assert (probe.outcome, probe.error) == (Outcome.CANCELLED, "the folder is being unmounted")
     probing.probes.keep_out("/elsewhere")
-    assert probing.probes.start("/elsewhere", SLEEP) is None
+    refusal = probing.probes.run("/elsewhere", SLEEP, 60)
+    assert (refusal["outcome"], refusal["error"]) == (probe.outcome, probe.error)

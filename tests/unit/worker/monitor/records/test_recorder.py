@@ -55,7 +55,7 @@ def test_memory_is_bounded_and_the_newest_stay(
     made.save_csv()
     for number in range(100):
         made.add(ping(number))
-    assert made.waiting() == (20, 0)
+    assert (len(made._for_csv), len(made._for_stream)) == (20, 0)
     assert made.dropped == 80
     made.save_csv(tmp_path / "m.csv")
     assert len(lines(tmp_path / "m.csv")) == 20
@@ -124,7 +124,7 @@ def test_without_redis_nothing_waits_for_it_and_no_thread_runs(tmp_path: Path) -
     before = set(threading.enumerate())
     made = recorder(tmp_path / "m.csv")
     made.add(ping())
-    assert made.waiting() == (1, 0)
+    assert (len(made._for_csv), len(made._for_stream)) == (1, 0)
     assert set(threading.enumerate()) <= before
 
 
