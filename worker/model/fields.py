@@ -28,13 +28,7 @@ _NUMBER_TYPES = frozenset({type(None), int, float})
 
 
 def check_version(fields: Mapping[bytes, bytes], thing: str, readable: Container[bytes]) -> None:
-    """
-    Let an entry of these wire versions pass.
-
-    Raises:
-        OtherWire: It is of another one.
-        KeyError: It has none.
-    """
+    """Let an entry of these wire versions pass; another one raises OtherWire, none KeyError."""
     if (version := fields[b"v"]) not in readable:
         shown = version[:20].decode(errors="replace")
         raise OtherWire(thing, int(shown) if shown.isdecimal() else shown, WIRE_VERSION)

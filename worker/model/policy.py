@@ -113,8 +113,6 @@ def judge(
     Return why a test is not allowed; None when it is.
 
     Args:
-        policy: The node's own.
-        options: Those of the test.
         now_local: The node's time, in its own time zone.
         spent_today: Bytes of its budget that are gone or reserved, this test's own not included.
         near: The node that asks for it; None is this one.

@@ -40,10 +40,7 @@ class RttStatistics:
 
 def rtt_statistics(rtts_ms: Sequence[float | None]) -> RttStatistics:
     """
-    Summarise a series.
-
-    Args:
-        rtts_ms: Milliseconds in sending order, None where lost.
+    Summarise a series of milliseconds, None where lost.
 
     >>> rtt_statistics([1.0, None, 3.0]).rtt_mean_ms
     2.0

@@ -112,7 +112,6 @@ def add_results(
     Over the mesh's pace a batch is given a turn, first come, first served; this waits for it.
 
     Args:
-        connection: To Redis.
         script: Name of the Lua file, which stands on `room.lua`.
         count: Results in the batch.
         keys: Its keys, those of `room.lua` left out.

@@ -22,7 +22,6 @@ def ask_each(
     Send the commands of all things at once; return the answers of each, in the same order.
 
     Args:
-        connection: To Redis.
         things: What is asked about.
         ask: Queues the commands of one thing.
         named: A NamedTuple with a field for each of these commands, in their order.

@@ -230,8 +230,6 @@ def read(
     Read a run; None when Redis has none of that id.
 
     Args:
-        connection: To a Redis.
-        run: Its id.
         plan: Its plan, where it is known already; it never changes, and may be long.
         versions: Wire versions that will do; a node that carries it on must have the same.
 

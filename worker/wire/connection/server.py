@@ -104,12 +104,7 @@ def without_secrets(text: str, url: str) -> str:
 
 def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) -> None:
     """
-    Ask the server whether the mesh can live on it.
-
-    Args:
-        connection: To it.
-        url: Its URL, for messages.
-        scripts: Try a script, too: publishing needs them.
+    Ask the server whether the mesh can live on it; with `scripts`, which publishing needs, too.
 
     Raises:
         RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
