@@ -122,17 +122,13 @@ def _apart(kept: Sequence[socket.socket], call: Callable[[], None]) -> None:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _close_all_but({each.fileno() for each in kept})
+        for descriptor in {int(path.name) for path in Path("/proc/self/fd").iterdir()}:
+            if descriptor > STDERR and descriptor not in [each.fileno() for each in kept]:
+                with suppress(OSError):  # that which listed them
+                    os.close(descriptor)
         call()
     finally:
         os._exit(0)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        if number > STDERR and number not in kept:
-            with suppress(OSError):  # that which listed them
-                os.close(number)
 
 
 def ask_for_ports(

@@ -172,10 +172,8 @@ def _of_own_address(own: str, target: Target, record: Record | None) -> Verdict 
 
 def is_here(record: Record) -> bool:
     """Whether a node is in this process's own network namespace."""
-    return bool(record.boot and record.netns) and (record.boot, record.netns) == (
-        boot_id(),
-        network_namespace(),
-    )
+    namespace = (record.boot, record.netns)
+    return all(namespace) and namespace == (boot_id(), network_namespace())
 
 
 def _is_doubtful(target: Target, own: Record | None, record: Record | None) -> bool:
@@ -198,17 +196,16 @@ def is_of_shared_network(address: str) -> bool:
 
 def share_a_namespace(one: Record, other: Record) -> bool:
     """Whether two nodes are known to be in one network namespace of one machine."""
-    is_known = bool(one.boot and one.netns)
-    return is_known and (one.boot, one.netns) == (other.boot, other.netns)
+    namespace = (one.boot, one.netns)
+    return all(namespace) and namespace == (other.boot, other.netns)
 
 
 def share_a_network(one: Record | None, other: Record) -> bool:
     """Whether two nodes have a `site` label or a default router in common."""
     if one is None:
         return False
-    return bool(one.site and one.site == other.site) or bool(
-        one.gateway and one.gateway == other.gateway
-    )
+    in_common = (one.site and one.site == other.site, one.gateway and one.gateway == other.gateway)
+    return any(in_common)
 
 
 def _asked(

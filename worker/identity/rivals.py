@@ -1,5 +1,5 @@
 """
-The records by which a row tells whose an address is, read from the registry when the row begins.
+The records that show a row whose an address is, read from the registry when the row begins.
 
 A plan names those that claimed one address when it was made. A node that has moved since may be at
 the address of one that the plan does not know at all.

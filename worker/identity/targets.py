@@ -73,8 +73,7 @@ def judge(resolved: Resolved, at_home: bool) -> Looked:
     would hide which.
     """
     for literal in resolved.literals:
-        reason = objection(literal, at_home)
-        if reason is not None:
+        if reason := objection(literal, at_home):
             return Looked(None, Outcome.DENIED, f"{literal} is {reason}")
     if not resolved.literals:
         return Looked(None, Outcome.UNRESOLVED, resolved.error)

@@ -14,13 +14,12 @@ from worker.identity.identity import (
     identify,
     share_a_namespace,
 )
+from worker.identity.row_targets import Pair
 from worker.model.measurement import Measurement, Outcome
 from worker.model.names import IP, plain_ip
 from worker.model.plan import PlannedNode, TargetNode
 from worker.wire.node_record import Record
 from worker.wire.rows import Row
-
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Whose:
     Attributes:
         context: The node that measures.
         row: What is measured.
-        records: What the registry has of `names_to_look_up`, and of who else has one's new place.
+        records: What the registry has of `names_to_look_up`, and of others at one's new address.
         allowed: How many others it may still ask who they are.
         at: Node → the address that a name of it led to, as far as that is known by now.
     """

@@ -86,7 +86,7 @@ def verdict(series: EchoSeries) -> tuple[Outcome, str]:
     if series.answered_by:
         silent += (
             f" by {series.address}; {' and '.join(series.answered_by)} answered in its place: "
-            "register the node by the address that its replies come from, or mend the address "
+            "register the node by the address that its replies come from, or fix the address "
             "translation on the way"
         )
     return Outcome.NO_REPLY, silent

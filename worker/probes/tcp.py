@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import takewhile
@@ -129,17 +129,14 @@ def _warm_up(
 def _handshakes(
     states: Sequence[_Target], options: TcpOptions, should_stop: Callable[[], bool]
 ) -> Iterator[_Target]:
-    engine = _Engine(states, options)
-    try:
+    with closing(_Engine(states, options)) as engine:
         yield from engine.run(should_stop)
-    finally:
-        engine.close()
 
 
 def _state(target: TargetNode, port: int) -> _Target:
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    found = socket.getaddrinfo(target.address, port, type=socket.SOCK_STREAM, flags=flags)[0]
-    return _Target(node=target, family=found[0], sockaddr=found[4])
+    info = socket.getaddrinfo(target.address, port, type=socket.SOCK_STREAM, flags=flags)[0]
+    return _Target(node=target, family=info[0], sockaddr=info[4])
 
 
 class _Engine:

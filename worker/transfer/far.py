@@ -178,8 +178,7 @@ def _refusal(
     encounter: Encounter,
     options: Options,
 ) -> tuple[Outcome, str] | None:
-    obstacle = why_unable(context.iperf3, options)
-    if obstacle is not None:
+    if obstacle := why_unable(context.iperf3, options):
         return Outcome.TOOL_MISSING, obstacle
     if not read_records(connection, [row.name]):
         return Outcome.DENIED, f"{row.name} is not a registered node"

@@ -13,6 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from worker.model.options import PingOptions
 from worker.probes.icmp.clock import WallClock
@@ -78,11 +79,8 @@ def echo_many(
     """
     if not addresses:
         return
-    engine = _Engine(addresses, options, ttl)
-    try:
+    with closing(_Engine(addresses, options, ttl)) as engine:
         yield from engine.run(should_stop)
-    finally:
-        engine.close()
 
 
 class _Engine:

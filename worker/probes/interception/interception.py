@@ -38,7 +38,7 @@ MORE_ECHOES, ECHO_GAP_S, ECHO_WAIT_S = 2, 0.3, 1.0
 PASSED_ON = frozenset({"ttl_exceeded", "network_unreachable", "host_unreachable"})
 #: How often `should_stop` is asked.
 STOP_CHECK_S = 0.2
-#: Hint: a handshake of one hop was answered, and what that means could not be told.
+#: Hint: a handshake of one hop was answered, and what that means is not known.
 ONE_HOP = "ttl_1_answered"
 #: Hint: a port that nobody has reason to listen on accepted a handshake.
 ODD_PORT = "odd_port_answered"
@@ -93,31 +93,27 @@ def look(ends: Sequence[End]) -> dict[End, Sign]:
     none. And one to three echoes where the first was answered. It takes a second for each
     `knock.MOST_OPEN` of them, and three for the echoes, at most.
     """
-    routes = {end: route_to(*end) for end in dict.fromkeys(ends)}
-    tried = {end: _knock(end, route) for end, route in routes.items() if route}
-    answers = knock([one for one in tried.values() if one is not None])
-    signs, beyond = {}, []
-    for end, one in tried.items():
-        answer, route = answers.get(one) if one else None, routes[end]
-        if answer is None or route is None:
-            continue
-        if route.gateway is not None:
+    routes = [(end, route) for end in dict.fromkeys(ends) if (route := route_to(*end))]
+    tried = [(end, route, _knock(end, route)) for end, route in routes if not route.is_own]
+    answers = knock([handshake for _, _, handshake in tried])
+    signs, beyond = dict[End, Sign](), list[_Answered]()
+    for end, route, handshake in tried:
+        answer = answers.get(handshake)
+        if answer and route.gateway:
             beyond.append(_Answered(end, route.gateway, answer))
-        elif answer.accepted:
+        elif answer and answer.accepted:
             signs[end] = Sign(hint=ODD_PORT)
-    signs |= {one.end: _answered_here(one) for one in beyond if one.answer.here is not None}
-    rest = [one for one in beyond if one.answer.here is None]
+    signs |= {each.end: _answered_here(each) for each in beyond if each.answer.here is not None}
+    rest = [each for each in beyond if each.answer.here is None]
     try:
         signs |= _judged_by_echoes(rest)
     except (IcmpNotPermitted, OSError):
-        signs |= {one.end: Sign(hint=ONE_HOP) for one in rest}
+        signs |= {each.end: Sign(hint=ONE_HOP) for each in rest}
     return {end: sign for end, sign in signs.items() if sign != Sign()}
 
 
-def _knock(end: End, route: Route) -> Knock | None:
-    """Return the handshake that may show a proxy; None towards this machine itself."""
-    if route.is_own:
-        return None
+def _knock(end: End, route: Route) -> Knock:
+    """Return the handshake that may show a proxy."""
     if route.gateway is None:
         return Knock(end[0], ODD_PORTS[secrets.randbelow(len(ODD_PORTS))])
     return Knock(*end, hops=1)

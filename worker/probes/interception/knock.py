@@ -56,25 +56,25 @@ def _at_once(knocks: Sequence[Knock]) -> dict[Knock, Answer]:
     answers: dict[Knock, Answer] = {}
     poller, waiting = select.poll(), 0
     try:
-        for one in knocks:
-            begun_socket, begun = _begin(one)
-            opened[begun_socket.fileno()] = (begun_socket, one)
-            if begun == errno.EINPROGRESS:
-                poller.register(begun_socket, select.POLLOUT)
+        for each in knocks:
+            begun, state = _begin(each)
+            opened[begun.fileno()] = (begun, each)
+            if state == errno.EINPROGRESS:
+                poller.register(begun, select.POLLOUT)
                 waiting += 1
             else:
-                _note(answers, one, begun_socket, begun)
+                _note(answers, each, begun, state)
             time.sleep(GAP_S)
         until = time.monotonic() + WAIT_S
         while waiting and (left_s := until - time.monotonic()) > 0:
             for descriptor, _ in poller.poll(left_s * 1000):
                 poller.unregister(descriptor)
                 waiting -= 1
-                ready, one = opened[descriptor]
-                _note(answers, one, ready, ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+                ready, each = opened[descriptor]
+                _note(answers, each, ready, ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     finally:
-        for each, _ in opened.values():
-            each.close()
+        for ready, _ in opened.values():
+            ready.close()
     return answers
 
 

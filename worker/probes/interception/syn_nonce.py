@@ -97,7 +97,8 @@ def _ask_once(address: str, port: int, secret: bytes, hops: int | None) -> Seen:
             return Seen.UNKNOWN
         try:
             opened.sendall(question(challenge, secret))
-            came = read_reply(_received(opened), challenge, secret)
+            with opened.makefile("rb") as stream:
+                came = read_reply(stream.read(REPLY_BYTES), challenge, secret)
         except OSError:
             came = None
     if came is None:
@@ -112,13 +113,6 @@ def _offered(opened: socket.socket) -> int:
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     advertised = int(struct.unpack_from("=I", info, ADVERTISED_AT)[0])
     return advertised + (TIMESTAMPS_BYTES if info[OPTIONS_AT] & TIMESTAMPS else 0)
-
-
-def _received(opened: socket.socket) -> bytes:
-    data = b""
-    while len(data) < REPLY_BYTES and (more := opened.recv(REPLY_BYTES - len(data))):
-        data += more
-    return data
 
 
 def question(challenge: bytes, secret: bytes) -> bytes:

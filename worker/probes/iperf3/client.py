@@ -1,9 +1,9 @@
 """
 Near's side: run one iperf3 test with a node that listens for it, and measure.
 
-Probes `throughput` (TCP) and `udp`. Needs iperf3 3.7 or newer. Whoever connects is `near`, whoever
-listens is `far`; a record's source is who sends the data. Nothing is raised for what the network,
-the other node or iperf3 does: it is the outcome of the measurement.
+Probes `throughput` (TCP) and `udp`. Needs iperf3 3.7 or newer. The end that connects is `near`, the
+one that listens is `far`; a record's source is the one that sends the data. Nothing is raised for
+what the network, the other node or iperf3 does: it is the outcome of the measurement.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def measure(
         until then.
     """
     started_at = datetime.now(timezone.utc)
-    obstacle = why_unable(iperf3, options)
-    if obstacle is not None:
+    if obstacle := why_unable(iperf3, options):
         return findings(ends, options, Outcome.TOOL_MISSING, obstacle, started_at)
     before = read_throttle()
     ran = _run(iperf3, ends, options, idle_rtt_ms, should_stop)

@@ -64,6 +64,6 @@ class LoadedRtt:
             return
         try:
             series = echo_many([self._address], self._options, should_stop=self._stopped.is_set)
-            self._series = next((one for _, one in series), None)
+            self._series = next((each for _, each in series), None)
         except IcmpNotPermitted:
             return

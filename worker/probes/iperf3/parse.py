@@ -107,8 +107,7 @@ def _verdict(document: Json, failure: Any, flows: Sequence[Flow]) -> tuple[Outco
 
 
 def _version(document: Json) -> str | None:
-    version = _part(document, "start").get("version")
-    match = VERSION.match(version) if isinstance(version, str) else None
+    match = VERSION.match(str(_part(document, "start").get("version")))
     return match[1] if match else None
 
 

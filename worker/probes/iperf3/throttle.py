@@ -6,6 +6,7 @@ Reads files of the kernel; one that is not there says nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,8 @@ def _grew(before: int | None, after: int | None) -> bool:
 
 
 def _throttled(path: Path) -> int | None:
-    for line in _text(path).splitlines():
-        name, _, value = line.partition(" ")
-        if name == "nr_throttled" and value.strip().isdigit():
-            return int(value)
-    return None
+    match = re.search(r"^nr_throttled +([0-9]+) *$", _text(path), re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def _integer(path: Path, base: int = 10) -> int | None:

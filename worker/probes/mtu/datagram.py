@@ -1,8 +1,8 @@
 """
 Ask a path by datagrams to a node's answering port how large a packet may be, each way by itself.
 
-Of each size there is a request with a small reply, which tells of the way there alone, and one with
-a reply of its own size. Needs no privilege.
+Of each size there is a request with a small reply, which shows the way there alone, and one with a
+reply of its own size. Needs no privilege.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Fate(str, Enum):
 class Direction(str, Enum):
     """Which way the packets went that passed or vanished."""
 
-    EITHER = "either"  # there or back, which an echo does not tell
+    EITHER = "either"  # there or back, which an echo does not show
     THERE = "there"
     BACK = "back"
 
@@ -84,8 +84,8 @@ def search(ask: Ask, *, family: int, most_bytes: int) -> PathMtu:
 
     >>> def ask(size, patient):
     ...     return Fate.PASSED if size <= 1300 else Fate.SILENT
-    >>> found = search(ask, family=socket.AF_INET, most_bytes=1500)
-    >>> found.largest_bytes, found.smallest_lost_bytes, found.is_hole, found.mss_bytes
+    >>> mtu = search(ask, family=socket.AF_INET, most_bytes=1500)
+    >>> mtu.largest_bytes, mtu.smallest_lost_bytes, mtu.is_hole, mtu.mss_bytes
     (1300, 1301, True, 1260)
     """
     if ask(SMALL_BYTES, True) is not Fate.PASSED:
