@@ -75,11 +75,11 @@ def put_event(connection: redis.Redis, number: int, node: str = "a", stream_id: 
 
 def test_new_node_is_no_event_and_each_change_is_one(known: redis.Redis) -> None:
     changes = Changes("a")
-    changes.tell(known, record())
-    changes.tell(known, record())
+    changes.report(known, record())
+    changes.report(known, record())
     assert told(known) == []
-    changes.tell(known, record(address="10.0.0.2", iperf3=""))
-    changes.tell(known, record(address="10.0.0.2", iperf3=""))
+    changes.report(known, record(address="10.0.0.2", iperf3=""))
+    changes.report(known, record(address="10.0.0.2", iperf3=""))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2"), ("iperf3", "3.12", "")]
     (first, _) = [one for _, one in read_events(known)]
     assert (first.node, first.time.tzinfo is not None) == ("a", True)
@@ -88,63 +88,63 @@ def test_new_node_is_no_event_and_each_change_is_one(known: redis.Redis) -> None
 def test_change_before_the_first_word_of_a_new_node_is_an_event(known: redis.Redis) -> None:
     changes = Changes("a")
     changes.begin(record())
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
-    Changes("a").tell(known, record(address="10.0.0.2"))
+    Changes("a").report(known, record(address="10.0.0.2"))
     assert len(told(known)) == 1
 
 
 def test_what_flaps_is_told_once_a_minute_as_it_is_then(known: redis.Redis) -> None:
     changes = Changes("a")
     for number in (1, 2, 3, 4):
-        changes.tell(known, record(address=f"10.0.0.{number}"))
+        changes.report(known, record(address=f"10.0.0.{number}"))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
-    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
+    changes.report(known, record(address="10.0.0.4", labels={"site": "roof"}))
     assert told(known)[1:] == [("labels", "{}", '{"site": "roof"}')]
     a_minute_passes(known)
-    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
+    changes.report(known, record(address="10.0.0.4", labels={"site": "roof"}))
     assert told(known)[2:] == [("address", "10.0.0.2", "10.0.0.4")]
     # There and back within the minute is nothing to tell.
-    changes.tell(known, record(address="10.0.0.5", labels={"site": "roof"}))
-    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
+    changes.report(known, record(address="10.0.0.5", labels={"site": "roof"}))
+    changes.report(known, record(address="10.0.0.4", labels={"site": "roof"}))
     a_minute_passes(known)
-    changes.tell(known, record(address="10.0.0.4", labels={"site": "roof"}))
+    changes.report(known, record(address="10.0.0.4", labels={"site": "roof"}))
     assert len(told(known)) == 3
 
 
 def test_restart_tells_what_changed_meanwhile_and_nothing_twice(known: redis.Redis) -> None:
-    Changes("a").tell(known, record())
+    Changes("a").report(known, record())
     a_minute_passes(known)
-    Changes("a").tell(known, record(version="2"))
-    Changes("a").tell(known, record(version="2"))
+    Changes("a").report(known, record(version="2"))
+    Changes("a").report(known, record(version="2"))
     assert told(known) == [("version", "", "2")]
 
 
 def test_redis_that_lost_its_data_is_told_what_changes_then(known: redis.Redis) -> None:
     changes = Changes("a")
-    changes.tell(known, record())
+    changes.report(known, record())
     known.flushall()
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert known.exists(KEY) == 0, "half a record that never expires"
     known.hset(KEY, "address", "10.0.0.2")
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
 
 
 def test_event_waits_for_room_and_goes_by_the_way_of_results(known: redis.Redis) -> None:
     changes = Changes("a")
-    changes.tell(known, record())
+    changes.report(known, record())
     fill(known, 1)
     known.hset(keyspace.LIMITS, "stream_entries", 1)
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert told(known) == []
     known.delete(keyspace.LIMITS)
     # The mesh's pace is booked out for a minute; a heartbeat does not wait for it.
     known.hset(keyspace.PACE, "next", repr(scripts.redis_seconds(known) + 50))
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert told(known) == []
     known.delete(keyspace.PACE)
-    changes.tell(known, record(address="10.0.0.2"))
+    changes.report(known, record(address="10.0.0.2"))
     assert told(known) == [("address", "10.0.0.1", "10.0.0.2")]
 
 

@@ -59,7 +59,7 @@ class _OtherCall(WireError):  # noqa: N818 - as above
 
 
 def by_fields(kind: Callable[..., T], function: Callable[[T], None]) -> Callable[..., None]:
-    """Return a function whose parameters are a dataclass's fields, of one that takes the whole."""
+    """Return a function whose parameters are a dataclass's fields, of one that takes the object."""
 
     def call(**fields: Any) -> None:
         function(kind(**fields))
@@ -162,7 +162,7 @@ def allow_listed(allowed: AllowList) -> type[AllowListedJob]:
 
 
 def _cause(exc: Exception, raw: Mapping[bytes, bytes]) -> Cause:
-    """Give what can have made a record so: one without its work is what is left of a whole one."""
+    """Return what can have made a record so: one without its work is the rest of a complete one."""
     if isinstance(exc, _OtherCall):
         return Cause.VERSION
     is_whole = bool(raw.get(b"data")) and bool(raw.get(b"timeout"))
@@ -170,7 +170,7 @@ def _cause(exc: Exception, raw: Mapping[bytes, bytes]) -> Cause:
 
 
 def _checked(raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Give the fields that are ours; refuse when another one says something."""
+    """Return the fields that are ours; refuse when another one says something."""
     kept: dict[bytes, bytes] = {}
     for name, value in raw.items():
         if name.decode(errors="replace") not in rq_jobs.JOB_FIELDS:
@@ -223,11 +223,11 @@ _KINDS: Mapping[object, tuple[Callable[[object], bool], str]] = {
 
 def _parameters_of(function: Callable[..., None]) -> dict[str, object]:
     signature = inspect.signature(function, eval_str=True)
-    found = {name: one.annotation for name, one in signature.parameters.items()}
-    for name, kind in found.items():
+    kinds = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    for name, kind in kinds.items():
         if kind not in _KINDS:
             raise TypeError(f"parameter {name} of {function} is of a type that no job can have")
-    return found
+    return kinds
 
 
 def _check_arguments(parameters: Mapping[str, object], given: Mapping[object, object]) -> None:

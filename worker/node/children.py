@@ -39,7 +39,7 @@ HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
 #: Ten handshakes of each of a thousand targets, and the rest.
 MOST_FILES = 16_384
-#: Tells a worker that its connections lead nowhere.
+#: The signal for a worker whose connections lead nowhere.
 RECONNECT = signal.SIGUSR1
 
 
@@ -83,7 +83,7 @@ class Child:
         healthy = now - self.started_at > HEALTHY_S
         self.backoff_s = 0.5 if healthy else min(2 * self.backoff_s, MAX_BACKOFF_S)
         self.restart_at = now + self.backoff_s
-        # That Redis is away is said by the supervisor, once.
+        # That Redis is away is logged by the supervisor, once.
         level = logging.DEBUG if code == LOST_REDIS else logging.WARNING
         logger.log(level, "%s ended; it starts again in %.1f s", self.role, self.backoff_s)
 

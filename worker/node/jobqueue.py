@@ -55,13 +55,21 @@ class GuardedQueue(Queue):
             try:
                 taken = take()
             except redis.ResponseError as exc:
-                _repair_or_raise(connection, queue_keys, cls.refusals, exc)
+                if not str(exc).startswith("WRONGTYPE"):
+                    raise
+                # Another node that serves the queue may have been first: nothing is left to repair.
+                for key in queue_keys:
+                    repair(connection, _name_of(key), cls.refusals)
                 continue
-            if taken is None or _is_job_id(taken[1]):
+            if taken is None:
+                return None
+            raw = taken[1]
+            job = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+            if JOB_ID.fullmatch(job):
                 return taken
-            _refuse_id(connection, taken[1], cls.refusals)
+            cls.refusals.note(connection, job[:80], "the job's id is invalid", Cause.FOREIGN)
             # `lpop` has left nothing there.
-            connection.lrem(keyspace.intermediate_key(_name_of(queue_keys[0])), 1, taken[1])
+            connection.lrem(keyspace.intermediate_key(_name_of(queue_keys[0])), 1, raw)
 
     @classmethod
     def _fetch_dequeued_job(
@@ -100,39 +108,18 @@ def repair(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None
     """
     Delete what is of another type than RQ's at the keys of one queue of ours, and note it.
 
-    RQ could do nothing with it, and neither could whoever enqueues a job.
+    RQ could do nothing with it, nor could a job be enqueued.
     """
     types = keyspace.keys_of_queue(queue_name)
     pipeline = connection.pipeline(transaction=False)
     for key in types:
         pipeline.type(key)
-    for (key, wanted), found in zip(types.items(), pipeline.execute(), strict=True):
-        kind = found.decode()
-        if kind not in (wanted, "none"):
+    for (key, wanted), kind in zip(types.items(), pipeline.execute(), strict=True):
+        if kind.decode() not in (wanted, "none"):
             connection.delete(key)
-            reason = f"the key is a {kind}; it is deleted"
+            reason = f"the key is a {kind.decode()}; it is deleted"
             refusals.note(connection, key, reason, Cause.FOREIGN)
-
-
-def _repair_or_raise(
-    connection: redis.Redis, queue_keys: list[str], refusals: Refusals, exc: redis.ResponseError
-) -> None:
-    if not str(exc).startswith("WRONGTYPE"):
-        raise exc
-    # Another node that serves the queue may have been first, and then nothing is left to repair.
-    for key in queue_keys:
-        repair(connection, _name_of(key), refusals)
 
 
 def _name_of(queue_key: str) -> str:
     return queue_key.removeprefix(keyspace.queue_key(""))
-
-
-def _is_job_id(raw: object) -> bool:
-    text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
-    return JOB_ID.fullmatch(text) is not None
-
-
-def _refuse_id(connection: redis.Redis, raw: object, refusals: Refusals) -> None:
-    shown = raw[:80].decode(errors="replace") if isinstance(raw, bytes) else str(raw)[:80]
-    refusals.note(connection, shown, "the job's id is invalid", Cause.FOREIGN)

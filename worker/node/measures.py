@@ -1,6 +1,4 @@
-"""
-How a node measures its row of a run: for each probe of `worker.model.probe`, one function.
-"""
+"""How a node measures its row of a run: for each probe of `worker.model.probe`, one function."""
 
 from __future__ import annotations
 
@@ -76,22 +74,15 @@ def work_on(
     records: Mapping[str, Record],
 ) -> tuple[Work, Mapping[int, str]]:
     """Find what may be measured, where its nodes are now; and the strangers, each with a reason."""
-    places = addresses_of(records)
-    row = at_present(row, {**places, row.name: context.address})
+    addresses = addresses_of(records)
+    row = at_present(row, {**addresses, row.name: context.address})
     targets = targets_of(context, row, others)
-    strangers = strangers_of(context, row, others, places)
-    work = Work(
-        context=context,
-        connection=connection,
-        row=row,
-        pairs=[pair for pair in pairs if other(row, pair) not in strangers],
-        targets=targets,
-        moves=Moves(connection, places, row.plan.family),
-        whose=Whose(
-            context=context, row=row, records=records, allowed=Allowance(questions_a_node(row.plan))
-        ),
-    )
-    return work, strangers
+    strangers = strangers_of(context, row, others, addresses)
+    pairs = [pair for pair in pairs if other(row, pair) not in strangers]
+    moves = Moves(connection, addresses, row.plan.family)
+    allowed = Allowance(questions_a_node(row.plan))
+    whose = Whose(context=context, row=row, records=records, allowed=allowed)
+    return Work(context, connection, row, pairs, targets, moves, whose), strangers
 
 
 def _ping(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
@@ -109,12 +100,21 @@ def _ping(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
             idle[measurement.target] = IdleRtt(trips.rtt_median_ms, least_ms, measurement.address)
         yield measurement
     if idle and len(row.plan.probes) > row.phase + 1:
-        _keep_idle_rtts(work.connection, row, idle)
+        try:
+            packed = msgpack.packb(idle)
+            run_record.note(work.connection, row.run, run_record.rtt_field(row.performer), packed)
+        except redis.RedisError as exc:
+            logger.log(server.severity(exc), "idle round-trip times not kept: %s", exc)
 
 
 def _tcp(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
     """Time handshakes; what they took is compared with the least of the echoes before them."""
-    row, options, idle = work.row, work.options, _idle_rtts(work.connection, work.row)
+    row, options = work.row, work.options
+    try:
+        idle = read_idle_rtts(work.connection, row)
+    except redis.RedisError as exc:
+        idle = {}
+        logger.log(server.severity(exc), "handshakes are not compared with echoes: %s", exc)
 
     def measure(nodes: Sequence[TargetNode]) -> Iterator[Measurement]:
         names = {(str(node.address), options.port): node.name for node in nodes}
@@ -179,7 +179,7 @@ def _by_address(
     measure: Callable[[Sequence[TargetNode]], Iterator[Measurement]],
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
-    """Measure first who has an address at once, and after these who has got one meanwhile."""
+    """Measure first the nodes that have an address at once, then those that get one meanwhile."""
     row = work.row
     _sleep(row.plan.start_offset_s(row.performer), should_stop)
     for looked in work.targets.batches(should_stop):
@@ -190,22 +190,6 @@ def _by_address(
         yield from parted.findings
         if parted.ready:
             yield from parted.marked(measure(list(parted.ready.values())))
-
-
-def _keep_idle_rtts(connection: redis.Redis, row: Row, idle: dict[str, IdleRtt]) -> None:
-    try:
-        packed = msgpack.packb(idle)
-        run_record.note(connection, row.run, run_record.rtt_field(row.performer), packed)
-    except redis.RedisError as exc:
-        logger.log(server.severity(exc), "idle round-trip times not kept: %s", exc)
-
-
-def _idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
-    try:
-        return read_idle_rtts(connection, row)
-    except redis.RedisError as exc:
-        logger.log(server.severity(exc), "handshakes are not compared with echoes: %s", exc)
-        return {}
 
 
 def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:

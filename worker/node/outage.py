@@ -1,8 +1,8 @@
 """
 What a node logs of a Redis that is away: one line when it goes, one when it is back.
 
-The supervisor speaks for the node. Its children lose the same Redis at the same time, and RQ in
-them says so at each try; none of that is lost data, which is what ERROR stands for here.
+The supervisor logs for the node. Its children lose the same Redis at the same time, and RQ in them
+logs so at each try; none of that is lost data, which is what ERROR stands for here.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ class Outage:
     """
 
     began: float | None = None
-    _said: float = 0.0
+    _logged: float = 0.0
 
     def failed(self, now: float, exc: Exception) -> str | None:
-        """Note that Redis did not serve us; give the line that is due, if one is."""
+        """Note that Redis did not serve us; return the line that is due, if one is."""
         reason = str(exc) or type(exc).__name__
         if self.began is None:
-            self.began = self._said = now
+            self.began = self._logged = now
             if isinstance(exc, REFUSED) or not isinstance(exc, AWAY):
                 return f"Redis refuses what this node sends, results wait on the disk: {reason}"
             return f"Redis is away, results wait on the disk until it is back: {reason}"
-        if now - self._said < REMIND_S:
+        if now - self._logged < REMIND_S:
             return None
-        self._said = now
+        self._logged = now
         return f"Redis has been away for {in_time(now - self.began)}: {reason}"
 
     def answered(self, now: float) -> str | None:
-        """Note that Redis answered; give the line that is due, if one is."""
+        """Note that Redis answered; return the line that is due, if one is."""
         if self.began is None:
             return None
         away_s, self.began = now - self.began, None

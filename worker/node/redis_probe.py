@@ -46,24 +46,50 @@ def measure(
         socket_connect_timeout=options.wait_s,
         retry=Retry(NoBackoff(), 0),
     )
-    pings: list[float | None] = []
-    cycles: list[float | None] = []
-    error = ""
     with suppress(redis.RedisError):
         connection.ping()  # opens the connection, whose handshake is not what is measured
-    for place in range(options.count):
+    pings: list[float | None] = []
+    cycles_ms: list[float] = []
+    error = ""
+    for number in range(options.count):
         if should_stop():
             return
-        time.sleep(max(0.0, begun + place * options.interval_s - time.monotonic()))
+        time.sleep(max(0.0, begun + number * options.interval_s - time.monotonic()))
         ping_ms, failed = _time(connection.ping)
         cycle_ms, failed_too = _time(lambda: _locker_cycle(connection, source))
         pings.append(ping_ms)
-        cycles.append(cycle_ms)
+        cycles_ms += [] if cycle_ms is None else [cycle_ms]
         error = failed or failed_too or error
     connection.close()
     where = connection.connection_pool.connection_kwargs
-    address = str(where.get("host") or where.get("path") or "")
-    yield _measurement(run, source, address, options, started_at, begun, pings, cycles, error)
+    statistics, received = rtt_statistics(pings), options.count - pings.count(None)
+    yield made(
+        Measurement(
+            run=run,
+            probe=PROBE,
+            source=source,
+            target=REDIS_TARGET,
+            address=str(where.get("host") or where.get("path") or ""),
+            started_at=started_at,
+            outcome=Outcome.OK if received else Outcome.NO_REPLY,
+            error="" if received else error or "Redis did not answer",
+            latency_ms=statistics.rtt_mean_ms,
+            packet_loss_pct=packet_loss_pct(options.count, received),
+            detail=RedisStatistics(
+                **vars(statistics),
+                sent=options.count,
+                received=received,
+                wait_s=options.wait_s,
+                interval_s=options.interval_s,
+                locker_cycle_median_ms=median(cycles_ms) if cycles_ms else None,
+                locker_cycle_max_ms=max(cycles_ms, default=None),
+                locker_cycles=len(cycles_ms),
+                last_error=error,
+                elapsed_s=time.monotonic() - begun,
+                rtts_ms=tuple(pings),
+            ),
+        )
+    )
 
 
 def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
@@ -80,47 +106,3 @@ def _locker_cycle(connection: redis.Redis, source: str) -> None:
     key, identifier = keyspace.probe_key(source), secrets.token_hex(8)
     connection.set(key, identifier, nx=True, ex=KEY_TTL_S)
     connection.delete(key)
-
-
-def _measurement(
-    run: RunId,
-    source: str,
-    address: str,
-    options: RedisOptions,
-    started_at: datetime,
-    begun: float,
-    pings: list[float | None],
-    cycles: list[float | None],
-    error: str,
-) -> Measurement:
-    statistics = rtt_statistics(pings)
-    answered = [ms for ms in pings if ms is not None]
-    cycled = [ms for ms in cycles if ms is not None]
-    outcome = Outcome.OK if answered else Outcome.NO_REPLY
-    return made(
-        Measurement(
-            run=run,
-            probe=PROBE,
-            source=source,
-            target=REDIS_TARGET,
-            address=address,
-            started_at=started_at,
-            outcome=outcome,
-            error="" if answered else error or "Redis did not answer",
-            latency_ms=statistics.rtt_mean_ms,
-            packet_loss_pct=packet_loss_pct(len(pings), len(answered)),
-            detail=RedisStatistics(
-                **vars(statistics),
-                sent=len(pings),
-                received=len(answered),
-                wait_s=options.wait_s,
-                interval_s=options.interval_s,
-                locker_cycle_median_ms=median(cycled) if cycled else None,
-                locker_cycle_max_ms=max(cycled) if cycled else None,
-                locker_cycles=len(cycled),
-                last_error=error,
-                elapsed_s=time.monotonic() - begun,
-                rtts_ms=tuple(pings),
-            ),
-        )
-    )

@@ -46,7 +46,7 @@ class Cause(str, Enum):
 
 
 def cause_of(exc: Exception) -> Cause:
-    """Give the cause of what a job raised; in doubt it is nobody's intention."""
+    """Return the cause of what a job raised; in doubt it is nobody's intention."""
     return Cause.FOREIGN if isinstance(exc, ForeignWork) else Cause.DAMAGED
 
 
@@ -61,7 +61,7 @@ class Refusals:
         self._window = multiprocessing.get_context("fork").RawArray("d", 3)
 
     def note(self, connection: redis.Redis, job: str, reason: str, cause: Cause) -> None:
-        """Say in one line that a job was refused and why; Redis being away is no fault here."""
+        """Log in one line that a job was refused and why; Redis being away is no fault here."""
         left_out = self._admit()
         if left_out is None:
             return
@@ -73,7 +73,7 @@ class Refusals:
             logger.log(server.severity(exc), "the refusal is not in Redis: %s", exc)
 
     def _admit(self) -> int | None:
-        """Give how many were left out since the last one noted; None when this one is, too."""
+        """Return how many were left out since the last one noted; None when this one is, too."""
         window, second = self._window, float(int(time.monotonic()))
         if window[0] != second:
             window[0], window[1] = second, 0
@@ -86,7 +86,7 @@ class Refusals:
 
 
 def entry_of(node: str, job: str, reason: str, cause: Cause, left_out: int) -> dict[str, str]:
-    """Give what is kept of a refusal: printable, and no longer than a person reads."""
+    """Return what is kept of a refusal: printable, and no longer than a person reads."""
     more = f" (and {left_out} more, not noted)" if left_out else ""
     return {
         "time": iso_utc(datetime.now(timezone.utc)),

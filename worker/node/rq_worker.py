@@ -49,7 +49,7 @@ class QuietWorker(Worker):
         """Nothing was opened."""
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Heed no `rq suspend`, for the same reason."""
+        """Follow no `rq suspend`, for the same reason."""
 
     # What others have written to Redis must not end the worker.
 
@@ -101,7 +101,9 @@ class QuietWorker(Worker):
         RQ calls this in the work-horse, before it marks the job as failed.
         """
         exc = exc_info[1]
-        if isinstance(exc, WireError) or _is_wrong_type(exc):
+        # Something else than ours may lie at a key of ours.
+        is_wrong_type = isinstance(exc, redis.ResponseError) and "WRONGTYPE" in str(exc)
+        if isinstance(exc, WireError) or is_wrong_type:
             self.refusals.note(self.connection, job.id, str(exc), cause_of(exc))
         elif isinstance(exc, redis.ResponseError) and not isinstance(exc, AWAY):
             # Redis' own state, or a right that is missing: nothing is wrong with the job.
@@ -163,8 +165,3 @@ class QuietWorker(Worker):
         if isinstance(run, str):
             with contextlib.suppress(redis.RedisError):
                 rq_jobs.enqueue_advance(self.connection, RunId(run))
-
-
-def _is_wrong_type(exc: Exception) -> bool:
-    """Tell whether something else than ours lies at a key of ours."""
-    return isinstance(exc, redis.ResponseError) and "WRONGTYPE" in str(exc)

@@ -16,14 +16,9 @@ class NodeSettings:
     What a node's process is started with.
 
     Attributes:
-        name: Unique in the mesh.
         redis_url: The mesh's Redis; it may hold a password.
         address: Where others reach the node, for good; None finds it, again and again.
-        labels: What its operator says of it.
-        state_dir: What it keeps on disk.
-        version: ptzmesh's.
-        policy: Its own limits.
-        reread: Gives labels and policy where they have changed since.
+        reread: Returns labels and policy where they have changed since.
         waits_for_redis: For a network or a Redis that is not there yet when the node starts.
     """
 

@@ -57,10 +57,10 @@ AllowListMaker = Callable[[NodeContext], AllowList]
 
 
 class Supervisor:
-    """Supervises one node until it is told to stop."""
+    """Supervises one node until it is asked to stop."""
 
     def __init__(self, settings: NodeSettings, make_allow_list: AllowListMaker) -> None:
-        """Take the settings, and what makes the allow-list from the node's context."""
+        """Begin unregistered."""
         self.settings = settings
         self.make_allow_list = make_allow_list
         # Shared with every child; a lock would be held by whom a signal interrupts.
@@ -141,7 +141,7 @@ class Supervisor:
         self.facts.share()
 
     def _look_at_settings(self) -> bool:
-        """Look whether the operator says something new; it is told with a heartbeat at once."""
+        """Look whether the operator says something new; a heartbeat reports it at once."""
         if not self.facts.look_at_settings():
             return False
         self.facts.share()
@@ -168,7 +168,7 @@ class Supervisor:
         return True
 
     def _has_address(self) -> bool:
-        """Look whether our address is one, and say once when a name does not resolve here."""
+        """Look whether our address is one, and log once when a name does not resolve here."""
         address = self.record.address
         literals = led_to(address)
         if not literals and not self.is_nowhere:
@@ -203,14 +203,9 @@ class Supervisor:
             "prober": [keyspace.node_queue(name)],
             "responder": [keyspace.serve_queue(name), keyspace.CONTROL_QUEUE],
         }
+        url = self.settings.redis_url
         for role, names in queues.items():
-            child = Child(
-                role=role,
-                node=name,
-                redis_url=self.settings.redis_url,
-                queues=names,
-                job_class=job_class,
-            )
+            child = Child(role=role, node=name, redis_url=url, queues=names, job_class=job_class)
             self.children.append(child)
             child.keep_alive()
 
@@ -259,17 +254,15 @@ class Supervisor:
                 return
             for run in {*overdue, *finished}:
                 rq_jobs.enqueue_advance(connection, run)
-            self.changes.tell(connection, self.record)
+            self.changes.report(connection, self.record)
             if plain_ip(self.record.address) is None:
                 self._has_address()  # after the beat: a silent name server takes its time
             self.is_unheard = False
-            self._say(self.outage.answered(time.monotonic()))
+            line = self.outage.answered(time.monotonic())
         except redis.RedisError as exc:
             self.is_unheard = True
             logger.debug("heartbeat not sent: %s", exc)
-            self._say(self.outage.failed(time.monotonic(), exc))
-
-    def _say(self, line: str | None) -> None:
+            line = self.outage.failed(time.monotonic(), exc)
         if line is not None:
             logger.warning("%s", line)
 
@@ -280,15 +273,12 @@ class Supervisor:
         for child in self.children:
             child.stop_by(deadline)
         if self.heartbeats.owns_name:
-            self._deregister()
+            # The last seconds of the ten: one try, and what a heartbeat left half-done is not used.
+            connection = server.connect(
+                self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
+            )
+            try:
+                self.heartbeats.deregister(connection, self.settings.name)
+            except redis.RedisError as exc:
+                logger.warning("could not deregister: %s", exc)
         logger.info("node %s stopped", self.settings.name)
-
-    def _deregister(self) -> None:
-        # The last seconds of the ten: one try, and what a heartbeat left half-done is not used.
-        connection = server.connect(
-            self.settings.redis_url, socket_timeout_s=1.5, connect_timeout_s=1.5, retries=0
-        )
-        try:
-            self.heartbeats.deregister(connection, self.settings.name)
-        except redis.RedisError as exc:
-            logger.warning("could not deregister: %s", exc)

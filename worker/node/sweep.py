@@ -1,6 +1,4 @@
-"""
-The RQ job `sweep`: a node measures its row of a run, and publishes as results arrive.
-"""
+"""The RQ job `sweep`: a node measures its row of a run, and publishes as results arrive."""
 
 from __future__ import annotations
 
@@ -64,8 +62,8 @@ def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
     clock = SourceClock(connection, row.name, own_clock)
     clock.look(row.plan.nodes[source].name for source, _ in left)
     with Publisher(connection, Outbox(context.outbox_path), row, clock) as publisher:
-        for one in denied(row, left, strangers):
-            publisher.put(one)
+        for finding in denied(row, left, strangers):
+            publisher.put(finding)
         _measure(work, publisher)
     if context.should_stop():
         _hand_back(connection, row)
@@ -76,8 +74,8 @@ def _hand_back(connection: redis.Redis, row: Row) -> None:
     try:
         enqueue_rows(connection, [row], at_front=True)
     except redis.RedisError as exc:
-        said = "row %d of run %s not handed back: %s"
-        logger.log(server.severity(exc), said, row.performer, row.run, exc)
+        text = "row %d of run %s not handed back: %s"
+        logger.log(server.severity(exc), text, row.performer, row.run, exc)
 
 
 def _measure(work: Work, publisher: Publisher) -> None:

@@ -1,8 +1,8 @@
 """
-Tells what has changed at a node as events, each once, whatever is killed when.
+Reports what has changed at a node as events, each once, whatever is killed when.
 
-What was told is kept in the node's record in Redis, where one script compares, adds and notes; so a
-retry tells nothing twice, and a restart tells what changed meanwhile.
+What was reported is kept in the node's record in Redis, where one script compares, adds and notes;
+so a retry reports nothing twice, and a restart reports what changed meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.wire.room import StreamFull, add_results
 
 logger = logging.getLogger(__name__)
 
-#: What flaps is told once a minute, as it is then.
+#: What flaps is reported once a minute, as it is then.
 LEAST_S = 60
 #: A heartbeat waits no longer for the mesh's pace.
 LONGEST_WAIT_S = 1.0
@@ -30,22 +30,24 @@ class Changes:
     """The events of one node."""
 
     def __init__(self, node: str) -> None:
-        """Tell what changes at this node."""
+        """Begin with nothing reported."""
         self.node = node
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._begun: dict[str, str] = {}
 
     def begin(self, record: Node) -> None:
-        """Take what the node says of itself when it is registered; if that is new, Redis knows."""
+        """Take the record with which the node registers; if that is new, Redis knows."""
         self._begun = _watched(record)
 
-    def tell(self, connection: redis.Redis, record: Node) -> None:
-        """Tell what is different now; what must wait is told by a later call."""
+    def report(self, connection: redis.Redis, record: Node) -> None:
+        """Report what is different now; what must wait is reported by a later call."""
         now = _watched(record)
-        changed = [what for what in WATCHED if now[what] != self._told.get(what)]
+        changed = [field for field in WATCHED if now[field] != self._reported.get(field)]
         if not changed:
             return
-        facts = [part for what in changed for part in (what, self._remembered(what), now[what])]
+        # With a mark before it, as nothing is a value, too.
+        before = {field: f"={value}" for field, value in (self._reported or self._begun).items()}
+        facts = [part for field in changed for part in (field, before.get(field, ""), now[field])]
         time = iso_utc(datetime.now(timezone.utc))
         try:
             status, _, left = add_results(
@@ -60,14 +62,9 @@ class Changes:
             logger.debug("events wait: %s", exc)
             return
         if status == b"ok" and not left:
-            self._told = now
-
-    def _remembered(self, what: str) -> str:
-        # With a mark before it, as nothing is a value, too.
-        before = self._told or self._begun
-        return f"={before[what]}" if what in before else ""
+            self._reported = now
 
 
 def _watched(record: Node) -> dict[str, str]:
-    said = record.to_fields()
-    return {what: one_line(said[what]) for what in WATCHED}
+    fields = record.to_fields()
+    return {field: one_line(fields[field]) for field in WATCHED}

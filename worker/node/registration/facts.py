@@ -1,10 +1,9 @@
 """
-What a node says of itself, found anew as long as it runs.
+What a node reports of itself, found again as long as it runs.
 
 The supervisor looks with each heartbeat, and each second at the settings file. A job, which is
 forked from a process as old as the worker, begins with what the supervisor holds by then (`held`),
-and looks again by itself. A look costs microseconds; a process is started only when the iperf3 on
-PATH is another one than before.
+and looks again by itself. A look costs microseconds, unless the iperf3 on PATH is another one.
 """
 
 from __future__ import annotations
@@ -29,16 +28,14 @@ from worker.probes.iperf3.tool import NOT_THERE, Iperf3, find_iperf3, mark_of_ip
 from worker.probes.iperf3.tool import Mark as Iperf3Mark
 from worker.wire.node_record import Node
 
-#: An iperf3 that is there and does not answer is asked again so often: a machine may be busy.
+#: When an iperf3 that is there and does not answer is asked again: a machine may be busy.
 ASK_AGAIN_S = 15.0
 #: It answers in milliseconds; a heartbeat that waits for it may not be counted as lost.
 ANSWER_S = 8.0
-
-
-#: A job waits so long for a settings file that is being written; see `Reread`.
+#: How long a job waits for a settings file that is being written, and between two looks.
 WRITTEN_S, LOOK_S = 5.0, 0.05
 
-#: Tells one state of the settings file from another; None is no file.
+#: Differs for each state of the settings file; None is no file.
 Mark = object | None
 
 
@@ -57,12 +54,12 @@ class Said:
 
 class Reread(Protocol):
     """
-    Gives what the operator says now where that has changed since it was last judged, else None.
+    Returns what the operator says now where that has changed since it was last judged, else None.
 
-    A ConfigError says that what is said now is wrong. Attributes: `judged`, the settings file that
-    was.
+    A ConfigError says that what is said now is wrong.
     """
 
+    #: The settings file that was last judged.
     judged: Mark
 
     def mark(self) -> Mark:
@@ -78,7 +75,7 @@ class NoFile:
     judged: Mark = None
 
     def mark(self) -> Mark:
-        """Tell that there is no file."""
+        """Return the mark of no file."""
         return None
 
     def __call__(self) -> Said | None:
@@ -141,7 +138,7 @@ class Facts:
         self._look_for_iperf3()
 
     def look_at_settings(self) -> bool:
-        """Look again at what the operator says; True when there is something new."""
+        """Read again what the operator says; True when there is something new."""
         try:
             said = self.reread()
         except ConfigError as exc:
@@ -221,8 +218,7 @@ class Facts:
                 said = self.reread()
             except ConfigError:
                 return held.said
-            if said is not None:
-                return said
-            if self.reread.mark() == held.judged or time.monotonic() >= until:
-                return held.said
+            is_judged = self.reread.mark() == held.judged
+            if said is not None or is_judged or time.monotonic() >= until:
+                return said or held.said
             time.sleep(LOOK_S)

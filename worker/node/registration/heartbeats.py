@@ -86,18 +86,18 @@ class Heartbeats:
     ) -> list[RunId] | Other:
         """Send one heartbeat: ids of overdue runs, or who has the name instead."""
         counted, counted_at = command_count.commands_sent(), time.monotonic()
-        # After one that had to wait for Redis the next follows at once: too soon to tell a rate.
-        is_long = counted_at - self.counted_at >= node_record.HEARTBEAT_S / 2
+        # Not since that was answered: a Redis that stood still may have answered just now.
+        elapsed_s = counted_at - self.counted_at
+        # After one that had to wait for Redis the next follows at once: too soon for a rate.
+        is_long = elapsed_s >= node_record.HEARTBEAT_S / 2
         if is_long:
-            # Not since that was answered: a Redis that stood still may have answered just now.
-            elapsed_s = counted_at - self.counted_at
             is_first = elapsed_s == math.inf
             self.commands_per_s = None if is_first else (counted - self.counted) / elapsed_s
         sent_s = steady_s()
         answer = self._exchange(connection, record, intent)
         if answer[0] == b"insist":
-            other = "another worker began with the token of this node, on %s; it is refused"
-            logger.warning(other, other_from(answer))
+            text = "another worker began with the token of this node, on %s; it is refused"
+            logger.warning(text, other_from(answer))
             sent_s = steady_s()
             answer = self._exchange(connection, record, "insist")
         if answer[0] != b"ok":

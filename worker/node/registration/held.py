@@ -3,7 +3,7 @@ What the supervisor of a node holds as true, for the jobs that are forked long a
 
 One anonymous piece of memory that the supervisor writes and its children read: no file that could
 not be written, no lock that a killed process could hold. Two slots are written in turn, and a sum
-tells one that was read while it was written.
+shows whether one was read while it was written.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class Held:
     def put(self, value: object) -> None:
         """Replace the value; by the process that began it only."""
         packed = pickle.dumps(value)
+        framed = _HEAD.pack(len(packed), zlib.crc32(packed)) + packed
         turn = self._turn[0] + 1
-        at = self._place(turn)
-        self._memory[at : at + _HEAD.size] = _HEAD.pack(len(packed), zlib.crc32(packed))
-        self._memory[at + _HEAD.size : at + _HEAD.size + len(packed)] = packed
+        slot = self._slot(turn)
+        self._memory[slot : slot + len(framed)] = framed
         self._turn[0] = turn
 
     def get(self) -> Any:
         """Return the value that was put last."""
         while True:
-            at = self._place(self._turn[0])
-            length, crc = _HEAD.unpack_from(self._memory, at)
-            begin = at + _HEAD.size
+            slot = self._slot(self._turn[0])
+            length, crc = _HEAD.unpack_from(self._memory, slot)
+            begin = slot + _HEAD.size
             packed = self._memory[begin : begin + min(length, SLOT_BYTES - _HEAD.size)]
             if zlib.crc32(packed) == crc:
                 # Nobody but our own supervisor can write to this memory.
                 return pickle.loads(packed)  # noqa: S301
 
-    def _place(self, turn: int) -> int:
+    def _slot(self, turn: int) -> int:
         return 8 + turn % 2 * SLOT_BYTES

@@ -1,8 +1,8 @@
 """
-One process that has a node's name: which of two with the same token has it, and what is said.
+One process that has a node's name, and which of two with the same token has it.
 
 A token lies in the state folder, so a copy of the folder (a cloned disk) has it, too. Each start
-draws an id. Who starts waits until the one before must have been heard, if it lives: so a copy
+draws an id, and waits until the process before must have been heard, if it lives: so a copy
 measures nothing under a name that is not its own. One that was away meanwhile shows that it lives
 when it is back, and the one that began later ends. `lua/heartbeat.lua` decides.
 """
@@ -21,7 +21,7 @@ from worker.model.errors import ConfigError
 from worker.model.text import one_line
 from worker.wire import node_record
 
-#: Who lives is heard within a heartbeat and the exchange that it takes.
+#: A process that lives is heard within a heartbeat and the exchange that it takes.
 SETTLE_S = node_record.HEARTBEAT_S + 2
 #: Between two looks whether the one before is heard.
 LOOK_S = 1.0
@@ -37,7 +37,7 @@ class Instance:
     Attributes:
         token: Of the name, from the state folder.
         file: Which file holds the token, on which boot of which kernel; empty when that is unknown.
-            Whoever holds the same file as another process did knows that this has ended.
+            A process that holds the same file as another did knows that this has ended.
         id: Of this process.
     """
 
@@ -48,8 +48,8 @@ class Instance:
 
 def instance_of(file: IO[str], token: str) -> Instance:
     """Draw an instance for a process that holds the node's file."""
-    found, boot = os.fstat(file.fileno()), boot_id()
-    return Instance(token=token, file=boot and f"{boot}:{found.st_dev}:{found.st_ino}")
+    status, boot = os.fstat(file.fileno()), boot_id()
+    return Instance(token=token, file=boot and f"{boot}:{status.st_dev}:{status.st_ino}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Other:
     seen: str
 
     def __str__(self) -> str:
-        """Say where it is."""
+        """Return where it is."""
         return f"host {self.host or 'unknown'} at {self.address or 'an unknown address'}"
 
 
@@ -74,13 +74,9 @@ def other_from(answer: Sequence[bytes]) -> Other:
 
 @dataclass
 class Succession:
-    """
-    What is heard of the process that had the name before, by the monotonic clock of this machine.
+    """What is heard of the process that had the name before, by this machine's monotonic clock."""
 
-    Attributes:
-        heard: How often it was heard since the first look.
-    """
-
+    #: How often since the first look.
     heard: int = 0
     _seen: str = ""
     _changed_at: float = 0.0

@@ -1,6 +1,5 @@
 """
-Results that a worker of another name left in a node's state folder: after a rename, a new host
-name, or where one of several workers of the folder has ended.
+Results that a worker of another name left in a node's state folder: after a rename, for example.
 
 They are sent under the name that measured them, unless a worker of that name is alive here, which
 sends them itself. Those of runs that this Redis does not know are left alone: the folder may have
@@ -62,8 +61,8 @@ class Leftovers:
             return self._is_of_this_mesh(connection, name, outbox)
         except OSError as exc:  # another user's: no reason for this node to end
             self._strange.add(name)
-            said = "results that node %s left are not sent, as its files cannot be used: %s"
-            logger.warning(said, name, exc)
+            text = "results that node %s left are not sent, as its files cannot be used: %s"
+            logger.warning(text, name, exc)
             return False
 
     def _is_of_this_mesh(self, connection: redis.Redis, name: str, outbox: Outbox) -> bool:
@@ -76,9 +75,8 @@ class Leftovers:
         keys = [keyspace.run_key(run) for run in outbox.runs()]
         if keys and connection.exists(*keys):
             self._ours.add(name)
-            logger.info(
-                "node %s left %d bytes of results in this folder: they are sent", name, size
-            )
+            text = "node %s left %d bytes of results in this folder: they are sent"
+            logger.info(text, name, size)
             return True
         self._strange.add(name)
         logger.warning(
@@ -92,7 +90,7 @@ class Leftovers:
 
 @contextmanager
 def _without_worker(folder: Path, name: str) -> Iterator[bool]:
-    """Hold a name's file; tells whether it could be had, which means that no worker has it."""
+    """Hold a name's file; yield whether it could be had, which means that no worker has it."""
     try:
         file = owner_path(folder, name).open("a+")
     except OSError as exc:

@@ -19,7 +19,7 @@ from typing import IO
 from worker.model.errors import ConfigError
 from worker.publish.outbox import RESEND_S, left_in
 
-#: For so long of each heartbeat another worker may hold the file of a name, to send its results.
+#: How long of each heartbeat another worker may hold the file of a name, to send its results.
 SENDING_S = RESEND_S + 2
 
 
