@@ -264,7 +264,7 @@ def overdue(connection: redis.Redis, now: float) -> Check:
 
 
 def memory(connection: redis.Redis, info: Mapping[str, Any]) -> Check:
-    """Say what the mesh takes of Redis' memory."""
+    """Count what the mesh takes of Redis' memory."""
     mine, used = read_footprint(connection), int(info["used_memory"])
     parts = {name: size for name, size in vars(mine).items() if name != "estimated"}
     listed = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items() if size)
@@ -278,7 +278,7 @@ def memory(connection: redis.Redis, info: Mapping[str, Any]) -> Check:
 
 def load(nodes: Sequence[Node], info: Mapping[str, Any]) -> Check:
     """
-    Say what the nodes send to Redis, beside what it does.
+    Count what the nodes send to Redis, beside what it does.
 
     They are counts of different seconds, and only the server's has what scripts do inside it.
     """

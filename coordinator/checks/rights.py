@@ -27,93 +27,38 @@ Command = tuple[str, ...]
 NODE, TRIGGER, COLLECTOR = "node", "trigger", "collector"
 ROLES = {"n": NODE, "t": TRIGGER, "c": COLLECTOR}
 
-#: Who needs an operation, then the operation, those of scripts included. docker/redis/users.acl
-#: grants them, and some that only other programs need.
-TABLE = """
-ntc exec
-ntc multi
-ntc ping
-ntc time
-ntc info server
-n   client setname doctor
-n   client info
-nt  watch {t}
-nt  unwatch
-nt  set {t} 1
-ntc get {b}
-nt  mget {t}
-nt  getrange {t} 0 0
-n   incrby {t} 1
-nt  setbit {b} 0 1
-n   pttl {t}
-n   pexpire {t} 60000
-nt  expire {t} 60
-nt  exists {t}
-nt  type {t}
-nt  del {t}
-nt  hset {h} f 1
-ntc hget {h} f
-ntc hmget {h} f
-nt  hexists {h} f
-nt  hlen {h}
-nt  hincrby {h} n 1
-n   hincrbyfloat {h} r 1
-nt  hdel {h} n
-n   hrandfield {h} 1
-nt  zadd {z} 1 m
-ntc zrange {z} 0 0
-nt  zscore {z} m
-nt  zcard {z}
-nt  zrangebyscore {z} 0 1
-nt  zrevrange {z} 0 0
-nt  zrem {z} m
-nt  zremrangebyscore {z} 0 1
-t   unlink {h}
-n   rpush {l} a
-n   lpush {l} a
-n   ltrim {l} 0 9
-n   lrange {l} 0 9
-n   blpop {l} 1
-nt  xadd {x} * f v
-ntc xlen {x}
-tc  xrange {x} - +
-tc  xrevrange {x} + -
-t   xread streams {x} 0
-nt  xtrim {x} maxlen 1000
-nt  memory usage {x}
-c   xgroup create {x} ptzmesh-doctor 0
-c   xgroup createconsumer {x} ptzmesh-doctor c
-c   xgroup setid {x} ptzmesh-doctor 0
-c   xgroup delconsumer {x} ptzmesh-doctor c
-ntc xinfo groups {x}
-tc  xinfo consumers {x} ptzmesh-doctor
-c   xinfo stream {x}
-nt  xpending {x} ptzmesh-doctor
-nt  evalsha 0000000000000000000000000000000000000000 1 {x}
-nt  script load return
-nt  hset {J} f 1
-nt  hget {J} f
-nt  hgetall {J}
-n   hdel {J} f
-nt  expire {J} 60
-nt  persist {J}
-nt  del {J}
-nt  sadd {W} m
-nt  smembers {W}
-n   srem {W} m
-nt  zadd {R} 1 m
-n   zrange {R} 0 0
-n   zrem {R} m
-n   zremrangebyscore {R} 0 1
-nt  rpush {Q} a
-nt  lpush {Q} a
-nt  llen {Q}
-n   lrange {Q} 0 0
-nt  lpos {Q} a
-n   lrem {Q} 1 a
-n   blmove {Q} {Q} left right 1
-n   blpop {Q} 1
-"""
+#: What nodes, triggers and collectors need, by their first letters; what scripts do is included.
+#: docker/redis/users.acl grants it, and some that only other programs need.
+TABLE = {
+    "ntc": (
+        "exec, multi, ping, time, info server, get {b}, hget {h} f, hmget {h} f, zrange {z} 0 0, "
+        "xlen {x}, xinfo groups {x}"
+    ),
+    "n": (
+        "client setname doctor, client info, incrby {t} 1, pttl {t}, pexpire {t} 60000, "
+        "hincrbyfloat {h} r 1, hrandfield {h} 1, rpush {l} a, lpush {l} a, ltrim {l} 0 9, "
+        "lrange {l} 0 9, blpop {l} 1, hdel {J} f, srem {W} m, zrange {R} 0 0, zrem {R} m, "
+        "zremrangebyscore {R} 0 1, lrange {Q} 0 0, lrem {Q} 1 a, blmove {Q} {Q} left right 1, "
+        "blpop {Q} 1"
+    ),
+    "nt": (
+        "watch {t}, unwatch, set {t} 1, mget {t}, getrange {t} 0 0, setbit {b} 0 1, "
+        "expire {t} 60, exists {t}, type {t}, del {t}, hset {h} f 1, hexists {h} f, hlen {h}, "
+        "hincrby {h} n 1, hdel {h} n, zadd {z} 1 m, zscore {z} m, zcard {z}, "
+        "zrangebyscore {z} 0 1, zrevrange {z} 0 0, zrem {z} m, zremrangebyscore {z} 0 1, "
+        "xadd {x} * f v, xtrim {x} maxlen 1000, memory usage {x}, xpending {x} ptzmesh-doctor, "
+        "evalsha 0000000000000000000000000000000000000000 1 {x}, script load return, "
+        "hset {J} f 1, hget {J} f, hgetall {J}, expire {J} 60, persist {J}, del {J}, sadd {W} m, "
+        "smembers {W}, zadd {R} 1 m, rpush {Q} a, lpush {Q} a, llen {Q}, lpos {Q} a"
+    ),
+    "t": "unlink {h}, xread streams {x} 0",
+    "tc": "xrange {x} - +, xrevrange {x} + -, xinfo consumers {x} ptzmesh-doctor",
+    "c": (
+        "xgroup create {x} ptzmesh-doctor 0, xgroup createconsumer {x} ptzmesh-doctor c, "
+        "xgroup setid {x} ptzmesh-doctor 0, xgroup delconsumer {x} ptzmesh-doctor c, "
+        "xinfo stream {x}"
+    ),
+}
 #: One key of each kind; a user may have rights on some only.
 KEYS = {
     "t": keyspace.same_plan_key("doctor"),
@@ -133,8 +78,11 @@ TRANSACTION: list[Command] = [("exec",), ("multi",)]
 
 def needed() -> dict[Command, list[str]]:
     """Return operations, each with the roles that need it."""
-    rows = [line.format(**KEYS).split() for line in TABLE.strip().splitlines()]
-    return {tuple(command): [ROLES[letter] for letter in roles] for roles, *command in rows}
+    return {
+        tuple(command.format(**KEYS).split()): [ROLES[letter] for letter in letters]
+        for letters, commands in TABLE.items()
+        for command in commands.split(", ")
+    }
 
 
 def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:

@@ -50,7 +50,7 @@ def exchange(connection: redis.Redis) -> Exchange:
 
 
 def reachable(url: str, quickest: Exchange) -> Check:
-    """Say how far away it is, and whether what goes there can be read on the way."""
+    """Judge how far away it is, and whether what goes there can be read on the way."""
     scheme = urlsplit(url).scheme
     way = {"rediss": "TLS", "unix": "unix socket"}.get(scheme, "TCP without TLS")
     return judged(
@@ -138,7 +138,7 @@ def lua(connection: redis.Redis, url: str) -> Check:
 
 
 def persistence(info: Info, saves: str | None) -> Check:
-    """Say what a restart of Redis loses; `saves`, its setting, is None when it may not be read."""
+    """Judge what a restart of Redis loses; `saves`, its setting, is None when it is unreadable."""
     append = bool(int(info.get("aof_enabled", 0)))
     values = {"appendonly": append, "save": saves}
     fields = {"aof_last_write_status": "AOF", "rdb_last_bgsave_status": "RDB"}
@@ -168,7 +168,7 @@ def _unwritten(*, is_snapshot: bool) -> str:
 
 
 def read_saves(connection: redis.Redis) -> str | None:
-    """Return Redis' setting `save`; None when this user may not read settings."""
+    """Read Redis' setting `save`; None when this user may not read settings."""
     try:
         return str(connection.config_get("save").get("save", ""))
     except redis.ResponseError:
@@ -176,7 +176,7 @@ def read_saves(connection: redis.Redis) -> str | None:
 
 
 def not_looked(area: Area, name: str, exc: redis.RedisError, url: str) -> Check:
-    """Say that a check needs a right that this user has not, or what else Redis said to it."""
+    """Return what a check is that Redis refused: for want of a right, or for its own reason."""
     if isinstance(exc, redis.exceptions.NoPermissionError):
         return check.skipped(area, name, f"this user of Redis may not look: {exc}")
     return check.failed(area, name, str(server.unavailable(exc, url)))

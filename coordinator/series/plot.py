@@ -36,7 +36,7 @@ RTT_COLOUR, LOSS_COLOUR = "#0072B2", "#D55E00"
 SHADE_COLOUR = "#F3C9AE"
 #: Bars a little wider than their interval leave no seam between two.
 SEAM = 1.03
-#: A picture shows at least so many seconds, so that two ticks are never the same second.
+#: Least seconds that a picture shows, so that two ticks are never the same second.
 MIN_SPAN_S = 6.0
 #: Ticks of years, months, days, hours, minutes, seconds; and where one of these begins again.
 TIME_FORMATS = ("%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S")
@@ -49,7 +49,7 @@ Point = tuple[datetime, "float | None"]
 
 def why_no_picture() -> str | None:
     """Import matplotlib now, and return why nothing can be drawn; None when it can."""
-    # It says at length where it keeps its cache, and that it makes one.
+    # It logs at length where it keeps its cache, and that it makes one.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import_module("matplotlib.figure")

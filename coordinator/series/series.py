@@ -82,10 +82,10 @@ class Totals:
     rtt_sum_ms: float = 0.0
     rtt_max_ms: float | None = None
 
-    def add(self, one: Round) -> None:
+    def add(self, measured: Round) -> None:
         """Take a round."""
         self.rounds += 1
-        if (trips := one.ping.round_trips) is None:
+        if (trips := measured.ping.round_trips) is None:
             return
         rtts_ms = trips.answered_rtts_ms
         self.answered += bool(trips.received)
@@ -135,14 +135,14 @@ class Series:
         self.arrived = {source: [] for source in self.sources}
         self.totals = {source: Totals() for source in self.sources}
 
-    def add(self, one: Round) -> None:
+    def add(self, measured: Round) -> None:
         """Take a round."""
-        self.arrived[one.source].append(one)
-        self.totals[one.source].add(one)
+        self.arrived[measured.source].append(measured)
+        self.totals[measured.source].add(measured)
 
     def of(self, source: str) -> list[Round]:
         """Return one source's rounds in order of time; one that was late may have come last."""
-        return sorted(self.arrived[source], key=lambda one: one.started_at)
+        return sorted(self.arrived[source], key=lambda measured: measured.started_at)
 
     @property
     def last_number(self) -> int | None:
@@ -162,9 +162,9 @@ class Series:
     def summary(self, source: str) -> dict[str, Any]:
         """Summarise one source's rounds in a few numbers, each None when it is not defined."""
         mine, totals = self.of(source), self.totals[source]
-        trips = [one.ping.round_trips for one in mine if one.ping.round_trips]
+        trips = [each.ping.round_trips for each in mine if each.ping.round_trips]
         rtts = rtt_statistics([rtt for each in trips for rtt in each.rtts_ms])
-        mbps = [one.throughput_mbps for one in mine if one.throughput_mbps is not None]
+        mbps = [each.throughput_mbps for each in mine if each.throughput_mbps is not None]
         return {
             "rounds": totals.rounds,
             "answered": totals.answered,
@@ -225,13 +225,13 @@ class Series:
     def _source_json(self, source: str) -> dict[str, Any]:
         mine = self.of(source)
         lists: dict[str, Any] = {
-            "timestamps": [iso_utc(one.started_at) for one in mine],
-            "latencies": [one.latency_ms for one in mine],
-            "packet_losses": [one.packet_loss_pct for one in mine],
+            "timestamps": [iso_utc(each.started_at) for each in mine],
+            "latencies": [each.latency_ms for each in mine],
+            "packet_losses": [each.packet_loss_pct for each in mine],
         }
         if self.options.throughput is not None:
-            lists["throughputs"] = [one.throughput_mbps for one in mine]
-        summary, rounds = times_to_ns(self.summary(source)), [one.to_json() for one in mine]
+            lists["throughputs"] = [each.throughput_mbps for each in mine]
+        summary, rounds = times_to_ns(self.summary(source)), [each.to_json() for each in mine]
         return {"source": source, **lists, "summary": summary, "rounds": rounds}
 
 
