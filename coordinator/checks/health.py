@@ -13,7 +13,7 @@ import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, failed, judged
 from worker.model.text import in_time
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness, node_record
 from worker.wire.connection import server
 
 #: A check that has not ended is not healthy either: all of it takes less than 2 s.
@@ -32,7 +32,7 @@ def own_health(redis_url: str, name: str) -> Check:
     )
     with connection:
         try:
-            silent_s = node_record.silent_s(connection, name)
+            silent_s = liveness.silent_s(connection, name)
             stopped = node_record.has_stopped(connection, name)
             missing = missing_workers(connection, [name]).get(name, [])
         except redis.RedisError as exc:
@@ -47,7 +47,7 @@ def own_health(redis_url: str, name: str) -> Check:
         "own heartbeat",
         ", ".join(parts),
         {"node": name, "seen_s": None if never else silent_s, "missing": missing},
-        fail=silent_s > node_record.ALIVE_S or stopped or bool(missing),
+        fail=silent_s > liveness.ALIVE_S or stopped or bool(missing),
         mend=start if never or stopped else f"see its log; if it does not run: {start}",
     )
 

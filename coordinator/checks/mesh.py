@@ -23,7 +23,7 @@ from coordinator.runs.nodes import claims, commands_per_s, in_dispute
 from coordinator.runs.runs import run_ids
 from worker.model import version
 from worker.model.text import in_bytes, in_offset, in_time, some
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness
 from worker.wire.clock_offset import beyond_doubt_ms
 from worker.wire.node_record import Node
 
@@ -32,7 +32,7 @@ STALE_S = 6 * 3600.0
 #: Part of a limit from which on it is worth a word.
 NEAR = 0.8
 #: A heartbeat of any node takes an overdue run on; twice that, and none did.
-OVERDUE_S = 2.0 * node_record.HEARTBEAT_S
+OVERDUE_S = 2.0 * liveness.HEARTBEAT_S
 FORGET = "it is forgotten a week after its last heartbeat"
 
 judged, skipped = partial(check.judged, Area.MESH), partial(check.skipped, Area.MESH)

@@ -25,7 +25,7 @@ from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.publish.outbox import Letter, publish
 from worker.publish.source_clock import REDIS, moved
-from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.node_record import Clock
 from worker.wire.registry import read_nodes, read_parts
 from worker.wire.rows import Row, enqueue_rows
@@ -141,7 +141,7 @@ def _redis_was_away(connection: redis.Redis) -> bool:
         connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True),
     )
     silent_s = scripts.redis_seconds(connection) - (newest[0][1] if newest else 0.0)
-    return not -CLOCK_SLACK_S <= silent_s <= node_record.REDIS_AWAY_S
+    return not -CLOCK_SLACK_S <= silent_s <= liveness.REDIS_AWAY_S
 
 
 def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[Pair]:
@@ -204,7 +204,7 @@ def _publish(
         publish(connection, letters)
         if len(part) == RENEW_EVERY:
             # The mesh's pace makes this long; others need not do the same meanwhile.
-            _look_in(connection, run, 2 * node_record.HEARTBEAT_S)
+            _look_in(connection, run, 2 * liveness.HEARTBEAT_S)
 
 
 def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:

@@ -15,7 +15,7 @@ from coordinator.runs.advance import advance
 from coordinator.runs.runs import read_run
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.room import StreamFull
 from worker.wire.run_record import Run
 
@@ -89,7 +89,7 @@ class Care:
         newest = self.connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
         if newest != self._newest:
             self._newest, self._heard_at = newest, time.monotonic()
-        patient = time.monotonic() - self._heard_at < node_record.ALIVE_S
+        patient = time.monotonic() - self._heard_at < liveness.ALIVE_S
         now = scripts.redis_seconds(self.connection)
         for run in runs:
             due = self.connection.zscore(keyspace.RUNS_OPEN, run)

@@ -1,6 +1,8 @@
 """
 What is kept of runs in the shared Redis has a cap: the oldest that have ended make room.
 
+After a week a run expires by itself (`run_record.RUN_TTL_S`).
+
 A run that has ended has a result of each pair in the stream, which stays there.
 """
 
@@ -13,9 +15,11 @@ import redis
 from coordinator.runs.footprint import bytes_of_runs, members, run_keys
 from worker.model.errors import RedisUnavailable
 from worker.model.names import RunId
-from worker.wire import keyspace, run_record
+from worker.wire import keyspace
 
 logger = logging.getLogger(__name__)
+
+MAX_RUNS = 1000
 
 
 def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:
@@ -27,7 +31,7 @@ def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:
     """
     known = [RunId(run) for run in members(connection, keyspace.RUNS)]  # oldest first
     bytes_over = bytes_of_runs(connection, known) - most_bytes
-    runs_over = len(known) + 1 - run_record.MAX_RUNS
+    runs_over = len(known) + 1 - MAX_RUNS
     if bytes_over <= 0 and runs_over <= 0:
         return
     are_open = frozenset(members(connection, keyspace.RUNS_OPEN))

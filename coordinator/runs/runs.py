@@ -18,7 +18,7 @@ import redis
 
 from coordinator.results.stream import last_id
 from coordinator.runs.nodes import check_pace
-from coordinator.runs.retention import make_room_for_a_run
+from coordinator.runs.retention import MAX_RUNS, make_room_for_a_run
 from worker.model import version
 from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError
@@ -148,7 +148,7 @@ def resolve_run(connection: redis.Redis, run: str) -> RunId:
     """
     if not run:
         raise ConfigError("run (''): its id is empty; say last, or an id: ptzmesh runs")
-    known = recent(connection, run_record.MAX_RUNS)
+    known = recent(connection, MAX_RUNS)
     if not known:
         raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
     if run == "last":

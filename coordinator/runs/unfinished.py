@@ -14,7 +14,7 @@ from enum import Enum, auto
 from coordinator.runs.row_state import RowState
 from worker.model.measurement import Outcome
 from worker.publish.publisher import LOOK_S
-from worker.wire import node_record
+from worker.wire import liveness
 from worker.wire.rows import end_lost, not_heard
 
 #: A started sweep gives a sign of life every few seconds. After this long without one it is lost: a
@@ -71,7 +71,7 @@ def _refused(row: RowState) -> Verdict | None:
 
 def _silent(row: RowState) -> Verdict | None:
     """Its node is not heard: several of its heartbeats are missing."""
-    return Gone(row.name, not_heard(row.silent_s)) if row.silent_s > node_record.ALIVE_S else None
+    return Gone(row.name, not_heard(row.silent_s)) if row.silent_s > liveness.ALIVE_S else None
 
 
 def _unserved(row: RowState) -> Verdict | None:
@@ -80,7 +80,7 @@ def _unserved(row: RowState) -> Verdict | None:
         return None
     if row.unserved_s is None:
         return Action.MARK_UNSERVED
-    if row.unserved_s > node_record.ALIVE_S:
+    if row.unserved_s > liveness.ALIVE_S:
         return Gone(row.name, "is heard, and its prober does not answer")
     return None
 
@@ -98,7 +98,7 @@ def _just_taken(row: RowState) -> Verdict | None:
         return None
     if row.unserved_s is None:
         return Action.MARK_UNSERVED
-    return Action.WAIT if row.unserved_s <= node_record.ALIVE_S else None
+    return Action.WAIT if row.unserved_s <= liveness.ALIVE_S else None
 
 
 def _interrupted(row: RowState) -> Verdict | None:
@@ -118,7 +118,7 @@ def _crashed(row: RowState) -> Verdict | None:
     A heartbeat since then would have told of results that wait on the disk: one that came when the
     next sign of life was overdue. While Redis was away there was none.
     """
-    heard_since = row.quiet_s > max(node_record.HEARTBEAT_S, row.silent_s + LOOK_S) + MARGIN_S
+    heard_since = row.quiet_s > max(liveness.HEARTBEAT_S, row.silent_s + LOOK_S) + MARGIN_S
     if row.job != "failed" or not heard_since:
         return None
     return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")

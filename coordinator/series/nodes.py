@@ -19,6 +19,7 @@ from coordinator.mesh import Mesh
 from coordinator.results.results import measurements_in
 from coordinator.results.stream import Pages, last_id
 from coordinator.runs.follow import Care
+from coordinator.runs.retention import MAX_RUNS
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
@@ -27,15 +28,15 @@ from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.model.options import Options
 from worker.model.plan import Plan
-from worker.wire import keyspace, run_record
+from worker.wire import keyspace
 from worker.wire.connection.away import AWAY, REFUSED
 
 logger = logging.getLogger(__name__)
 
 #: How long one XREAD waits: how soon a Ctrl-C is seen, and how smooth a countdown is.
 BLOCK_S = 0.5
-#: Each round is a run, and Redis keeps `run_record.MAX_RUNS`: half of them stay other people's.
-MAX_NODE_ROUNDS = run_record.MAX_RUNS // 2
+#: Each round is a run, and Redis keeps `MAX_RUNS`: half of them stay other people's.
+MAX_NODE_ROUNDS = MAX_RUNS // 2
 MIN_NODE_INTERVAL_S = 1.0
 #: How long a source gets no new round while an earlier one is awaited: it is busy, or dead.
 GIVE_UP_S = 60.0

@@ -50,7 +50,7 @@ from worker.probes.icmp.engine import MIN_GAP_NS
 from worker.probes.icmp.series import EchoSeries
 from worker.transfer.answer import Request
 from worker.transfer.far import serve
-from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire import keyspace, liveness, rq_jobs
 from worker.wire.connection import command_count, server
 
 #: Median round-trip times of pairs, milliseconds: from a LAN to a metered link.
@@ -124,7 +124,7 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
     for role, names in queues.items():
         _thread(lambda role=role, names=names: _work(url, f"{name}-{role}", names, allowed))
     # Not in step: the first beat of each comes at a time of its own.
-    _thread(lambda: _beat(one, connection, (1 + share) * node_record.HEARTBEAT_S))
+    _thread(lambda: _beat(one, connection, (1 + share) * liveness.HEARTBEAT_S))
 
 
 def _thread(work: Callable[[], None]) -> None:
@@ -173,7 +173,7 @@ def _beat(one: Supervisor, connection: redis.Redis, after_s: float) -> None:
     """Send the node's heartbeats as `Supervisor._supervise` does, apart from the others' here."""
     time.sleep(after_s)
     while True:
-        next_beat = time.monotonic() + node_record.HEARTBEAT_S
+        next_beat = time.monotonic() + liveness.HEARTBEAT_S
         one._heartbeat(connection)
         if not one.outbox.is_behind:
             time.sleep(max(0.0, next_beat - time.monotonic()))

@@ -35,7 +35,7 @@ from coordinator.runs.advance import advance
 from coordinator.runs.nodes import commands_per_s
 from coordinator.runs.runs import read_run
 from worker.probes.traffic import bytes_per_node
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.connection import server
 from worker.wire.registry import read_nodes
 from worker.wire.room import read_limits
@@ -199,7 +199,7 @@ def lost(made: Bench, nodes: int) -> None:
     _limit(made, WHOLE_RUN_BYTES)
     idle, cycle_cpu_s = idle_lockers(made, 0.0)
     made.fleet.kill(made.fleet.processes[-1])
-    time.sleep(node_record.ALIVE_S + 1)
+    time.sleep(liveness.ALIVE_S + 1)
     with made.meter.measure() as work, lockers(made.url, made.cores) as during:
         run_id = trigger(made, "--from", ",".join(map(name_of, dead)), "--to", _all(nodes))
         begun = time.monotonic()

@@ -18,7 +18,7 @@ from coordinator.results.stream import START, last_id
 from worker.model.measurement import Outcome
 from worker.model.names import REDIS_TARGET
 from worker.transfer.leases import LEASE_TTL_S
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness
 from worker.wire.keyspace import lease_key
 
 #: Silence of a node, a look at the run, and one more of each for a run of two phases: 150 s.
@@ -26,7 +26,7 @@ ENDED_S = 300.0
 #: A node is back when its present attempt at a silent Redis is over and a heartbeat is due: 60 s.
 BACK_S = 180.0
 #: Who was heard so lately stays alive until the next run has begun.
-HEARD_S = node_record.ALIVE_S - node_record.HEARTBEAT_S
+HEARD_S = liveness.ALIVE_S - liveness.HEARTBEAT_S
 #: A command that follows a run ends with it, or with Redis.
 COMMAND_S = 60.0
 #: What a command may say: done, settings (a run that is gone), Redis, or pairs without result.

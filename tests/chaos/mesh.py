@@ -33,7 +33,7 @@ from chaos.clock import NodeClock, build
 from chaos.lockers import HeldLockers
 from coordinator.results.results import read
 from worker.model.measurement import Measurement
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness
 
 #: A service manager starts again what has ended no sooner than this (systemd: RestartSec).
 RESTART_S = 1.0
@@ -252,8 +252,7 @@ class ChaosMesh(LabMesh):
         service = self.services[name]
         silent_s = min(within_s, time.monotonic() - service.started_at)
         return (
-            service.process.poll() is None
-            and node_record.silent_s(self.connection, name) < silent_s
+            service.process.poll() is None and liveness.silent_s(self.connection, name) < silent_s
         )
 
     def pings(self, run: str) -> list[Measurement]:

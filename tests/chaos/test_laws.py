@@ -24,7 +24,7 @@ from coordinator.collect.groups import default_group
 from coordinator.results.results import read
 from worker.model.errors import ConfigError
 from worker.model.measurement import Outcome
-from worker.wire import keyspace, node_record, rq_jobs, run_record
+from worker.wire import keyspace, liveness, rq_jobs, run_record
 
 pytestmark = pytest.mark.chaos
 
@@ -32,7 +32,7 @@ OK = {Outcome.OK}
 #: The rows of a source that fell silent are there by then: silence, a heartbeat, and a look (55 s).
 LOST_S = 180.0
 #: Longer than a node, or a sweep, may be silent.
-TOO_LONG_S = node_record.ALIVE_S + 6.0
+TOO_LONG_S = liveness.ALIVE_S + 6.0
 #: Three echoes are under way at any time.
 RTT_MS = 300
 #: By which RQ finds who serves n0's own queue.
@@ -296,7 +296,7 @@ def test_job_that_was_taken_and_never_begun_is_measured_all_the_same(mesh: Chaos
     mesh.connection.lrem(keyspace.queue_key(keyspace.node_queue("n0")), 1, job)
     mesh.connection.hset(keyspace.job_key(job), "status", "started")
     ended = mesh.tended(lambda: not mesh.state(run).is_open)
-    wait_until(ended, "the run has ended", node_record.ALIVE_S + LOST_S)
+    wait_until(ended, "the run has ended", liveness.ALIVE_S + LOST_S)
     assert mesh.state(run).failed == 0
     assert_whole(mesh, must_be_ok=["ping"])
 

@@ -18,7 +18,7 @@ from integration.doctor_calls import beat, doctor, may_ping
 from integration.nodes import cli, workers
 from worker.model.version import WIRE_VERSION
 from worker.node.refusals import Cause, entry_of
-from worker.wire import keyspace, node_record, rq_jobs, scripts
+from worker.wire import keyspace, liveness, rq_jobs, scripts
 
 pytestmark = pytest.mark.redis
 
@@ -35,7 +35,7 @@ def test_a_mesh_that_is_well_has_no_failed_check(
         assert said.failed() == set(), said.text
         assert said.code == 0
         assert "skipped" not in {one["status"] for one in said.lines}, said.text
-        assert said["own heartbeat"]["values"]["seen_s"] < node_record.ALIVE_S
+        assert said["own heartbeat"]["values"]["seen_s"] < liveness.ALIVE_S
         assert 0 < said["reachable"]["values"]["rtt_ms"] < 1000
         assert said["collector"]["message"].endswith("has all")
         assert said["our memory"]["values"]["stream_bytes"] > 0

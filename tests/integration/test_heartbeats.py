@@ -12,7 +12,7 @@ from worker.model.policy import Policy
 from worker.node.registration.instance import Instance
 from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness
 
 pytestmark = pytest.mark.redis
 
@@ -43,8 +43,8 @@ def test_rate_of_commands_is_of_a_heartbeats_time_however_soon_the_next_one_foll
         connection.ping()
     # A heartbeat that had to wait for Redis is followed by the next at once.
     assert told() == b""
-    agent.heartbeats.counted_at -= node_record.HEARTBEAT_S
+    agent.heartbeats.counted_at -= liveness.HEARTBEAT_S
     rate = float(told() or 0)
-    longest_s = node_record.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
-    assert 200 / longest_s < rate < 300 / node_record.HEARTBEAT_S
+    longest_s = liveness.HEARTBEAT_S + time.monotonic() - began  # on a busy machine
+    assert 200 / longest_s < rate < 300 / liveness.HEARTBEAT_S
     assert float(told() or 0) == rate

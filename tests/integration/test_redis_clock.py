@@ -22,7 +22,7 @@ from coordinator.runs.advance import advance
 from integration.nodes import alive, workers
 from worker.model.measurement import Outcome
 from worker.probes.icmp.engine import icmp_capability
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.registry import read_nodes
 
 pytestmark = [
@@ -50,7 +50,7 @@ class Stepped:
 
     def heard_lately(self, name: str) -> bool:
         heard_at = self.operator.zscore(keyspace.NODES, name)
-        return abs(scripts.redis_seconds(self.operator) - heard_at) < node_record.ALIVE_S
+        return abs(scripts.redis_seconds(self.operator) - heard_at) < liveness.ALIVE_S
 
 
 @pytest.fixture

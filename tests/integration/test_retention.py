@@ -8,13 +8,14 @@ import pytest
 import redis
 
 from coordinator import Mesh
+from coordinator.runs import retention
 from coordinator.runs.advance import cancel
 from coordinator.runs.footprint import bytes_of_runs, run_keys
 from coordinator.runs.retention import make_room_for_a_run
 from coordinator.runs.runs import read_run, recent, start
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.plan import Plan, PlannedNode
-from worker.wire import keyspace, run_record
+from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis
 
@@ -66,7 +67,7 @@ def test_redis_keeps_so_many_runs_and_no_more(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [ended(connection) for _ in range(4)]
-    monkeypatch.setattr(run_record, "MAX_RUNS", 3)
+    monkeypatch.setattr(retention, "MAX_RUNS", 3)
     make_room_for_a_run(connection, 1_000_000)
     assert recent(connection, 9) == runs[:1:-1]
 

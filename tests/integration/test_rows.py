@@ -10,7 +10,7 @@ from coordinator.runs.advance import advance
 from coordinator.runs.row_state import read_rows
 from coordinator.runs.runs import start
 from integration.rows import beat, outcomes, plan
-from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.rows import Row, begin
 
@@ -52,7 +52,7 @@ def test_a_prober_that_is_gone_for_a_moment_now_and_then_is_waited_for(
     run, _ = started(connection)
     prober_is_gone(connection)
     advance(connection, run)
-    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 1
+    long_ago = scripts.redis_seconds(connection) - liveness.ALIVE_S - 1
     assert connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago)) == 0  # it is marked
     beat(connection, "n0")
     advance(connection, run)
@@ -64,7 +64,7 @@ def test_a_prober_that_is_gone_for_a_moment_now_and_then_is_waited_for(
 def test_a_prober_that_stays_away_is_not(connection: redis.Redis) -> None:
     run, _ = started(connection)
     prober_is_gone(connection)
-    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 1
+    long_ago = scripts.redis_seconds(connection) - liveness.ALIVE_S - 1
     connection.hset(keyspace.run_key(run), UNSERVED, repr(long_ago))
     advance(connection, run)
     assert len(outcomes(connection, run)) == 2

@@ -26,7 +26,7 @@ from worker.model.probe import with_options
 from worker.node.registration.heartbeats import Heartbeats
 from worker.node.registration.instance import Instance
 from worker.publish.outbox import Outbox
-from worker.wire import keyspace, node_record, run_record, scripts
+from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.node_record import Node
 from worker.wire.room import why_no_room
@@ -118,7 +118,7 @@ def heartbeat(connection: redis.Redis, name: str) -> None:
 def test_nobody_is_lost_while_all_report_to_a_redis_that_was_away(connection: redis.Redis) -> None:
     run, _ = start(connection, plan())
     beat(connection, "n0", "n1", "n2")
-    long_ago = scripts.redis_seconds(connection) - node_record.ALIVE_S - 5
+    long_ago = scripts.redis_seconds(connection) - liveness.ALIVE_S - 5
     connection.zadd(keyspace.NODES, dict.fromkeys(("n0", "n1", "n2"), long_ago))
     heartbeat(connection, "n0")
     advance(connection, run)
@@ -133,7 +133,7 @@ def test_a_node_that_alone_was_away_gives_the_others_no_time(connection: redis.R
     run, _ = start(connection, plan())
     beat(connection, "n0", "n1", "n2")
     connection.zadd(
-        keyspace.NODES, {"n2": scripts.redis_seconds(connection) - node_record.ALIVE_S - 5}
+        keyspace.NODES, {"n2": scripts.redis_seconds(connection) - liveness.ALIVE_S - 5}
     )
     heartbeat(connection, "n0")
     advance(connection, run)

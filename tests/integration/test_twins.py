@@ -17,7 +17,7 @@ import redis
 from programs import start_worker
 from waiting import wait_until
 
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.node_record import Node
 from worker.wire.registry import read_nodes
 
@@ -99,7 +99,7 @@ def test_who_was_away_while_its_copy_began_has_its_name_back(
     with machine(redis_url, disk, "127.0.0.1") as first:
         wait_until_ready(disk)
         os.kill(first.pid, signal.SIGSTOP)
-        away = scripts.redis_seconds(connection) - node_record.ALIVE_S
+        away = scripts.redis_seconds(connection) - liveness.ALIVE_S
         connection.zadd(keyspace.NODES, {"a": away})  # the time that it takes is not waited for
         with machine(redis_url, copied, "127.0.0.2", disk) as second:
             wait_until_ready(copied)

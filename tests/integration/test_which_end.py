@@ -24,7 +24,7 @@ from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions
 from worker.model.plan import Plan, PlannedNode
 from worker.probes.iperf3.tool import find_iperf3
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 
 pytestmark = [
     pytest.mark.redis,
@@ -115,7 +115,7 @@ def test_end_that_dies_while_it_is_asked_is_lost_and_before_that_was_last_heard_
 ) -> None:
     with workers(redis_url, connection, tmp_path, ["a"]):
         # The responder of b is waited for 8 s, in which it comes to count as lost.
-        register_dead(connection, "b", ago_s=node_record.ALIVE_S - 4)
+        register_dead(connection, "b", ago_s=liveness.ALIVE_S - 4)
         found = measured(connection, Way(bidir=True))
         assert {name: row.outcome for name, row in found.items()} == {
             "a": Outcome.TARGET_LOST,

@@ -17,7 +17,7 @@ from lab.node import Node
 from worker.model import version
 from worker.model.measurement import Outcome
 from worker.model.text import iso_utc
-from worker.wire import keyspace, node_record, run_record
+from worker.wire import keyspace, liveness, run_record
 from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
@@ -33,7 +33,7 @@ GIVEN_UP = "Redis is away"
 #: hour; this, and what follows, leaves a busy machine its time.
 NOTICE_S = 90.0
 #: By then the rows of a source that fell silent are there: silence, a heartbeat, and a look.
-LOST_S = node_record.ALIVE_S + node_record.HEARTBEAT_S + 60.0
+LOST_S = liveness.ALIVE_S + liveness.HEARTBEAT_S + 60.0
 #: A cut node is back once its present attempt is over and a heartbeat is due, 40 s.
 BACK_S = 120.0
 
@@ -144,7 +144,7 @@ def test_results_of_many_targets_are_all_on_disk_soon_after_redis_falls_silent(
     whole = len(names) * LEAST_LETTER_BYTES
     wait_until(lambda: mesh.outbox_bytes("n0") > whole, "all results are on disk", KEPT_S)
     # Longer than it takes to tell that it was Redis that was away, not a node.
-    wait_until(lambda: mesh.seconds() > silent_at + node_record.ALIVE_S, "nobody was heard")
+    wait_until(lambda: mesh.seconds() > silent_at + liveness.ALIVE_S, "nobody was heard")
     mesh.lab.heal(mesh.lab.redis_node)
     assert mesh.wait_until_ended(run_id, BACK_S + LOST_S).failed == 0
     assert len(mesh.rows(run_id)) == len(names)
@@ -175,7 +175,7 @@ def test_terminated_worker_hands_its_row_back_and_finishes_it_after_a_restart(
 def test_worker_that_is_cut_from_redis_answers_sigterm_in_10_s(mesh: LabMesh) -> None:
     n1 = mesh.lab.nodes[1]
     mesh.lab.cut(n1, mesh.lab.redis_node)
-    tries_at = seen_at(mesh, "n1") + node_record.HEARTBEAT_S + 1
+    tries_at = seen_at(mesh, "n1") + liveness.HEARTBEAT_S + 1
     wait_until(lambda: mesh.seconds() > tries_at, "it tries to beat")
     given_up = mesh.log("n1").read_text().count(GIVEN_UP)
     mesh.workers["n1"].terminate()
@@ -198,7 +198,7 @@ def test_clock_of_a_node_behind_a_full_queue_is_known_within_its_uncertainty(
     n1.start([*upload, "--bitrate", "370k", "--parallel", "3", "--length", "1400"])
     wait_until(lambda: queue_s(n1, mesh.lab.redis_node) > 0.7, "the upload fills the queue")
     # Two of its heartbeats went through the queue; all namespaces share one clock.
-    beats = before + 3.5 * node_record.HEARTBEAT_S
+    beats = before + 3.5 * liveness.HEARTBEAT_S
     wait_until(lambda: seen_at(mesh, "n1") > beats, "it was heard again and again")
     wait_until(lambda: queue_s(n1, mesh.lab.redis_node) > 0.7, "the queue is full still")
     clock = {one.name: one for one in read_nodes(mesh.connection)}["n1"]
@@ -262,7 +262,7 @@ def test_redis_that_was_away_longer_than_a_node_may_be_silent_costs_no_row(
     mesh.lab.redis.kill()
     # Just after the nodes tried to beat once more: whoever follows the run looks after it before
     # the next heartbeat.
-    back_at = last_seen + node_record.ALIVE_S + 3
+    back_at = last_seen + liveness.ALIVE_S + 3
     wait_until(lambda: mesh.seconds() > back_at, "nobody was heard for long enough")
     mesh.lab.redis.start()
     said = mesh.cli(mesh.lab.nodes[1], "show", "--follow", "--json", run_id)

@@ -20,7 +20,7 @@ from lab.node import Node
 from lab.transfer_runs import ENDS_S, TCP, ended_ok, held, iperf3_on, rows_of
 from worker.model.measurement import Measurement, Outcome
 from worker.publish.last_heard import OVERDUE_S
-from worker.wire import keyspace, node_record
+from worker.wire import keyspace, liveness
 from worker.wire.node_record import Node as Registered
 from worker.wire.registry import read_nodes
 
@@ -170,7 +170,7 @@ def test_node_that_moves_in_a_test_or_loses_its_link_comes_back_where_it_is(mesh
 def test_node_that_vanished_a_moment_ago_was_last_heard_so_long_ago(mesh: LabMesh) -> None:
     n0, n1 = mesh.lab.nodes
     mesh.lab.unplug(n1)
-    wait_until(lambda: node_record.silent_s(mesh.connection, "n1") > OVERDUE_S, "it is missed")
+    wait_until(lambda: liveness.silent_s(mesh.connection, "n1") > OVERDUE_S, "it is missed")
     run = mesh.detach(n0, *ONE_WAY, "--count", "3", "--probe", "ping", "--probe", "tcp")
     for probe in ("ping", "tcp"):
         found = row(mesh, run, probe)

@@ -15,7 +15,7 @@ import redis
 from waiting import wait_until
 
 from lab.mesh import LabMesh, mesh_of
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
@@ -100,9 +100,7 @@ def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
     last = watch.next_beat("n0")
     told = said(mesh, "n0")
     first = watch.beats("n0")[-2]
-    stood_still = (
-        abs(watch.seconds(first, last) - node_record.HEARTBEAT_S) / node_record.HEARTBEAT_S
-    )
+    stood_still = abs(watch.seconds(first, last) - liveness.HEARTBEAT_S) / liveness.HEARTBEAT_S
     seen = watch.rate(mesh.lab.nodes[0].address, first, last, unseen)
     assert math.isclose(told, seen, rel_tol=0.02 + 3 * stood_still)
     return float(told)

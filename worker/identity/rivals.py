@@ -14,7 +14,7 @@ import redis
 
 from worker.identity.whose import names_to_look_up
 from worker.model.names import plain_ip
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, scripts
 from worker.wire.node_record import Record
 from worker.wire.registry import read_records
 from worker.wire.rows import Row
@@ -37,7 +37,7 @@ def read_row_records(
     } - {None}
     if not moved_to:
         return records
-    since = scripts.redis_seconds(connection) - node_record.ALIVE_S
+    since = scripts.redis_seconds(connection) - liveness.ALIVE_S
     live = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
     unread = {name.decode(errors="replace") for name in live} - records.keys()
     rivals = read_records(connection, unread)

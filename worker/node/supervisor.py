@@ -42,7 +42,7 @@ from worker.node.registration.state_folder import hold, owner_token, usable
 from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
-from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire import keyspace, liveness, rq_jobs
 from worker.wire.connection import server
 from worker.wire.node_record import Node
 
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 #: SIGTERM is answered within 10 s: this long for the job in hand, the rest to deregister.
 STOP_GRACE_S = 7.0
 #: While Redis does not answer: soon enough to be heard before anybody counts this node as lost.
-RETRY_S = node_record.HEARTBEAT_S / 4
+RETRY_S = liveness.HEARTBEAT_S / 4
 
 AllowListMaker = Callable[[NodeContext], AllowList]
 
@@ -211,7 +211,7 @@ class Supervisor:
 
     def _supervise(self, connection: redis.Redis) -> None:
         waits = self.outbox.waiting_bytes() or self.leftovers.waiting()
-        next_beat = time.monotonic() + (0 if waits else node_record.HEARTBEAT_S)
+        next_beat = time.monotonic() + (0 if waits else liveness.HEARTBEAT_S)
         while not self.stopping.value:
             wait_s = min(1.0, max(0.0, next_beat - time.monotonic()))
             if stop_comes_within(wait_s):
@@ -223,7 +223,7 @@ class Supervisor:
                 next_beat = time.monotonic()
             reap({child.process.pid or 0 for child in self.children if child.process})
             if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + node_record.HEARTBEAT_S
+                next_beat = time.monotonic() + liveness.HEARTBEAT_S
                 try:
                     with stoppable():
                         self._heartbeat(connection)

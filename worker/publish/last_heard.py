@@ -15,7 +15,7 @@ from dataclasses import replace
 import redis
 
 from worker.model.measurement import Measurement, Outcome
-from worker.wire import node_record
+from worker.wire import liveness
 from worker.wire.connection import server
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ UNANSWERED = frozenset(
     {Outcome.NO_REPLY, Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.TIMEOUT, Outcome.BAD_REPLY}
 )
 #: A heartbeat that is on its way, or late on a busy machine, is not missing yet.
-OVERDUE_S = node_record.HEARTBEAT_S + 4.0
+OVERDUE_S = liveness.HEARTBEAT_S + 4.0
 
 
 def with_last_heard(
@@ -37,7 +37,7 @@ def with_last_heard(
     if not names:
         return list(batch)
     try:
-        silent_s = node_record.missing_s(connection, sorted(names))
+        silent_s = liveness.missing_s(connection, sorted(names))
     except redis.RedisError as exc:
         logger.log(server.severity(exc), "it is not known who was heard: %s", exc)
         return list(batch)

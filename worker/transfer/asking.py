@@ -13,7 +13,7 @@ import redis
 from worker.model.measurement import Outcome
 from worker.transfer.answer import Answer, Request, next_answer
 from worker.transfer.keeper import Keeper
-from worker.wire import keyspace, node_record, rq_jobs
+from worker.wire import keyspace, liveness, node_record, rq_jobs
 from worker.wire.connection.away import AWAY
 from worker.wire.rows import not_heard
 
@@ -72,8 +72,8 @@ def ask(
 
 def no_longer_heard(connection: redis.Redis, far: str) -> Gone | None:
     """Return for how long far was not heard, where it counts as lost."""
-    silent_s = node_record.missing_s(connection, [far])[far]
-    return Gone(not_heard(silent_s)) if silent_s > node_record.ALIVE_S else None
+    silent_s = liveness.missing_s(connection, [far])[far]
+    return Gone(not_heard(silent_s)) if silent_s > liveness.ALIVE_S else None
 
 
 def last_word(connection: redis.Redis, far: str, request: Request) -> str:

@@ -22,13 +22,9 @@ from worker.model.names import valid_address, valid_name
 from worker.model.policy import parse_ports
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
-from worker.wire import keyspace, scripts
+from worker.wire import keyspace
+from worker.wire.liveness import ALIVE_S
 
-#: A node counts as alive for this long after its last heartbeat; three are sent in that time.
-ALIVE_S = 30
-#: When no node was heard for this long, it was Redis that was away.
-REDIS_AWAY_S = ALIVE_S // 2
-HEARTBEAT_S = 10
 NODE_TTL_S = 7 * 24 * 3600
 #: Longest number that a record has; what Redis counts in fits.
 MAX_DIGITS = 18
@@ -321,34 +317,3 @@ class Node(Record, Limits, Ports, Clock, Progress):
 def has_stopped(connection: redis.Redis, node: str) -> bool:
     """Read whether a node has said goodbye."""
     return bool(connection.hget(keyspace.node_key(node), STOPPED))
-
-
-def silent_s(connection: redis.Redis, node: str) -> float:
-    """Return the seconds since a node's last heartbeat; infinite when there was none."""
-    seen = connection.zscore(keyspace.NODES, node)
-    return math.inf if seen is None else scripts.redis_seconds(connection) - seen
-
-
-def missing_s(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, float]:
-    """
-    Return for how long each node could have been heard and was not; infinite when it never was.
-
-    That is since its last heartbeat, or since Redis was back from being away. Where no node at all
-    was heard for long, Redis is back just now, and nobody is missing yet.
-    """
-    pipeline = connection.pipeline(transaction=False)
-    for name in nodes:
-        pipeline.zscore(keyspace.NODES, name)
-    pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
-    pipeline.get(keyspace.BACK)
-    pipeline.time()
-    *seen, newest, back, (seconds, micros) = pipeline.execute()
-    now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
-    is_back_just_now = bool(newest) and now - newest[0][1] > REDIS_AWAY_S
-
-    def missing(heard: float | None) -> float:
-        if heard is None:
-            return math.inf
-        return 0.0 if is_back_just_now else now - max(heard, back_at)
-
-    return dict(zip(nodes, map(missing, seen), strict=True))

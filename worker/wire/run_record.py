@@ -24,9 +24,8 @@ from worker.model.probe import PROBES
 from worker.model.text import one_line
 from worker.wire import keyspace
 
-#: Runs and their bitmaps are kept for a week, and no more than the newest of them.
+#: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.retention` says.
 RUN_TTL_S = 7 * 24 * 3600
-MAX_RUNS = 1000
 
 PLAN, STATUS, PHASE, CANCEL = "plan", "status", "phase", "cancel"
 CREATED, CLOSED, BY = "created", "closed", "by"

@@ -27,7 +27,7 @@ from worker.node.registration.instance import (
     refusal,
 )
 from worker.publish.outbox import Outbox
-from worker.wire import keyspace, node_record, scripts
+from worker.wire import keyspace, liveness, node_record, scripts
 from worker.wire.clock_offset import ClockOffset, steady_s
 from worker.wire.connection import command_count
 from worker.wire.node_record import FILE, HOLDER, INSTANCE, OWNER, STOPPED, Node
@@ -89,7 +89,7 @@ class Heartbeats:
         # Not since that was answered: a Redis that stood still may have answered just now.
         elapsed_s = counted_at - self.counted_at
         # After one that had to wait for Redis the next follows at once: too soon for a rate.
-        is_long = elapsed_s >= node_record.HEARTBEAT_S / 2
+        is_long = elapsed_s >= liveness.HEARTBEAT_S / 2
         if is_long:
             is_first = elapsed_s == math.inf
             self.commands_per_s = None if is_first else (counted - self.counted) / elapsed_s
@@ -126,8 +126,8 @@ class Heartbeats:
         keys = [keyspace.NODES, keyspace.node_key(record.name), keyspace.RUNS_OPEN, keyspace.BACK]
         fields = record.to_fields() | {OWNER: mine.token, INSTANCE: mine.id, FILE: mine.file}
         who = [record.name, mine.token, mine.id, mine.file, repr(record.since), intent]
-        times = [node_record.ALIVE_S, node_record.REDIS_AWAY_S, node_record.NODE_TTL_S]
-        times += [node_record.HEARTBEAT_S, SETTLE_S]
+        times = [liveness.ALIVE_S, liveness.REDIS_AWAY_S, node_record.NODE_TTL_S]
+        times += [liveness.HEARTBEAT_S, SETTLE_S]
         flat = [part for pair in fields.items() for part in pair]
         beat = scripts.script(connection, "heartbeat")
         return cast("Sequence[bytes]", beat(keys, [*who, *times, *HOLDER, *flat]))

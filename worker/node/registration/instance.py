@@ -19,10 +19,10 @@ from typing import IO
 from worker.host.machine import boot_id
 from worker.model.errors import ConfigError
 from worker.model.text import one_line
-from worker.wire import node_record
+from worker.wire import liveness
 
 #: A process that lives is heard within a heartbeat and the exchange that it takes.
-SETTLE_S = node_record.HEARTBEAT_S + 2
+SETTLE_S = liveness.HEARTBEAT_S + 2
 #: Between two looks whether the one before is heard.
 LOOK_S = 1.0
 #: Once may be what a process sent before it died, and the network kept.
@@ -104,7 +104,7 @@ def refusal(name: str, address: str, other: Other) -> ConfigError:
     if other.word == "taken":
         return ConfigError(
             f"node name ({name}) is taken by a live node, {other}; choose another --name, or stop "
-            f"that node, or wait {node_record.ALIVE_S} s if it was killed"
+            f"that node, or wait {liveness.ALIVE_S} s if it was killed"
         )
     return ConfigError(
         f"node name ({name}) is that of two workers whose state folders have the same token, as a "

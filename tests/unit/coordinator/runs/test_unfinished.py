@@ -10,9 +10,9 @@ import pytest
 from coordinator.runs.row_state import RowState
 from coordinator.runs.unfinished import MAX_ATTEMPTS, QUIET_S, Action, Gone, Lost, judge
 from worker.model.measurement import Outcome
-from worker.wire import node_record
+from worker.wire import liveness
 
-ALIVE = node_record.ALIVE_S
+ALIVE = liveness.ALIVE_S
 
 
 def row(**fields: Any) -> RowState:
@@ -61,14 +61,14 @@ def test_quiet_sweep_whose_results_wait_on_disk_is_waited_for() -> None:
 
 def test_sweep_that_failed_is_crashed() -> None:
     assert judge(row(quiet_s=1.0, job="failed", in_queue=False)) is Action.WAIT
-    verdict = judge(row(quiet_s=node_record.HEARTBEAT_S + 3, job="failed", in_queue=False))
+    verdict = judge(row(quiet_s=liveness.HEARTBEAT_S + 3, job="failed", in_queue=False))
     assert isinstance(verdict, Lost)
     assert verdict.outcome is Outcome.CRASHED
 
 
 def test_sweep_that_failed_is_waited_for_until_its_node_is_heard_again() -> None:
-    failed = {"quiet_s": node_record.HEARTBEAT_S + 6.0, "job": "failed", "in_queue": False}
-    assert judge(row(silent_s=node_record.HEARTBEAT_S + 9.0, **failed)) is Action.WAIT
+    failed = {"quiet_s": liveness.HEARTBEAT_S + 6.0, "job": "failed", "in_queue": False}
+    assert judge(row(silent_s=liveness.HEARTBEAT_S + 9.0, **failed)) is Action.WAIT
     assert isinstance(judge(row(silent_s=1.0, **failed)), Lost)
 
 

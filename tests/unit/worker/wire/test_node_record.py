@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.wire.liveness import ALIVE_S
 from worker.wire.node_record import (
-    ALIVE_S,
     HOLDER,
     STOPPED,
     TOLD,

@@ -1,0 +1,48 @@
+"""How often nodes are heard, and from when a node, or Redis itself, counts as away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import redis
+
+from worker.model.fields import number_or_none
+from worker.wire import keyspace, scripts
+
+#: A node counts as alive for this long after its last heartbeat; three are sent in that time.
+ALIVE_S = 30
+#: When no node was heard for this long, it was Redis that was away.
+REDIS_AWAY_S = ALIVE_S // 2
+HEARTBEAT_S = 10
+
+
+def silent_s(connection: redis.Redis, node: str) -> float:
+    """Return the seconds since a node's last heartbeat; infinite when there was none."""
+    seen = connection.zscore(keyspace.NODES, node)
+    return math.inf if seen is None else scripts.redis_seconds(connection) - seen
+
+
+def missing_s(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, float]:
+    """
+    Return for how long each node could have been heard and was not; infinite when it never was.
+
+    That is since its last heartbeat, or since Redis was back from being away. Where no node at all
+    was heard for long, Redis is back just now, and nobody is missing yet.
+    """
+    pipeline = connection.pipeline(transaction=False)
+    for name in nodes:
+        pipeline.zscore(keyspace.NODES, name)
+    pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+    pipeline.get(keyspace.BACK)
+    pipeline.time()
+    *seen, newest, back, (seconds, micros) = pipeline.execute()
+    now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
+    is_back_just_now = bool(newest) and now - newest[0][1] > REDIS_AWAY_S
+
+    def missing(heard: float | None) -> float:
+        if heard is None:
+            return math.inf
+        return 0.0 if is_back_just_now else now - max(heard, back_at)
+
+    return dict(zip(nodes, map(missing, seen), strict=True))
