@@ -2,7 +2,7 @@
 Which interface a link-local IPv6 address is on, as seen from this machine (RFC 4007).
 
 The interface after an address's `%` is a name of the machine that wrote it. On another one the same
-name may be of another link, so it is found anew there: the only interface that could reach the
+name may be of another link, so it is looked for there: the only interface that could reach the
 address, else the only one where a neighbour answers for it.
 """
 
@@ -25,10 +25,10 @@ LOOK_S = 0.02
 #: 2.5 s. A neighbour that is there answers within milliseconds; a radio that sleeps may need the
 #: second solicitation, which follows after 1 s (RFC 4861, RETRANS_TIMER).
 MOST_LOOKS = 125
-#: 1.5 s. Another interface may have a neighbour of the same address: it gets so long after the
-#: first, which is longer than the kernel waits for an answer to what it asked before our time.
+#: 1.5 s after the first, as another interface may have a neighbour of the same address: longer
+#: than the kernel waits for an answer to what it asked before our time.
 OTHERS_LOOKS = 75
-#: 0.2 s. The kernel asks nothing anew where it still waits for an answer, and then forgets.
+#: 0.2 s. The kernel asks nothing again where it still waits for an answer, and then forgets.
 AGAIN_LOOKS = 10
 #: The kernel's answer about its own table is not on the network.
 TABLE_S = 2.0
@@ -45,7 +45,7 @@ KNOWN_STATES = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
 
 def is_link_local(address: str) -> bool:
     """
-    Tell whether a literal is a link-local IPv6 address, which means nothing without an interface.
+    Return whether a literal is a link-local IPv6 address, which means nothing without an interface.
 
     >>> is_link_local("fe80::1"), is_link_local("fe80::1%eth0"), is_link_local("169.254.0.1")
     (True, True, False)
@@ -55,24 +55,24 @@ def is_link_local(address: str) -> bool:
 
 
 def own_interfaces() -> dict[str, list[str]]:
-    """Give the link-local addresses of this machine's interfaces, by interface."""
-    found: dict[str, list[str]] = {}
+    """Read the link-local addresses of this machine's interfaces, by interface."""
+    addresses: dict[str, list[str]] = {}
     for ip, name in own_addresses6():
         if ip in LINK_LOCAL:
-            found.setdefault(name, []).append(str(ip))
-    return found
+            addresses.setdefault(name, []).append(str(ip))
+    return addresses
 
 
 def zoned(address: str, *, own_zone: bool) -> tuple[str | None, str]:
     """
-    Give a literal with the interface that leads to it from here; any but a link-local as it is.
+    Complete a link-local literal with the interface that leads to it from here; others stay.
 
     Args:
         address: A literal; a link-local one with or without an interface.
         own_zone: The interface that it has is one of this machine.
 
     Returns:
-        The literal and nothing; or None, and why there is none as one line.
+        The literal and ""; or None and why there is none, as one line.
     """
     if not is_link_local(address):
         return address, ""
@@ -86,12 +86,10 @@ def zoned(address: str, *, own_zone: bool) -> tuple[str | None, str]:
         candidates = _where_a_neighbour_is(bare, candidates) or candidates
     if len(candidates) == 1:
         return f"{bare}%{candidates[0]}", ""
-    where = (
-        f"may be behind any of {some(sorted(candidates))} here"
-        if candidates
-        else ("no interface here has such an address")
-    )
-    return None, f"{bare} is a link-local address, and {where}; give it an address that is none"
+    reason = "no interface here has such an address"
+    if candidates:
+        reason = f"may be behind any of {some(sorted(candidates))} here"
+    return None, f"{bare} is a link-local address, and {reason}; give it an address that is none"
 
 
 def _checked(address: str, zone: str) -> tuple[str | None, str]:
@@ -102,19 +100,19 @@ def _checked(address: str, zone: str) -> tuple[str | None, str]:
 
 
 def _where_a_neighbour_is(bare: str, interfaces: Sequence[str]) -> list[str]:
-    """Give the interfaces on which somebody answers for an address; asks if nobody is known."""
+    """Find the interfaces on which a neighbour answers for an address; asks if none is known."""
     with suppress(OSError):
         indices = {socket.if_nametoindex(name): name for name in interfaces}
-        look, end, found = 0, MOST_LOOKS, set[int]()
-        while look < end and len(found) < len(indices):
+        look, end, known = 0, MOST_LOOKS, set[int]()
+        while look < end and len(known) < len(indices):
             if look % AGAIN_LOOKS == 0:
-                _solicit(bare, indices.keys() - found)
+                _solicit(bare, indices.keys() - known)
             now_known = neighbours(bare) & indices.keys()
-            if now_known and not found:
+            if now_known and not known:
                 end = min(end, look + OTHERS_LOOKS)
-            found, look = now_known, look + 1
+            known, look = now_known, look + 1
             time.sleep(LOOK_S)
-        return [indices[index] for index in sorted(found)]
+        return [indices[index] for index in sorted(known)]
     return []
 
 
@@ -126,16 +124,17 @@ def _solicit(bare: str, indices: Iterable[int]) -> None:
 
 def neighbours(bare: str) -> set[int]:
     """
-    Give the indices of the interfaces on which the kernel knows who has an IPv6 address.
+    Read the indices of the interfaces on which the kernel knows the neighbour of an IPv6 address.
 
     Raises:
-        OSError: The kernel does not tell.
+        OSError: The kernel does not answer.
     """
-    wanted, found = socket.inet_pton(socket.AF_INET6, bare), set[int]()
-    for family, index, state, attributes in _neighbour_table():
-        if family == socket.AF_INET6 and state & KNOWN_STATES and wanted == attributes:
-            found.add(index)
-    return found
+    wanted = (socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare))
+    return {
+        index
+        for family, index, state, address in _neighbour_table()
+        if state & KNOWN_STATES and (family, address) == wanted
+    }
 
 
 def _neighbour_table() -> Iterator[tuple[int, int, int, bytes]]:
@@ -146,22 +145,22 @@ def _neighbour_table() -> Iterator[tuple[int, int, int, bytes]]:
         opened.settimeout(TABLE_S)
         opened.send(head + body)
         while True:
-            data, at = opened.recv(65536), 0
-            while at + NLMSG.size <= len(data):
-                length, kind, *_ = NLMSG.unpack_from(data, at)
+            data, start = opened.recv(65536), 0
+            while start + NLMSG.size <= len(data):
+                length, kind, *_ = NLMSG.unpack_from(data, start)
                 if kind != RTM_NEWNEIGH or length < NLMSG.size + NDMSG.size:
                     return
-                message = data[at + NLMSG.size : at + length]
+                message = data[start + NLMSG.size : start + length]
                 family, _, _, index, state, _, _ = NDMSG.unpack_from(message)
                 yield family, index, state, _address_of(message[NDMSG.size :])
-                at += (length + 3) & ~3
+                start += (length + 3) & ~3
 
 
 def _address_of(attributes: bytes) -> bytes:
-    at = 0
-    while at + RTATTR.size <= len(attributes):
-        length, kind = RTATTR.unpack_from(attributes, at)
+    start = 0
+    while start + RTATTR.size <= len(attributes):
+        length, kind = RTATTR.unpack_from(attributes, start)
         if kind == NDA_DST:
-            return attributes[at + RTATTR.size : at + length]
-        at += max(RTATTR.size, (length + 3) & ~3)
+            return attributes[start + RTATTR.size : start + length]
+        start += max(RTATTR.size, (length + 3) & ~3)
     return b""

@@ -1,7 +1,7 @@
 """
-Which machine and network this process is in: what tells one 192.168.1.100 from another.
+Which machine and network this process is in: what distinguishes one 192.168.1.100 from another.
 
-Linux; elsewhere nothing is known, and nothing is taken for one's own. Facts are read anew with each
+Linux; elsewhere nothing is known, and no address is taken for one's own. Facts are read at each
 call, which costs microseconds.
 """
 
@@ -31,12 +31,12 @@ SHARED_MACS = ("00:00:5e:00:0", "00:00:0c:07:ac", "00:00:0c:9f:f")
 
 
 def boot_id() -> str:
-    """Give the id of this machine's present start."""
+    """Read the id of this machine's present start."""
     return _read(BOOT_ID).strip()
 
 
 def network_namespace() -> str:
-    """Give the inode of this process's network namespace: with `boot_id` it is the only one."""
+    """Read the inode of this process's network namespace: with `boot_id` it is unique."""
     try:
         return str(NAMESPACE.stat().st_ino)
     except OSError:
@@ -44,43 +44,42 @@ def network_namespace() -> str:
 
 
 def gateway_mac() -> str:
-    """Give the MAC address of the default IPv4 router, if it tells that network from others."""
-    found = default_gateway(_read(ROUTES))
-    mac = "" if found is None else mac_of(found, _read(NEIGHBOURS))
+    """Read the MAC address of the default IPv4 router, if it tells that network from others."""
+    gateway = default_gateway(_read(ROUTES))
+    mac = mac_of(gateway, _read(NEIGHBOURS)) if gateway else ""
     return mac if mac and tells_networks_apart(mac) else ""
 
 
 def default_gateway(routes: str) -> tuple[str, str] | None:
     """
-    Give interface and address of the default router, from `/proc/net/route`; None without one.
+    Find interface and address of the default router in `/proc/net/route`; None without one.
 
     >>> default_gateway("Iface ...\\neth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0")
     ('eth0', '192.168.1.1')
     """
-    found = []
+    gateways = []
     for line in routes.splitlines()[1:]:
         parts = line.split()
         if len(parts) < 8 or parts[1] != "00000000" or parts[7] != "00000000":
             continue
         if int(parts[3], 16) & UP_WITH_GATEWAY == UP_WITH_GATEWAY:
             address = ipaddress.IPv4Address(bytes.fromhex(parts[2])[::-1])
-            found.append((int(parts[6]), parts[0], str(address)))
-    return min(found)[1:] if found else None
+            gateways.append((int(parts[6]), parts[0], str(address)))
+    return min(gateways)[1:] if gateways else None
 
 
 def mac_of(gateway: tuple[str, str], neighbours: str) -> str:
-    """Give the MAC address of (interface, address), from `/proc/net/arp`; empty when not known."""
-    interface, address = gateway
+    """Find the MAC address of (interface, address) in `/proc/net/arp`; empty when not known."""
     for line in neighbours.splitlines()[1:]:
         parts = line.split()
-        if len(parts) >= 6 and (parts[0], parts[5]) == (address, interface):
+        if len(parts) >= 6 and (parts[5], parts[0]) == gateway:
             return parts[3].lower() if int(parts[2], 16) & COMPLETE else ""
     return ""
 
 
 def tells_networks_apart(mac: str) -> bool:
     """
-    Tell whether no other router has this MAC address.
+    Return whether no other router has this MAC address.
 
     >>> [tells_networks_apart(m) for m in ("3c:37:12:00:00:01", "02:42:ac:11:00:01",
     ...     "00:00:5e:00:01:07", "00:00:00:00:00:00")]
@@ -91,7 +90,7 @@ def tells_networks_apart(mac: str) -> bool:
 
 
 def is_own(literal: str) -> bool:
-    """Tell whether what is sent to a literal address stays in this network namespace."""
+    """Return whether what is sent to a literal address stays in this network namespace."""
     ip = plain_ip(literal)
     if ip is None or ip.is_loopback:
         return ip is not None
@@ -100,14 +99,14 @@ def is_own(literal: str) -> bool:
 
 
 def own_addresses() -> frozenset[str]:
-    """Give this namespace's addresses, link-local IPv6 ones also with `%` and their interface."""
-    found6 = own_addresses6()
-    zoned = (f"{ip}%{interface}" for ip, interface in found6 if ip.is_link_local)
-    return frozenset([*_own4(_read(ADDRESSES4)), *(str(ip) for ip, _ in found6), *zoned])
+    """Read this namespace's addresses, link-local IPv6 ones also with `%` and their interface."""
+    own6 = own_addresses6()
+    zoned = (f"{ip}%{interface}" for ip, interface in own6 if ip.is_link_local)
+    return frozenset([*_own4(_read(ADDRESSES4)), *(str(ip) for ip, _ in own6), *zoned])
 
 
 def own_addresses6() -> list[tuple[ipaddress.IPv6Address, str]]:
-    """Give this namespace's IPv6 addresses, each with its interface; none without IPv6."""
+    """Read this namespace's IPv6 addresses, each with its interface; none without IPv6."""
     lines = [line.split() for line in _read(ADDRESSES6).splitlines()]
     return [(ipaddress.IPv6Address(bytes.fromhex(packed)), name) for packed, *_, name in lines]
 

@@ -1,8 +1,8 @@
 """
 Reaps processes that the kernel gave to this one as their parent died, as an init would.
 
-In a container without an init the supervisor is process 1: it inherits the work-horses of a prober
-that was killed, and each that ends would stay a zombie.
+In a container without an init the supervisor is process 1, which inherits the work-horses of a
+killed prober; each that ends would stay a zombie.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 def end_with(parent: int, number: signal.Signals) -> Callable[[], None]:
     """
-    Give what the child calls, before exec or instead of it, to get a signal when `parent` ends.
+    Build what the child calls, before exec or instead of it, to get a signal when `parent` ends.
 
     The kernel binds this to the *thread* that started the child. Elsewhere than on Linux it does
     nothing.

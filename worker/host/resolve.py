@@ -3,10 +3,8 @@ From a name to addresses: the one resolver, below which everything takes IP lite
 
 getaddrinfo(3) has no deadline and cannot be interrupted: a silent name server holds it for 10 s and
 more. So each look-up has a daemon thread, which holds up no exit, and its asker gives up on it in
-time. Threads are bounded, and who asks for what is being looked up already joins that look-up.
-
-The two families are asked apart: a name server that never answers for one of them (many drop AAAA)
-must not cost the other.
+time. The two families are asked apart: a name server that never answers for one of them (many drop
+AAAA) must not cost the other.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from worker.host.link_local import is_link_local, zoned
 from worker.model.names import IpLiteral, ip_literal, plain_ip
 
-#: All look-ups that were asked for together have an answer, or none, after so long.
+#: For all look-ups that were asked for together.
 LOOK_UP_S = 5.0
-#: One family's answer waits so long for the other's (RFC 8305 waits 50 ms, on a near server).
+#: One family's answer waits for the other's (RFC 8305 waits 50 ms, on a near server).
 OTHER_FAMILY_S = 0.5
-#: Names have so long to join the addresses that are known at once. The others come after these,
-#: together with those that are found within so much more.
+#: For names to join the addresses that are known at once; then for others to join the next one.
 JOIN_S, GATHER_S = 0.2, 1.0
 #: How often `should_stop` is asked.
 STOP_CHECK_S = 0.1
@@ -66,10 +64,10 @@ class _Answer:
     """One family of one name, while it is looked up and after."""
 
     look_up: Callable[[], Resolved]
-    #: By the monotonic clock; when it is not begun by then, nobody waits for it.
+    #: By the monotonic clock; not begun after that, as nobody waits for it.
     wanted_until: float
-    found: Resolved | None = None
-    found_at: float = 0.0
+    result: Resolved | None = None
+    known_at: float = 0.0
 
 
 @dataclass(eq=False)
@@ -90,34 +88,28 @@ class _Desk:
                 self.waiting.append((key, answer))
             answer.wanted_until = max(answer.wanted_until, until)
             if self.waiting and self.threads < MAX_THREADS:
-                self._hire()
+                # Where no thread can be had, a present or a later one takes it.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._work, name="look-up", daemon=True).start()
+                    self.threads += 1
         return answer
 
-    def _hire(self) -> None:
-        # Where no thread can be had, one that there is takes it, or one that is hired later.
-        with suppress(RuntimeError):
-            threading.Thread(target=self._work, name="look-up", daemon=True).start()
-            self.threads += 1
-
     def _work(self) -> None:
-        while (task := self._next()) is not None:
-            key, answer = task
-            found = SILENT
+        while True:
+            with self.changed:
+                if not self.waiting:
+                    self.threads -= 1
+                    return
+                key, answer = self.waiting.popleft()
+            result = SILENT
             try:
                 if time.monotonic() < answer.wanted_until:
-                    found = answer.look_up()
+                    result = answer.look_up()
             finally:
                 with self.changed:
-                    answer.found, answer.found_at = found, time.monotonic()
+                    answer.result, answer.known_at = result, time.monotonic()
                     del self.under_way[key]
                     self.changed.notify_all()
-
-    def _next(self) -> tuple[tuple[str, int], _Answer] | None:
-        with self.changed:
-            if self.waiting:
-                return self.waiting.popleft()
-            self.threads -= 1
-            return None
 
 
 _desk = _Desk()
@@ -161,21 +153,21 @@ class LookUps:
             if literal and not is_link_local(address):
                 self._known[address] = _of_family(address, families)
             elif literal:
-                look_up = _zone_finder(address, families, own_zones)
+                look_up = partial(_find_zone, address, families, own_zones)
                 self._asked[address] = [_desk.ask((address, own_zones), look_up, self._until)]
             else:
                 self._asked[address] = [
-                    _desk.ask((address, one), _name_finder(address, one), self._until)
-                    for one in families
+                    _desk.ask((address, each), partial(_find_name, address, each), self._until)
+                    for each in families
                 ]
 
     def known(self) -> Mapping[str, Resolved]:
-        """Give what is known by now; everything, once the time is up."""
+        """Return what is known by now; everything, once the time is up."""
         now = time.monotonic()
         for address, answers in list(self._asked.items()):
-            found = _joined(address, answers, now, self._until, self._to)
-            if found is not None:
-                self._known[address] = found
+            result = _joined(address, answers, now, self._until, self._to)
+            if result is not None:
+                self._known[address] = result
                 del self._asked[address]
         return self._known
 
@@ -185,14 +177,14 @@ class LookUps:
         """
         Yield each address once: first those that are known at once, then the others as they come.
 
-        So whoever measures one batch before the next is asked for delays none for a silent server.
+        A caller that measures each batch before it asks for the next waits for no silent server.
         """
-        told: set[str] = set()
+        yielded: set[str] = set()
         wait_s = JOIN_S
-        while (self._asked or self._known.keys() - told) and not should_stop():
+        while (self._asked or self._known.keys() - yielded) and not should_stop():
             known = self.wait(wait_s, should_stop)
-            batch = {address: known[address] for address in known.keys() - told}
-            told |= batch.keys()
+            batch = {address: known[address] for address in known.keys() - yielded}
+            yielded |= batch.keys()
             wait_s = GATHER_S
             if batch:
                 yield batch
@@ -200,12 +192,12 @@ class LookUps:
     def wait(
         self, seconds: float = LOOK_UP_S, should_stop: Callable[[], bool] = lambda: False
     ) -> Mapping[str, Resolved]:
-        """Wait until all is known, but no longer than so many seconds, and give what is."""
+        """Wait until all is known, but no longer than `seconds`, and return what is."""
         until = min(time.monotonic() + seconds, self._until)
         self.known()
-        while self._asked and not should_stop() and (left := until - time.monotonic()) > 0:
+        while self._asked and not should_stop() and (left_s := until - time.monotonic()) > 0:
             with _desk.changed:
-                _desk.changed.wait(min(left, STOP_CHECK_S))
+                _desk.changed.wait(min(left_s, STOP_CHECK_S))
             self.known()
         return self.known()
 
@@ -222,55 +214,50 @@ def _of_family(address: str, families: Collection[int]) -> Resolved:
     return Resolved((), f"{address} is no IPv{' or '.join(map(str, families))} address")
 
 
-def _zone_finder(address: str, families: Collection[int], own: bool) -> Callable[[], Resolved]:
-    def find() -> Resolved:
-        literal, error = zoned(address, own_zone=own)
-        return _of_family(literal, families) if literal else Resolved((), error)
-
-    return find
+def _find_zone(address: str, families: Collection[int], own: bool) -> Resolved:
+    literal, error = zoned(address, own_zone=own)
+    return _of_family(literal, families) if literal else Resolved((), error)
 
 
-def _name_finder(name: str, family: int) -> Callable[[], Resolved]:
-    def find() -> Resolved:
-        try:
-            raw = socket.getaddrinfo(name, None, FAMILIES[family], socket.SOCK_DGRAM)
-        except socket.gaierror as exc:
-            return NOWHERE if exc.errno in NO_SUCH_NAME else SILENT
-        except (OSError, UnicodeError):
-            return NOWHERE
-        # With the interface that the resolver knows from its own look, as of an mDNS answer.
-        found = [zoned(str(one[4][0]), own_zone=True) for one in raw]
-        usable = [ip_literal(literal) for literal, _ in found if literal]
-        return Resolved(tuple(dict.fromkeys(usable)), "" if usable else found[0][1])
-
-    return find
+def _find_name(name: str, family: int) -> Resolved:
+    try:
+        raw = socket.getaddrinfo(name, None, FAMILIES[family], socket.SOCK_DGRAM)
+    except socket.gaierror as exc:
+        return NOWHERE if exc.errno in NO_SUCH_NAME else SILENT
+    except (OSError, UnicodeError):
+        return NOWHERE
+    # With the interface that the resolver knows from its own look, as of an mDNS answer.
+    literals = [zoned(str(sockaddr[0]), own_zone=True) for *_, sockaddr in raw]
+    usable = [ip_literal(literal) for literal, _ in literals if literal]
+    return Resolved(tuple(dict.fromkeys(usable)), "" if usable else literals[0][1])
 
 
 def _joined(
     address: str, answers: list[_Answer], now: float, until: float, to: str
 ) -> Resolved | None:
     """Put the families of a name together; None while more is to be waited for."""
-    found = [one.found for one in answers if one.found is not None]
-    literals = [literal for one in found for literal in one.literals]
-    missing = len(found) < len(answers)
-    first_at = min((one.found_at for one in answers if one.found), default=now)
+    results = [answer.result for answer in answers if answer.result is not None]
+    literals = [literal for result in results for literal in result.literals]
+    missing = len(results) < len(answers)
+    first_at = min((answer.known_at for answer in answers if answer.result), default=now)
     if missing and now < (min(first_at + OTHER_FAMILY_S, until) if literals else until):
         return None
     if literals:
-        return Resolved(tuple(sorted(literals, key=lambda one: (not has_route(one), ":" in one))))
-    if missing or SILENT in found:
+        literals.sort(key=lambda literal: (not has_route(literal), ":" in literal))
+        return Resolved(tuple(literals))
+    if missing or SILENT in results:
         return Resolved((), f"the address {address} was not resolved: {SILENT.error}")
     error = f"the address {address} does not resolve{to}"
-    return Resolved((), next((one.error for one in found if one.error), error))
+    return Resolved((), next((result.error for result in results if result.error), error))
 
 
 def has_route(literal: IpLiteral) -> bool:
-    """Tell whether this machine knows a way to an address; nothing is sent."""
+    """Return whether this machine knows a way to an address; nothing is sent."""
     family = socket.AF_INET6 if ":" in literal else socket.AF_INET
     bare, _, zone = literal.partition("%")
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
         scope = socket.if_nametoindex(zone) if zone else 0
-        where = (bare, ANY_PORT, 0, scope) if ":" in bare else (bare, ANY_PORT)
+        sockaddr = (bare, ANY_PORT, 0, scope) if ":" in bare else (bare, ANY_PORT)
         # Without the right to broadcast, such an address is refused though there is a way.
-        return opened.connect_ex(where) in (0, errno.EACCES)
+        return opened.connect_ex(sockaddr) in (0, errno.EACCES)
     return False

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM and SIGINT are blocked in a node's process, but where it can end."""
+"""Stop signals: SIGTERM and SIGINT are blocked in a node's process, but where it can end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stoppable() -> Iterator[None]:
 
 
 def stop_comes_within(wait_s: float) -> bool:
-    """Wait so long for a stop signal, which is blocked; tell whether one came."""
+    """Wait for a stop signal, which is blocked; return whether one came."""
     caught = signal.sigtimedwait(STOP_SIGNALS, wait_s)
     # After a pause (SIGSTOP, suspend, docker pause) CPython may give what is no signal.
     return caught is not None and caught.si_signo in STOP_SIGNALS

@@ -12,20 +12,19 @@ host's mount busy, even when the process hangs in the kernel.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SMALL_BYTES = 4096
 BLOCK_BYTES = 128 * 1024
 #: A probe file older than this was left by a probe that was killed.
 STALE_S = 600.0
-
-
 #: linux/sched.h, linux/mount.h
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
@@ -42,14 +41,14 @@ def probe(folder: str, name: str, bulk_bytes: int, max_s: float) -> dict[str, An
         folder: Where.
         name: Of the file.
         bulk_bytes: Size of the larger file, which crosses the network once in each direction.
-        max_s: Either direction of it is stopped after so long.
+        max_s: Either direction of it is stopped after that.
 
     Returns:
         Milliseconds of each small operation; rates in 10^6 bit/s; the bytes that were moved.
 
     Raises:
         Busy: The file is there, and is not old.
-        OSError: What the file system said.
+        OSError: By the file system.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - pathlib costs a fifth of the start-up
     found = _small(path)
@@ -63,25 +62,18 @@ def _small(path: str) -> dict[str, Any]:
     found: dict[str, Any] = {"small_bytes": SMALL_BYTES}
     fd = _timed(found, "create_ms", lambda: _create(path))
     try:
-        try:
+        with _closing(fd):
             _timed(found, "write_ms", lambda: os.write(fd, data))
             _timed(found, "fsync_ms", lambda: os.fsync(fd))
-        finally:
-            os.close(fd)
-        found["read_ms"] = _read_ms(path)
+        _timed(found, "read_ms", lambda: _read(path))
     finally:
         _timed(found, "delete_ms", lambda: os.unlink(path))  # noqa: PTH108 - as above
     return found
 
 
-def _read_ms(path: str) -> float:
-    begun = time.monotonic()
-    fd = _open_uncached(path)
-    try:
+def _read(path: str) -> None:
+    with _closing(_open_uncached(path)) as fd:
         os.read(fd, SMALL_BYTES)
-    finally:
-        os.close(fd)
-    return (time.monotonic() - begun) * 1e3
 
 
 def _bulk(path: str, size: int, max_s: float) -> dict[str, Any]:
@@ -90,20 +82,16 @@ def _bulk(path: str, size: int, max_s: float) -> dict[str, Any]:
     fd = _create(path)
     try:
         begun, written = time.monotonic(), 0
-        try:
+        with _closing(fd):
             while written < size and time.monotonic() - begun < max_s:
                 written += os.write(fd, block[: size - written])
             os.fsync(fd)
-        finally:
-            os.close(fd)
         write_s = time.monotonic() - begun
         fd = _open_uncached(path)
         begun, read = time.monotonic(), 0
-        try:
+        with _closing(fd):
             while time.monotonic() - begun < max_s and (data := os.read(fd, BLOCK_BYTES)):
                 read += len(data)
-        finally:
-            os.close(fd)
         read_s = time.monotonic() - begun
     finally:
         os.unlink(path)  # noqa: PTH108 - as above
@@ -133,19 +121,26 @@ def _open_uncached(path: str) -> int:
     return fd
 
 
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _timed(found: dict[str, Any], name: str, action: Callable[[], Any]) -> Any:
     begun = time.monotonic()
-    given = action()
+    result = action()
     found[name] = (time.monotonic() - begun) * 1e3
-    return given
+    return result
 
 
-def leave_hosts_mounts() -> bool:
-    """Go on with a copy of the host's mounts; False when this process may not."""
+def leave_hosts_mounts() -> None:
+    """Go on with a copy of the host's mounts, where this process may."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "unshare") or libc.unshare(CLONE_NEWNS) != 0:
-        return False
-    return bool(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0)
+    if hasattr(libc, "unshare") and libc.unshare(CLONE_NEWNS) == 0:
+        libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
 
 
 def main() -> None:
