@@ -12,7 +12,6 @@ Lines that PTZJEPA does not have are marked `# monitor`.
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import random
 import subprocess
@@ -59,10 +58,9 @@ class SSHFSMounter:
         options = ["-o", f"IdentityFile={self.identity_file}", "-o", "BatchMode=yes"]
         argv = ["sshfs", self.source, self.local_data_directory, *options]
         try:
-            done = subprocess.run(argv, check=False, capture_output=True, timeout=30)
+            return subprocess.run(argv, capture_output=True, timeout=30).returncode == 0
         except (OSError, subprocess.TimeoutExpired):
             return False
-        return done.returncode == 0
 
     def unmount(self) -> bool:
         """Unmount."""
@@ -74,7 +72,7 @@ class SSHFSMounter:
 
 
 def get_argparser() -> argparse.ArgumentParser:
-    """Give PTZJEPA's arguments, as far as the loop looks at them."""
+    """Build PTZJEPA's parser, as far as the loop looks at it."""
     parser = argparse.ArgumentParser("PTZ JEPA in miniature")
     parser.add_argument("-rm", "--run_mode", default="lifelong", choices=["lifelong"])
     parser.add_argument("-dist", "--distributed", action="store_true")
@@ -110,11 +108,11 @@ def run_jepa(lockers: MultiLockerSystem | None) -> None:
 
 def lifelong_learning(arguments: argparse.Namespace, monitor: NetworkMonitor) -> None:
     """Run cycle after cycle."""
-    lockers, mounter = (connect(arguments)) if arguments.distributed else (None, None)
+    lockers, mounter = connect(arguments) if arguments.distributed else (None, None)
     if mounter is not None and not mounter.mount():
         logger.warning("models are kept on this machine: the server's folder is not mounted")
     try:
-        for cycle in itertools.islice(itertools.count(1), arguments.cycles):
+        for cycle in range(1, arguments.cycles + 1):
             prepare_images()
             for name in ("world_model", "dreamer"):
                 with monitor.activity(name):  # monitor
@@ -127,7 +125,7 @@ def lifelong_learning(arguments: argparse.Namespace, monitor: NetworkMonitor) ->
 
 
 def connect(arguments: argparse.Namespace) -> tuple[MultiLockerSystem, SSHFSMounter]:
-    """Give what the distributed mode shares: lockers and the folder of models."""
+    """Connect to what the distributed mode shares: lockers and the folder of models."""
     section = read_section(PLACE.read_text())
     lockers = MultiLockerSystem(
         section["host"],

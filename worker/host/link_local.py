@@ -123,12 +123,7 @@ def _solicit(bare: str, indices: Iterable[int]) -> None:
 
 
 def neighbours(bare: str) -> set[int]:
-    """
-    Read the indices of the interfaces on which the kernel knows the neighbour of an IPv6 address.
-
-    Raises:
-        OSError: The kernel does not answer.
-    """
+    """Read the indices of the interfaces on which the kernel knows the neighbour of an address."""
     wanted = (socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare))
     return {
         index

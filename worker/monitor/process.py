@@ -1,9 +1,8 @@
 """
-What the monitor has of a process: one recorder, one thread beside.
+What the monitor has in a process: one recorder, one thread beside.
 
-A forked child starts with nothing: its parent's threads do not exist there, its parent's records
-are its parent's to write, and its parent's locks may have been held at the fork. What it records
-itself gets a recorder of its own.
+A forked child starts with nothing: its parent's threads are not there, its parent's records are its
+parent's to write, and its parent's locks may have been held at the fork.
 """
 
 from __future__ import annotations

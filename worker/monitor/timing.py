@@ -26,7 +26,6 @@ class timeit(contextlib.ContextDecorator):  # noqa: N801 - the name that PTZJEPA
     def __init__(self, name: str) -> None:
         """Record under `name`."""
         self.name = str(name)
-        self._begun, self._at = 0.0, datetime.now(timezone.utc)
 
     def _recreate_cm(self) -> timeit:
         return timeit(self.name)

@@ -1,10 +1,9 @@
 """
 `MultiLockerSystem`: a drop-in for PTZJEPA's class that records what its lockers cost.
 
-Same constructor, keys, values and return values, so that a process with the one and a process with
-the other exclude each other. PTZJEPA has two forms of it: the newer acquires a locker by its
-number, the older takes any that is free; both calls are answered. Each operation becomes a record;
-on about one in ten the way to Redis is pinged, beside the operation and never within it.
+Same constructor, keys, values and return values, so that the two exclude each other. PTZJEPA's
+newer form acquires a locker by its number, the older takes any that is free; both calls work. Each
+operation becomes a record; at about one in ten the way to Redis is pinged, beside it.
 """
 
 from __future__ import annotations

@@ -29,12 +29,7 @@ HOLDER_MARGIN_S = 24 * 3600
 
 
 def note(connection: redis.Redis, measurements: Iterable[Measurement]) -> None:
-    """
-    Note what these locker records say.
-
-    Raises:
-        redis.RedisError: Note them again; that changes nothing that was noted.
-    """
+    """Note what these locker records say; doing it again after a RedisError changes nothing."""
     now = datetime.now(timezone.utc)
     for prefix, same in groupby(measurements, key=lambda m: str(m.detail.more["prefix"])):
         noted = [part for measurement in same for part in _notes(measurement, now)]

@@ -1,12 +1,10 @@
 """
 How fast a mounted folder is: a small write, fsync, read and delete, then the rate of a larger file.
 
-Run as a program of its own (`python -I -S mount_probe.py FOLDER ...`): a file system whose server
-has gone holds a process in the kernel, and such a process can only be killed. Imports nothing but
-the standard library, and prints one JSON object. It ends itself by SIGALRM.
-
-As root it works in a mount namespace of its own: the file that it has open then does not make the
-host's mount busy, even when the process hangs in the kernel.
+A program of its own (`python -I -S mount_probe.py FOLDER ...`), as a file system whose server has
+gone holds a process in the kernel. Imports the standard library only, prints one JSON object, and
+ends itself by SIGALRM. As root it works in a mount namespace of its own: its open file then does
+not make the host's mount busy, even when it hangs.
 """
 
 from __future__ import annotations
@@ -35,20 +33,13 @@ class Busy(Exception):  # noqa: N818 - reads as the state it is
 
 def probe(folder: str, name: str, bulk_bytes: int, max_s: float) -> dict[str, Any]:
     """
-    Measure with one file, which is removed.
-
-    Args:
-        folder: Where.
-        name: Of the file.
-        bulk_bytes: Size of the larger file, which crosses the network once in each direction.
-        max_s: Either direction of it is stopped after that.
+    Measure with a small file, then with one of `bulk_bytes`, for `max_s` at most each way.
 
     Returns:
         Milliseconds of each small operation; rates in 10^6 bit/s; the bytes that were moved.
 
     Raises:
         Busy: The file is there, and is not old.
-        OSError: By the file system.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - pathlib costs a fifth of the start-up
     found = _small(path)

@@ -29,12 +29,7 @@ def parse_hosts(text: str) -> tuple[str, ...]:
 
 
 def distinct(hosts: Iterable[str]) -> tuple[str, ...]:
-    """
-    Drop repetitions; order stays.
-
-    Raises:
-        ConfigError: More than `MAX_HOSTS`.
-    """
+    """Drop repetitions; order stays; more than `MAX_HOSTS` are a ConfigError."""
     unique = tuple(dict.fromkeys(hosts))
     if len(unique) > MAX_HOSTS:
         raise ConfigError(f"hosts ({len(unique)}) must be at most {MAX_HOSTS}; see ptzmesh run")

@@ -1,9 +1,9 @@
 """
 Latency, loss and throughput to a host, measured with the mesh's own probes.
 
-The names, fields and defaults are those of the module that PTZJEPA's users know. These functions
-measure on the caller's thread and return when they are done; the loop in `loop.py` does not.
-Needs what `worker.probes.icmp.engine` and, for throughput, `worker.probes.iperf3.tool` need.
+Names, fields and defaults are those of the module that PTZJEPA's users know. Measures on the
+caller's thread; the loop in `loop.py` does not. Needs what `worker.probes.icmp.engine` and, for
+throughput, `worker.probes.iperf3.tool` need.
 """
 
 from __future__ import annotations
@@ -131,12 +131,7 @@ def measure_hosts(
     count: int = COUNT,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Measurement]:
-    """
-    Ping hosts all at once.
-
-    Returns:
-        One measurement a host, in their order, none recorded yet; fewer when stopped.
-    """
+    """Ping hosts all at once: a measurement of each, not recorded yet; fewer when stopped."""
     options = PingOptions(count=count, interval_s=INTERVAL_S)
     present, measured, valid = tags(), dict[str, Measurement](), list[str]()
     for host in dict.fromkeys(hosts):

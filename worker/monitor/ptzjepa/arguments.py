@@ -17,12 +17,8 @@ from worker.monitor.ptzjepa.config import find_config, redis_url_from
 def add_network_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add our options; none of PTZJEPA's begins with the same letters."""
     group = parser.add_argument_group("network monitoring")
-    group.add_argument(
-        "-nm",
-        "--network_monitoring",
-        action="store_true",
-        help="measure the network beside the program",
-    )
+    beside = "measure the network beside the program"
+    group.add_argument("-nm", "--network_monitoring", action="store_true", help=beside)
     group.add_argument(
         "-ni",
         "--network_interval",
@@ -30,16 +26,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
         default=int(DEFAULT_INTERVAL_S),
         help="seconds between two measurements (default: %(default)s)",
     )
-    group.add_argument(
-        "-nh",
-        "--network_hosts",
-        type=_host_list,
-        default="",
-        help="hosts to measure as well, with commas between",
-    )
+    others = "hosts to measure as well, with commas between"
+    group.add_argument("-nh", "--network_hosts", type=_host_list, default="", help=others)
     group.add_argument(
         "--network_redis",
-        default=None,
         metavar="URL",
         help="Redis that gets the records; a password belongs in PTZMESH_REDIS_URL, not here "
         "(default: PTZMESH_REDIS_URL, REDIS_URL, or the configuration file's)",
@@ -100,8 +90,7 @@ def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _host_list(text: str) -> str:
-    """Check a comma list; it stays text, as PTZJEPA's own would."""
-    try:
+    try:  # it stays text, as PTZJEPA's own would
         return ",".join(parse_hosts(text))
     except ConfigError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc

@@ -35,7 +35,7 @@ def redis_url_from(path: Path) -> str | None:
     Read the URL of the Redis that a file names; None when it names none.
 
     Raises:
-        ConfigError: The file cannot be read, or the section is of another form.
+        ConfigError: The file cannot be read, or is of another form.
     """
     try:
         text = path.read_bytes()[:MAX_BYTES].decode()

@@ -1,10 +1,9 @@
 """
-Appends records to a CSV that others may append to as well, whole lines only.
+Appends whole lines to a CSV that others may append to as well.
 
-The file has our columns, or, when PTZJEPA's own module began it, the first five of them; it then
-keeps to these and to their form, and only gets the records that fit there. Rows of the monitor have
-no `stream_id`. A file that a collector holds is left to it: the collector's cursor is the file's
-last line.
+A file that PTZJEPA's own module began has the first five of our columns; it keeps to these and to
+their form, and only gets the records that fit there. Our rows have no `stream_id`. A file that a
+collector holds is left to it, as the collector's cursor is the file's last line.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ def append(path: Path, measurements: Sequence[Measurement]) -> int:
         How many lines were written: fewer than given when the file has PTZJEPA's five columns.
 
     Raises:
-        OSError: It cannot be written, another process holds it, or its columns are not ours; the
-            file is as it was.
+        OSError: It cannot be written, is held, or its columns are not ours; it is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -49,7 +49,7 @@ class Recorder:
     Attributes:
         id: Random; a new one in each process, so that numbers never meet others'.
         dropped: Records that no longer fitted before the CSV or the stream had them.
-        csv_target: The file that was saved to last; None while the host has saved to none.
+        csv_target: The file that was saved to last, if any.
     """
 
     def __init__(
@@ -108,12 +108,7 @@ class Recorder:
         return None if self._link is None else self._link.url
 
     def save_csv(self, path: Path | None = None) -> int:
-        """
-        Write what no file has yet; what cannot be written stays, and is logged once.
-
-        Returns:
-            Lines written.
-        """
+        """Write what no file has yet; returns how many lines; logs once what cannot be written."""
         target = self.csv_target = path or self.settings.csv_path
         if not self._csv_lock.acquire(timeout=LOCK_DEADLINE_S):
             return 0
@@ -140,13 +135,8 @@ class Recorder:
         return not self._for_stream
 
     def close(self, deadline_s: float) -> None:
-        """
-        Save once more where it was saved, publish until the deadline, and end the thread.
-
-        What other threads record meanwhile is dropped, or it would be in the one and not in the
-        other.
-        """
-        with self._lock:
+        """Save once more where it was saved, publish until the deadline, and end the thread."""
+        with self._lock:  # what is recorded later is dropped, or it would be in one and not in both
             self._closing.set()
         if self.csv_target is not None and self._for_csv:
             self.save_csv(self.csv_target)
