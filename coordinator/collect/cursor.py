@@ -135,19 +135,13 @@ class Cursor:
                 )
             self._go_through_again(min(passed, self.position, key=stream_position))
         group_at = group_position(self.connection, self.group)
-        if group_at is None:
-            self._make_group()
-        elif group_at != self.position:
-            set_group(self.connection, self.group, self.position)
-        if time.monotonic() >= self._note_at:
+        if group_at != self.position:
+            create_group(self.connection, self.group, self.position)
+        if group_at is None or time.monotonic() >= self._note_at:
             self._note()
         self._read = entries_read(self.connection, self.group)
         if self._doubt is not None and self._doubt.reopened:
             self._doubt.keep_open(self._runs(keyspace.RUNS_OPEN), self._newest())
-
-    def _make_group(self) -> None:
-        create_group(self.connection, self.group, self.position)
-        self._note()
 
     def unseen(self, entries: list[Entry]) -> list[Entry]:
         """Leave out what is in the files already."""
@@ -180,7 +174,8 @@ class Cursor:
             )
             if not self._has(before):  # what was read just now may be of another life of Redis
                 self._go_through_again(START)
-            self._make_group()
+            create_group(self.connection, self.group, self.position)
+            self._note()
 
     def _go_through_again(self, start: str) -> None:
         """Be in doubt of all that the stream has from `start` to its end."""

@@ -32,8 +32,6 @@ def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:
     known = [RunId(run) for run in members(connection, keyspace.RUNS)]  # oldest first
     bytes_over = bytes_of_runs(connection, known) - most_bytes
     runs_over = len(known) + 1 - MAX_RUNS
-    if bytes_over <= 0 and runs_over <= 0:
-        return
     are_open = frozenset(members(connection, keyspace.RUNS_OPEN))
     for run in known:
         if bytes_over <= 0 and runs_over <= 0:

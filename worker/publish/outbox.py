@@ -67,8 +67,9 @@ def left_in(state_dir: Path) -> dict[str, int]:
     sizes = {}
     for path in sorted(state_dir.glob("*.outbox")):
         with suppress(OSError):
-            sizes[path.stem] = path.stat().st_size
-    return {name: size for name, size in sizes.items() if size}
+            if size := path.stat().st_size:
+                sizes[path.stem] = size
+    return sizes
 
 
 def publish(connection: redis.Redis, letters: Sequence[Letter]) -> bool:
@@ -320,8 +321,5 @@ def _letter(body: Any) -> Letter:
         raise ValueError("a field's name is no text")
     if not all(isinstance(value, (str, bytes)) for value in fields.values()):
         raise ValueError("a field is neither text nor bytes")
-    return Letter(bit, Measurement.from_fields(_as_bytes(fields)))
-
-
-def _as_bytes(fields: dict[str, str | bytes]) -> dict[bytes, bytes]:
-    return {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in fields.items()}
+    raw = {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in fields.items()}
+    return Letter(bit, Measurement.from_fields(raw))
