@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from worker.model.names import plain_ip
@@ -37,10 +38,9 @@ def boot_id() -> str:
 
 def network_namespace() -> str:
     """Read the inode of this process's network namespace: with `boot_id` it is unique."""
-    try:
+    with suppress(OSError):
         return str(NAMESPACE.stat().st_ino)
-    except OSError:
-        return ""
+    return ""
 
 
 def gateway_mac() -> str:
@@ -123,7 +123,6 @@ def _own4(trie: str) -> Iterator[str]:
 
 
 def _read(path: Path) -> str:
-    try:
+    with suppress(OSError, UnicodeError):
         return path.read_text(encoding="ascii")
-    except (OSError, UnicodeError):
-        return ""
+    return ""

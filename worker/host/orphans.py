@@ -14,21 +14,14 @@ from contextlib import suppress
 
 def reap(own: Collection[int]) -> list[int]:
     """
-    Reap ended children that are not among our own, whose exit codes their starters wait for.
+    Reap ended children but our own, whose exit codes their starters wait for; returns their ids.
 
-    Args:
-        own: Process ids that are left alone.
-
-    Returns:
-        The ids that were reaped. One of our own that has ended hides those behind it until its
-        starter has waited for it.
+    One of our own that has ended hides those behind it until its starter has waited for it.
     """
     reaped: list[int] = []
     with suppress(ChildProcessError):
-        while True:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None or ended.si_pid in own:
-                break
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while (ended := os.waitid(os.P_ALL, 0, look)) and ended.si_pid not in own:
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             reaped.append(ended.si_pid)
     return reaped

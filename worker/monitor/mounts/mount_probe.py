@@ -42,24 +42,21 @@ def probe(folder: str, name: str, bulk_bytes: int, max_s: float) -> dict[str, An
         Busy: The file is there, and is not old.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - pathlib costs a fifth of the start-up
-    found = _small(path)
-    if bulk_bytes:
-        found |= _bulk(path, bulk_bytes, max_s)
-    return found
+    return _small(path) | (_bulk(path, bulk_bytes, max_s) if bulk_bytes else {})
 
 
 def _small(path: str) -> dict[str, Any]:
     data = os.urandom(SMALL_BYTES)
-    found: dict[str, Any] = {"small_bytes": SMALL_BYTES}
-    fd = _timed(found, "create_ms", lambda: _create(path))
+    result: dict[str, Any] = {"small_bytes": SMALL_BYTES}
+    fd = _timed(result, "create_ms", lambda: _create(path))
     try:
         with _closing(fd):
-            _timed(found, "write_ms", lambda: os.write(fd, data))
-            _timed(found, "fsync_ms", lambda: os.fsync(fd))
-        _timed(found, "read_ms", lambda: _read(path))
+            _timed(result, "write_ms", lambda: os.write(fd, data))
+            _timed(result, "fsync_ms", lambda: os.fsync(fd))
+        _timed(result, "read_ms", lambda: _read(path))
     finally:
-        _timed(found, "delete_ms", lambda: os.unlink(path))  # noqa: PTH108 - as above
-    return found
+        _timed(result, "delete_ms", lambda: os.unlink(path))  # noqa: PTH108 - as above
+    return result
 
 
 def _read(path: str) -> None:
@@ -120,11 +117,11 @@ def _closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _timed(found: dict[str, Any], name: str, action: Callable[[], Any]) -> Any:
+def _timed(result: dict[str, Any], name: str, action: Callable[[], Any]) -> Any:
     begun = time.monotonic()
-    result = action()
-    found[name] = (time.monotonic() - begun) * 1e3
-    return result
+    returned = action()
+    result[name] = (time.monotonic() - begun) * 1e3
+    return returned
 
 
 def leave_hosts_mounts() -> None:
@@ -148,15 +145,14 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, args.deadline_s)
     leave_hosts_mounts()
     try:
-        if not args.anywhere and not os.path.ismount(args.folder):
-            found: dict[str, Any] = {"outcome": "unreachable", "error": "nothing is mounted there"}
-        else:
-            found = probe(args.folder, args.name, args.bulk_bytes, args.max_s)
+        result: dict[str, Any] = {"outcome": "unreachable", "error": "nothing is mounted there"}
+        if args.anywhere or os.path.ismount(args.folder):
+            result = probe(args.folder, args.name, args.bulk_bytes, args.max_s)
     except Busy as exc:
-        found = {"outcome": "target_busy", "error": str(exc)}
+        result = {"outcome": "target_busy", "error": str(exc)}
     except OSError as exc:
-        found = {"outcome": "unreachable", "error": str(exc)}
-    print(json.dumps(found))  # noqa: T201 - this is a program, and its output is read
+        result = {"outcome": "unreachable", "error": str(exc)}
+    print(json.dumps(result))  # noqa: T201 - this is a program, and its output is read
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ class Place:
 
 class MeasuredMounts:
     """
-    Mixin: put it before PTZJEPA's class among the bases.
+    Mixin, to stand before PTZJEPA's class among the bases.
 
-    The results of `mount` and `unmount` are that class's own, whatever becomes of the measuring.
+    What `mount` and `unmount` return is that class's own, whatever becomes of the measuring.
     """
 
     # Of a mount within that class's constructor.
@@ -78,11 +78,7 @@ Mounter = TypeVar("Mounter", bound=type)
 
 def measured_mounts(mounter: Mounter) -> Mounter:
     """Decorate a class, so that its mounts are measured; its name stays."""
-    names = {
-        "__module__": mounter.__module__,
-        "__qualname__": mounter.__qualname__,
-        "__doc__": mounter.__doc__,
-    }
+    names = {name: getattr(mounter, name) for name in ("__module__", "__qualname__", "__doc__")}
     return cast("Mounter", type(mounter.__name__, (MeasuredMounts, mounter), names))
 
 

@@ -55,22 +55,22 @@ def probe_mount(
         deadline_s: Later than this the probe is killed.
         mount_only: Refuse a folder that is not a mount point.
     """
-    begun, at = time.monotonic(), datetime.now(timezone.utc)
+    begun, started_at = time.monotonic(), datetime.now(timezone.utc)
     argv = [sys.executable, "-I", "-S", mount_probe.__file__, folder]
     argv += ["--name", PROBE_FILE.format(source=recorder().settings.source)]
     argv += ["--bulk-bytes", str(bulk_bytes), "--max-s", str(BULK_MAX_S)]
     argv += ["--deadline-s", str(deadline_s), *([] if mount_only else ["--anywhere"])]
-    found = dict(probes.run(folder, argv, deadline_s))
-    outcome = Outcome(found.pop("outcome", Outcome.OK))
+    result = dict(probes.run(folder, argv, deadline_s))
+    outcome = Outcome(result.pop("outcome", Outcome.OK))
     return record(
         probe=SSHFS,
         target=folder,
         address=host,
         outcome=outcome,
-        error=found.pop("error", ""),
-        started_at=at,
-        throughput_mbps=found.get("read_mbps"),
-        detail={"operation": "probe", "elapsed_s": time.monotonic() - begun, **found},
+        error=result.pop("error", ""),
+        started_at=started_at,
+        throughput_mbps=result.get("read_mbps"),
+        detail={"operation": "probe", "elapsed_s": time.monotonic() - begun, **result},
     )
 
 
@@ -139,8 +139,8 @@ class _Probe:
                 self.process.kill()
                 output = b""
         with contextlib.suppress(ValueError):
-            if isinstance(found := json.loads(output), dict):
-                return found
+            if isinstance(printed := json.loads(output), dict):
+                return printed
         if self.ended:
             return _UNMOUNTING
         if self.process.returncode in (None, -signal.SIGALRM):

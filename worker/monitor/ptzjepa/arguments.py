@@ -19,12 +19,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentP
     group = parser.add_argument_group("network monitoring")
     beside = "measure the network beside the program"
     group.add_argument("-nm", "--network_monitoring", action="store_true", help=beside)
+    pause = "seconds between two measurements (default: %(default)s)"
     group.add_argument(
-        "-ni",
-        "--network_interval",
-        type=_seconds,
-        default=int(DEFAULT_INTERVAL_S),
-        help="seconds between two measurements (default: %(default)s)",
+        "-ni", "--network_interval", type=_seconds, default=int(DEFAULT_INTERVAL_S), help=pause
     )
     others = "hosts to measure as well, with commas between"
     group.add_argument("-nh", "--network_hosts", type=_host_list, default="", help=others)

@@ -19,15 +19,12 @@ from worker.monitor.tagging import tags
 
 #: Begin of the run field of a record that belongs to no run.
 RUN_PREFIX = "monitor-"
-
 #: Ping and throughput of one host in one row, as in PTZJEPA's file.
 NETWORK = "network"
 PING, THROUGHPUT = "ping", "throughput"
 SSHFS, LOCKER, TIMEIT = "sshfs", "locker", "timeit"
-
 #: Records whose first five columns mean what PTZJEPA's file says they mean.
 NETWORK_PROBES = frozenset({NETWORK, PING, THROUGHPUT})
-
 #: `Measurement.from_fields` refuses longer ones.
 MAX_TARGET_CHARS = 200
 
@@ -80,12 +77,12 @@ def label(text: str) -> str:
     return one_line(text)[:MAX_TARGET_CHARS]
 
 
-def apart(at: datetime, last: datetime | None) -> datetime:
+def apart(started_at: datetime, last: datetime | None) -> datetime:
     """
     Return a record's time in whole milliseconds, later than the last of its probe and target.
 
     A record is told from all others by source, run, probe, target and time in milliseconds; two
     operations on one locker may be closer than that.
     """
-    at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-    return at if last is None or at > last else last + timedelta(milliseconds=1)
+    whole_ms = started_at.replace(microsecond=started_at.microsecond // 1000 * 1000)
+    return whole_ms if last is None or whole_ms > last else last + timedelta(milliseconds=1)

@@ -79,15 +79,15 @@ class Recorder:
         """Take a record; returns at once what it became, with source, run and a time of its own."""
         with self._lock:
             known = (measurement.probe, measurement.target)
-            at = apart(measurement.started_at, self._last_at.get(known))
+            started_at = apart(measurement.started_at, self._last_at.get(known))
             if len(self._last_at) >= MAX_REMEMBERED:
                 self._last_at.clear()
-            self._last_at[known] = at
+            self._last_at[known] = started_at
             source, run = self.settings.source, RunId(f"{RUN_PREFIX}{self.id}")
-            measurement = replace(measurement, source=source, run=run, started_at=at)
+            measurement = replace(measurement, source=source, run=run, started_at=started_at)
             if not self._closing.is_set():
                 self._keep(Entry(next(self._numbers), measurement))
-        if not self._wake.is_set():
+        if not self._wake.is_set():  # whose lock a signal handler's record should seldom meet
             self._wake.set()
         return measurement
 
