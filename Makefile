@@ -125,14 +125,14 @@ bench: install
 chaos: install
 	cd tests && ../$(BIN)/python -m chaos $(CHAOS)
 
-# Seconds for each of some 25 doors; a new finding stops it and is left in build/fuzz.
+# Seconds for each of some 25 parsers; a new finding stops it and is left in build/fuzz.
 FUZZ_SECONDS ?= 60
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	mkdir -p build/fuzz
-	for door in $$($(BIN)/python tests/fuzz/run.py --list); do \
-	  $(BIN)/python tests/fuzz/run.py $$door -max_total_time=$(FUZZ_SECONDS) \
-	    -artifact_prefix=build/fuzz/$$door- || exit 1; done
+	for parser in $$($(BIN)/python tests/fuzz/run.py --list); do \
+	  $(BIN)/python tests/fuzz/run.py $$parser -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=build/fuzz/$$parser- || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,1 +1,1 @@
-"""Fuzzing of every door by which bytes of others come in."""
+"""Fuzzing of every parser by which bytes of others come in."""

@@ -1,8 +1,8 @@
 """
-Fuzz one door, guided by coverage: `python tests/fuzz/run.py DOOR [libFuzzer's options]`.
+Fuzz one parser, guided by coverage: `python tests/fuzz/run.py PARSER [libFuzzer's options]`.
 
 Needs atheris. Without options of its own it ends after a minute; `-max_total_time` says otherwise.
-What breaks a door is written to the present folder. `--list` gives the doors.
+What breaks a parser is written to the present folder. `--list` gives the parsers.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def main() -> None:
     if sys.argv[1:2] == ["--list"]:
         sys.stdout.write("\n".join(targets.TARGETS) + "\n")
         return
-    door, options = sys.argv[1], sys.argv[2:]
+    parser, options = sys.argv[1], sys.argv[2:]
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     corpus = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    for number, seed in enumerate(seeds.seeds()[door]):
+    for number, seed in enumerate(seeds.seeds()[parser]):
         (corpus / str(number)).write_bytes(seed)
     limits = ["-max_total_time=60", f"-max_len={targets.MAX_INPUT_BYTES}", "-rss_limit_mb=1024"]
     arguments = [sys.argv[0], *limits, "-timeout=5", "-print_final_stats=1", *options, str(corpus)]
-    atheris.Setup(arguments, targets.TARGETS[door])
+    atheris.Setup(arguments, targets.TARGETS[parser])
     atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""What a fuzzer starts from: for each door, what it is meant for."""
+"""What a fuzzer starts from: for each parser, what it is meant for."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ EVENT = {
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Give the seeds of every door."""
+    """Give the seeds of every parser."""
     letters = [Letter(n, measurement(n)) for n in (1, 3)]
     frames = [outbox._frame(letter) for letter in letters]
     bodies = [frame[outbox.HEADER_BYTES :] for frame in frames]

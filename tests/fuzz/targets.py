@@ -2,7 +2,7 @@
 The parsers of untrusted input, each as a function of bytes that raises when a promise is broken.
 
 A parser refuses in the one way that its docstring names; whatever else comes out of it ends a
-process of ours. The same functions serve hypothesis (`test_fuzz_doors.py`) and atheris (`run`).
+process of ours. The same functions serve hypothesis (`test_fuzz_parsers.py`) and atheris (`run`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Target = Callable[[bytes], None]
 
 #: What parts the names and values of a hash in a fuzzer's input.
 BETWEEN = b"\n--\n"
-#: Smallest input that a fuzzer need not go beyond; every door has a bound of its own.
+#: Smallest input that a fuzzer need not go beyond; every parser has a bound of its own.
 MAX_INPUT_BYTES = 64 * 1024
 
 
@@ -240,17 +240,17 @@ def locker_values(data: bytes) -> None:
 def texts(data: bytes) -> None:
     """Names, addresses, hours, ports, links: each passes as it is, or is refused in one line."""
     text = data.decode("utf-8", "replace")
-    doors: list[Callable[[str], object]] = [
+    parsers: list[Callable[[str], object]] = [
         names.valid_name,
         names.valid_address,
         policy.parse_hours,
         policy.parse_ports,
         lambda t: policy.parse_links([t]),
     ]
-    for door in doors:
+    for parser in parsers:
         said = ""
         try:
-            door(text)
+            parser(text)
         except ConfigError as exc:
             said = str(exc)
         assert said.isprintable()
@@ -282,9 +282,9 @@ def packed_json(data: bytes) -> bytes:
         return data
 
 
-def behind_msgpack(door: Target) -> Target:
-    """Give a door that takes JSON for what it reads as msgpack."""
-    return lambda data: door(packed_json(data))
+def behind_msgpack(parser: Target) -> Target:
+    """Give a parser that takes JSON for what it reads as msgpack."""
+    return lambda data: parser(packed_json(data))
 
 
 TARGETS: dict[str, Target] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent.parent / "fuzz" / "run.py"
-#: Inputs for each door; some seconds.
+#: Inputs for each parser; some seconds.
 INPUTS = 10_000
 
 pytestmark = pytest.mark.skipif(
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("door", ["job_record", "plan_json", "measurement", "iperf3_report"])
-def test_fuzzer_runs_and_finds_nothing_soon(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parser", ["job_record", "plan_json", "measurement", "iperf3_report"])
+def test_fuzzer_runs_and_finds_nothing_soon(parser: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(RUN), door, "-seed=1", f"-runs={INPUTS}"],
+        [sys.executable, str(RUN), parser, "-seed=1", f"-runs={INPUTS}"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,

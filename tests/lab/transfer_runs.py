@@ -43,7 +43,7 @@ ENDS_S = 240.0
 TEST_S = 4
 #: A test that has lasted so long, and whose connections are there, moves data.
 BEGUN_S = 0.5
-#: What is spent is counted by the UTC day: a law about it needs so much of one day.
+#: What is spent is counted by the UTC day: a test of it needs that much of one day.
 OF_ONE_DAY_S = 180.0
 
 #: In place of iperf3 on a node's PATH: writes down when each iperf3 began and ended. What is killed

@@ -1,4 +1,4 @@
-"""Names and addresses at the doors: what passes, what is refused, and what a name resolves to."""
+"""Names and addresses: what passes, what is refused, and what a name resolves to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the statistics over a series of round-trip times."""
+"""The statistics over a series of round-trip times."""
 
 from __future__ import annotations
 

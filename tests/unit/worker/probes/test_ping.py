@@ -1,4 +1,4 @@
-"""Laws of turning a series of echoes into a measurement."""
+"""Turning a series of echoes into a measurement."""
 
 from __future__ import annotations
 

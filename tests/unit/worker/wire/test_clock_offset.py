@@ -1,4 +1,4 @@
-"""Laws of a node's clock beside Redis': the offset is right within its uncertainty, always."""
+"""A node's clock beside Redis': the offset is right within its uncertainty, always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, addresses, addresses of Redis: what passes each door."""
+"""Names, addresses, addresses of Redis: what is accepted."""
 
 from __future__ import annotations
 

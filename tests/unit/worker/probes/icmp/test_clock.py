@@ -1,4 +1,4 @@
-"""Laws of converting wall-clock stamps while the wall clock may be set."""
+"""Converting wall-clock stamps while the wall clock may be set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of building and recognising echoes; the bytes that arrive are hostile."""
+"""Building and recognising echoes; the bytes that arrive are hostile."""
 
 from __future__ import annotations
 

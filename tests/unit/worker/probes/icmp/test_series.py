@@ -1,4 +1,4 @@
-"""Laws of counting one target's echoes."""
+"""Counting one target's echoes."""
 
 from __future__ import annotations
 

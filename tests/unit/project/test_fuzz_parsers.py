@@ -1,4 +1,4 @@
-"""Every door keeps its promise for arbitrary bytes, and for good ones that were damaged."""
+"""Every parser keeps its promise for arbitrary bytes, and for good ones that were damaged."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TOKENS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("door", TARGETS)
-def test_door_lets_what_it_is_meant_for_pass(door: str) -> None:
-    for seed in SEEDS[door]:
-        TARGETS[door](seed)
+@pytest.mark.parametrize("parser", TARGETS)
+def test_parser_lets_what_it_is_meant_for_pass(parser: str) -> None:
+    for seed in SEEDS[parser]:
+        TARGETS[parser](seed)
 
 
-@pytest.mark.parametrize("door", TARGETS)
+@pytest.mark.parametrize("parser", TARGETS)
 @given(data=st.binary(max_size=400))
 @settings(max_examples=20, deadline=None)
-def test_arbitrary_bytes_break_no_door(door: str, data: bytes) -> None:
-    TARGETS[door](data)
+def test_arbitrary_bytes_break_no_parser(parser: str, data: bytes) -> None:
+    TARGETS[parser](data)
 
 
-@pytest.mark.parametrize("door", TARGETS)
+@pytest.mark.parametrize("parser", TARGETS)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_damaged_goods_break_no_door(door: str, seed: int) -> None:
-    TARGETS[door](damaged(random.Random(seed), SEEDS[door]))
+def test_damaged_goods_break_no_parser(parser: str, seed: int) -> None:
+    TARGETS[parser](damaged(random.Random(seed), SEEDS[parser]))
 
 
 def damaged(rng: random.Random, goods: list[bytes]) -> bytes:

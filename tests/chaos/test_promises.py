@@ -1,5 +1,5 @@
 """
-One law for each kind of fault that the lab's own tests have none for.
+One test for each kind of fault that the lab's own tests have none for.
 
 What is killed, cut off or unplugged on a node, and a Redis that is killed: `tests/lab`.
 """
