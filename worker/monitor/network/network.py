@@ -126,10 +126,7 @@ def ping_beside(key: str, host: str, **more: Any) -> None:
 
 
 def measure_hosts(
-    hosts: Sequence[str],
-    *,
-    count: int = COUNT,
-    should_stop: Callable[[], bool] = lambda: False,
+    hosts: Sequence[str], *, count: int = COUNT, should_stop: Callable[[], bool] = lambda: False
 ) -> list[Measurement]:
     """Ping hosts all at once: a measurement of each, not recorded yet; fewer when stopped."""
     options = PingOptions(count=count, interval_s=INTERVAL_S)
