@@ -7,11 +7,11 @@ Imports little, as it runs every half minute on small machines.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import redis
 
 from coordinator.checks.check import REACHABLE, Area, Check, failed, judged
+from worker.model.names import NodeName
 from worker.model.text import in_time
 from worker.wire import keyspace, liveness, node_record
 from worker.wire.connection import server
@@ -20,7 +20,7 @@ from worker.wire.connection import server
 TIMEOUT_S = 0.5
 
 
-def own_health(redis_url: str, name: str) -> Check:
+def own_health(redis_url: str, name: NodeName) -> Check:
     """
     Look whether a node has a recent heartbeat and both its workers; a failure names what lacks.
 
@@ -57,7 +57,7 @@ def unreachable(exc: redis.RedisError, url: str) -> Check:
     return failed(Area.REDIS, REACHABLE, str(server.unavailable(exc, url)))
 
 
-def missing_workers(connection: redis.Redis, names: Sequence[str]) -> dict[str, list[str]]:
+def missing_workers(connection: redis.Redis, names: list[NodeName]) -> dict[NodeName, list[str]]:
     """Return what nodes lack of their two RQ workers; the records of dead ones lapse in minutes."""
     queues = {"prober": keyspace.node_queue, "responder": keyspace.serve_queue}
     pairs = [(name, role) for name in names for role in queues]
@@ -66,7 +66,7 @@ def missing_workers(connection: redis.Redis, names: Sequence[str]) -> dict[str, 
         pipeline.smembers(keyspace.queue_workers_key(queues[role](name)))
     for members in pipeline.execute():
         pipeline.exists(*(members or ["-"]))
-    missing: dict[str, list[str]] = {}
+    missing: dict[NodeName, list[str]] = {}
     for (name, role), count in zip(pairs, pipeline.execute(), strict=True):
         if not count:
             missing.setdefault(name, []).append(role)

@@ -38,7 +38,7 @@ from worker.host.machine import is_own
 from worker.host.resolve import resolve
 from worker.identity.identity import is_here
 from worker.model.errors import ConfigError, RunIncomplete, ToolError
-from worker.model.names import NAME, IpLiteral, plain_ip, valid_address
+from worker.model.names import NAME, IpLiteral, NodeName, plain_ip, valid_address
 from worker.model.options import ThroughputOptions
 from worker.model.plan import TargetNode
 from worker.probes.icmp.engine import icmp_capability
@@ -127,7 +127,7 @@ Examples:
 def test(
     redis_url: str,
     target: str,
-    nodes: tuple[str, ...],
+    nodes: tuple[NodeName, ...],
     family: int | None,
     throughput: bool,
     test_length: float | None,
@@ -157,8 +157,8 @@ def test(
     else:
         is_chosen = ctx.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
         address = _address(redis_url if is_chosen else None, target, family)
-        sources = [socket.gethostname()]
-        node = TargetNode(name=target, address=address)
+        sources = [NodeName(socket.gethostname())]
+        node = TargetNode(name=NodeName(target), address=address)
         rounds = partial(
             from_here, sources[0], node, options, iperf3=_iperf3(options), port=port or IPERF3_PORT
         )
@@ -225,7 +225,7 @@ def _address(redis_url: str | None, target: str, family: int | None) -> IpLitera
     if redis_url and NAME.fullmatch(target) and plain_ip(target) is None:
         try:
             with server.connect(redis_url) as connection:
-                record = read_records(connection, [target]).get(target)
+                record = read_records(connection, [node := NodeName(target)]).get(node)
         except redis.RedisError:
             # Not the end: a network in trouble is what this command is for.
             trouble = f"Redis at {server.safe_url(redis_url)} does not answer"

@@ -103,7 +103,7 @@ class _Tally:
         self.plan = plan
         self.rows = 0
         self.unexpected: set[Pair] = set()
-        self._index = {node.name: index for index, node in enumerate(plan.nodes)}
+        self._index = plan.index_of
         self._counts = {probe: bytearray(len(plan.nodes) ** 2) for probe in plan.probes}
         for probe, counts in self._counts.items():
             for pair in plan.pairs(probe):

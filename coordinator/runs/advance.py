@@ -20,7 +20,7 @@ from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
 from coordinator.runs.unfinished import Action, Gone, Lost, judge
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.publish.outbox import Letter, publish
@@ -191,7 +191,7 @@ def _publish(
     """Put into the stream why pairs have no numbers, each by its source's clock."""
     row = Row(run=run.id, plan=run.plan, phase=phase, performer=0)
     lost_pairs = iter(lost_pairs)
-    clocks: dict[str, Clock] = {}
+    clocks: dict[NodeName, Clock] = {}
     while part := list(islice(lost_pairs, RENEW_EVERY)):
         now = datetime.fromtimestamp(scripts.redis_seconds(connection), timezone.utc)
         findings = [row.finding(pair, lost.outcome, lost.error, now) for pair, lost in part]

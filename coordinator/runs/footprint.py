@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import redis
 
 from coordinator.runs.nodes import commands_per_s
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.probe import PROBES
 from worker.wire import keyspace
 from worker.wire.node_record import Node
@@ -72,7 +72,8 @@ class Footprint:
 
 def read_footprint(connection: redis.Redis) -> Footprint:
     """Measure it: some hundred short commands at most, whatever there is."""
-    runs, nodes = (members(connection, key) for key in (keyspace.RUNS, keyspace.NODES))
+    runs = members(connection, keyspace.RUNS)
+    nodes = [NodeName(node) for node in members(connection, keyspace.NODES)]
     jobs, jobs_whole = _jobs(connection, nodes)
     return Footprint(
         stream=_bytes(connection, [keyspace.RESULTS]),
@@ -117,7 +118,7 @@ def run_keys(run: RunId) -> list[str]:
     return [keyspace.run_key(run), *(keyspace.done_key(run, probe) for probe in PROBES)]
 
 
-def _node_keys(name: str) -> list[str]:
+def _node_keys(name: NodeName) -> list[str]:
     return [keyspace.node_key(name), keyspace.lease_key(name), keyspace.budget_key(name)]
 
 
@@ -142,7 +143,7 @@ def _look_at_queue(pipeline: redis.client.Pipeline, queue: str) -> None:
     pipeline.zcard(failed)
 
 
-def _jobs(connection: redis.Redis, nodes: Sequence[str]) -> tuple[int, bool]:
+def _jobs(connection: redis.Redis, nodes: Sequence[NodeName]) -> tuple[int, bool]:
     """Count the bytes of queues, jobs and workers; return whether all of them were looked at."""
     chosen = _spread(nodes)
     own = [queue(name) for name in chosen for queue in (keyspace.node_queue, keyspace.serve_queue)]

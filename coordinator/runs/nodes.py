@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from worker.model.errors import RedisUnavailable
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.model.text import some
 from worker.wire.node_record import Node
 
@@ -29,7 +29,7 @@ def claims(nodes: Iterable[Node]) -> dict[str, list[Node]]:
     }
 
 
-def also_claimed_by(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
+def also_claimed_by(nodes: Iterable[Node]) -> dict[NodeName, tuple[NodeName, ...]]:
     """Return, by the name of a node whose address others claim, the names of those others."""
     return {
         node.name: tuple(n.name for n in those if _namespace(n) != _namespace(node))

@@ -12,7 +12,7 @@ from coordinator.runs.nodes import also_claimed_by
 from worker import __version__
 from worker.identity.identity import is_of_shared_network, share_a_namespace, share_a_network
 from worker.model.errors import ConfigError
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.model.options import Options
 from worker.model.plan import Plan, PlannedNode
 from worker.model.probe import PROBES, Need, with_options
@@ -233,8 +233,8 @@ def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
 
 
 def budgets_left(
-    connection: redis.Redis, nodes: Sequence[Node], names: Sequence[str]
-) -> dict[str, int | None]:
+    connection: redis.Redis, nodes: Sequence[Node], names: Sequence[NodeName]
+) -> dict[NodeName, int | None]:
     """Return the bytes that each node's budget still has for today; None without a budget."""
     budget = {node.name: node.bytes_per_day for node in nodes}
     spent = spent_today(connection, names)
@@ -244,23 +244,25 @@ def budgets_left(
     }
 
 
-def registered(known: Mapping[str, Node], name: str) -> Node:
+def registered(known: Mapping[NodeName, Node], name: str) -> Node:
     """
     Return a node by its name.
 
     Raises:
         ConfigError: There is no such node.
     """
-    if name not in known:
+    node = known.get(NodeName(name))
+    if node is None:
         listed = some(sorted(known), 12) or "none in this Redis, or this database of it"
         raise ConfigError(f"node ({name[:80]!r}) is not registered; known nodes: {listed}")
-    return known[name]
+    return node
 
 
-def _known(known: Mapping[str, Node], names: Sequence[str], labels: Mapping[str, str]) -> list[str]:
-    for name in names:
-        registered(known, name)
-    return sorted({name for name in names if _labelled(known[name], labels)})
+def _known(
+    known: Mapping[NodeName, Node], names: Sequence[str], labels: Mapping[str, str]
+) -> list[NodeName]:
+    chosen = [registered(known, name) for name in names]
+    return sorted({node.name for node in chosen if _labelled(node, labels)})
 
 
 def _labelled(node: Node, labels: Mapping[str, str]) -> bool:

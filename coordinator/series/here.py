@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round
 from worker.model.measurement import Outcome
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.plan import PlannedNode, TargetNode
 from worker.probes import ping
 from worker.probes.interception.interception import Beside, marked
@@ -74,7 +74,7 @@ class Ticks:
 
 
 def from_here(
-    source: str,
+    source: NodeName,
     target: TargetNode,
     options: SeriesOptions,
     *,

@@ -26,6 +26,7 @@ import redis
 
 from worker.identity.context import NodeContext
 from worker.model.errors import ForeignWork, WireError
+from worker.model.names import NodeName
 from worker.probes.answer.port import answer_until, open_port
 from worker.probes.interception import syn_nonce
 from worker.wire import keyspace, rq_jobs
@@ -133,12 +134,12 @@ def _apart(kept: Sequence[socket.socket], call: Callable[[], None]) -> None:
 
 def ask_for_ports(
     connection: redis.Redis,
-    nodes: Sequence[str],
+    nodes: Sequence[NodeName],
     should_stop: Callable[[], bool] = lambda: False,
     *,
     purpose: str = "",
     wait_s: float = PORT_S,
-) -> dict[str, Port]:
+) -> dict[NodeName, Port]:
     """
     Have nodes open their answering ports; return those that did within `wait_s`, by node.
 
@@ -157,7 +158,7 @@ def ask_for_ports(
     if not tokens:
         return {}
     _ask(connection, tokens)
-    ports: dict[str, Port] = {}
+    ports: dict[NodeName, Port] = {}
     until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
     while True:
         waited_for = [node for node in tokens if node not in ports]
@@ -173,7 +174,7 @@ def ask_for_ports(
         look_s = min(2 * look_s, LONGEST_LOOK_S)
 
 
-def _ask(connection: redis.Redis, tokens: dict[str, str]) -> None:
+def _ask(connection: redis.Redis, tokens: dict[NodeName, str]) -> None:
     """Enqueue the job of each node whose port nobody has asked for just now."""
     pipeline = connection.pipeline(transaction=False)
     for token in tokens.values():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from worker.model.names import NodeName
 from worker.model.policy import Policy
 from worker.probes.iperf3.tool import Iperf3
 
@@ -29,7 +30,7 @@ class NodeContext:
         renew: Returns it as it is now; None where nothing of it changes.
     """
 
-    name: str
+    name: NodeName
     address: str
     redis_url: str = field(repr=False)
     outbox_path: Path

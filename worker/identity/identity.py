@@ -27,7 +27,7 @@ from worker.identity.answering import ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
 from worker.model.measurement import Outcome
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.model.text import some
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.wire.connection import server
@@ -57,11 +57,11 @@ class Target:
         also_there: Those of them whose own machine has it, too.
     """
 
-    name: str
+    name: NodeName
     address: str
     is_there: bool = False
-    claimed_by: Sequence[str] = ()
-    also_there: Sequence[str] = ()
+    claimed_by: Sequence[NodeName] = ()
+    also_there: Sequence[NodeName] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +111,10 @@ class Allowance:
 def identify(
     context: NodeContext,
     targets: Sequence[Target],
-    records: Mapping[str, Record],
+    records: Mapping[NodeName, Record],
     allowed: Allowance,
     should_stop: ShouldStop,
-) -> dict[str, Verdict]:
+) -> dict[NodeName, Verdict]:
     """
     Judge of each target, by name, whether what answers at its address is it.
 
@@ -129,7 +129,7 @@ def identify(
     # Its last heartbeat may be older than the network that it is in now.
     own = records.get(context.name)
     own = None if own is None else replace(own, gateway=gateway_mac())
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[NodeName, Verdict] = {}
     doubted = []
     for target in targets:
         record = records.get(target.name)
@@ -211,10 +211,10 @@ def share_a_network(one: Record | None, other: Record) -> bool:
 def _asked(
     context: NodeContext,
     doubted: Sequence[Target],
-    records: Mapping[str, Record],
+    records: Mapping[NodeName, Record],
     allowed: Allowance,
     should_stop: ShouldStop,
-) -> dict[str, Verdict]:
+) -> dict[NodeName, Verdict]:
     """Ask who answers, but for those that have said so in the last day."""
     path = verified_path(context.outbox_path)
     known = read_verified(path) if doubted else {}
@@ -234,7 +234,7 @@ def _asked(
     return dict.fromkeys(keys, FINE) | judged
 
 
-def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) -> str:
+def _key(context: NodeContext, target: Target, records: Mapping[NodeName, Record]) -> str:
     """Name what was verified: from where, which address, which start of which node."""
     here = (context.name, context.address, gateway_mac())
     since = {name: repr(record.since) for name, record in records.items()}
@@ -246,9 +246,9 @@ def _key(context: NodeContext, target: Target, records: Mapping[str, Record]) ->
 def _ask(
     context: NodeContext,
     targets: Sequence[Target],
-    records: Mapping[str, Record],
+    records: Mapping[NodeName, Record],
     should_stop: ShouldStop,
-) -> dict[str, Answers]:
+) -> dict[NodeName, Answers]:
     """Return who answered at each target's address, by the target's name: itself, or who else."""
     may_answer = {target.name: (target.name, *target.claimed_by) for target in targets}
     if not targets:
@@ -272,7 +272,7 @@ def _ask(
         Question(address=target.address, port=ports[name].number or 0, secret=ports[name].secret)
         for target, name in pairs
     ]
-    answered: dict[str, set[str]] = {target.name: set() for target in targets}
+    answered: dict[NodeName, set[str]] = {target.name: set() for target in targets}
     for index, name in who_answers(questions, context.name, should_stop).items():
         answered[pairs[index][0].name].add(name)
     return {name: Answers(frozenset(who), name in ports) for name, who in answered.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import redis
 
 from worker.host.resolve import resolve
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.wire.node_record import Record
 from worker.wire.registry import read_records
 from worker.wire.rows import Row
@@ -35,12 +35,12 @@ class Moves:
     """
 
     connection: redis.Redis
-    known: Mapping[str, str]
+    known: Mapping[NodeName, str]
     family: int | None = None
     looked_at: float = field(default_factory=time.monotonic)
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
-    def left(self, name: str, pairs: Sequence[tuple[int, int]], literal: str) -> bool:
+    def left(self, name: NodeName, pairs: Sequence[tuple[int, int]], literal: str) -> bool:
         """Leave a node's pairs if it is no longer at `literal`; return whether it has moved."""
         address = self.known.get(name, "")
         moved = self.is_registered_elsewhere(name)
@@ -52,17 +52,17 @@ class Moves:
         self.pairs += pairs if moved else []
         return moved
 
-    def is_registered_elsewhere(self, name: str) -> bool:
+    def is_registered_elsewhere(self, name: NodeName) -> bool:
         """Whether the registry has another address of a node by now, or none."""
         return addresses_of(read_records(self.connection, [name])).get(name) != self.known.get(name)
 
 
-def addresses_of(records: Mapping[str, Record]) -> dict[str, str]:
+def addresses_of(records: Mapping[NodeName, Record]) -> dict[NodeName, str]:
     """Return the address of each node that the registry has."""
     return {name: record.address for name, record in records.items()}
 
 
-def at_present(row: Row, addresses: Mapping[str, str]) -> Row:
+def at_present(row: Row, addresses: Mapping[NodeName, str]) -> Row:
     """Return a row with its nodes where they are now; one that is not among these stays."""
     nodes = tuple(
         replace(node, address=addresses.get(node.name, node.address)) for node in row.plan.nodes

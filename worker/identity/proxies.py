@@ -23,6 +23,7 @@ from worker.host.machine import gateway_mac
 from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
+from worker.model.names import NodeName
 from worker.model.policy import DEFAULT_PORTS
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.probes.interception import syn_nonce
@@ -49,7 +50,7 @@ class BeforeTests:
         self,
         context: NodeContext,
         connection: redis.Redis,
-        addresses: Mapping[str, str],
+        addresses: Mapping[NodeName, str],
         most: int,
         should_stop: ShouldStop,
     ) -> None:
@@ -70,7 +71,7 @@ class BeforeTests:
         """Wait until it has looked; False when stopped before."""
         return self._beside.wait(self._should_stop)
 
-    def sign(self, name: str) -> Sign:
+    def sign(self, name: NodeName) -> Sign:
         """Return what it saw before a node, of those that it was given, once it has looked."""
         return self._beside.sign(self._ends[name]) if name in self._ends else Sign()
 
@@ -78,7 +79,7 @@ class BeforeTests:
 def settle(
     context: NodeContext,
     connection: redis.Redis,
-    names: Mapping[End, str],
+    names: Mapping[End, NodeName],
     most: int,
     should_stop: ShouldStop,
     signs: Mapping[End, Sign],
@@ -134,7 +135,7 @@ def to_ask(
 
 
 def _answers(
-    near: str, questions: Sequence[_Question], should_stop: ShouldStop
+    near: NodeName, questions: Sequence[_Question], should_stop: ShouldStop
 ) -> list[tuple[_Question, Seen, Sign | None]]:
     """
     Ask while the ports are open; a question whose turn comes later is left out.
@@ -154,12 +155,12 @@ def _answers(
 @dataclass(frozen=True)
 class _Question:
     end: End
-    name: str
+    name: NodeName
     port: Port
     sign: Sign
 
 
-def _ask(near: str, question: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
+def _ask(near: NodeName, question: _Question, should_stop: ShouldStop) -> tuple[Seen, Sign | None]:
     """Ask a node which SYN came; return its answer, and what that is a sign of."""
     address, number, secret = question.end[0], question.port.number or 0, question.port.secret
     if is_near(question.sign):
@@ -176,7 +177,7 @@ def _ask(near: str, question: _Question, should_stop: ShouldStop) -> tuple[Seen,
     return seen, judge(question.name, address, seen, is_there=is_there)
 
 
-def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None:
+def judge(name: NodeName, address: str, seen: Seen, *, is_there: bool) -> Sign | None:
     """
     Return what a target's answer is a sign of; `is_there` if it answered a datagram meanwhile.
     """
@@ -193,7 +194,7 @@ def judge(name: str, address: str, seen: Seen, *, is_there: bool) -> Sign | None
     return Sign(hint=UNSEEN) if seen is Seen.UNSEEN else None
 
 
-def _key(context: NodeContext, records: Mapping[str, Record], end: End, name: str) -> str:
+def _key(context: NodeContext, records: Mapping[NodeName, Record], end: End, name: NodeName) -> str:
     """Name what was seen: from where, at which address, of which start of which node."""
     here = ("tcp", context.name, context.address, gateway_mac())
     return "|".join((*here, end[0], name, repr(records[name].since)))

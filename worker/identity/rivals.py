@@ -13,7 +13,7 @@ from typing import cast
 import redis
 
 from worker.identity.whose import names_to_look_up
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.wire import keyspace, liveness, scripts
 from worker.wire.node_record import Record
 from worker.wire.registry import read_records
@@ -22,7 +22,7 @@ from worker.wire.rows import Row
 
 def read_row_records(
     connection: redis.Redis, row: Row, others: Collection[int]
-) -> dict[str, Record]:
+) -> dict[NodeName, Record]:
     """
     Read the records of a row's own node, of these others, and of those that may answer for them.
 
@@ -39,7 +39,7 @@ def read_row_records(
         return records
     since = scripts.redis_seconds(connection) - liveness.ALIVE_S
     live = cast("list[bytes]", connection.zrangebyscore(keyspace.NODES, since, "+inf"))
-    unread = {name.decode(errors="replace") for name in live} - records.keys()
+    unread = {NodeName(name.decode(errors="replace")) for name in live} - records.keys()
     rivals = read_records(connection, unread)
     return records | {
         n: rival for n, rival in rivals.items() if plain_ip(rival.address) in moved_to

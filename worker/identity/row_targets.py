@@ -10,6 +10,7 @@ from dataclasses import replace
 from worker.identity.context import NodeContext
 from worker.identity.targets import Looked, Targets
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import NodeName
 from worker.model.plan import TargetNode
 from worker.wire.rows import Row
 
@@ -64,7 +65,7 @@ def with_literals(row: Row, ready: Ready) -> Row:
 
 
 def strangers_of(
-    context: NodeContext, row: Row, others: Collection[int], places: Mapping[str, str]
+    context: NodeContext, row: Row, others: Collection[int], places: Mapping[NodeName, str]
 ) -> Mapping[int, str]:
     """Return the nodes that the registry does not have, with that reason."""
     if context.policy.allow_unregistered_targets and not row.kind.has_two_ends:

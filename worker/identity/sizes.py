@@ -14,6 +14,7 @@ from dataclasses import replace
 import redis
 
 from worker.identity.answering import ask_for_ports
+from worker.model.names import NodeName
 from worker.probes.answer.packet import Kind
 from worker.probes.answer.who_answers import Question
 from worker.probes.mtu.datagram import datagram_mtu
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 def path_mtu(
     connection: redis.Redis,
-    near: str,
-    far: str,
+    near: NodeName,
+    far: NodeName,
     address: str,
     most_bytes: int,
     should_stop: Callable[[], bool],

@@ -16,7 +16,7 @@ from worker.identity.identity import (
 )
 from worker.identity.row_targets import Pair
 from worker.model.measurement import Measurement, Outcome
-from worker.model.names import IP, plain_ip
+from worker.model.names import IP, NodeName, plain_ip
 from worker.model.plan import PlannedNode, TargetNode
 from worker.wire.node_record import Record
 from worker.wire.rows import Row
@@ -35,7 +35,7 @@ class Parted:
 
     ready: Mapping[Pair, TargetNode]
     findings: Sequence[Measurement]
-    unverified: frozenset[str]
+    unverified: frozenset[NodeName]
 
     def marked(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Mark the numbers that may be of another machine than the record says."""
@@ -62,9 +62,9 @@ class Whose:
 
     context: NodeContext
     row: Row
-    records: Mapping[str, Record]
+    records: Mapping[NodeName, Record]
     allowed: Allowance
-    at: dict[str, IP | None] = field(default_factory=dict)
+    at: dict[NodeName, IP | None] = field(default_factory=dict)
 
     def part(self, ready: Mapping[Pair, TargetNode], should_stop: ShouldStop) -> Parted:
         """Part pairs, each given with its other node at the address that will be measured."""
@@ -109,7 +109,7 @@ class Whose:
         )
 
 
-def names_to_look_up(row: Row, others: Iterable[int]) -> list[str]:
+def names_to_look_up(row: Row, others: Iterable[int]) -> list[NodeName]:
     """Return the nodes that may answer, by whose records: the row's own, these others, rivals."""
     wanted = {row.name: None}
     for node in (row.plan.nodes[index] for index in others):

@@ -33,7 +33,7 @@ from worker.model.fields import (
     parse_number,
     parse_text,
 )
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.probe import PROBES
 from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
 from worker.model.version import READ_VERSIONS, WIRE_VERSION
@@ -97,8 +97,8 @@ class Measurement:
     Attributes:
         run: Run id; sorts by time.
         probe: Kind of measurement, such as `ping`.
-        source: Name of the node that sent.
-        target: Name of the node that was measured.
+        source: Name of the node that sent, or of the machine of a test from here.
+        target: Name of the node that was measured, or a host, or `redis`.
         address: The address that was measured.
         outcome: What became of the pair.
         started_at: Aware UTC time of the first packet; of one without numbers, by default now.
@@ -111,7 +111,7 @@ class Measurement:
 
     run: RunId
     probe: str
-    source: str
+    source: NodeName
     target: str
     address: str
     outcome: Outcome

@@ -28,10 +28,12 @@ REDIS_TARGET = "redis"
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Of a node; made where a text is checked. What a probe measures may be a host by its name, too.
+NodeName = NewType("NodeName", str)
 #: Of a run; sorts by time.
 RunId = NewType("RunId", str)
 #: Of records that a program makes of itself, or a test from here.
-NO_RUN = RunId("")
+NO_NODE, NO_RUN = NodeName(""), RunId("")
 #: An address in figures, a link-local one with its interface; no name, so nobody looks it up.
 IpLiteral = NewType("IpLiteral", str)
 
@@ -42,7 +44,7 @@ WITH_IPV4_LAST = tuple(
 )
 
 
-def valid_name(name: str) -> str:
+def valid_name(name: str) -> NodeName:
     """
     Pass a node name through, or refuse it.
 
@@ -55,21 +57,21 @@ def valid_name(name: str) -> str:
             f"node name ({name[:80]!r}) must be 1 to 64 letters, digits, '.', '-' or '_', "
             "beginning and ending with a letter or digit"
         )
-    return name
+    return NodeName(name)
 
 
-def own_name(name: str) -> str:
+def own_name(name: str) -> NodeName:
     """
     Pass the name that a node wants through, or refuse it.
 
     Raises:
         ConfigError: It is no name, or a word of ours, which its results would be taken for.
     """
-    if valid_name(name) == REDIS_TARGET:
+    if name == REDIS_TARGET:
         raise ConfigError(
             f"node name ({name}) is what the probe of Redis calls its target; choose another --name"
         )
-    return name
+    return valid_name(name)
 
 
 def valid_address(address: str) -> str:

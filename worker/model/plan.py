@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgpack
 
 from worker.model.errors import ConfigError, OtherWire, WireError
-from worker.model.names import IpLiteral, ip_literal, valid_address, valid_name
+from worker.model.names import IpLiteral, NodeName, ip_literal, valid_address, valid_name
 from worker.model.options import Options, ThroughputOptions, UdpOptions, whole, within
 from worker.model.probe import PROBES, Probe, UnknownOptions, from_wire, to_wire, with_options
 from worker.model.tournament import least_rounds, plays_first, preferred, sampled
@@ -45,11 +45,11 @@ class PlannedNode:
         claimed_by: Other live nodes that say they have the same address.
     """
 
-    name: str
+    name: NodeName
     address: str
     accepts: bool = True
     links: tuple[tuple[str, int], ...] = ()
-    claimed_by: tuple[str, ...] = ()
+    claimed_by: tuple[NodeName, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from worker.model.errors import ConfigError
-from worker.model.names import REDIS_TARGET, own_name
+from worker.model.names import REDIS_TARGET, NodeName, own_name
 from worker.monitor.guard import log_once
 from worker.wire.connection import redis_url
 
@@ -35,7 +35,7 @@ class MonitorSettings:
         csv_path: File for the monitor's loop; `save_network_stats_to_csv` may name another.
     """
 
-    source: str
+    source: NodeName
     redis_url: str | None = field(default=None, repr=False)
     csv_path: Path = DEFAULT_CSV
 
@@ -81,7 +81,7 @@ def _redis(environ: Mapping[str, str], asked: str | None) -> str | None:
         return None
 
 
-def _name(asked: str | None) -> str:
+def _name(asked: str | None) -> NodeName:
     if asked:
         try:
             return own_name(asked)
@@ -90,7 +90,7 @@ def _name(asked: str | None) -> str:
     return name_from_host(socket.gethostname())
 
 
-def name_from_host(host: str) -> str:
+def name_from_host(host: str) -> NodeName:
     """
     Turn a host name, which may have any characters, into a node's name.
 
@@ -98,4 +98,4 @@ def name_from_host(host: str) -> str:
     ('edge-7', 'unnamed')
     """
     name = re.sub(r"[^A-Za-z0-9._-]", "-", host)[:64].strip("._-") or "unnamed"
-    return f"{name}-host" if name == REDIS_TARGET else name
+    return NodeName(f"{name}-host" if name == REDIS_TARGET else name)

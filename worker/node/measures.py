@@ -31,6 +31,7 @@ from worker.identity.targets import Targets
 from worker.identity.whose import Whose
 from worker.model.cost import questions_a_node
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import NodeName
 from worker.model.plan import TargetNode
 from worker.node import redis_probe
 from worker.probes import ping, tcp
@@ -71,7 +72,7 @@ def work_on(
     row: Row,
     pairs: Pairs,
     others: Collection[int],
-    records: Mapping[str, Record],
+    records: Mapping[NodeName, Record],
 ) -> tuple[Work, Mapping[int, str]]:
     """Find what may be measured, where its nodes are now; and the strangers, each with a reason."""
     addresses = addresses_of(records)

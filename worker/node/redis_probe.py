@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from worker.model.detail import RedisStatistics
 from worker.model.measurement import Measurement, Outcome, made
-from worker.model.names import REDIS_TARGET, RunId
+from worker.model.names import REDIS_TARGET, NodeName, RunId
 from worker.model.options import RedisOptions
 from worker.model.rtt import packet_loss_pct, rtt_statistics
 from worker.wire import keyspace
@@ -33,7 +33,7 @@ KEY_TTL_S = 10
 
 def measure(
     run: RunId,
-    source: str,
+    source: NodeName,
     url: str,
     options: RedisOptions,
     should_stop: Callable[[], bool],
@@ -101,7 +101,7 @@ def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
     return (time.monotonic() - begun) * 1000, ""
 
 
-def _locker_cycle(connection: redis.Redis, source: str) -> None:
+def _locker_cycle(connection: redis.Redis, source: NodeName) -> None:
     """Take and give up a locker of our own: SET NX EX, then DEL."""
     key, identifier = keyspace.probe_key(source), secrets.token_hex(8)
     connection.set(key, identifier, nx=True, ex=KEY_TTL_S)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.model.names import NodeName
 from worker.model.policy import Policy
 from worker.node.registration.facts import NoFile, Reread
 
@@ -22,7 +23,7 @@ class NodeSettings:
         waits_for_redis: For a network or a Redis that is not there yet when the node starts.
     """
 
-    name: str
+    name: NodeName
     redis_url: str = field(repr=False)
     address: str | None
     labels: Mapping[str, str]

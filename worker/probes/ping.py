@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from worker.model.detail import PingStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
@@ -22,7 +22,7 @@ PROBE = "ping"
 
 def measure(
     run: RunId,
-    source: str,
+    source: NodeName,
     targets: Sequence[TargetNode],
     options: PingOptions,
     should_stop: Callable[[], bool],
@@ -46,7 +46,7 @@ def measure(
 
 
 def measurement(
-    run: RunId, source: str, target: TargetNode, series: EchoSeries, options: PingOptions
+    run: RunId, source: NodeName, target: TargetNode, series: EchoSeries, options: PingOptions
 ) -> Measurement:
     """Make the measurement of a target's series."""
     statistics = rtt_statistics(series.rtts_ms)

@@ -24,7 +24,7 @@ from itertools import takewhile
 
 from worker.model.detail import TcpStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.options import TcpOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
@@ -80,7 +80,7 @@ class _Handshake:
 
 def measure(
     run: RunId,
-    source: str,
+    source: NodeName,
     targets: Sequence[TargetNode],
     options: TcpOptions,
     should_stop: Callable[[], bool],
@@ -107,7 +107,7 @@ def measure(
 
 
 def _judged(
-    run: RunId, source: str, target: _Target, options: TcpOptions, beside: interception.Beside
+    run: RunId, source: NodeName, target: _Target, options: TcpOptions, beside: interception.Beside
 ) -> Measurement:
     sign = beside.sign((target.node.address, options.port))
     return interception.judged(_measurement(run, source, target, options), sign)
@@ -263,7 +263,7 @@ def _kernels_rtt(opened: socket.socket) -> tuple[float | None, bool]:
     return rtt_us / 1000 or None, bool(repeats)
 
 
-def _measurement(run: RunId, source: str, target: _Target, options: TcpOptions) -> Measurement:
+def _measurement(run: RunId, source: NodeName, target: _Target, options: TcpOptions) -> Measurement:
     statistics = rtt_statistics(target.rtts_ms)
     outcome, error = _verdict(target, options)
     return made(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 
 from worker.model.cost import questions_a_node
-from worker.model.names import plain_ip
+from worker.model.names import NodeName, plain_ip
 from worker.model.options import TCP_HEADER_BYTES, PingOptions, echo_bytes, handshake_bytes
 from worker.model.plan import Plan
 from worker.probes.answer.packet import LEAST_BYTES
@@ -24,7 +24,7 @@ NONCE_PACKETS = 9
 IsAsked = Callable[[int, int], bool]
 
 
-def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[str, int | None]:
+def bytes_per_node(plan: Plan, is_asked: IsAsked = lambda *_: False) -> dict[NodeName, int | None]:
     """
     Count the bytes that each node sends and receives in the run, at the IP layer, at most.
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import redis
 
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import NodeName
 from worker.wire import liveness
 from worker.wire.connection import server
 
@@ -29,7 +30,7 @@ OVERDUE_S = liveness.HEARTBEAT_S + 4.0
 
 
 def with_last_heard(
-    connection: redis.Redis, batch: Sequence[Measurement], performer: str
+    connection: redis.Redis, batch: Sequence[Measurement], performer: NodeName
 ) -> list[Measurement]:
     """Add to a row's measurements when the other node was last heard, where that is overdue."""
     names = {_other(each, performer) for each in batch if each.outcome in UNANSWERED}
@@ -41,18 +42,19 @@ def with_last_heard(
     except redis.RedisError as exc:
         logger.log(server.severity(exc), "it is not known who was heard: %s", exc)
         return list(batch)
-    return [_with_silence(each, _other(each, performer), silent_s) for each in batch]
+    others = ((each, _other(each, performer)) for each in batch)
+    return [_with_silence(each, other, silent_s.get(other, 0.0)) for each, other in others]
 
 
-def _other(measured: Measurement, performer: str) -> str:
-    return measured.source if measured.target == performer else measured.target
+def _other(measured: Measurement, performer: NodeName) -> NodeName:
+    return measured.source if measured.target == performer else NodeName(measured.target)
 
 
-def _with_silence(measured: Measurement, name: str, silent_s: dict[str, float]) -> Measurement:
+def _with_silence(measured: Measurement, name: str, silent_s: float) -> Measurement:
     # Infinite: the registry knows nothing of it.
-    if measured.outcome not in UNANSWERED or not OVERDUE_S < silent_s.get(name, 0.0) < math.inf:
+    if measured.outcome not in UNANSWERED or not OVERDUE_S < silent_s < math.inf:
         return measured
     # What helps is behind a semicolon, and stays there.
     error, mark, help_ = measured.error.partition("; ")
-    heard = f"{name} was last heard {silent_s[name]:.0f} s ago"
+    heard = f"{name} was last heard {silent_s:.0f} s ago"
     return replace(measured, error=f"{error}, and {heard}{mark}{help_}")

@@ -16,6 +16,7 @@ from datetime import timedelta
 import redis
 
 from worker.model.measurement import Measurement
+from worker.model.names import NodeName
 from worker.wire.clock_offset import beyond_doubt_ms
 from worker.wire.connection import server
 from worker.wire.node_record import Clock
@@ -47,12 +48,12 @@ def moved(measured: Measurement, stamped_by: Clock, source: Clock) -> Measuremen
 class SourceClock:
     """Moves each measurement of one row to the clock of its source."""
 
-    def __init__(self, connection: redis.Redis, performer: str, own: Clock) -> None:
+    def __init__(self, connection: redis.Redis, performer: NodeName, own: Clock) -> None:
         """Take who performs the row, and what is known of its clock."""
         self._connection, self.performer = connection, performer
-        self._clocks: dict[str, Clock] = {performer: own}
+        self._clocks: dict[NodeName, Clock] = {performer: own}
 
-    def look(self, sources: Iterable[str]) -> None:
+    def look(self, sources: Iterable[NodeName]) -> None:
         """Read the clocks again, where others are sources; a Redis that is away leaves them."""
         others = {*sources} - {self.performer}
         if not others:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import redis
 
 from worker.model.measurement import Outcome
+from worker.model.names import NodeName
 from worker.transfer.answer import Answer, Request, next_answer
 from worker.transfer.keeper import Keeper
 from worker.wire import keyspace, liveness, node_record, rq_jobs
@@ -39,7 +40,7 @@ class Gone:
 
 def ask(
     connection: redis.Redis,
-    far: str,
+    far: NodeName,
     request: Request,
     *,
     timeout_s: int,
@@ -70,13 +71,13 @@ def ask(
     return no_longer_heard(connection, far) or Answer(outcome=Outcome.TIMEOUT, error=error)
 
 
-def no_longer_heard(connection: redis.Redis, far: str) -> Gone | None:
+def no_longer_heard(connection: redis.Redis, far: NodeName) -> Gone | None:
     """Return for how long far was not heard, where it counts as lost."""
     silent_s = liveness.missing_s(connection, [far])[far]
     return Gone(not_heard(silent_s)) if silent_s > liveness.ALIVE_S else None
 
 
-def last_word(connection: redis.Redis, far: str, request: Request) -> str:
+def last_word(connection: redis.Redis, far: NodeName, request: Request) -> str:
     """Return why far's server failed, as its responder says after the test; else nothing."""
     until = time.monotonic() + LAST_WORD_S
     try:
@@ -91,7 +92,7 @@ def last_word(connection: redis.Redis, far: str, request: Request) -> str:
     return ""
 
 
-def _enqueue(connection: redis.Redis, far: str, request: Request, timeout_s: int) -> str:
+def _enqueue(connection: redis.Redis, far: NodeName, request: Request, timeout_s: int) -> str:
     job_id = f"serve-{request.run}-{secrets.token_hex(6)}"
     pipeline = connection.pipeline()
     rq_jobs.enqueue(
@@ -108,7 +109,7 @@ def _enqueue(connection: redis.Redis, far: str, request: Request, timeout_s: int
     return job_id
 
 
-def _is_astray(connection: redis.Redis, far: str, job_id: str) -> bool:
+def _is_astray(connection: redis.Redis, far: NodeName, job_id: str) -> bool:
     """
     Whether a job was taken from its queue by nobody who lives.
 

@@ -22,6 +22,7 @@ from typing import Any, cast
 import redis
 
 from worker.model.errors import WireError
+from worker.model.names import NodeName
 from worker.wire import keyspace, scripts
 from worker.wire.node_record import Limits
 from worker.wire.registry import read_parts
@@ -53,7 +54,7 @@ class End:
         bytes_per_day: Its own budget; None is no limit.
     """
 
-    name: str
+    name: NodeName
     links: Mapping[str, int] = field(default_factory=dict)
     bytes_per_day: int | None = None
 
@@ -63,8 +64,8 @@ class Lease:
     """The hold of both ends and the links between them."""
 
     token: str
-    near: str
-    far: str
+    near: NodeName
+    far: NodeName
     links: tuple[str, ...] = ()
 
 
@@ -82,7 +83,7 @@ class Attempt:
     """
 
     lease: Lease | None = None
-    over_budget: tuple[str, ...] = ()
+    over_budget: tuple[NodeName, ...] = ()
     near_over_budget: bool = False
     near_held: bool = False
     lapses_s: float | None = None
@@ -140,7 +141,7 @@ def acquire(
     )
 
 
-def wait(connection: redis.Redis, node: str, at_most_s: float = WAIT_SLICE_S) -> bool:
+def wait(connection: redis.Redis, node: NodeName, at_most_s: float = WAIT_SLICE_S) -> bool:
     """Sleep until something that the node waits for is given up; False when nothing was."""
     key = keyspace.wake_key(node)
     if at_most_s > 2 * LATE_S:
@@ -191,7 +192,7 @@ def _keys(lease: Lease) -> list[str]:
     return [keyspace.reserved_key(lease.token), *leases, *budgets, *links]
 
 
-def leave(connection: redis.Redis, node: str) -> None:
+def leave(connection: redis.Redis, node: NodeName) -> None:
     """Wait no longer: no release need wake this node."""
     pipeline = connection.pipeline(transaction=False)
     pipeline.hdel(keyspace.WAITING, node)
@@ -199,12 +200,12 @@ def leave(connection: redis.Redis, node: str) -> None:
     pipeline.execute()
 
 
-def holds(connection: redis.Redis, node: str, token: str) -> bool:
+def holds(connection: redis.Redis, node: NodeName, token: str) -> bool:
     """Whether the node is held by this token: a responder answers such a test and no other."""
     return cast("bytes | None", connection.get(keyspace.lease_key(node))) == token.encode()
 
 
-def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]:
+def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[NodeName, int]:
     """
     Read the bytes that each node spent today (UTC, by Redis's clock), reservations included.
 
@@ -221,7 +222,7 @@ def spent_today(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, int]
         raise WireError(f"bytes spent today are no number: {exc}") from exc
 
 
-def read_ends(connection: redis.Redis, names: Sequence[str]) -> dict[str, End]:
+def read_ends(connection: redis.Redis, names: list[NodeName]) -> dict[NodeName, End]:
     """
     Read from the registry what a lease needs to know of nodes: shared links, daily budget.
 

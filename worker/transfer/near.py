@@ -21,6 +21,7 @@ from worker.identity.places import Moves
 from worker.identity.proxies import BeforeTests
 from worker.model.cost import questions_a_node
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import NodeName
 from worker.model.plan import Encounter
 from worker.model.policy import judge
 from worker.probes.interception.interception import marked
@@ -99,7 +100,7 @@ class _Near:
     moves: Moves
     should_stop: ShouldStop
 
-    def take_turns(self, encounters: Mapping[str, Encounter]) -> Iterator[Measurement]:
+    def take_turns(self, encounters: Mapping[NodeName, Encounter]) -> Iterator[Measurement]:
         """Test with each far node, by its name."""
         row, connection = self.row, self.connection
         where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
@@ -113,7 +114,9 @@ class _Near:
         # Not while a lease is held, which would lapse meanwhile.
         if ends is None or idle is None or looked is None or not looked.wait():
             return
-        idle_ms = {far: rtt.median_ms for far, rtt in idle.items() if rtt.address == where.get(far)}
+        idle_ms = {
+            far: rtt.median_ms for far, rtt in idle.items() if (far, rtt.address) in where.items()
+        }
         tests = max((len(encounter.tests) for encounter in encounters.values()), default=1)
         cost_bytes = tests * (row.plan.test(row.probe).worst_case_bytes or 0)
         turns = Turns(

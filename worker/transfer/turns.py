@@ -18,6 +18,7 @@ from enum import Enum
 
 import redis
 
+from worker.model.names import NodeName
 from worker.transfer.leases import (
     WAITING_TTL_S,
     Attempt,
@@ -78,7 +79,7 @@ class Turns:
     order: Order = Order.KEPT
     _patient_until: float = 0.0
     _courteous_until: float = 0.0
-    _over_budget: list[tuple[str, str]] = field(default_factory=list)
+    _over_budget: list[tuple[NodeName, NodeName]] = field(default_factory=list)
 
     def take(self) -> Lease | None:
         """Take a turn when there is one; None when nothing remains, or `should_stop`."""
@@ -105,7 +106,7 @@ class Turns:
         if asked_back and self.order is not Order.GIVEN_UP:
             self._courteous_until = time.monotonic() + COURTESY_S
 
-    def pop_over_budget(self) -> list[tuple[str, str]]:
+    def pop_over_budget(self) -> list[tuple[NodeName, NodeName]]:
         """Return far ends dropped since the last call: their test may exceed whose budget."""
         dropped, self._over_budget = self._over_budget, []
         return dropped
@@ -134,7 +135,7 @@ class Turns:
         self._over_budget += dropped
         self._drop({far for far, _ in dropped})
 
-    def _drop(self, names: set[str]) -> None:
+    def _drop(self, names: set[NodeName]) -> None:
         self.remaining = [end for end in self.remaining if end.name not in names]
 
     def _sleep(self, attempt: Attempt, limit_s: float) -> None:

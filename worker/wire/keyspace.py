@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 
-#: A key, or a queue, of each node, run, token or whatever else stands for the braces.
+#: A key, or a queue, of each token or whatever else stands for the braces.
 Of = Callable[[str], str]
+OfNode = Callable[[NodeName], str]
 OfRun = Callable[[RunId], str]
 OfTwo = Callable[[str, str], str]
 
 NODES = "ptzmesh:nodes"
 #: A node's record.
-node_key: Of = "ptzmesh:node:{}".format
+node_key: OfNode = "ptzmesh:node:{}".format
 #: When the first node was heard again after a time in which none was; forgotten soon.
 BACK = "ptzmesh:back"
 
@@ -44,18 +45,18 @@ ready_key: Of = "ptzmesh:ready:{}".format
 #: By token, an answering port: its secret, and its number once it is open.
 answer_key: Of = "ptzmesh:answer:{}".format
 #: On which a node times its operations.
-probe_key: Of = "ptzmesh:probe:{}".format
+probe_key: OfNode = "ptzmesh:probe:{}".format
 
 #: The token of the test that has a node.
-lease_key: Of = "ptzmesh:lease:{}".format
+lease_key: OfNode = "ptzmesh:lease:{}".format
 #: The tokens on a shared link, each with its expiry.
 link_key: Of = "ptzmesh:lease:link:{}".format
 #: Node → for what, and until when, it waits; lua/lease.lua says how.
 WAITING = "ptzmesh:waits"
 #: The list that wakes a node that waits.
-wake_key: Of = "ptzmesh:wake:{}".format
+wake_key: OfNode = "ptzmesh:wake:{}".format
 #: The bytes that tests cost a node, by day: UTC days since 1970.
-budget_key: Of = "ptzmesh:budget:{}".format
+budget_key: OfNode = "ptzmesh:budget:{}".format
 #: By token, what a test that is under way may cost each of its ends.
 reserved_key: Of = "ptzmesh:budget:reserved:{}".format
 
@@ -68,8 +69,8 @@ sequence_key: Of = "ptzmesh:monitor:seq:{}".format
 
 CONTROL_QUEUE = "ptzmesh:control"
 #: A node's own queue, which its prober serves, and that which its responder serves.
-node_queue: Of = "ptzmesh:node:{}".format
-serve_queue: Of = "ptzmesh:serve:{}".format
+node_queue: OfNode = "ptzmesh:node:{}".format
+serve_queue: OfNode = "ptzmesh:serve:{}".format
 #: The newest jobs that workers refused, one JSON object each.
 REFUSED = "ptzmesh:refused"
 #: Of the names of our jobs, and of those of other versions.

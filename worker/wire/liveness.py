@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import redis
 
 from worker.model.fields import number_or_none
+from worker.model.names import NodeName
 from worker.wire import keyspace, scripts
 
 #: A node counts as alive for this long after its last heartbeat; three are sent in that time.
@@ -17,13 +18,13 @@ REDIS_AWAY_S = ALIVE_S // 2
 HEARTBEAT_S = 10
 
 
-def silent_s(connection: redis.Redis, node: str) -> float:
+def silent_s(connection: redis.Redis, node: NodeName) -> float:
     """Return the seconds since a node's last heartbeat; infinite when there was none."""
     seen = connection.zscore(keyspace.NODES, node)
     return math.inf if seen is None else scripts.redis_seconds(connection) - seen
 
 
-def missing_s(connection: redis.Redis, nodes: Sequence[str]) -> dict[str, float]:
+def missing_s(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[NodeName, float]:
     """
     Return for how long each node could have been heard and was not; infinite when it never was.
 

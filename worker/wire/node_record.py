@@ -18,7 +18,7 @@ import redis
 
 from worker.model.errors import ConfigError, WireError
 from worker.model.fields import exact_count, number_or_none
-from worker.model.names import valid_address, valid_name
+from worker.model.names import NodeName, valid_address, valid_name
 from worker.model.policy import parse_ports
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
@@ -290,7 +290,7 @@ class Node(Record, Limits, Ports, Clock, Progress):
         pid: Its process there.
     """
 
-    name: str
+    name: NodeName
     version: str = ""
     wire: int = WIRE_VERSION
     icmp: str = "none"
@@ -314,6 +314,6 @@ class Node(Record, Limits, Ports, Clock, Progress):
         return {"name": self.name, **vars(self), **maps, "state": self.state, "alive": self.alive}
 
 
-def has_stopped(connection: redis.Redis, node: str) -> bool:
+def has_stopped(connection: redis.Redis, node: NodeName) -> bool:
     """Read whether a node has said goodbye."""
     return bool(connection.hget(keyspace.node_key(node), STOPPED))

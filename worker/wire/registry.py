@@ -10,7 +10,7 @@ import redis
 
 from worker.model.errors import WireError
 from worker.model.fields import number_or_none
-from worker.model.names import NAME
+from worker.model.names import NAME, NodeName
 from worker.wire import keyspace, scripts
 from worker.wire.node_record import Node, Part, Record
 
@@ -28,7 +28,7 @@ def read_nodes(connection: redis.Redis) -> list[Node]:
     seen = [
         (text, score)
         for name, score in cast("list[tuple[bytes, float]]", beats)
-        if NAME.fullmatch(text := name.decode(errors="replace"))
+        if NAME.fullmatch(text := NodeName(name.decode(errors="replace")))
     ]
     pipeline = connection.pipeline(transaction=False)
     for name, _ in seen:
@@ -42,7 +42,7 @@ def read_nodes(connection: redis.Redis) -> list[Node]:
     return sorted(filter(None, nodes), key=lambda node: node.name)
 
 
-def read_records(connection: redis.Redis, names: Iterable[str]) -> dict[str, Record]:
+def read_records(connection: redis.Redis, names: Iterable[NodeName]) -> dict[NodeName, Record]:
     """Read by name what sets these nodes apart, and whether they live."""
     look_up, listed, records = scripts.script(connection, "records"), list(names), {}
     for start in range(0, len(listed), RECORDS_AT_A_TIME):
@@ -57,7 +57,7 @@ def read_records(connection: redis.Redis, names: Iterable[str]) -> dict[str, Rec
     return records
 
 
-def read_parts(connection: redis.Redis, names: Sequence[str], part: type[P]) -> dict[str, P]:
+def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) -> dict[NodeName, P]:
     """
     Read some fields of nodes by name; of one that is not there they are all absent.
 

@@ -20,7 +20,7 @@ from worker import __version__
 from worker.model.cost import phase_seconds
 from worker.model.errors import ForeignWork
 from worker.model.measurement import Measurement, Outcome
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
@@ -53,7 +53,7 @@ class Row:
         return self.plan.kind(self.probe)
 
     @property
-    def name(self) -> str:
+    def name(self) -> NodeName:
         """The node that performs it."""
         return self.plan.nodes[self.performer].name
 

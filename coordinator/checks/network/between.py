@@ -109,7 +109,7 @@ class _Trial:
         for node in self.nodes:
             for port in _ports(node) if node.accepts else []:
                 by_port.setdefault(port, []).append(node.name)
-        answered = {}
+        answered: dict[tuple[str, str, int], Measurement] = {}
         for port, targets in by_port.items():
             tcp = TcpOptions(port=port, count=HANDSHAKES, interval_s=INTERVAL_S, wait_s=WAIT_S)
             for measurement in self.measured({"tcp": tcp}, targets).values():

@@ -18,7 +18,7 @@ from worker.host.resolve import LookUps, resolve
 from worker.model.detail import Detail
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
-from worker.model.names import NO_RUN, valid_address
+from worker.model.names import NO_NODE, NO_RUN, NodeName, valid_address
 from worker.model.options import PingOptions, ThroughputOptions
 from worker.model.plan import PlannedNode, TargetNode
 from worker.model.text import iso_utc
@@ -140,10 +140,10 @@ def measure_hosts(
         targets = []
         for host, resolved in batch.items():
             if resolved.literals:
-                targets.append(TargetNode(name=label(host), address=resolved.literals[0]))
+                targets.append(TargetNode(name=NodeName(label(host)), address=resolved.literals[0]))
             else:
                 measured[label(host)] = _finding(PING, host, Outcome.UNRESOLVED, resolved.error)
-        for pinged in ping.measure(NO_RUN, "", targets, options, should_stop):
+        for pinged in ping.measure(NO_RUN, NO_NODE, targets, options, should_stop):
             measured[pinged.target] = pinged.with_more(present)
     return [measured[label(host)] for host in dict.fromkeys(hosts) if label(host) in measured]
 
@@ -162,8 +162,8 @@ def measure_throughput(
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, str(exc))
     if not resolved.literals:
         return _finding(THROUGHPUT, host, Outcome.UNRESOLVED, resolved.error)
-    far = TargetNode(name=label(host), address=resolved.literals[0])
-    near = PlannedNode(name="", address="")
+    far = TargetNode(name=NodeName(label(host)), address=resolved.literals[0])
+    near = PlannedNode(name=NO_NODE, address="")
     try:
         options = ThroughputOptions(duration_s=duration_s, bytes_limit=round(size_mb * 1e6))
         ends = Ends(run=NO_RUN, near=near, far=far, port=_iperf3_port(port))

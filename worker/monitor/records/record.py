@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.model.detail import Detail
 from worker.model.measurement import Measurement, Outcome, made
-from worker.model.names import NO_RUN
+from worker.model.names import NO_NODE, NO_RUN
 from worker.model.text import one_line
 from worker.monitor.tagging import tags
 
@@ -54,7 +54,7 @@ def record(
         Measurement(
             run=NO_RUN,
             probe=probe,
-            source="",
+            source=NO_NODE,
             target=label(target),
             address=label(address),
             started_at=started_at or datetime.now(timezone.utc),

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import redis
 
 from worker.model import version
+from worker.model.names import NodeName
 from worker.model.text import iso_utc, one_line
 from worker.wire import keyspace
 from worker.wire.node_record import TOLD, TOLD_AT, WATCHED, Node
@@ -29,7 +30,7 @@ LONGEST_WAIT_S = 1.0
 class Changes:
     """The events of one node."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: NodeName) -> None:
         """Begin with nothing reported."""
         self.node = node
         self._reported: dict[str, str] = {}

@@ -16,7 +16,7 @@ from typing import cast
 import redis
 
 from worker.host import machine
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.node.registration.instance import (
     LOOK_S,
     SETTLE_S,
@@ -132,7 +132,7 @@ class Heartbeats:
         beat = scripts.script(connection, "heartbeat")
         return cast("Sequence[bytes]", beat(keys, [*who, *times, *HOLDER, *flat]))
 
-    def deregister(self, connection: redis.Redis, name: str) -> None:
+    def deregister(self, connection: redis.Redis, name: NodeName) -> None:
         """Note that the node was stopped, and free its name, unless another process has it."""
         arguments = [self.instance.id, node_record.NODE_TTL_S, INSTANCE, OWNER, STOPPED]
         scripts.script(connection, "goodbye")([keyspace.node_key(name)], arguments)
