@@ -147,6 +147,15 @@ def test_pace_that_was_kept_by_a_clock_of_tomorrow_stops_nobody(connection: redi
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.parametrize("junk", ["nan", "inf", "-inf", "soon", ""])
+def test_pace_that_is_no_number_stops_nobody(connection: redis.Redis, junk: str) -> None:
+    run, _ = start(connection, plan())
+    connection.hset(keyspace.PACE, mapping=dict.fromkeys(("next", "looked", "tight"), junk))
+    connection.hset(keyspace.LIMITS, "results_per_s", junk)
+    publish(connection, letters(run))
+    assert connection.xlen(keyspace.RESULTS) == len(letters(run))
+
+
 def test_redis_that_is_short_of_memory_gets_no_results_until_there_is_room(
     redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:

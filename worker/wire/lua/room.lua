@@ -99,8 +99,8 @@ local function look_for_room()
   end
 
   if booked then return 'ok', 0 end
-  local turn = math.max(tonumber(pace[1] or 0), now)
-  if turn - now > FARTHEST_S then turn = now end
+  local turn = math.max(tonumber(pace[1] or '') or 0, now)
+  if not (turn - now <= FARTHEST_S) then turn = now end  -- nor is `nan` a turn
   redis.call('HSET', KEYS[3], 'next', string.format('%.6f', turn + count / limits[3]))
   if turn - now <= BURST_S then return 'ok', 0 end
   return 'wait', math.ceil((turn - now - BURST_S) * 1000)
