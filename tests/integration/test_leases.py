@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+import msgpack
 import pytest
 import redis
 from waiting import wait_until
@@ -52,6 +53,26 @@ def test_only_the_token_gives_up_what_it_holds(connection: redis.Redis) -> None:
     assert not leases.renew(connection, other)
     assert len(keys(connection)) == 2
     leases.release(connection, lease)
+    assert not keys(connection)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"", b"\xc1", b"\x91", b"1", msgpack.packb([]), msgpack.packb({"ends_ms": "x"}),
+        msgpack.packb({"ends_ms": 9e15, "lease": 1, "wake": {}, "wanted": []}),
+        msgpack.packb({"ends_ms": 9e15, "lease": "l", "wake": "w", "wanted": " "}),
+    ],
+)  # fmt: skip
+def test_what_is_no_entry_of_who_waits_is_removed_and_the_others_are_woken(
+    connection: redis.Redis, junk: bytes
+) -> None:
+    lease = held(connection, A, B)
+    assert take(connection, C, B).lease is None
+    connection.hset(keyspace.WAITING, mapping=dict.fromkeys(("a", "b", "z"), junk))
+    leases.release(connection, lease, spent_bytes=0)
+    assert leases.wait(connection, "c", 1.0)
+    assert not connection.hkeys(keyspace.WAITING)
     assert not keys(connection)
 
 

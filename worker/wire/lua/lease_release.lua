@@ -34,12 +34,22 @@ local function wants_any(entry)
   end
 end
 
+-- Nothing where something else lies there, by which a release must not fail.
+local function read_entry(packed)
+  local is_packed, entry = pcall(cmsgpack.unpack, packed)
+  if not is_packed or type(entry) ~= 'table' or type(entry.ends_ms) ~= 'number' then return end
+  for _, field in ipairs({'lease', 'wake', 'wanted', 'later'}) do
+    if type(entry[field]) ~= 'string' then return end
+  end
+  return entry
+end
+
 local function look_at(name)
   local packed = redis.call('HGET', WAITING, name)
   if not packed then return end
   looked_through = looked_through + #packed * #freed
-  local entry = cmsgpack.unpack(packed)
-  if entry.ends_ms < now then
+  local entry = read_entry(packed)
+  if not entry or entry.ends_ms < now then
     redis.call('HDEL', WAITING, name)
   -- One that takes part in a test by now is woken by the end of that.
   elseif wants_any(entry) and redis.call('EXISTS', entry.lease) == 0 then
