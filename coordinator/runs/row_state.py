@@ -12,6 +12,7 @@ import redis
 from worker.model.fields import number_or_none
 from worker.wire import keyspace, run_record, scripts
 from worker.wire.node_record import Progress
+from worker.wire.registry import read_parts
 from worker.wire.round_trip import ask_each
 from worker.wire.rows import Row
 from worker.wire.run_record import RowMarks
@@ -60,7 +61,6 @@ class _Look(NamedTuple):
 
     noted: list[bytes | None]
     heard_at: float | None
-    node: list[bytes | None]
     workers: set[bytes]
 
     @property
@@ -72,7 +72,6 @@ class _Look(NamedTuple):
 def _look_at_row(pipeline: redis.client.Pipeline, row: Row) -> None:
     pipeline.hmget(keyspace.run_key(row.run), row.fields)
     pipeline.zscore(keyspace.NODES, row.name)
-    pipeline.hmget(keyspace.node_key(row.name), Progress.names())
     pipeline.smembers(keyspace.queue_workers_key(keyspace.node_queue(row.name)))
 
 
@@ -93,21 +92,25 @@ def _look_at_job(pipeline: redis.client.Pipeline, seen: tuple[Row, _Look]) -> No
 
 
 def read_rows(connection: redis.Redis, rows: Sequence[Row]) -> list[RowState]:
-    """Read the state of unfinished rows, in two round trips and two of one command."""
+    """Read the state of unfinished rows, in a few round trips, however many they are."""
     now = scripts.redis_seconds(connection)
     looks = ask_each(connection, rows, _look_at_row, _Look)
+    # After the heartbeats: results that one reported to wait are seen.
+    nodes = read_parts(connection, [row.name for row in rows], Progress)
     jobs = ask_each(connection, zip(rows, looks, strict=True), _look_at_job, _Job)
     # After the heartbeats: of one that is from before Redis was away it is known by now.
     back = number_or_none(connection.get(keyspace.BACK)) or 0.0
-    return [_state(*each, now, back) for each in zip(rows, looks, jobs, strict=True)]
+    return [
+        _state(row, look, nodes[row.name], job, now, back)
+        for row, look, job in zip(rows, looks, jobs, strict=True)
+    ]
 
 
-def _state(row: Row, look: _Look, job: _Job, now: float, back: float) -> RowState:
+def _state(row: Row, look: _Look, node: Progress, job: _Job, now: float, back: float) -> RowState:
     def ago_s(*times: float | None) -> float:
         return now - max(back, *(_past(time or 0.0, now) for time in times))
 
     marks = look.marks
-    node = Progress.read(look.node)
     return RowState(
         name=row.name,
         silent_s=math.inf if look.heard_at is None else ago_s(look.heard_at),

@@ -19,13 +19,14 @@ from coordinator.runs.row_state import read_rows
 from coordinator.runs.runs import read_run, recent, resolve_run, start
 from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
-from worker.model.errors import ConfigError, RedisUnavailable
+from worker.model.errors import ConfigError, RedisUnavailable, WireError
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
 from worker.model.probe import with_options
 from worker.node.registration.heartbeats import Heartbeats
 from worker.node.registration.instance import Instance
 from worker.publish.outbox import Outbox
+from worker.transfer.leases import read_ends
 from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.node_record import Node
@@ -163,6 +164,20 @@ def test_run_whose_marks_are_garbage_still_ends(connection: redis.Redis) -> None
     advance(connection, run)
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6
     assert read_run(connection, run).status == "done"
+
+
+def test_node_whose_key_holds_no_record_holds_up_neither_a_run_nor_its_end(
+    connection: redis.Redis,
+) -> None:
+    run, _ = start(connection, plan())
+    beat(connection, "n1", "n2")
+    connection.set(keyspace.node_key("n0"), "no record")
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
+    cancel(connection, run)
+    assert len(outcomes(connection, run)) == 6
+    with pytest.raises(WireError, match="node n0"):
+        read_ends(connection, ["n0"])
 
 
 @pytest.mark.parametrize("damage", [{"plan": b"\xc1"}, {"phase": "x"}, {"created": ""}])

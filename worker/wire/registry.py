@@ -61,6 +61,8 @@ def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) ->
     """
     Read some fields of nodes by name; of one that is not there they are all absent.
 
+    Of a key that holds something else than a record they are all invalid.
+
     Raises:
         WireError: One of them is refused.
     """
@@ -68,9 +70,12 @@ def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) ->
     for name in names:
         pipeline.hmget(keyspace.node_key(name), part.names())
     parts = {}
-    for name, values in zip(names, pipeline.execute(), strict=True):
+    for name, values in zip(names, pipeline.execute(raise_on_error=False), strict=True):
+        is_wrong_type = isinstance(values, redis.ResponseError) and "WRONGTYPE" in str(values)
+        if isinstance(values, Exception) and not is_wrong_type:
+            raise values
         try:
-            parts[name] = part.read(values)
+            parts[name] = part.read([b"?"] * len(part.names()) if is_wrong_type else values)
         except WireError as exc:
             raise WireError(f"node {name}: {exc}") from exc
     return parts
