@@ -81,6 +81,10 @@ def measured(connection: redis.Redis, way: Way) -> dict[str, Measurement]:
     return {one.source: one for _, one in of_run(connection, run)}
 
 
+def address_of(connection: redis.Redis, name: str) -> str:
+    return (connection.hget(keyspace.node_key(name), "address") or b"").decode()
+
+
 def register_dead(connection: redis.Redis, name: str, ago_s: float = 60) -> None:
     """Make a node look as if it had died a minute ago, or sooner."""
     record: dict[Any, Any] = {"address": ADDRESSES[name], "wire": version.WIRE_VERSION}
@@ -89,6 +93,23 @@ def register_dead(connection: redis.Redis, name: str, ago_s: float = 60) -> None
     record |= {"clock_offset_ms": AHEAD_S * 1000, "clock_offset_uncertainty_ms": 1.0}
     connection.hset(keyspace.node_key(name), mapping=record)
     connection.zadd(keyspace.NODES, {name: scripts.redis_seconds(connection) - ago_s})
+
+
+def test_far_end_whose_limits_are_invalid_is_left_out_and_the_others_are_tested(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a", "c"]):
+        register_dead(connection, "b", ago_s=0)
+        connection.hset(keyspace.node_key("b"), "links", '{"uplink": "many"}')
+        nodes = tuple(PlannedNode(name=name, address=ADDRESSES[name]) for name in "ab")
+        nodes += (PlannedNode(name="c", address=address_of(connection, "c")),)
+        options = ThroughputOptions(bytes_limit=400_000, bitrate_mbps=8, duration_s=2)
+        plan = Plan(nodes=nodes, sources=(0,), targets=(1, 2), options={"throughput": options})
+        run, _ = start(connection, plan)
+        wait_until(lambda: read_run(connection, run).published == 2, "both are published")
+        found = {one.target: (one.outcome, one.error) for _, one in of_run(connection, run)}
+        error = "b: its links or its daily budget in the registry are invalid"
+        assert found == {"b": (Outcome.DENIED, error), "c": (Outcome.OK, "")}
 
 
 def test_end_that_died_is_named_whoever_performs_the_test(

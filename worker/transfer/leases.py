@@ -223,11 +223,6 @@ def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[Node
 
 
 def read_ends(connection: redis.Redis, names: list[NodeName]) -> dict[NodeName, End]:
-    """
-    Read from the registry what a lease needs to know of nodes: shared links, daily budget.
-
-    Raises:
-        WireError: One of them is invalid.
-    """
+    """Read the shared links and daily budgets of nodes; one of which they are invalid is absent."""
     limits = read_parts(connection, names, Limits)
-    return {name: End(name=name, **vars(limits[name])) for name in names}
+    return {name: End(name=name, **vars(own)) for name, own in limits.items()}

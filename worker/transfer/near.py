@@ -114,6 +114,9 @@ class _Near:
         # Not while a lease is held, which would lapse meanwhile.
         if ends is None or idle is None or looked is None or not looked.wait():
             return
+        for far in encounters.keys() - ends.keys():
+            error = f"{far}: its links or its daily budget in the registry are invalid"
+            yield from self.findings(encounters[far], Outcome.DENIED, error)
         idle_ms = {
             far: rtt.median_ms for far, rtt in idle.items() if (far, rtt.address) in where.items()
         }
@@ -122,7 +125,7 @@ class _Near:
         turns = Turns(
             connection=connection,
             near=self._own_end(),
-            remaining=[ends[far] for far in encounters],
+            remaining=[ends[far] for far in encounters if far in ends],
             reserve_bytes=cost_bytes,
             should_stop=self.should_stop,
         )

@@ -18,7 +18,6 @@ from worker.wire.node_record import Node, Part, Record
 RECORDS_AT_A_TIME = 32
 
 P = TypeVar("P", bound=Part)
-R = TypeVar("R", bound=Record)
 
 
 def read_nodes(connection: redis.Redis) -> list[Node]:
@@ -62,9 +61,6 @@ def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) ->
     Read some fields of nodes by name; of one that is not there they are all absent.
 
     Of a key that holds something else than a record they are all invalid.
-
-    Raises:
-        WireError: One of them is refused.
     """
     pipeline = connection.pipeline(transaction=False)
     for name in names:
@@ -74,14 +70,13 @@ def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) ->
         is_wrong_type = isinstance(values, redis.ResponseError) and "WRONGTYPE" in str(values)
         if isinstance(values, Exception) and not is_wrong_type:
             raise values
-        try:
-            parts[name] = part.read([b"?"] * len(part.names()) if is_wrong_type else values)
-        except WireError as exc:
-            raise WireError(f"node {name}: {exc}") from exc
+        read = _read(part, [b"?"] * len(part.names()) if is_wrong_type else values)
+        if read is not None:
+            parts[name] = read
     return parts
 
 
-def _read(kind: type[R], values: Sequence[bytes | None], **known: object) -> R | None:
+def _read(kind: type[P], values: Sequence[bytes | None], **known: object) -> P | None:
     try:
         return kind.read(values, **known)
     except WireError:
