@@ -166,6 +166,18 @@ def test_run_whose_marks_are_garbage_still_ends(connection: redis.Redis) -> None
     assert read_run(connection, run).status == "done"
 
 
+@pytest.mark.parametrize("offset_ms", ["1e300", "-1e15", "1e15"])
+def test_clock_that_leads_out_of_the_calendar_holds_no_run_up(
+    connection: redis.Redis, offset_ms: str
+) -> None:
+    run, _ = start(connection, plan())
+    clock = {"clock_offset_ms": offset_ms, "clock_offset_uncertainty_ms": "1"}
+    connection.hset(keyspace.node_key("n0"), mapping=dict(clock))
+    advance(connection, run)
+    assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 6
+    assert read_run(connection, run).status == "done"
+
+
 def test_node_whose_key_holds_no_record_holds_up_neither_a_run_nor_its_end(
     connection: redis.Redis,
 ) -> None:

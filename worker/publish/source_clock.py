@@ -41,7 +41,10 @@ def moved(measured: Measurement, stamped_by: Clock, source: Clock) -> Measuremen
     doubts_ms = [clock.clock_offset_uncertainty_ms for clock in (stamped_by, source)]
     if not beyond_doubt_ms(shift_ms, sum(math.inf if ms is None else ms for ms in doubts_ms)):
         shift_ms = 0.0
-    started_at = measured.started_at + timedelta(milliseconds=shift_ms)
+    try:
+        started_at = measured.started_at + timedelta(milliseconds=shift_ms)
+    except OverflowError:  # out of the calendar: anybody may have written the record
+        return measured
     return replace(measured, started_at=started_at, detail=replace(measured.detail, **vars(source)))
 
 
