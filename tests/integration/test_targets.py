@@ -127,12 +127,16 @@ def test_damaged_record_of_a_node_is_left_out_of_the_registry(
         connection.hset(keyspace.node_key("odd"), mapping={"address": "-c", "outbox": "x"})
         limits = {"address": "127.0.0.1", "links": '{"uplink": "one"}'}
         connection.hset(keyspace.node_key("closed"), mapping=dict(limits))
+        for name in ("ever", "never"):  # heard at no time
+            connection.hset(keyspace.node_key(name), "address", "127.0.0.1")
+        connection.zadd(keyspace.NODES, {"ever": "inf", "never": "-inf"})
         connection.hset(keyspace.node_key("a"), mapping={"outbox": "many", "ports": "²-³"})
         connection.hset(keyspace.node_key("a"), "clock_offset_ms", "nan")
         mesh = Mesh(redis_url)
         assert [found.name for found in mesh.nodes()] == ["a", "b"]
         assert_mesh_measures(redis_url)
         assert cli(redis_url, "nodes", "--json").returncode == 0
+        assert cli(redis_url, "nodes").returncode == 0
 
 
 @pytest.mark.parametrize("option", ["--nodes", "--sources", "--targets"])

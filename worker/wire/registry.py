@@ -27,7 +27,7 @@ def read_nodes(connection: redis.Redis) -> list[Node]:
     seen = [
         (text, score)
         for name, score in cast("list[tuple[bytes, float]]", beats)
-        if NAME.fullmatch(text := NodeName(name.decode(errors="replace")))
+        if NAME.fullmatch(text := NodeName(name.decode(errors="replace"))) and math.isfinite(score)
     ]
     pipeline = connection.pipeline(transaction=False)
     for name, _ in seen:
