@@ -19,7 +19,7 @@ from coordinator.runs.row_state import read_rows
 from coordinator.runs.runs import read_run, recent, resolve_run, start
 from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
-from worker.model.errors import ConfigError, RedisUnavailable
+from worker.model.errors import ConfigError, RedisUnavailable, WireError
 from worker.model.measurement import Outcome
 from worker.model.options import PingOptions
 from worker.model.probe import with_options
@@ -191,12 +191,20 @@ def test_node_whose_key_holds_no_record_holds_up_neither_a_run_nor_its_end(
     assert read_ends(connection, ["n0", "n1"]).keys() == {"n1"}
 
 
-@pytest.mark.parametrize("damage", [{"plan": b"\xc1"}, {"phase": "x"}, {"created": ""}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"plan": b"\xc1"}, {"phase": "x"}, {"created": ""}),
+        *({"begun": "9" * 20 + "-1"}, {"created": "nan"}, {"closed": "1e308"}),
+    ],
+)
 def test_run_that_nobody_can_read_is_given_up_and_not_joined(
     connection: redis.Redis, damage: dict[str, bytes | str]
 ) -> None:
     run, _ = start(connection, plan())
     connection.hset(keyspace.run_key(run), mapping=damage)  # type: ignore[arg-type]  # invariant
+    with pytest.raises(WireError):
+        read_run(connection, run)
     advance(connection, run)
     assert connection.zcard(keyspace.RUNS_OPEN) == 0
     assert start(connection, plan())[1]
