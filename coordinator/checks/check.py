@@ -35,7 +35,7 @@ class Check:
 
     Attributes:
         message: What was found, with its figures, in one line.
-        mend: What to do about it: a command where there is one. Empty when all is fine.
+        fix: What to do about it: a command where there is one. Empty when all is fine.
         values: The figures by name; the unit ends the name. None where there is no figure.
     """
 
@@ -43,7 +43,7 @@ class Check:
     name: str
     status: Status
     message: str
-    mend: str = ""
+    fix: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Check:
             "status": self.status.value,
             "values": dict(self.values),
             "message": self.message,
-            "mend": self.mend,
+            "fix": self.fix,
         }
 
 
@@ -66,20 +66,18 @@ def judged(
     *,
     fail: bool = False,
     warn: bool = False,
-    mend: str = "",
+    fix: str = "",
 ) -> Check:
-    """Make a check that failed, warns, or is ok and then needs no mend."""
+    """Make a check that failed, warns, or is ok and then needs no fix."""
     status = Status.FAIL if fail else Status.WARN if warn else Status.OK
-    mend = "" if status is Status.OK else mend
-    return Check(
-        area=area, name=name, status=status, message=message, mend=mend, values=values or {}
-    )
+    fix = "" if status is Status.OK else fix
+    return Check(area=area, name=name, status=status, message=message, fix=fix, values=values or {})
 
 
 def failed(area: Area, name: str, error: str) -> Check:
     """Make a check of an error, which says what helps behind a semicolon."""
-    message, _, mend = error.partition("; ")
-    return judged(area, name, message, fail=True, mend=mend)
+    message, _, fix = error.partition("; ")
+    return judged(area, name, message, fail=True, fix=fix)
 
 
 def skipped(area: Area, name: str, why: str) -> Check:

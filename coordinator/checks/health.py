@@ -48,7 +48,7 @@ def own_health(redis_url: str, name: NodeName) -> Check:
         ", ".join(parts),
         {"node": name, "seen_s": None if never else silent_s, "missing": missing},
         fail=silent_s > liveness.ALIVE_S or stopped or bool(missing),
-        mend=start if never or stopped else f"see its log; if it does not run: {start}",
+        fix=start if never or stopped else f"see its log; if it does not run: {start}",
     )
 
 

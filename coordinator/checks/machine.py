@@ -59,13 +59,13 @@ def icmp(node: Node | None, *, wanted: bool) -> Check:
     message += f"open a {kind} socket" if kind != "none" else "not ping"
     if not wanted:
         return skipped("icmp", f"not a node here ({message})")
-    return judged("icmp", message, {"icmp": kind}, fail=kind == "none", mend=PERMIT)
+    return judged("icmp", message, {"icmp": kind}, fail=kind == "none", fix=PERMIT)
 
 
 def iperf3(node: Node | None, *, wanted: bool) -> Check:
     """Look at the iperf3 on PATH, and whether a running worker knows it."""
     tool = find_iperf3()
-    cause, _, mend = tool.fault.partition("; ")
+    cause, _, fix = tool.fault.partition("; ")
     message = cause or f"{tool.text} at {tool.path}"
     if not wanted:
         return skipped("iperf3", f"not a node here ({message})")
@@ -73,33 +73,33 @@ def iperf3(node: Node | None, *, wanted: bool) -> Check:
         return _iperf3_of_worker(node, tool)
     values = {"iperf3": tool.text or None, "on_path": tool.text or None}
     if tool.fault:
-        return judged("iperf3", message, values, fail=True, mend=mend)
+        return judged("iperf3", message, values, fail=True, fix=fix)
     old, hangs = tool.version < MIN_VERSION, THREADS_VERSION <= tool.version[:2] <= LAST_HANGING
     message += " is too old" if old else "; its server may hang" if hangs else ""
-    mend = f"install {_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
+    fix = f"install {_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
     if hangs:
-        mend = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
-    return judged("iperf3", message, values, fail=old, warn=hangs, mend=mend)
+        fix = f"install one after {_dotted(LAST_HANGING)}, or before {_dotted(THREADS_VERSION)}"
+    return judged("iperf3", message, values, fail=old, warn=hangs, fix=fix)
 
 
 def _iperf3_of_worker(node: Node, here: Iperf3) -> Check:
     """Say which other iperf3 than this shell a running worker has, or why it has none."""
-    cause, _, mend = node.iperf3_fault.partition("; ")
+    cause, _, fix = node.iperf3_fault.partition("; ")
     has = node.iperf3 or (f"none: {cause}" if cause else "none")
     is_old = bool(node.iperf3) and parse_version(node.iperf3) < MIN_VERSION
     if is_old:
         has += ", which is too old"
         own = here.path or f"{_dotted(MIN_VERSION)} or newer: sudo apt-get install iperf3"
-        mend = f"the worker's own PATH must lead to another ({own})"
+        fix = f"the worker's own PATH must lead to another ({own})"
     elif node.iperf3:
-        mend = "the worker looks on its own PATH with each heartbeat; what it says counts"
+        fix = "the worker looks on its own PATH with each heartbeat; what it says counts"
     elif not cause or cause in NOT_THERE.fault:
         own = here.path or "sudo apt-get install iperf3"
-        mend = f"the worker looks on its own PATH with each heartbeat: it must be there ({own})"
+        fix = f"the worker looks on its own PATH with each heartbeat: it must be there ({own})"
     message = f"the worker has {has}; here it is {here.text or 'none'}"
     values = {"iperf3": node.iperf3 or None, "on_path": here.text or None}
     fail = is_old or not node.iperf3
-    return judged("iperf3", message, values, fail=fail, warn=True, mend=mend)
+    return judged("iperf3", message, values, fail=fail, warn=True, fix=fix)
 
 
 def iperf3_test(*, wanted: bool) -> Check:
@@ -108,11 +108,11 @@ def iperf3_test(*, wanted: bool) -> Check:
     if tool.fault:
         return skipped(name, "no iperf3 that starts" if wanted else "not a node here")
     fault = try_here(tool)
-    cause, _, mend = fault.partition("; ")
+    cause, _, fix = fault.partition("; ")
     message = cause or "a server and a client of a few bytes end well"
     by_hand = f"{tool.path} --server --one-off, and beside it: {tool.path} --client 127.0.0.1"
-    mend = mend or f"try it: {by_hand}"
-    return judged(name, message, {"error": fault or None}, fail=bool(fault), mend=mend)
+    fix = fix or f"try it: {by_hand}"
+    return judged(name, message, {"error": fault or None}, fail=bool(fault), fix=fix)
 
 
 def clock(quickest: Exchange, others: Sequence[Node], *, wanted: bool) -> Check:
@@ -125,7 +125,7 @@ def clock(quickest: Exchange, others: Sequence[Node], *, wanted: bool) -> Check:
         f"{in_offset(offset_ms, doubt_ms)} from Redis",
         values,
         warn=wanted and beyond_doubt_ms(offset_ms, doubt_ms) > OFFSET_MS,
-        mend=f"{whose_clock('here', offset_ms, others_ms)}: {SET_CLOCK}",
+        fix=f"{whose_clock('here', offset_ms, others_ms)}: {SET_CLOCK}",
     )
 
 
@@ -146,9 +146,9 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
     there = next(path for path in folders if os.access(path, os.F_OK))
     problem = _why_not_writable(there)
     if problem:
-        mend = _mend_of_folder(folder, there, problem)
+        fix = _fix_of_folder(folder, there, problem)
         message = f"{folder} cannot be written: {problem}"
-        return judged(name, message, {"path": str(folder)}, fail=True, mend=mend)
+        return judged(name, message, {"path": str(folder)}, fail=True, fix=fix)
     free = shutil.disk_usage(there).free
     return judged(
         name,
@@ -156,11 +156,11 @@ def state_folder(folder: Path, *, wanted: bool) -> Check:
         {"path": str(folder), "free_bytes": free},
         fail=free < LEAST_BYTES,
         warn=free < NEEDED_BYTES,
-        mend=f"free {in_bytes(NEEDED_BYTES)}, what results may take while Redis is away",
+        fix=f"free {in_bytes(NEEDED_BYTES)}, what results may take while Redis is away",
     )
 
 
-def _mend_of_folder(folder: Path, there: Path, problem: str) -> str:
+def _fix_of_folder(folder: Path, there: Path, problem: str) -> str:
     """Return what lets results wait in a folder, of which `there` is what exists of it."""
     other = "or say another --state-dir"
     if problem == os.strerror(errno.ENOSPC):
@@ -207,16 +207,16 @@ def outbox(folder: Path, name: str, own: Node | None, *, wanted: bool, has_redis
     parts = [f"{in_bytes(size)} wait for Redis"] if size else []
     listed = some(f"{other} {in_bytes(waiting)}" for other, waiting in others.items())
     parts += [f"results of other names wait here: {listed}"] if others else []
-    mend = OUTBOX_WAITS
+    fix = OUTBOX_WAITS
     if not has_redis:
-        mend = "they go when Redis is back"
+        fix = "they go when Redis is back"
     elif others and not size:
-        mend = "any worker with this folder sends them with its heartbeats; if not: see its log"
+        fix = "any worker with this folder sends them with its heartbeats; if not: see its log"
     elif own is None or not own.alive:
-        mend = f"a worker sends them; if none runs here: ptzmesh worker --name {name}"
+        fix = f"a worker sends them; if none runs here: ptzmesh worker --name {name}"
     fail, warn = size > MAX_OUTBOX_BYTES, bool(parts)
     values = {"outbox_bytes": size, "others": others}
-    return judged("outbox", "; ".join(parts) or "empty", values, fail=fail, warn=warn, mend=mend)
+    return judged("outbox", "; ".join(parts) or "empty", values, fail=fail, warn=warn, fix=fix)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

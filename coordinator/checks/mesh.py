@@ -47,14 +47,14 @@ def own_node(node: Node | None, name: str, *, is_here: bool, asked: bool) -> Che
     if node is None:
         # An operator may look before the first start: that is no fault.
         runs_here = f"if it runs (see its log), it uses another Redis or database; if not: {start}"
-        mend = runs_here if is_here else start
-        return judged(title, f"{name} was never heard", fail=is_here, warn=True, mend=mend)
+        fix = runs_here if is_here else start
+        return judged(title, f"{name} was never heard", fail=is_here, warn=True, fix=fix)
     values = {"node": name, "seen_s": node.seen_s}
     if node.stopped:
-        return judged(title, f"{name} was stopped", values, warn=True, mend=start)
+        return judged(title, f"{name} was stopped", values, warn=True, fix=start)
     message = f"{name}, {in_time(node.seen_s)} ago"
-    mend = f"see its log (journalctl -u ptzmesh-worker); if it does not run: {start}"
-    return judged(title, message, values, fail=not node.alive, mend=mend)
+    fix = f"see its log (journalctl -u ptzmesh-worker); if it does not run: {start}"
+    return judged(title, message, values, fail=not node.alive, fix=fix)
 
 
 def silent(nodes: Sequence[Node]) -> Check:
@@ -67,14 +67,14 @@ def silent(nodes: Sequence[Node]) -> Check:
             "ptzmesh worker --name NAME; where workers run, they use another Redis or database: "
             "ptzmesh nodes there"
         )
-        return judged("nodes", "none is registered", values, warn=True, mend=start)
+        return judged("nodes", "none is registered", values, warn=True, fix=start)
     start = f"there: ptzmesh worker --name {nodes[0].name}"
     message = f"{alive} alive" + (f", {stopped} stopped" if stopped else "")
     if lost:
         listed = some(f"{node.name} ({in_time(node.seen_s)})" for node in lost)
         message += f", {len(lost)} silent: {listed}"
-    mend = f"{revive(lost[0])}; {FORGET}" if lost else start
-    return judged("nodes", message, values, fail=bool(lost), warn=not alive, mend=mend)
+    fix = f"{revive(lost[0])}; {FORGET}" if lost else start
+    return judged("nodes", message, values, fail=bool(lost), warn=not alive, fix=fix)
 
 
 def revive(node: Node) -> str:
@@ -91,8 +91,8 @@ def addresses(nodes: Sequence[Node]) -> Check:
     disputes = "; ".join(in_dispute(address, those) for address, those in claimed.items())
     message = disputes or "no two live nodes claim the same"
     values = {"claimed": {address: [n.name for n in those] for address, those in claimed.items()}}
-    mend = "start each with an --address that leads to it from all others, such as a VPN's"
-    return judged("addresses", message, values, fail=bool(claimed), mend=mend)
+    fix = "start each with an --address that leads to it from all others, such as a VPN's"
+    return judged("addresses", message, values, fail=bool(claimed), fix=fix)
 
 
 def settings(nodes: Sequence[Node]) -> Check:
@@ -104,8 +104,8 @@ def settings(nodes: Sequence[Node]) -> Check:
     message = (
         f"labels and limits stay as they were: {listed}" if faults else "all nodes follow theirs"
     )
-    mend = "correct the settings file there: it is read again by itself"
-    return judged("settings", message, {"faults": faults}, warn=bool(faults), mend=mend)
+    fix = "correct the settings file there: it is read again by itself"
+    return judged("settings", message, {"faults": faults}, warn=bool(faults), fix=fix)
 
 
 def clocks(nodes: Sequence[Node]) -> Check:
@@ -132,7 +132,7 @@ def clocks(nodes: Sequence[Node]) -> Check:
             "clock_offset_uncertainty_ms": {name: ms for name, (_, ms) in clocks.items()},
         },
         warn=bool(off),
-        mend=f"{whose if len(off) == len(clocks) else 'there'}: {SET_CLOCK}",
+        fix=f"{whose if len(off) == len(clocks) else 'there'}: {SET_CLOCK}",
     )
 
 
@@ -151,10 +151,10 @@ def versions(nodes: Sequence[Node], own: str) -> Check:
     message = f"{counts[usual]} of {len(alive)} nodes have {usual}"
     message += f"; {some(others)}" if others else f"; here it is {own}"
     message += f"; not understood: {some(foreign)}" if foreign else ""
-    mend = f"install {usual} here, too (docs/upgrade.md)"
+    fix = f"install {usual} here, too (docs/upgrade.md)"
     if others or foreign:
-        mend = "install one version on all of them (docs/upgrade.md); then restart their workers"
-    return judged("versions", message, values, fail=bool(foreign), warn=True, mend=mend)
+        fix = "install one version on all of them (docs/upgrade.md); then restart their workers"
+    return judged("versions", message, values, fail=bool(foreign), warn=True, fix=fix)
 
 
 def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
@@ -167,11 +167,11 @@ def workers(connection: redis.Redis, nodes: Sequence[Node]) -> Check:
     if missing:
         listed = some(f"{name} ({' and '.join(roles)})" for name, roles in missing.items())
         message = f"not registered: {listed}"
-    mend = (
+    fix = (
         "see the log there: a worker that ends is started again within seconds; one that hangs is "
         "not: sudo systemctl restart ptzmesh-worker"
     )
-    return judged("workers", message, {"missing": missing}, fail=bool(missing), mend=mend)
+    return judged("workers", message, {"missing": missing}, fail=bool(missing), fix=fix)
 
 
 def outboxes(nodes: Sequence[Node]) -> Check:
@@ -180,7 +180,7 @@ def outboxes(nodes: Sequence[Node]) -> Check:
     listed = some(f"{name} {in_bytes(size)}" for name, size in waiting.items())
     message = f"results wait on disk: {listed}" if waiting else "no results wait on a node's disk"
     values = {"outbox_bytes": waiting}
-    return judged("outboxes", message, values, warn=bool(waiting), mend=OUTBOX_WAITS)
+    return judged("outboxes", message, values, warn=bool(waiting), fix=OUTBOX_WAITS)
 
 
 def groups(connection: redis.Redis, now: float) -> list[Check]:
@@ -193,7 +193,7 @@ def groups(connection: redis.Redis, now: float) -> list[Check]:
     values: dict[str, Any] = {"group": None, "lag": count, "oldest_uncollected_s": age_s}
     waiting = f"none; {count:,} entries, the oldest {in_time(age_s)} old" if age_s else "none"
     warn = bool(count) and not are_events(connection)
-    return [judged("collector", waiting, values, warn=warn, mend=_room([]))]
+    return [judged("collector", waiting, values, warn=warn, fix=_room([]))]
 
 
 def _collector(group: Group) -> Check:
@@ -211,7 +211,7 @@ def _collector(group: Group) -> Check:
         {**values, "idle_s": group.idle_s},
         fail=(age_s or 0) > ABANDONED_S,
         warn=(age_s or 0) > STALE_S or group.is_abandoned,
-        mend=_room([group]),
+        fix=_room([group]),
     )
 
 
@@ -229,17 +229,17 @@ def limits(
     """Look at how much of each limit of the mesh is used; what is over one is held back."""
     used = used_of_limits(connection, nodes, info)
     room = _room(collectors(connection))
-    mends = {
+    fixes = {
         "stream_entries": f"{room}; or: ptzmesh limits --stream-entries N",
         "stream_bytes": f"{room}; or: ptzmesh limits --stream-bytes N",
         "redis_memory_pct": more_memory(info, caps.get("redis_memory_pct", 0)),
         "commands_per_s": "wait for the open runs (ptzmesh runs); or, where the nodes alone take "
         "as much: ptzmesh limits --commands-per-s N",
     }
-    return [_limit(name, cap, used.get(name), mends.get(name, "")) for name, cap in caps.items()]
+    return [_limit(name, cap, used.get(name), fixes.get(name, "")) for name, cap in caps.items()]
 
 
-def _limit(name: str, cap: int, used: float | None, mend: str) -> Check:
+def _limit(name: str, cap: int, used: float | None, fix: str) -> Check:
     values = {"limit": name, "cap": cap, "used": used}
     of_bytes = name.endswith("bytes")
     most = in_bytes(cap) if of_bytes else f"{cap:,}"
@@ -250,7 +250,7 @@ def _limit(name: str, cap: int, used: float | None, mend: str) -> Check:
         return judged("limit", message, values)
     if used >= cap:
         message += ": no run is started" if name == "commands_per_s" else ": results wait"
-    return judged("limit", message, values, fail=used >= cap, warn=used >= NEAR * cap, mend=mend)
+    return judged("limit", message, values, fail=used >= cap, warn=used >= NEAR * cap, fix=fix)
 
 
 def overdue(connection: redis.Redis, now: float) -> Check:
@@ -259,8 +259,8 @@ def overdue(connection: redis.Redis, now: float) -> Check:
     late: Any = connection.zrangebyscore(keyspace.RUNS_OPEN, 1, now - OVERDUE_S, start=0, num=100)
     runs = run_ids(late)
     message = f"{count} open" + (f", overdue: {some(runs, 3)}" if runs else ", none overdue")
-    mend = "".join(f"ptzmesh show --follow {run}, or: ptzmesh cancel {run}" for run in runs[:1])
-    return judged("runs", message, {"open": count, "overdue": runs}, fail=bool(runs), mend=mend)
+    fix = "".join(f"ptzmesh show --follow {run}, or: ptzmesh cancel {run}" for run in runs[:1])
+    return judged("runs", message, {"open": count, "overdue": runs}, fail=bool(runs), fix=fix)
 
 
 def memory(connection: redis.Redis, info: Mapping[str, Any]) -> Check:

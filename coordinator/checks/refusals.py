@@ -46,7 +46,7 @@ def refused(connection: redis.Redis) -> Check:
     of_these = "" if count == len(entries) else f", {count} of them {worst.value}"
     message = f"{len(entries)}{of_these}, the last: {shown}"[:300]
     values = {"refused": len(entries), "causes": counts, "last": last}
-    return judged(Area.MESH, NAME, message, values, warn=True, mend=MENDS[worst])
+    return judged(Area.MESH, NAME, message, values, warn=True, fix=MENDS[worst])
 
 
 def _cause(entry: Mapping[str, Any]) -> Cause:

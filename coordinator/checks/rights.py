@@ -109,7 +109,7 @@ def rights(connection: redis.Redis, url: str, wanted: Sequence[str]) -> Check:
         f"{message}; lacks {some(lacking)}" if fails else message,
         {"user": user, "missing": {role: sorted(missing[role]) for role in unable}},
         fail=fails,
-        mend=f"redis-cli ACL SETUSER {shlex.quote(user)} {grants}; "
+        fix=f"redis-cli ACL SETUSER {shlex.quote(user)} {grants}; "
         "to keep it over a restart: redis-cli ACL SAVE, or CONFIG REWRITE",
     )
 

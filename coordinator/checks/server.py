@@ -58,7 +58,7 @@ def reachable(url: str, quickest: Exchange) -> Check:
         f"{server.safe_url(url)}, {quickest.rtt_ms:.2f} ms away, by {way}",
         {"rtt_ms": quickest.rtt_ms, "tls": scheme == "rediss"},
         warn=quickest.rtt_ms > SLOW_MS,
-        mend="ptzmesh run --probe redis shows which nodes are slow: some, their path to it; all, "
+        fix="ptzmesh run --probe redis shows which nodes are slow: some, their path to it; all, "
         "Redis' own host (redis-cli SLOWLOG GET 10)",
     )
 
@@ -72,8 +72,8 @@ def version(info: Info) -> Check:
     needed = ".".join(map(str, server.MIN_REDIS[:2]))
     message = f"{name} {number}" + (", a replica: it takes no writes" if replica else "")
     values = {"version": number, "role": info.get("role")}
-    mend = "name its master by --redis" if replica else f"upgrade to Redis {needed} or newer"
-    return judged("version", message, values, fail=old or replica, mend=mend)
+    fix = "name its master by --redis" if replica else f"upgrade to Redis {needed} or newer"
+    return judged("version", message, values, fail=old or replica, fix=fix)
 
 
 def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
@@ -92,7 +92,7 @@ def memory(info: Info, limit_pct: int = DEFAULTS["redis_memory_pct"]) -> Check:
         {**values, "used_memory_pct": pct},
         fail=pct > limit_pct,
         warn=pct > 0.9 * limit_pct,
-        mend=more_memory(info, limit_pct),
+        fix=more_memory(info, limit_pct),
     )
 
 
@@ -123,8 +123,8 @@ def eviction(info: Info) -> Check:
     evicts = policy not in ("noeviction", "unknown")
     harm = ": when memory is full, it evicts lockers that are held, nodes and runs"
     message, values = policy + (harm if evicts else ""), {"maxmemory_policy": policy}
-    mend = f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}"
-    return judged("eviction", message, values, fail=evicts, mend=mend)
+    fix = f"redis-cli CONFIG SET maxmemory-policy noeviction{KEEP}"
+    return judged("eviction", message, values, fail=evicts, fix=fix)
 
 
 def lua(connection: redis.Redis, url: str) -> Check:
@@ -145,8 +145,8 @@ def persistence(info: Info, saves: str | None) -> Check:
     broken = [kind for field, kind in fields.items() if info.get(field, "ok") != "ok"]
     if broken:
         message = f"the last write to disk failed ({', '.join(broken)}): Redis may refuse writes"
-        mend = _unwritten(is_snapshot=broken == ["RDB"])
-        return judged("persistence", message, values, fail=True, mend=mend)
+        fix = _unwritten(is_snapshot=broken == ["RDB"])
+        return judged("persistence", message, values, fail=True, fix=fix)
     if append:
         return judged("persistence", "appendonly", values)
     age_s = max(0, int(time.time()) - int(info.get("rdb_last_save_time", 0)))
@@ -155,8 +155,8 @@ def persistence(info: Info, saves: str | None) -> Check:
         message = f"{only}: a restart loses what is newer (last {in_time(age_s)} ago)"
     else:
         message = "none: a restart loses open runs, and results that are not collected"
-    mend = f"redis-cli CONFIG SET appendonly yes{KEEP}"
-    return judged("persistence", message, values, warn=True, mend=mend)
+    fix = f"redis-cli CONFIG SET appendonly yes{KEEP}"
+    return judged("persistence", message, values, warn=True, fix=fix)
 
 
 def _unwritten(*, is_snapshot: bool) -> str:

@@ -29,7 +29,7 @@ Examples:
   ptzmesh doctor                            Redis, this machine, the mesh
   ptzmesh doctor --between cam-1 hub        do these two reach each other?
   ptzmesh doctor --quick --name cam-1       is that node alive? for a health check
-  ptzmesh doctor --json | jq -r 'select(.status == "fail") | .mend'
+  ptzmesh doctor --json | jq -r 'select(.status == "fail") | .fix'
 \b
 Exit codes: 0 nothing failed (warnings may be there), 2 a check of Redis' settings
 or of this machine failed, 3 Redis cannot be used, 4 a check of the mesh failed.
@@ -146,9 +146,9 @@ def _print(check: Check, *, is_first: bool) -> None:
     console.print(Text(f"  {status:<{MARK - 2}}", STYLES[status]) + Text(lines[0]))
     for line in lines[1:]:
         console.print(Text(" " * MARK + line))
-    if check.mend:
+    if check.fix:
         # In one piece, however long: it is to be copied.
-        console.print(Text(" " * MARK + "-> " + printable(check.mend)), soft_wrap=True)
+        console.print(Text(" " * MARK + "-> " + printable(check.fix)), soft_wrap=True)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -56,7 +56,7 @@ def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
         raise RunIncomplete(
             f"run {proof.run} ({proof.status}): {proof.rows} rows for {proof.expected} pairs: "
             f"{len(proof.missing)} missing, {len(proof.doubled)} doubled, "
-            f"{len(proof.unexpected)} unexpected; {proof.mend}"
+            f"{len(proof.unexpected)} unexpected; {proof.fix}"
         )
     if not as_json:
         click.echo(f"run {proof.run}: {proof.rows} rows, exactly one for each pair of its plan")

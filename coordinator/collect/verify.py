@@ -59,7 +59,7 @@ class Verification:
         return not (self.missing or self.doubled or self.unexpected)
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """What helps when they do not agree: of a row too many, no collecting again."""
         if self.doubled or self.unexpected:
             return f"rows were edited or copied: ptzmesh results --run {self.run} --csv ANOTHER"

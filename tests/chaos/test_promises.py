@@ -129,7 +129,7 @@ def test_redis_that_comes_back_with_an_older_copy_gives_no_pair_a_second_row(
 
 
 @together(3)
-def test_cut_by_reset_is_seen_in_the_rows_and_mends_by_itself(mesh: ChaosMesh) -> None:
+def test_cut_by_reset_is_seen_in_the_rows_and_fixes_by_itself(mesh: ChaosMesh) -> None:
     n0, _, n2 = mesh.nodes
     run = mesh.detach(n0, "--probe", "redis", "--count", "100", "--interval", "0.1")
     mesh.wait_until_begun(run, "n2")

@@ -39,7 +39,7 @@ def doctor(url: str, *arguments: str, **environ: str) -> Said:
     said = Said(done)
     assert said.lines, said.text
     for one in said.lines:
-        assert bool(one["mend"]) == (one["status"] in ("warn", "fail")), one
+        assert bool(one["fix"]) == (one["status"] in ("warn", "fail")), one
     return said
 
 

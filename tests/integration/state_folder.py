@@ -8,4 +8,4 @@ from coordinator.checks.machine import state_folder
 
 if __name__ == "__main__":
     check = state_folder(Path(sys.argv[1]), wanted=True)
-    sys.stdout.write(json.dumps([check.status.value, check.mend]))
+    sys.stdout.write(json.dumps([check.status.value, check.fix]))

@@ -74,5 +74,5 @@ def test_where_the_stream_is_full_doctor_asks_for_the_collector_that_holds_it(
     said = cli(redis_url, "doctor", "--json").stdout.splitlines()
     limits = [one for one in map(json.loads, said) if one["check"] == "limit"]
     (full,) = [one for one in limits if one["status"] == "fail"]
-    assert FORGET in full["mend"]
+    assert FORGET in full["fix"]
     assert "ptzmesh collect --csv FILE" not in "".join(said)

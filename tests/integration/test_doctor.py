@@ -1,4 +1,4 @@
-"""`ptzmesh doctor`: each fault is made for real, and is found with the command that mends it."""
+"""`ptzmesh doctor`: each fault is made for real, and is found with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_settings_of_redis_that_lose_data_are_found(redis_server: EmbeddedServer
     assert (said.code, said.failed()) == (2, {"eviction"})
     assert said["persistence"]["status"] == "warn"
     for check in ("eviction", "persistence"):
-        mend, _, kept = said[check]["mend"].partition("; ")
+        fix, _, kept = said[check]["fix"].partition("; ")
         assert "CONFIG REWRITE" in kept  # else the next restart has it as it was
-        mend = mend.split()
-        assert mend[:3] == ["redis-cli", "CONFIG", "SET"]
-        connection.config_set(*mend[3:])  # it mends what it says
+        fix = fix.split()
+        assert fix[:3] == ["redis-cli", "CONFIG", "SET"]
+        connection.config_set(*fix[3:])  # it fixes what it says
     assert doctor(redis_server.url).code == 0
 
 
@@ -103,8 +103,8 @@ def test_redis_that_is_nearly_full_fails_with_what_is_held_back(
     (limit,) = [one for one in said.lines if one["values"].get("limit") == "redis_memory_pct"]
     assert limit["status"] == "fail"
     for found in (said["memory"], limit):  # more of it for the mesh would be less for the lockers
-        assert found["mend"].startswith("free memory")
-        assert "--redis-memory-pct" not in found["mend"]
+        assert found["fix"].startswith("free memory")
+        assert "--redis-memory-pct" not in found["fix"]
     assert said.code == 2
 
 
@@ -117,7 +117,7 @@ def test_a_full_stream_fails_with_the_command_that_makes_room(
     said = doctor(redis_url)
     (full,) = [one for one in said.lines if one["status"] == "fail"]
     assert (said.code, full["check"], full["values"]["limit"]) == (4, "limit", "stream_entries")
-    assert "ptzmesh limits --stream-entries" in full["mend"]
+    assert "ptzmesh limits --stream-entries" in full["fix"]
 
 
 def test_a_limit_of_commands_is_no_matter_of_the_stream(
@@ -128,8 +128,8 @@ def test_a_limit_of_commands_is_no_matter_of_the_stream(
     limits = [one for one in doctor(redis_url).lines if one["check"] == "limit"]
     (full,) = [one for one in limits if one["status"] == "fail"]
     assert full["values"]["limit"] == "commands_per_s"
-    assert full["mend"].startswith("wait for the open runs (ptzmesh runs); or, where the nodes ")
-    assert "ptzmesh limits --commands-per-s N" in full["mend"]
+    assert full["fix"].startswith("wait for the open runs (ptzmesh runs); or, where the nodes ")
+    assert "ptzmesh limits --commands-per-s N" in full["fix"]
 
 
 def test_what_others_left_under_our_names_is_no_matter_of_rights(
@@ -140,9 +140,9 @@ def test_what_others_left_under_our_names_is_no_matter_of_rights(
     said = doctor(redis_url)
     assert (said.code, said.failed()) == (4, {"limit", "runs"})
     assert "under a name of the mesh's" in said["runs"]["message"]
-    assert "a database of its own" in said["runs"]["mend"]
-    wrong = next(one for one in said.lines if one["check"] == "limit" and one["mend"])
-    assert wrong["mend"] == "set it again: ptzmesh limits"
+    assert "a database of its own" in said["runs"]["fix"]
+    wrong = next(one for one in said.lines if one["check"] == "limit" and one["fix"])
+    assert wrong["fix"] == "set it again: ptzmesh limits"
 
 
 def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
@@ -155,7 +155,7 @@ def test_a_dead_collector_fails_and_is_dropped_by_what_it_says(
     said = doctor(redis_url)
     assert (said.code, said.failed()) == (4, {"collector"})
     assert said["collector"]["values"]["oldest_uncollected_s"] == pytest.approx(3 * 86400, abs=60)
-    assert "on hub: ptzmesh collect --csv /data/gone.csv" in said["collector"]["mend"]
+    assert "on hub: ptzmesh collect --csv /data/gone.csv" in said["collector"]["fix"]
     assert cli(redis_url, "collect", "--forget", group).returncode == 0
     assert doctor(redis_url).code == 0
 
@@ -168,7 +168,7 @@ def test_uncollected_results_are_told_with_their_age(
     found = doctor(redis_url)["collector"]
     assert found["status"] == "warn"
     assert found["values"]["lag"] == 1
-    assert found["mend"] == "ptzmesh collect --csv FILE"
+    assert found["fix"] == "ptzmesh collect --csv FILE"
     assert found["values"]["oldest_uncollected_s"] == pytest.approx(600, abs=60)
 
 
@@ -181,10 +181,8 @@ def test_a_silent_node_fails_and_one_that_said_goodbye_does_not(
     assert (said.code, said.failed()) == (4, {"nodes"})
     assert said["nodes"]["values"]["silent"] == ["lost"]
     # It may be cut off: a second worker is refused where one runs.
-    assert said["nodes"]["mend"].startswith(
-        "there: ptzmesh doctor --name lost; if no worker runs: "
-    )
-    assert "ptzmesh worker --name lost" in said["nodes"]["mend"]
+    assert said["nodes"]["fix"].startswith("there: ptzmesh doctor --name lost; if no worker runs: ")
+    assert "ptzmesh worker --name lost" in said["nodes"]["fix"]
 
 
 def test_nodes_of_other_versions_and_clocks_warn(redis_url: str, connection: redis.Redis) -> None:
@@ -198,7 +196,7 @@ def test_nodes_of_other_versions_and_clocks_warn(redis_url: str, connection: red
     assert "b 0.0.9" in said["versions"]["message"]
     assert said["clocks"]["message"].startswith("1 of 1 off: a; +2500.0 ± 1.0 ms from Redis")
     # One node alone does not tell whose clock it is.
-    assert said["clocks"]["mend"] == f"there, or on the host of Redis: {SET_CLOCK}"
+    assert said["clocks"]["fix"] == f"there, or on the host of Redis: {SET_CLOCK}"
     assert said["clocks"]["values"]["clock_offset_uncertainty_ms"] == {"a": 1.0}
 
 
@@ -210,7 +208,7 @@ def test_a_clock_that_may_be_right_and_a_queue_that_was_long_are_no_warning(
     assert doctor(redis_url)["clocks"]["status"] == "ok"
 
 
-def test_clocks_that_all_differ_alike_are_mended_where_redis_is(
+def test_clocks_that_all_differ_alike_are_fixed_where_redis_is(
     redis_url: str, connection: redis.Redis
 ) -> None:
     for name, offset_ms in (("a", "-3600001.0"), ("b", "-3600002.5")):
@@ -218,7 +216,7 @@ def test_clocks_that_all_differ_alike_are_mended_where_redis_is(
         beat(connection, name, **clock)
     clocks = doctor(redis_url)["clocks"]
     assert clocks["status"] == "warn"
-    assert clocks["mend"] == f"on the host of Redis: {SET_CLOCK}"
+    assert clocks["fix"] == f"on the host of Redis: {SET_CLOCK}"
 
 
 def test_a_node_of_another_wire_version_fails(redis_url: str, connection: redis.Redis) -> None:
@@ -234,7 +232,7 @@ def test_a_node_without_its_workers_fails(redis_url: str, connection: redis.Redi
     connection.hset(worker, "birth", "now")
     said = doctor(redis_url)
     assert said["workers"]["values"]["missing"] == {"a": ["responder"]}
-    assert "one that hangs is not: sudo systemctl restart" in said["workers"]["mend"]
+    assert "one that hangs is not: sudo systemctl restart" in said["workers"]["fix"]
     assert said.code == 4
 
 
@@ -243,7 +241,7 @@ def test_an_overdue_run_fails(redis_url: str, connection: redis.Redis) -> None:
     connection.zadd(keyspace.RUNS_OPEN, {"early": now + 60, "late": now - 60})
     said = doctor(redis_url)
     assert said["runs"]["values"] == {"open": 2, "overdue": ["late"]}
-    assert said["runs"]["mend"].startswith("ptzmesh show --follow late")
+    assert said["runs"]["fix"].startswith("ptzmesh show --follow late")
     assert said.code == 4
 
 
@@ -260,7 +258,7 @@ def test_a_job_that_was_refused_is_shown(
     assert said["refused jobs"]["status"] == "warn"
     assert said["refused jobs"]["values"]["refused"] == 1
     assert "allow" in said["refused jobs"]["message"]
-    assert "change its password" in said["refused jobs"]["mend"]
+    assert "change its password" in said["refused jobs"]["fix"]
 
 
 def test_refused_jobs_are_sorted_by_what_can_have_brought_them_about(
@@ -279,9 +277,9 @@ def test_refused_jobs_are_sorted_by_what_can_have_brought_them_about(
     found = looked(damaged, foreign, version, late)
     assert (found.values["refused"], found.values["last"]) == (3, foreign)
     assert "is foreign" in found.message
-    assert "password" in found.mend
-    assert "install one version" in looked(damaged, version).mend
-    assert "password" not in looked(damaged, version).mend
-    assert "lost or changed" in looked(damaged).mend
-    assert "install one version" in looked({"reason": "of a node that notes no cause"}).mend
+    assert "password" in found.fix
+    assert "install one version" in looked(damaged, version).fix
+    assert "password" not in looked(damaged, version).fix
+    assert "lost or changed" in looked(damaged).fix
+    assert "install one version" in looked({"reason": "of a node that notes no cause"}).fix
     assert looked(damaged).status == "warn"

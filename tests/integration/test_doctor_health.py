@@ -114,12 +114,12 @@ def test_between_a_node_that_is_gone_says_what_brings_it_back(
     beat(connection, "a", silent_s=99)
     beat(connection, "b", stopped="1", silent_s=99)
     said = doctor(redis_url, "--between", "a", "b")
-    silent, stopped = (one["mend"] for one in said.lines)
+    silent, stopped = (one["fix"] for one in said.lines)
     # It may be cut off: a second worker is refused where one runs.
     assert silent == "there: ptzmesh doctor --name a; if no worker runs: ptzmesh worker --name a"
     assert stopped == "there: ptzmesh worker --name b"
     alone = doctor(redis_url, "--quick", "--name", "a")
-    assert alone["own heartbeat"]["mend"] == (
+    assert alone["own heartbeat"]["fix"] == (
         "see its log; if it does not run: ptzmesh worker --name a"
     )
 

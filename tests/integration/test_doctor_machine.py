@@ -31,7 +31,7 @@ def test_a_state_folder_that_cannot_be_written_fails(redis_url: str, tmp_path: P
     assert read_only["state folder"]["status"] == "fail"
     for found in (said, read_only):
         # Nothing that a right or a disk would change.
-        assert found["state folder"]["mend"].startswith("say another --state-dir than ")
+        assert found["state folder"]["fix"].startswith("say another --state-dir than ")
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_a_state_folder_on_a_disk_that_is_full_or_read_only_says_which(
     inside = f"mount {mount} {folder} && {{ {fill} || true; }} && exec {sys.executable} {script}"
     argv = ["unshare", "--mount", "sh", "-c", f"{inside} {folder}/state"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    status, mend = json.loads(done.stdout)
+    status, fix = json.loads(done.stdout)
     assert status == "fail"
-    assert mend.startswith(advice)
-    assert "; or say another --state-dir" in mend
+    assert fix.startswith(advice)
+    assert "; or say another --state-dir" in fix
 
 
 def test_results_that_wait_on_this_disk_are_told(redis_url: str, tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_a_worker_that_does_not_know_the_iperf3_on_this_path_has_another_path(
     program.chmod(0o755)
     said = doctor(redis_url, "--name", "a", "--state-dir", str(tmp_path), PATH=str(tmp_path))
     assert said["iperf3"]["status"] == "fail"
-    assert "the worker looks on its own PATH" in said["iperf3"]["mend"]
-    assert "restart" not in said["iperf3"]["mend"]
+    assert "the worker looks on its own PATH" in said["iperf3"]["fix"]
+    assert "restart" not in said["iperf3"]["fix"]
     assert said["icmp"]["status"] == "fail"
-    assert "net.ipv4.ping_group_range" in said["icmp"]["mend"]
+    assert "net.ipv4.ping_group_range" in said["icmp"]["fix"]
 
 
 def test_a_node_that_was_started_here_and_is_silent_fails(

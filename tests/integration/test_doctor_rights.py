@@ -36,7 +36,7 @@ def test_each_right_that_a_node_lacks_is_named(redis_url: str, connection: redis
         assert said["rights"]["status"] == "fail"
         assert said["rights"]["values"]["missing"]["node"] == ["smembers", "xadd"]
         assert said.code == 2
-        assert "+xadd" in said["rights"]["mend"]
+        assert "+xadd" in said["rights"]["fix"]
         assert "pw@" not in said.text
         assert said["workers"]["status"] == "skipped"
     finally:
@@ -62,7 +62,7 @@ def test_keys_that_a_node_may_not_touch_are_found(
         (["~ptzmesh:*"], "ACL SETUSER cam "),
     ],
 )
-def test_the_mend_of_rights_is_taken_by_redis_and_mends(
+def test_the_fix_of_rights_is_taken_by_redis_and_works(
     redis_url: str, connection: redis.Redis, has: list[str], grants: str
 ) -> None:
     url = as_user(connection, redis_url, *has)
@@ -72,7 +72,7 @@ def test_the_mend_of_rights_is_taken_by_redis_and_mends(
                 found = rights(user, url, ["node"])
             if found.status.value == "ok":
                 break
-            command, _, kept = found.mend.partition("; ")
+            command, _, kept = found.fix.partition("; ")
             assert grants.rstrip(";") in command
             assert "ACL SAVE" in kept
             connection.execute_command(*shlex.split(command)[1:])

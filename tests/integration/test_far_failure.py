@@ -75,4 +75,4 @@ def test_a_server_without_a_folder_for_its_files_is_told_by_its_own_node(
     assert not any("the node was stopped" in log.read_text() for log in tmp_path.glob("*.log"))
     checks = {one["check"]: one for one in map(json.loads, doctor.stdout.splitlines())}
     assert checks["iperf3 test"]["status"] == "fail"
-    assert "must be one that it can write" in checks["iperf3 test"]["mend"]
+    assert "must be one that it can write" in checks["iperf3 test"]["fix"]

@@ -227,7 +227,7 @@ def test_key_of_rq_of_another_type_is_put_out_of_the_way(
     pipeline.set(key, "not what RQ has there")
     pipeline.execute()
 
-    def mended() -> bool:
+    def fixed() -> bool:
         # The workers wait in Redis, and look at the key's type when they come back.
         for other in (QUEUE, keyspace.serve_queue("a"), keyspace.CONTROL_QUEUE):
             if keyspace.queue_key(other) != key:
@@ -236,7 +236,7 @@ def test_key_of_rq_of_another_type_is_put_out_of_the_way(
             push(connection, "good")
         return connection.type(key) != b"string"
 
-    wait_until(mended, "it is mended")
+    wait_until(fixed, "it is fixed")
     assert_mesh_measures(redis_url)
     assert any(key in entry["job"] for entry in refused(connection))
     assert "Traceback" not in log_of(tmp_path), log_of(tmp_path)

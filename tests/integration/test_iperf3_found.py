@@ -67,7 +67,7 @@ def test_doctor_and_the_node_say_why(library: Path) -> None:
     check = machine.iperf3(None, wanted=True)
     assert check.status is Status.FAIL
     assert "libipeXf.so.0" in check.message
-    assert check.mend.startswith("sudo ldconfig")
+    assert check.fix.startswith("sudo ldconfig")
     facts = Facts(said=Said(labels={}, policy=Policy()), reread=NoFile())
     facts.look()
     record = facts.in_record(Node(name="a", address="127.0.0.1"))

@@ -65,7 +65,7 @@ def test_a_name_that_does_not_resolve_yet_is_waited_for(tmp_path: Path) -> None:
         wait_until(lambda: "does not resolve" in log_of(tmp_path), "it says that it waits")
 
 
-def test_what_waiting_does_not_mend_ends_the_start_at_once(
+def test_what_waiting_does_not_fix_ends_the_start_at_once(
     redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     with server.connect(redis_server.url) as owner:

@@ -115,23 +115,23 @@ def test_missing_file_and_unknown_run_are_told(connection: redis.Redis, csv_path
 
 
 @pytest.mark.usefixtures("plan")
-def test_each_cause_of_a_file_that_is_not_whole_has_its_own_mend(
+def test_each_cause_of_a_file_that_is_not_whole_has_its_own_fix(
     redis_url: str, connection: redis.Redis, csv_path: Path
 ) -> None:
     pairs = list(permutations(NAMES, 2))
     add(connection, *(result(*pair) for pair in pairs[:-1]))
     Collector(connection, csv_path).drain()
-    assert verify(connection, RUN, csv_path).mend.startswith("collect again; ")
+    assert verify(connection, RUN, csv_path).fix.startswith("collect again; ")
     connection.hset(keyspace.run_key(RUN), "status", "running")
-    assert f"ptzmesh show --follow {RUN}" in verify(connection, RUN, csv_path).mend
+    assert f"ptzmesh show --follow {RUN}" in verify(connection, RUN, csv_path).fix
     # A row too many does not go by collecting again.
     csv_path.write_text(csv_path.read_text() + csv_path.read_text().splitlines()[-1] + "\n")
     advice = f"rows were edited or copied: ptzmesh results --run {RUN} --csv ANOTHER"
-    assert verify(connection, RUN, csv_path).mend == advice
+    assert verify(connection, RUN, csv_path).fix == advice
     add(connection, result(*pairs[-1]))
     connection.hset(keyspace.run_key(RUN), "status", "done")
     connection.zadd(keyspace.RUNS, {RUN: 1.0})
     another = csv_path.with_name("another.csv")
     done = cli(redis_url, *advice.partition("ptzmesh ")[2].replace("ANOTHER", str(another)).split())
     assert done.returncode == 0, done.stderr
-    assert verify(connection, RUN, another).agrees  # it mends what it says
+    assert verify(connection, RUN, another).agrees  # it fixes what it says

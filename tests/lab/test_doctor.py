@@ -1,4 +1,4 @@
-"""`ptzmesh doctor --between`: what a firewall between two nodes lets through, and what mends it."""
+"""`ptzmesh doctor --between`: what a firewall between two nodes lets through, and what fixes it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def firewall(node: Node, rule: str, hook: str = "input") -> Iterator[None]:
 
 
 def between(mesh: LabMesh) -> tuple[Said, dict[str, str], dict[str, str]]:
-    """Ask from a third node; give what it said, and each check's status and mend."""
+    """Ask from a third node; give what it said, and each check's status and fix."""
     said = mesh.cli(mesh.lab.nodes[2], "doctor", "--between", "n0", "n1", "--json")
     status = {line["check"]: line["status"] for line in said.lines}
-    return said, status, {line["check"]: line["mend"] for line in said.lines}
+    return said, status, {line["check"]: line["fix"] for line in said.lines}
 
 
 def failed(status: dict[str, str]) -> set[str]:
@@ -67,11 +67,11 @@ def test_a_dropped_range_of_ports_fails_one_way_with_the_rule_that_opens_it(
     node = three.lab.nodes[1]
     begun = time.monotonic()
     with firewall(node, f"tcp dport {PORTS} drop"):
-        said, status, mend = between(three)
+        said, status, fix = between(three)
     assert said.code == 4
     assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
-    assert mend["tcp n0 -> n1"] == mend["iperf3 n0 -> n1"]
-    assert mend["tcp n0 -> n1"].startswith(RULE)
+    assert fix["tcp n0 -> n1"] == fix["iperf3 n0 -> n1"]
+    assert fix["tcp n0 -> n1"].startswith(RULE)
     assert time.monotonic() - begun < 100  # the kernel would try for two minutes
 
 
@@ -85,34 +85,34 @@ def test_a_range_that_is_half_open_is_found(three: LabMesh) -> None:
 def test_a_range_that_is_rejected_fails_by_iperf3(three: LabMesh) -> None:
     rule = f"tcp dport {PORTS} reject with tcp reset"
     with firewall(three.lab.nodes[1], rule):
-        _, status, mend = between(three)
+        _, status, fix = between(three)
     # A refused handshake is what a closed port answers, too: only the test tells.
     assert failed(status) == {"iperf3 n0 -> n1"}
-    assert mend["iperf3 n0 -> n1"].startswith(RULE)
+    assert fix["iperf3 n0 -> n1"].startswith(RULE)
 
 
 def test_dropped_echoes_fail_and_the_rest_is_tried(three: LabMesh) -> None:
     with firewall(three.lab.nodes[0], "icmp type echo-request drop"):
-        _, status, mend = between(three)
+        _, status, fix = between(three)
     assert failed(status) == {"ping n1 -> n0"}
-    assert "on n0" in mend["ping n1 -> n0"]
+    assert "on n0" in fix["ping n1 -> n0"]
 
 
 @pytest.mark.long
 def test_a_range_that_is_prohibited_is_no_matter_of_routes(three: LabMesh) -> None:
     rule = f"tcp dport {PORTS} reject with icmp type admin-prohibited"
     with firewall(three.lab.nodes[1], rule):
-        _, status, mend = between(three)
+        _, status, fix = between(three)
     assert failed(status) == {"tcp n0 -> n1", "iperf3 n0 -> n1"}
-    assert all(mend[name].startswith(RULE) for name in failed(status))
+    assert all(fix[name].startswith(RULE) for name in failed(status))
 
 
 def test_a_firewall_of_the_source_is_named_beside_that_of_the_target(three: LabMesh) -> None:
     rule = f"tcp dport {PORTS} reject"
     with firewall(three.lab.nodes[0], rule, hook="output"):
-        _, status, mend = between(three)
+        _, status, fix = between(three)
     assert "iperf3 n0 -> n1" in failed(status)
-    assert "if that is so: the firewall of n0, or one between" in mend["iperf3 n0 -> n1"]
+    assert "if that is so: the firewall of n0, or one between" in fix["iperf3 n0 -> n1"]
 
 
 @pytest.mark.parametrize("route", [None, pytest.param("unreachable", marks=pytest.mark.long)])
@@ -125,14 +125,14 @@ def test_a_way_that_passes_nothing_is_a_matter_of_routes_and_addresses(
     else:
         source.run(["ip", "route", "add", route, f"{target.address}/32"])
     try:
-        _, status, mend = between(three)
+        _, status, fix = between(three)
     finally:
         three.lab.clear()
         if route is not None:
             source.run(["ip", "route", "delete", route, f"{target.address}/32"])
     assert {"ping n0 -> n1", "tcp n0 -> n1", "iperf3 n0 -> n1"} <= failed(status)
     for name in ("ping n0 -> n1", "tcp n0 -> n1", "iperf3 n0 -> n1"):
-        assert mend[name].startswith("nothing passes: on n0: ip route get 10.77.0.2; on n1: is ")
+        assert fix[name].startswith("nothing passes: on n0: ip route get 10.77.0.2; on n1: is ")
 
 
 def test_what_nodes_lack_themselves_is_no_matter_of_the_way(three: LabMesh) -> None:
@@ -144,13 +144,13 @@ def test_what_nodes_lack_themselves_is_no_matter_of_the_way(three: LabMesh) -> N
     three.wait_until_alive("mute", "shy")
     said = three.cli(other, "doctor", "--between", "mute", "shy", "--json")
     status = {line["check"]: line["status"] for line in said.lines}
-    mend = {line["check"]: line["mend"] for line in said.lines}
+    fix = {line["check"]: line["fix"] for line in said.lines}
     assert status["ping shy -> mute"] == "ok"
-    assert mend["ping mute -> shy"].startswith("on mute: sudo sysctl -w net.ipv4.ping_group_range")
+    assert fix["ping mute -> shy"].startswith("on mute: sudo sysctl -w net.ipv4.ping_group_range")
     for name in ("iperf3 mute -> shy", "iperf3 shy -> mute"):
         assert status[name] == "fail"
-        assert mend[name].startswith("start one of ")
-        assert "without --no-accept" in mend[name]
+        assert fix[name].startswith("start one of ")
+        assert "without --no-accept" in fix[name]
 
 
 def test_a_way_to_redis_that_is_forbidden_or_silent_is_no_matter_of_redis(three: LabMesh) -> None:
@@ -163,5 +163,5 @@ def test_a_way_to_redis_that_is_forbidden_or_silent_is_no_matter_of_redis(three:
     silent = three.cli(asker, "doctor", "--json")
     three.lab.heal(asker, server)
     assert (forbidden.code, silent.code) == (3, 3)
-    assert forbidden.lines[0]["mend"].startswith("a route or a firewall forbids the way to it")
-    assert "no firewall or VPN between drops what is sent" in silent.lines[0]["mend"]
+    assert forbidden.lines[0]["fix"].startswith("a route or a firewall forbids the way to it")
+    assert "no firewall or VPN between drops what is sent" in silent.lines[0]["fix"]

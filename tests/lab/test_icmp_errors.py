@@ -87,7 +87,7 @@ def test_addresses_without_a_socket_do_not_stop_the_others(joined: Pair) -> None
     assert [one["refused"] for one in found] == [3, 0, 3, 3]
 
 
-def test_without_any_right_the_error_names_the_command_that_mends_it(joined: Pair) -> None:
+def test_without_any_right_the_error_names_the_command_that_fixes_it(joined: Pair) -> None:
     joined.on_near("sysctl -qw 'net.ipv4.ping_group_range=1 0'")
     source = (
         "from worker.model.options import PingOptions\n"

@@ -26,7 +26,7 @@ def test_full_mesh_over_ipv6(mesh: LabMesh) -> None:
 
 
 @together(2)
-def test_without_privilege_a_row_names_the_command_that_mends_it(mesh: LabMesh) -> None:
+def test_without_privilege_a_row_names_the_command_that_fixes_it(mesh: LabMesh) -> None:
     names = ("plain-0", "plain-1")
     mesh.lab.directory.chmod(0o711)
     for name, node in zip(names, mesh.lab.nodes, strict=True):
@@ -40,8 +40,8 @@ def test_without_privilege_a_row_names_the_command_that_mends_it(mesh: LabMesh) 
     assert {row["outcome"] for row in refused.rows.values()} == {"tool_missing"}
     assert {row["latency_ms"] for row in refused.rows.values()} == {None}
     for node in mesh.lab.nodes:
-        mend = refused.rows[names]["error"].partition("sudo ")[2]
-        node.run(shlex.split(mend))
+        fix = refused.rows[names]["error"].partition("sudo ")[2]
+        node.run(shlex.split(fix))
     rows = run(mesh, mesh.lab.nodes[0], "--nodes", ",".join(names)).rows
     assert {row["socket"] for row in rows.values()} == {"datagram"}
 

@@ -166,7 +166,7 @@ def test_each_advice_of_doctor_helps(three: LabMesh, lab: Lab) -> None:
         "unreachable: packets of up to 1300 bytes pass from n0 to n1, larger ones vanish "
         "without a word"
     )
-    where, clamp, link = parts(check["mend"])
+    where, clamp, link = parts(check["fix"])
     assert where == "on n1"
     for advice, undo in (
         (clamp, clamp.replace("-A", "-D")),
@@ -178,8 +178,8 @@ def test_each_advice_of_doctor_helps(three: LabMesh, lab: Lab) -> None:
         target.run(undo.split())
 
 
-def parts(mend: str) -> tuple[str, str, str]:
-    where, _, commands = mend.partition(": sudo ")
+def parts(fix: str) -> tuple[str, str, str]:
+    where, _, commands = fix.partition(": sudo ")
     clamp, _, link = commands.partition("; or, on the VPN's interface there: sudo ")
     return where, clamp, link
 
@@ -195,9 +195,9 @@ def test_way_to_redis_that_swallows_long_replies_is_no_matter_of_redis(
     assert check["message"].startswith(
         "packets of up to 1300 bytes pass between here and Redis at "
     )
-    assert check["mend"].startswith(f"here, on the interface that `ip route get {server.address}`")
-    advice = check["mend"].partition(": sudo ")[2].replace("INTERFACE", "eth0")
+    assert check["fix"].startswith(f"here, on the interface that `ip route get {server.address}`")
+    advice = check["fix"].partition(": sudo ")[2].replace("INTERFACE", "eth0")
     asker.run(advice.split())
-    mended = three.cli(asker, "doctor", "--json")
+    fixed = three.cli(asker, "doctor", "--json")
     asker.run(["ip", "link", "set", "dev", "eth0", "mtu", "1500"])
-    assert next(one for one in mended.lines if one["check"] == "reachable")["status"] == "ok"
+    assert next(one for one in fixed.lines if one["check"] == "reachable")["status"] == "ok"

@@ -143,11 +143,11 @@ def test_way_without_a_proxy_is_ok_and_what_the_node_said_holds_until_there_is_a
     assert re.fullmatch(
         f"nft ip lab c handle [0-9]+: redirect to port {PROXY}", check["values"]["rule"]
     )
-    assert f"--exclude {BEHIND}" in check["mend"]
+    assert f"--exclude {BEHIND}" in check["fix"]
     for line in between:
         taken = line["check"] in ("tcp n0 -> far", "iperf3 n0 -> far")
         assert line["status"] == ("fail" if taken else "ok"), line
-        assert (f"--exclude {BEHIND}" in line["mend"]) is taken
+        assert (f"--exclude {BEHIND}" in line["fix"]) is taken
 
 
 def test_proxy_at_the_first_hop_for_some_ports_is_told_though_the_node_is_reached_at_others(

@@ -143,7 +143,7 @@ def test_commands_say_who_claims_the_address_of_whom(
     ping = next(line for line in between if line["check"] == "ping c -> b")
     assert ping["status"] == "fail"
     assert "a answers at 192.168.1.100, not b" in ping["message"]
-    assert "ICMP" not in ping["mend"]
+    assert "ICMP" not in ping["fix"]
     times = ("--duration", "2", "--interval", "2", "--out", str(mesh.lab.directory))
     series = mesh.cli(here, "test", "b", "--nodes", "c", *times)
     assert "a answers at 192.168.1.100, not b" in series.err + str(series.lines)

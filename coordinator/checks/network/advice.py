@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.checks.network.proxies import mend_for
+from coordinator.checks.network.proxies import fix_for
 from worker.model.measurement import Measurement, Outcome
 from worker.model.policy import DEFAULT_PORTS
 from worker.probes.icmp.echo_socket import PERMIT
@@ -142,7 +142,7 @@ def no_way(way: Way) -> str:
 
 def without_proxy(source: Node, target: Node) -> str:
     """Return what keeps a proxy from a node's connections to another."""
-    return f"ptzmesh doctor on {source.name} names the rule; {mend_for(target.address)}"
+    return f"ptzmesh doctor on {source.name} names the rule; {fix_for(target.address)}"
 
 
 def ports_of(node: Node) -> tuple[int, int]:

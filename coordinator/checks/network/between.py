@@ -57,7 +57,7 @@ def between(connection: redis.Redis, one: str, other: str, *, by: str) -> Iterat
     dead = [node for node in nodes if not node.alive]
     for node in dead:
         message = f"{node.name} is {node.state}: nothing can be tried"
-        yield judged("node", message, {"node": node.name}, fail=True, mend=revive(node))
+        yield judged("node", message, {"node": node.name}, fail=True, fix=revive(node))
     if dead:
         return
     trial = _Trial(connection, registry, nodes, by)
@@ -136,11 +136,11 @@ def _tcp(way: Way) -> Check:
         return skipped(name, why)
     first, last = ports_of(way.target)
     failed = {p: m for p, m in way.handshakes.items() if m is None or m.outcome is not Outcome.OK}
-    listed, mend = " and ".join(map(str, failed or way.handshakes)), for_handshakes(way)
+    listed, fix = " and ".join(map(str, failed or way.handshakes)), for_handshakes(way)
     message = f"no answer from port {listed}" if failed else f"ports {listed} answer"
-    whys = [_why(m, mend) for m in failed.values() if m and m.outcome not in SILENT]
+    whys = [_why(m, fix) for m in failed.values() if m and m.outcome not in SILENT]
     values = {"first_port": first, "last_port": last, "silent_ports": list(failed)}
-    return judged(name, whys[0] if whys else message, values, fail=bool(failed), mend=mend)
+    return judged(name, whys[0] if whys else message, values, fail=bool(failed), fix=fix)
 
 
 def _test(way: Way) -> Check:
@@ -154,13 +154,13 @@ def _test(way: Way) -> Check:
 
 
 def _of(
-    measured: Measurement, name: str, message: str, mend: str, warn: bool = False, **values: object
+    measured: Measurement, name: str, message: str, fix: str, warn: bool = False, **values: object
 ) -> Check:
     """Judge a measurement; without a message it says why it found nothing."""
     no_fault = measured.outcome in NOT_THE_PATH
     return judged(
         name,
-        message or _why(measured, mend),
+        message or _why(measured, fix),
         {
             "source": measured.source,
             "target": measured.target,
@@ -171,13 +171,13 @@ def _of(
         },
         fail=measured.outcome is not Outcome.OK and not no_fault,
         warn=warn or no_fault,
-        mend=mend,
+        fix=fix,
     )
 
 
-def _why(failed: Measurement, mend: str) -> str:
+def _why(failed: Measurement, fix: str) -> str:
     """Return outcome and error, without the remedy where the advice has it or a better one."""
     cause, _, remedy = failed.error.partition("; ")
     is_known = failed.transfer is not None and failed.transfer.path_mtu_bytes is not None
-    error = cause if is_known or remedy in mend else failed.error
+    error = cause if is_known or remedy in fix else failed.error
     return f"{failed.outcome.value}: {error}" if error else failed.outcome.value

@@ -34,10 +34,10 @@ def proxies(nodes: Sequence[Node], own: Node | None, *, wanted: bool) -> Check:
     message = f"{sign.error}{f' ({rule})' if rule else ''}"
     message = message if len(names) == 1 else f"{len(names)} nodes are answered for: {message}"
     values = {"nodes": names, "rule": rule}
-    return judged(NAME, message, values, fail=True, mend=mend_for(end[0]))
+    return judged(NAME, message, values, fail=True, fix=fix_for(end[0]))
 
 
-def mend_for(address: str) -> str:
+def fix_for(address: str) -> str:
     """Return what keeps a proxy from an address."""
     return (
         f"leave {address} out of what is redirected (sshuttle: --exclude {address}), or start "
@@ -50,9 +50,9 @@ def _unproved(ends: dict[End, Node], signs: dict[End, Sign]) -> Check:
     message = f"none is seen before {len(ends)} nodes"
     if hinted:
         message = f"one may answer for {', '.join(hinted)}: handshakes of one hop were answered"
-    mend = "let ICMP echoes and time-exceeded pass, so that it can be judged"
+    fix = "let ICMP echoes and time-exceeded pass, so that it can be judged"
     values = {"nodes": hinted, "rule": None}
-    return judged(NAME, message, values, warn=bool(hinted), mend=mend)
+    return judged(NAME, message, values, warn=bool(hinted), fix=fix)
 
 
 def _rule(sign: Sign) -> str | None:

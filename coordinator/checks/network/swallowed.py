@@ -28,6 +28,6 @@ def swallowed(connection: redis.Redis, exc: redis.RedisError) -> Check | None:
         return None
     message = in_words(mtu, "here", f"Redis at {host}").partition("; ")[0]
     link = f"sudo ip link set dev INTERFACE mtu {mtu.largest_bytes}"
-    mend = f"here, on the interface that `ip route get {address}` names: {link}"
+    fix = f"here, on the interface that `ip route get {address}` names: {link}"
     values = {"path_mtu_bytes": mtu.largest_bytes}
-    return judged(REACHABLE, message, values, fail=True, mend=mend)
+    return judged(REACHABLE, message, values, fail=True, fix=fix)

@@ -1,4 +1,4 @@
-"""The page of mends and the messages of the product agree, both ways."""
+"""The page of fixes and the messages of the product agree, both ways."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ FAR = server.Exchange(rtt_ms=300.0, clock=ClockEstimate(offset_ms=5000.0, uncert
 #: Causes that only a whole mesh, or a Redis, can have → the tests that have them.
 ELSEWHERE = {
     ("rights", "commands are lacking, all keys are allowed"): (
-        "integration/test_doctor_rights.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
+        "integration/test_doctor_rights.py", "test_the_fix_of_rights_is_taken_by_redis_and_works"
     ),
     ("rights", "keys are lacking, all commands are allowed"): (
-        "integration/test_doctor_rights.py", "test_the_mend_of_rights_is_taken_by_redis_and_mends"
+        "integration/test_doctor_rights.py", "test_the_fix_of_rights_is_taken_by_redis_and_works"
     ),
     ("state folder", "a disk that is full"): (
         "integration/test_doctor_machine.py",
@@ -142,8 +142,8 @@ def folder_of(owner: int) -> Check:
         there.mkdir(exist_ok=True)
         os.chown(there, owner, owner)
         # (root may write everywhere, so the problem is said.)
-        mend = machine._mend_of_folder(Path(parent, "state"), there, os.strerror(errno.EACCES))
-    return Check(area=Area.MACHINE, name="state folder", status=Status.FAIL, message="x", mend=mend)
+        fix = machine._fix_of_folder(Path(parent, "state"), there, os.strerror(errno.EACCES))
+    return Check(area=Area.MACHINE, name="state folder", status=Status.FAIL, message="x", fix=fix)
 
 
 DEAD = {"seen_s": 99.0}
@@ -303,23 +303,23 @@ def test_cause_has_the_advice_that_the_table_says(case: tuple[str, str]) -> None
     if case == ("state folder", "it is another user's, perhaps the worker's") and os.geteuid():
         pytest.skip("giving a folder away needs root")
     found = CASES[case]()
-    assert ADVICES[found.status.value][case].strip("`") in found.mend, found
+    assert ADVICES[found.status.value][case].strip("`") in found.fix, found
 
 
 def test_maxmemory_that_is_advised_is_what_the_machine_has() -> None:
     """Beyond that the kernel ends Redis, and with it the lockers of all."""
     small = {**FULL, "total_system_memory": 128 * MIB}
-    assert "CONFIG SET" not in server.memory(small, 80).mend
-    assert "128 MiB" in server.memory(small, 80).mend
-    assert "CONFIG SET" not in server.memory({**FULL, "total_system_memory": 0}, 80).mend
+    assert "CONFIG SET" not in server.memory(small, 80).fix
+    assert "128 MiB" in server.memory(small, 80).fix
+    assert "CONFIG SET" not in server.memory({**FULL, "total_system_memory": 0}, 80).fix
     high = server.memory({**FULL, "used_memory": 99 * MIB}, 95)
-    assert "--redis-memory-pct" not in high.mend
+    assert "--redis-memory-pct" not in high.fix
 
 
 def test_results_that_wait_for_redis_name_no_collector_while_it_is_away() -> None:
-    assert "collect" not in outbox(None, has_redis=False).mend
+    assert "collect" not in outbox(None, has_redis=False).fix
 
 
 def test_a_node_that_says_no_clock_is_not_counted() -> None:
     others = [replace(node("b", 0.0), seen_s=99.0), node("c")]
-    assert machine.clock(FAR, others, wanted=True).mend.startswith("here, or on the host of Redis")
+    assert machine.clock(FAR, others, wanted=True).fix.startswith("here, or on the host of Redis")

@@ -108,7 +108,7 @@ def test_a_name_is_no_target_of_a_probe() -> None:
         TargetNode(name="camera-3", address=IpLiteral("camera-3.lan"))
 
 
-def test_without_the_right_every_target_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_right_every_target_says_what_fixes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_permitted(addresses: list[str], options: PingOptions, *, should_stop: object) -> None:
         raise IcmpNotPermitted
 
