@@ -40,6 +40,22 @@ def test_same_call_again_gives_the_same_lease_and_reserves_once(connection: redi
     assert leases.spent_today(connection, ["a", "c"]) == {"a": 10, "c": 10}
 
 
+@pytest.mark.parametrize("junk", ["x", "", "1.5", "nan", "9" * 30])
+@pytest.mark.usefixtures("one_day")
+def test_count_that_is_none_is_over_a_limit_and_is_begun_again_where_there_is_none(
+    connection: redis.Redis, junk: str
+) -> None:
+    day = int(scripts.redis_seconds(connection) // 86400)
+    connection.hset(keyspace.budget_key("b"), str(day), junk)
+    limited = End(name="b", bytes_per_day=10**9)
+    attempt = take(connection, A, limited, C, reserve_bytes=10)
+    assert attempt.lease is not None
+    assert (attempt.lease.far, attempt.over_budget) == ("c", ("b",))
+    leases.release(connection, attempt.lease)
+    assert held(connection, A, B, reserve_bytes=10).far == "b"
+    assert leases.spent_today(connection, ["b"]) == {"b": 10}
+
+
 @pytest.mark.usefixtures("one_day")
 def test_bytes_are_reserved_before_and_settled_after(connection: redis.Redis) -> None:
     lease = held(connection, A, B, reserve_bytes=1000)

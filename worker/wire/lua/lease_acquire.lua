@@ -53,7 +53,9 @@ end
 
 local function fits(node)
   if not node.limit then return true end
-  return tonumber(redis.call('HGET', node.budget, day) or 0) + reserve <= node.limit
+  -- What is no count may be anything: nothing is left.
+  local spent = string.match(redis.call('HGET', node.budget, day) or '0', '^-?%d+$')
+  return spent and tonumber(spent) + reserve <= node.limit
 end
 
 -- A link that both ends name is on the way once, with the smaller capacity.
@@ -68,7 +70,9 @@ local function links_between(a, b)
 end
 
 local function spend(budget)
-  redis.call('HINCRBY', budget, day, ARGV[3])
+  if type(redis.pcall('HINCRBY', budget, day, ARGV[3])) == 'table' then  -- an error: no count
+    redis.call('HSET', budget, day, ARGV[3])
+  end
   redis.call('EXPIRE', budget, ARGV[6])
   local counts = redis.call('HGETALL', budget)
   for i = 1, #counts, 2 do
