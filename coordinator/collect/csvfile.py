@@ -171,7 +171,7 @@ class CsvFile(contextlib.AbstractContextManager["CsvFile"]):
         os.fsync(self._fd)
 
     def _cut_torn(self) -> None:
-        tail = _tail(self._fd)
+        tail = _tail(self._fd, self._size)
         # After a power cut some file systems show zeros where a write had not reached the disk.
         hole = tail.find(b"\0")
         end = tail.rfind(b"\n", 0, hole if hole >= 0 else len(tail)) + 1
@@ -261,17 +261,18 @@ def append_new(fd: int, lines: Iterable[bytes], header: bytes = b"") -> None:
     Raises:
         OSError: Some of them may have been written.
     """
-    tail = _tail(fd)
+    size = os.fstat(fd).st_size
+    tail = _tail(fd, size)
     there = tail[: tail.rfind(b"\n") + 1]
-    size = os.fstat(fd).st_size - len(tail) + len(there)
+    size += len(there) - len(tail)
     os.ftruncate(fd, size)
     known = set(there.splitlines(keepends=True))
     new = (line for line in lines if line not in known)
     _write_durably(fd, b"".join([b"" if size else header, *new]))
 
 
-def _tail(fd: int) -> bytes:
-    return os.pread(fd, TAIL_BYTES, max(0, os.fstat(fd).st_size - TAIL_BYTES))
+def _tail(fd: int, size: int) -> bytes:
+    return os.pread(fd, min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
 
 
 def _write_durably(fd: int, data: bytes) -> None:

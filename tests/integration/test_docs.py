@@ -110,7 +110,7 @@ KEY_ROW = re.compile(r"^\| `((?:ptzmesh|rq):[^`]*)` \| (\w*) \| ([^|]+) \|", re.
 def documented_keys() -> list[tuple[re.Pattern[str], str, bool]]:
     page = (ROOT / "docs" / "keys.md").read_text()
     rows = [
-        (re.compile(re.sub(r"<\w+>", "[^:]+", key).replace("…", ".*")), kind, "without" not in life)
+        (re.compile(re.sub(r"<\w+>", "[^:]*", key).replace("…", ".*")), kind, "without" not in life)
         for key, kind, life in KEY_ROW.findall(page)
     ]
     assert len(rows) > 20

@@ -76,6 +76,19 @@ def test_what_is_no_entry_of_who_waits_is_removed_and_the_others_are_woken(
     assert not keys(connection)
 
 
+def test_release_writes_no_key_but_those_that_wake(connection: redis.Redis) -> None:
+    """An entry of who waits names a key, and anybody who may write entries might name a locker."""
+    lease = held(connection, A, B)
+    wanted = f" {keyspace.lease_key('b')} "
+    locker = "file_lockers:locker1"
+    entry = {"ends_ms": 9e15, "lease": "none", "wake": locker, "wanted": wanted, "later": " "}
+    connection.set(locker, "ptz-1")
+    connection.hset(keyspace.WAITING, "z", msgpack.packb(entry))
+    leases.release(connection, lease, spent_bytes=0)
+    assert connection.get(locker) == b"ptz-1"
+    assert not connection.hkeys(keyspace.WAITING)
+
+
 def test_late_release_leaves_the_next_holder_alone(connection: redis.Redis) -> None:
     lease = held(connection, A, B, ttl_s=0.03)
     wait_until(lambda: not keys(connection), "the leases have lapsed")

@@ -181,6 +181,7 @@ def release(connection: redis.Redis, lease: Lease, *, spent_bytes: int | None = 
     """
     spent = "" if spent_bytes is None else max(0, spent_bytes)
     arguments = [lease.token, spent, round(WAITING_TTL_S * 1000), lease.near, lease.far]
+    arguments.append(keyspace.WAKE_PREFIX)
     release_script = scripts.script(connection, "lease", "lease_release")
     return bool(release_script([*_keys(lease), keyspace.WAITING], arguments)[1])
 

@@ -54,7 +54,8 @@ link_key: Of = "ptzmesh:lease:link:{}".format
 #: Node → for what, and until when, it waits; lua/lease.lua says how.
 WAITING = "ptzmesh:waits"
 #: The list that wakes a node that waits.
-wake_key: OfNode = "ptzmesh:wake:{}".format
+WAKE_PREFIX = "ptzmesh:wake:"
+wake_key: OfNode = f"{WAKE_PREFIX}{{}}".format
 #: The bytes that tests cost a node, by day: UTC days since 1970.
 budget_key: OfNode = "ptzmesh:budget:{}".format
 #: By token, what a test that is under way may cost each of its ends.

@@ -1,9 +1,10 @@
 -- Give up what a token holds, settle its bytes, and wake who waits for it. Token only: what another
 -- token holds by now is left alone. Comes after lease.lua.
 -- KEYS  as lease_renew.lua, and last the table of who waits
--- ARGV  token, bytes spent ('' keeps the reservation), wake_ttl_ms, names of near and far
+-- ARGV  token, bytes spent ('' keeps the reservation), wake_ttl_ms, names of near and far, what the
+--       keys of wake lists begin with
 -- Returns {ends given up, 1 if far waits for its own test with near}
-local token, spent, wake_ttl_ms, near, far = unpack(ARGV)
+local token, spent, wake_ttl_ms, near, far, wake_prefix = unpack(ARGV)
 local RESERVED, NEAR_LEASE, WAITING = KEYS[1], KEYS[2], KEYS[#KEYS]
 local freed, ends = {}, 0
 for i = 2, 3 do
@@ -41,7 +42,8 @@ local function read_entry(packed)
   for _, field in ipairs({'lease', 'wake', 'wanted', 'later'}) do
     if type(entry[field]) ~= 'string' then return end
   end
-  return entry
+  -- Written and deleted below: it must be no key of others, such as a locker.
+  return string.sub(entry.wake, 1, #wake_prefix) == wake_prefix and entry or nil
 end
 
 local function look_at(name)
