@@ -14,10 +14,10 @@ from typing import Any
 import redis
 
 from worker.model.detail import PingStatistics, TransferSettings, TransferStatistics, common
-from worker.model.event import is_event
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions
 from worker.wire import keyspace
+from worker.wire.event import is_event
 
 RUN = "20260102T030405000-abcd"
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

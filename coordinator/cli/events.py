@@ -12,8 +12,8 @@ from coordinator.cli.terminal.units import SECONDS
 from coordinator.mesh import Mesh
 from coordinator.results.events import Found, follow_events, read_events
 from coordinator.results.stream import START, last_id
-from worker.model.event import COLUMNS, Event
 from worker.wire import scripts
+from worker.wire.event import COLUMNS, Event
 
 #: A person has no use for the id in the stream.
 SHOWN = COLUMNS[:-1]

@@ -30,10 +30,10 @@ from coordinator.results.stream import (
     wait_for_more,
 )
 from worker.model.errors import WireError
-from worker.model.event import Event, is_event
 from worker.model.fields import Cell
 from worker.model.measurement import csv_row
 from worker.wire.connection.away import AWAY
+from worker.wire.event import Event, is_event
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coordinator.results.stream import START, stream_position
+from worker.model.csv_columns import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 from worker.model.errors import ConfigError, PtzmeshError
 from worker.model.fields import Cell
-from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 
 logger = logging.getLogger(__name__)
 

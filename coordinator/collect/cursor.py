@@ -31,8 +31,8 @@ from coordinator.collect.rotated import identities, last_rows
 from coordinator.results.results import are_events
 from coordinator.results.stream import START, Entry, last_id, stream_position
 from coordinator.runs.footprint import members
-from worker.model.event import is_event
 from worker.wire import keyspace
+from worker.wire.event import is_event
 
 logger = logging.getLogger(__name__)
 

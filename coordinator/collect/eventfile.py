@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coordinator.collect.csvfile import append_new, csv_lines
 from worker.model.errors import ConfigError, PtzmeshError
-from worker.model.event import COLUMNS, Event
+from worker.wire.event import COLUMNS, Event
 
 HEADER = csv_lines([COLUMNS])
 

@@ -9,7 +9,7 @@ import redis
 from coordinator.results.results import log_bad, pages_as_they_come, pages_until_end
 from coordinator.results.stream import START, Entry
 from worker.model.errors import WireError
-from worker.model.event import Event, is_event
+from worker.wire.event import Event, is_event
 
 Found = Iterator[tuple[str, Event]]
 

@@ -23,11 +23,11 @@ from coordinator.results.stream import (
     wait_for_more,
 )
 from worker.model.errors import WireError
-from worker.model.event import is_event
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.wire import keyspace
 from worker.wire.connection.away import AWAY
+from worker.wire.event import is_event
 
 logger = logging.getLogger(__name__)
 

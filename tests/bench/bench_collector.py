@@ -31,7 +31,7 @@ from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER
 from coordinator.collect.groups import default_group
 from coordinator.embedded import embedded_server
-from worker.model.measurement import CSV_COLUMNS, DETAIL_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS, DETAIL_COLUMNS
 from worker.wire import keyspace
 from worker.wire.connection.server import connect
 

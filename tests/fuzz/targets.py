@@ -32,7 +32,6 @@ from fuzz.network import answer_reply, answer_request, icmp, iperf3_report
 from worker.identity import answering
 from worker.model import cost, fields, names, plan, policy
 from worker.model.errors import ConfigError, WireError
-from worker.model.event import Event
 from worker.model.measurement import Measurement, csv_row
 from worker.monitor.lockers import view
 from worker.node.allowlist import Refused, allow_listed, by_fields
@@ -42,6 +41,7 @@ from worker.transfer import idle_rtt
 from worker.transfer.answer import Request, unpack_answer
 from worker.wire import room, rq_jobs
 from worker.wire.connection import server
+from worker.wire.event import Event
 from worker.wire.node_record import Limits, Node, Record
 
 Target = Callable[[bytes], None]

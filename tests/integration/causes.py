@@ -17,7 +17,7 @@ from coordinator.collect.csvfile import CsvFile, Holds
 from coordinator.mesh import Mesh
 from coordinator.runs.runs import start
 from worker.model import version
-from worker.model.measurement import CSV_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS
 from worker.wire import keyspace, scripts
 
 

@@ -25,7 +25,8 @@ from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.follow import of_run
 from integration.nodes import alive, assert_mesh_measures, cli, workers
-from worker.model.measurement import CSV_COLUMNS, Outcome, made
+from worker.model.csv_columns import CSV_COLUMNS
+from worker.model.measurement import Outcome, made
 from worker.node.allowlist import allow_listed
 from worker.node.rq_worker import QuietWorker
 from worker.probes.icmp.engine import icmp_capability

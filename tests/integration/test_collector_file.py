@@ -19,8 +19,8 @@ from coordinator.collect.groups import collectors
 from coordinator.results.stream import START
 from integration.collecting import last_id, position
 from integration.nodes import cli
+from worker.model.csv_columns import CSV_COLUMNS
 from worker.model.errors import ConfigError, PtzmeshError
-from worker.model.measurement import CSV_COLUMNS
 from worker.wire import keyspace
 
 pytestmark = pytest.mark.redis

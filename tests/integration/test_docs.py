@@ -47,7 +47,7 @@ def test_page_of_the_command_line_is_what_the_commands_say() -> None:
 
 
 def test_every_column_of_the_csv_is_documented() -> None:
-    from worker.model.measurement import CSV_COLUMNS
+    from worker.model.csv_columns import CSV_COLUMNS
 
     page = (ROOT / "docs" / "csv.md").read_text()
     assert [name for name in CSV_COLUMNS if f"`{name}`" not in page] == []

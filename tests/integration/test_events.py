@@ -26,7 +26,6 @@ from integration.collecting import following
 from integration.nodes import cli
 from worker.model import version
 from worker.model.errors import ConfigError
-from worker.model.event import Event
 from worker.model.policy import Policy
 from worker.node.registration.changes import LEAST_S, Changes
 from worker.node.registration.facts import NoFile, Said
@@ -34,6 +33,7 @@ from worker.node.registration.instance import Instance
 from worker.node.settings import NodeSettings
 from worker.node.supervisor import Supervisor
 from worker.wire import keyspace, scripts
+from worker.wire.event import Event
 from worker.wire.node_record import WATCHED, Node
 
 pytestmark = pytest.mark.redis

@@ -17,7 +17,8 @@ from missing import missing
 from waiting import wait_until
 
 from coordinator.results import results
-from worker.model.measurement import CSV_COLUMNS, Measurement, Outcome
+from worker.model.csv_columns import CSV_COLUMNS
+from worker.model.measurement import Measurement, Outcome
 from worker.monitor import (
     NetworkMonitor,
     check_throughput,

@@ -15,7 +15,7 @@ import redis
 
 from coordinator.embedded import embedded_server
 from coordinator.results import results
-from worker.model.measurement import CSV_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS
 from worker.monitor import read_lockers
 
 pytestmark = pytest.mark.redis

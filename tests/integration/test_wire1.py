@@ -24,7 +24,8 @@ from coordinator.results import results, stream
 from coordinator.runs import follow
 from coordinator.runs.runs import read_run
 from integration.nodes import cli
-from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Outcome
+from worker.model.csv_columns import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
+from worker.model.measurement import Outcome
 from worker.monitor.records import metrics_csv
 from worker.publish.outbox import Outbox
 from worker.wire import keyspace

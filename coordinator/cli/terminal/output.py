@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from worker.model.measurement import CSV_COLUMNS, Measurement
+from worker.model.csv_columns import CSV_COLUMNS
+from worker.model.measurement import Measurement
 
 #: Each kind of object that `--json` prints, in its `type`.
 KINDS = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.results.figures import FIGURES
-from worker.model.measurement import CSV_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS
 from worker.model.options import FLAG
 from worker.model.probe import PROBES
 from worker.node.measures import MEASURES

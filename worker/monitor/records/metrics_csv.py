@@ -18,8 +18,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from worker.model.csv_columns import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 from worker.model.fields import Cell
-from worker.model.measurement import CSV_COLUMNS, WIRE_1_CSV_COLUMNS, Measurement
+from worker.model.measurement import Measurement
 from worker.monitor.records.record import NETWORK_PROBES
 
 PTZJEPA_COLUMNS = CSV_COLUMNS[:5]

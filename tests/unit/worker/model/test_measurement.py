@@ -14,16 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from worker.model.csv_columns import CSV_COLUMNS, DETAIL_COLUMNS
 from worker.model.detail import Detail, TransferStatistics, read_detail
 from worker.model.errors import WireError
 from worker.model.fields import MAX_DETAIL_BYTES
-from worker.model.measurement import (
-    CSV_COLUMNS,
-    DETAIL_COLUMNS,
-    Measurement,
-    Outcome,
-    csv_row,
-)
+from worker.model.measurement import Measurement, Outcome, csv_row
 from worker.model.text import MAX_LINE_CHARS, iso_utc, json_ready, one_line, parse_iso_utc
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)

@@ -10,7 +10,7 @@ from samples import measurement
 
 from coordinator.cli import main
 from coordinator.cli.terminal.output import KINDS, print_csv, print_json
-from worker.model.measurement import CSV_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS
 
 CLI = Path(__file__).parents[5] / "coordinator" / "cli"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.model.measurement import CSV_COLUMNS
+from worker.model.csv_columns import CSV_COLUMNS
 from worker.monitor.records import metrics_csv
 from worker.monitor.records.metrics_csv import append
 from worker.monitor.records.record import LOCKER, NETWORK, record
