@@ -68,7 +68,7 @@ def test_image_brings_no_installer_and_no_source_of_ours_twice(image: Image) -> 
     names = {str(path.relative_to(image.root)) for path in files(image)}
     assert not any(name.endswith(("/pip", "/setuptools/__init__.py", "/gcc")) for name in names)
     assert [name for name in names if name.endswith("worker/node/supervisor.py")] == [
-        "opt/ptzmesh/lib/python3.11/site-packages/worker/agent.py"
+        "opt/ptzmesh/lib/python3.11/site-packages/worker/node/supervisor.py"
     ]
     assert not any(name.startswith(("source/", "wheel/", "locks/", "build/")) for name in names)
 

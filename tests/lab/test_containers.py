@@ -17,7 +17,8 @@ from lab.mesh import LabMesh
 from lab.net import Lab
 from worker.wire.registry import read_nodes
 
-pytestmark = [pytest.mark.long, pytest.mark.lab]
+# Quiet, as a node that a stalled machine keeps from answering whose an address is, is `unverified`.
+pytestmark = [pytest.mark.long, pytest.mark.quiet, pytest.mark.lab]
 
 HOST = "10.77.0.1"
 PORTS = {"p1": "5301-5310", "p2": "5401-5410"}
@@ -111,7 +112,7 @@ def test_container_without_a_published_port_is_unreachable_from_elsewhere(host: 
         options = (*ends, *SMALL, "--probe", "throughput")
         said = host.cli(host.lab.nodes[1], "run", "--json", *options)
         (row,) = said.rows.values()
-        assert (row["outcome"], row["connected_by"]) == ("unreachable", "n1"), row["error"]
+        assert (row["outcome"], row.get("connected_by")) == ("unreachable", "n1"), row
         assert row["error"] == "unable to connect to server: Network is unreachable"
 
 
