@@ -14,6 +14,7 @@ from pathlib import Path
 
 import redis
 
+from coordinator.embedded import EmbeddedServer, embedded_server
 from integration.nodes import workers
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +86,17 @@ def their_workers(
     env = {**other.environment, "PTZMESH_REDIS_URL": url}
     with workers(url, connection, folder, names, first=11, env=env, alone=True):
         yield
+
+
+@contextmanager
+def mixed_mesh(
+    other: Other, folder: Path, binary: Path, ours: Sequence[str], theirs: Sequence[str]
+) -> Iterator[EmbeddedServer]:
+    """Run nodes of ours and nodes of theirs at a server of their own, until the block ends."""
+    with embedded_server(folder, binary=binary) as server:
+        connection = redis.Redis.from_url(server.url)
+        with (
+            workers(server.url, connection, folder, ours),
+            their_workers(other, server.url, connection, folder / "theirs", theirs),
+        ):
+            yield server

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,19 +24,28 @@ from worker.wire.connection.server import connect
 pytestmark = pytest.mark.redis
 
 
-def wipe(server: EmbeddedServer) -> None:
-    """Take the disk away from a stopped server."""
+def return_empty(server: EmbeddedServer) -> None:
+    """Kill a server, take its disk away, and start it again."""
+    server.kill()
     for file in sorted(server.home.rglob("*append*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
+    server.start()
+
+
+@contextmanager
+def following_from_20(url: str, csv_path: Path, connection: redis.Redis) -> Iterator[Collector]:
+    """Follow into a file that has the first twenty rows, until the block ends."""
+    with following(url, csv_path) as collector:
+        fill(connection, 20)
+        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
+        yield collector
 
 
 def test_following_goes_on_when_redis_returns_with_its_data(
     redis_server: EmbeddedServer, csv_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with connect(redis_server.url) as connection:
-        with following(redis_server.url, csv_path) as collector:
-            fill(connection, 20)
-            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
+        with following_from_20(redis_server.url, csv_path, connection) as collector:
             redis_server.kill()
             wait_until(lambda: "Redis is away" in caplog.text, "it says that Redis is away")
             redis_server.start()
@@ -49,12 +60,8 @@ def test_following_goes_on_when_redis_returns_empty(
     redis_server: EmbeddedServer, csv_path: Path
 ) -> None:
     with connect(redis_server.url) as connection:
-        with following(redis_server.url, csv_path) as collector:
-            fill(connection, 20)
-            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
-            redis_server.kill()
-            wipe(redis_server)
-            redis_server.start()
+        with following_from_20(redis_server.url, csv_path, connection) as collector:
+            return_empty(redis_server)
             fill(connection, 20, first=20)
             wait_until(lambda: collector.rows == 40, "the file has 40 rows")
         assert file_rows(csv_path)[20:] == stream_rows(connection)
@@ -65,12 +72,8 @@ def test_new_rows_are_not_skipped_when_redis_returns_empty_with_its_clock_back(
     redis_server: EmbeddedServer, csv_path: Path
 ) -> None:
     with connect(redis_server.url) as connection:
-        with following(redis_server.url, csv_path) as collector:
-            fill(connection, 20)
-            wait_until(lambda: collector.rows == 20, "the file has 20 rows")
-            redis_server.kill()
-            wipe(redis_server)
-            redis_server.start()
+        with following_from_20(redis_server.url, csv_path, connection) as collector:
+            return_empty(redis_server)
             connection.xadd(keyspace.RESULTS, fields_of(7), id="1000-0")  # sent again: is there
             for number in range(20, 40):
                 connection.xadd(keyspace.RESULTS, fields_of(number), id=f"{980 + number}-1")
@@ -98,9 +101,10 @@ def test_stream_that_went_back_while_no_collector_ran(
 
 
 def test_group_destroyed_while_following_is_made_again(redis_url: str, csv_path: Path) -> None:
-    with connect(redis_url) as connection, following(redis_url, csv_path) as collector:
-        fill(connection, 20)
-        wait_until(lambda: collector.rows == 20, "the file has 20 rows")
+    with (
+        connect(redis_url) as connection,
+        following_from_20(redis_url, csv_path, connection) as collector,
+    ):
         wait_until(
             lambda: position(connection, csv_path) == last_id(csv_path), "Redis knows the last row"
         )

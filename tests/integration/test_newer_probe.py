@@ -18,10 +18,10 @@ import pytest
 import redis
 from waiting import wait_until
 
-from coordinator.embedded import EmbeddedServer, embedded_server
+from coordinator.embedded import EmbeddedServer
 from coordinator.runs.runs import recent
 from integration.nodes import cli, workers
-from integration.other_version import Other, other_version, their_workers
+from integration.other_version import Other, mixed_mesh, other_version
 from worker import __version__
 from worker.model.version import WIRE_VERSION
 from worker.probes.icmp.engine import icmp_capability
@@ -104,13 +104,8 @@ def mixed(
 ) -> Iterator[EmbeddedServer]:
     """A mesh of two nodes of ours and two newer ones."""
     folder = tmp_path_factory.mktemp("mixed")
-    with embedded_server(folder, binary=server_binary) as server:
-        connection = redis.Redis.from_url(server.url)
-        with (
-            workers(server.url, connection, folder, OURS),
-            their_workers(newer, server.url, connection, folder / "theirs", THEIRS),
-        ):
-            yield server
+    with mixed_mesh(newer, folder, server_binary, OURS, THEIRS) as server:
+        yield server
 
 
 def run_by(newer: Other, url: str, *options: str) -> list[dict[str, Any]]:

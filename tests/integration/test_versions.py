@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.embedded import EmbeddedServer, embedded_server
+from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
 from coordinator.runs.follow import of_run
 from coordinator.runs.runs import read_run, start
 from integration.nodes import cli, workers
-from integration.other_version import Other, other_version, their_workers
+from integration.other_version import Other, mixed_mesh, other_version
 from worker.model.errors import OtherWire
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import PingOptions, ThroughputOptions
@@ -52,13 +52,8 @@ def mixed(
 ) -> Iterator[EmbeddedServer]:
     """A mesh of two nodes of ours and two of theirs."""
     folder = tmp_path_factory.mktemp("mixed")
-    with embedded_server(folder, binary=server_binary) as server:
-        connection = redis.Redis.from_url(server.url)
-        with (
-            workers(server.url, connection, folder, OURS),
-            their_workers(other, server.url, connection, folder / "theirs", THEIRS),
-        ):
-            yield server
+    with mixed_mesh(other, folder, server_binary, OURS, THEIRS) as server:
+        yield server
 
 
 def plan_of(connection: redis.Redis, *names: str, **options: object) -> Plan:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -69,22 +70,22 @@ BITRATE = (
 )
 
 
-class Options:
+class Options(ABC):
     """What may be asked of one probe; each field of a subclass is an `option`."""
 
     @property
+    @abstractmethod
     def seconds(self) -> float:
         """Time that one sweep takes, in seconds, or one test of a probe with two ends."""
-        raise NotImplementedError
 
     @property
     def longest_s(self) -> float:
         """Longest time that it can take, in seconds."""
         return self.seconds
 
+    @abstractmethod
     def pair_bytes(self, ip_header_bytes: int) -> int | None:
         """Count what one pair costs each of its ends, sent and received; None has no bound."""
-        raise NotImplementedError
 
 
 def echo_bytes(ip_header_bytes: int, size_bytes: int) -> int:
