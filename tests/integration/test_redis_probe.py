@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from slow_way import slow_way
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
@@ -15,6 +16,7 @@ from worker.model.measurement import Measurement, Outcome
 from worker.model.options import RedisOptions, TcpOptions
 from worker.node.redis_probe import measure
 from worker.probes.icmp.engine import icmp_capability
+from worker.wire.connection import server, way
 
 pytestmark = pytest.mark.redis
 
@@ -56,6 +58,29 @@ def test_redis_that_dies_in_the_middle_shows_as_loss(redis_server: EmbeddedServe
     assert (found.outcome, found.packet_loss_pct) == (Outcome.OK, 75.0)
     assert found.detail.rtts_ms.count(None) == 15
     assert found.detail.last_error
+
+
+@pytest.mark.parametrize("way_s", [0.3, pytest.param(2.0, marks=pytest.mark.long)])
+def test_way_that_takes_longer_than_the_wait_is_a_number(redis_url: str, way_s: float) -> None:
+    with slow_way(redis_url, way_s) as slow:
+        connection = server.connect(slow.url)
+        for _ in range(way.KEPT):  # what was asked before was asked of a server next door
+            connection.ping()
+        found = probe(slow.url, RedisOptions(count=2, interval_s=0.01, wait_s=way_s / 2))
+        connection.close()
+    assert (found.outcome, found.packet_loss_pct, found.error) == (Outcome.OK, 0.0, "")
+    assert found.latency_ms is not None
+    assert found.latency_ms >= 1000 * way_s
+    assert found.detail.locker_cycle_median_ms >= 2000 * way_s
+    assert found.detail.wait_s >= 3 * way_s
+
+
+def test_wait_is_what_was_asked_for_where_the_way_is_fast(redis_url: str) -> None:
+    connection = server.connect(redis_url)
+    for _ in range(way.KEPT):
+        connection.ping()
+    assert probe(redis_url, RedisOptions(count=1, wait_s=1.0)).detail.wait_s == 1.0
+    connection.close()
 
 
 def test_redis_that_is_away_is_a_finding(redis_server: EmbeddedServer) -> None:

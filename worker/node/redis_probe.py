@@ -7,6 +7,7 @@ repeats nothing, and a key of its own that lapses by itself.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +27,14 @@ from worker.model.options import RedisOptions
 from worker.model.rtt import packet_loss_pct, rtt_statistics
 from worker.wire import keyspace
 from worker.wire.connection import command_count, redis_url
+from worker.wire.connection.way import way_s
 
 PROBE = "redis"
+#: Time to live of the key, beyond what its operations may be waited for.
 KEY_TTL_S = 10
+#: An operation is waited for at least so many times as long as the way to Redis takes; only what
+#: was asked before the probe tells how long that is.
+WAYS = 3
 
 
 def measure(
@@ -40,10 +46,11 @@ def measure(
 ) -> Iterator[Measurement]:
     """Yield the one measurement, or nothing when stopped early."""
     started_at, begun = datetime.now(timezone.utc), time.monotonic()
+    wait_s = waited_s(options)
     connection = command_count.counted(
         redis_url.plain(url),
-        socket_timeout=options.wait_s,
-        socket_connect_timeout=options.wait_s,
+        socket_timeout=wait_s,
+        socket_connect_timeout=wait_s,
         retry=Retry(NoBackoff(), 0),
     )
     with suppress(redis.RedisError):
@@ -56,7 +63,7 @@ def measure(
             return
         time.sleep(max(0.0, begun + number * options.interval_s - time.monotonic()))
         ping_ms, failed = _time(connection.ping)
-        cycle_ms, failed_too = _time(lambda: _locker_cycle(connection, source))
+        cycle_ms, failed_too = _time(lambda: _locker_cycle(connection, source, wait_s))
         pings.append(ping_ms)
         cycles_ms += [] if cycle_ms is None else [cycle_ms]
         error = failed or failed_too or error
@@ -79,7 +86,7 @@ def measure(
                 **vars(statistics),
                 sent=options.count,
                 received=received,
-                wait_s=options.wait_s,
+                wait_s=wait_s,
                 interval_s=options.interval_s,
                 locker_cycle_median_ms=median(cycles_ms) if cycles_ms else None,
                 locker_cycle_max_ms=max(cycles_ms, default=None),
@@ -92,6 +99,15 @@ def measure(
     )
 
 
+def waited_s(options: RedisOptions) -> float:
+    """
+    Return after how many seconds an operation counts as lost.
+
+    What was asked for; longer where the way takes so long that it would make answers into losses.
+    """
+    return max(options.wait_s, round(WAYS * way_s(), 3))
+
+
 def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
     begun = time.monotonic()
     try:
@@ -101,8 +117,8 @@ def _time(call: Callable[[], Any]) -> tuple[float | None, str]:
     return (time.monotonic() - begun) * 1000, ""
 
 
-def _locker_cycle(connection: redis.Redis, source: NodeName) -> None:
+def _locker_cycle(connection: redis.Redis, source: NodeName, wait_s: float) -> None:
     """Take and give up a locker of our own: SET NX EX, then DEL."""
     key, identifier = keyspace.probe_key(source), secrets.token_hex(8)
-    connection.set(key, identifier, nx=True, ex=KEY_TTL_S)
+    connection.set(key, identifier, nx=True, ex=KEY_TTL_S + math.ceil(wait_s))
     connection.delete(key)

@@ -105,7 +105,9 @@ class Row:
     def timeout_s(self) -> int:
         """RQ's time-out of the row's job."""
         seconds = phase_seconds(self.plan, self.probe)
-        factor = TIMEOUT_FACTOR if self.kind.has_two_ends else 1
+        # The way to Redis may take several times what an operation there is waited for.
+        is_of_unknown_length = self.kind.has_two_ends or self.kind.target
+        factor = TIMEOUT_FACTOR if is_of_unknown_length else 1
         return min(rq_jobs.MAX_JOB_S, int(factor * seconds) + TIMEOUT_EXTRA_S)
 
 

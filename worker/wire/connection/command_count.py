@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from redis.connection import (
 )
 from redis.retry import Retry
 
+from worker.wire.connection import way
 from worker.wire.connection.away import told_apart
 
 #: Role of a process → its slot. RQ has one work-horse a worker at a time.
@@ -67,8 +69,9 @@ class _Counted(AbstractConnection):
     What stands before each of redis-py's kinds of connection.
 
     Relied on of redis-py: each answer, also of the handshake and within a pipeline, is read by one
-    call of `read_response`, which raises an error that Redis answered; `connect` opens the socket
-    and tries again as `self.retry` says. `tests/integration/test_usage.py` holds both.
+    call of `read_response`, which raises an error that Redis answered; what is sent together goes
+    out by one call of `send_packed_command`; `connect` opens the socket and tries again as
+    `self.retry` says. `tests/integration/test_usage.py` holds these.
     """
 
     def connect(self) -> None:
@@ -84,9 +87,19 @@ class _Counted(AbstractConnection):
             _connecting.remove(self)
             self.retry = of_commands
 
+    _sent_at: float | None = None
+
+    def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        super().send_packed_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
+        # After it: it connects first where that is due.
+        self._sent_at = time.monotonic()
+
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             answer = super().read_response(*args, **kwargs)
+            if self._sent_at is not None:
+                way.note(time.monotonic() - self._sent_at)
+                self._sent_at = None
         except redis.ResponseError as exc:
             _count()
             if (named := told_apart(exc)) is exc:

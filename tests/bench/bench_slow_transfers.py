@@ -1,0 +1,169 @@
+"""
+Two nodes behind a slow way to Redis: what a run of ping, redis and throughput takes, old and new.
+
+Needs root: `sudo .venv/bin/python tests/bench/bench_slow_transfers.py [MS]`; some five minutes at
+800 ms there and back. Printed is for each of the two trees, each in a lab of its own:
+
+- the run, from its record to its end, and how much of that its series take by themselves;
+- of each phase, how many round trips the busiest node made one after the other, connecting left
+  out; they are told by MONITOR, as commands of one connection that came together;
+- with `--trace`, each of these round trips, and when.
+
+The run is started beside Redis: what a trigger behind the slow way adds is not in it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import before
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind an older tree's, if there is one
+
+DELAY_MS = 800.0
+PROBES = ("ping", "redis", "throughput")
+ENDED_S = 600.0
+
+
+@dataclass
+class Trip:
+    """Commands of one connection that came together."""
+
+    at: float
+    last: float
+    words: list[str]
+
+
+def main() -> None:
+    """Measure both trees; or one, as a process that was started so."""
+    given = [word for word in sys.argv[1:] if not word.startswith("--")]
+    delay_ms = float(given[0]) if given else DELAY_MS
+    if "--one" in sys.argv:
+        _measure(delay_ms)
+        return
+    again = [sys.executable, __file__, "--one", *sys.argv[1:]]
+    if "--new" not in sys.argv:
+        with before.tree() as old:
+            print(f"--- before, {delay_ms:g} ms there and back", flush=True)
+            subprocess.run(again, cwd=old, env=before.environment(old), check=True)
+    print(f"--- now, {delay_ms:g} ms there and back", flush=True)
+    subprocess.run(again, cwd=before.ROOT, env=before.environment(before.ROOT), check=True)
+
+
+def _measure(delay_ms: float) -> None:
+    """Do the run in a lab of whatever tree is first on the path, and print its figures."""
+    from lab.mesh import LabMesh
+    from lab.net import Lab
+
+    from coordinator.results.results import read
+
+    with Lab(2, redis=True) as lab:
+        for node in lab.nodes:
+            lab.round_trip(node, lab.redis_node, delay_ms)
+        mesh = LabMesh(lab)
+        mesh.start_all()
+        asked = [word for probe in PROBES for word in ("--probe", probe)]
+        with _monitored(mesh.connection) as trips:
+            run = mesh.detach(lab.redis_node, *asked)
+            state = mesh.wait_until_ended(run, ENDED_S)
+        found = [one for _, one in read(mesh.connection, run=run)]
+        if "--trace" in sys.argv:
+            _print_trace(trips, lab.nodes, state.created, delay_ms)
+        assert state.closed is not None
+        took_s = state.closed - state.created
+        series_s = 0.0
+        for probe in PROBES:
+            ours = [one for one in found if one.probe == probe]
+            lasts = [float(getattr(one.detail, _LASTS[probe]) or 0.0) for one in ours]
+            # Tests of two nodes come one after the other; all else at once.
+            own_s = sum(lasts) if probe == "throughput" else max(lasts, default=0.0)
+            series_s += own_s
+            outcomes = sorted(f"{one.source}→{one.target} {one.outcome.value}" for one in ours)
+            lost = {one.packet_loss_pct for one in ours}
+            print(f"  {probe}: {own_s:.1f} s by itself; {', '.join(outcomes)}; lost {lost} %")
+        _print_phases(trips, lab.nodes, found, delay_ms)
+        print(
+            f"  run {took_s:.1f} s, its series {series_s:.1f} s: + {took_s - series_s:.1f} s",
+            flush=True,
+        )
+        if "--logs" in sys.argv:
+            print(mesh.logs())
+        mesh.close()
+
+
+_LASTS = {"ping": "elapsed_s", "redis": "elapsed_s", "throughput": "test_s"}
+
+
+@contextmanager
+def _monitored(connection: Any) -> Iterator[dict[str, list[tuple[float, str]]]]:
+    """Write down what each connection asks, by its address, until the block ends."""
+    told: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    ended = threading.Event()
+
+    def listen() -> None:
+        with connection.monitor() as monitor:
+            begun.set()
+            while not ended.is_set():
+                one = monitor.next_command()
+                if one["client_type"] == "tcp":
+                    where = f"{one['client_address']}:{one['client_port']}"
+                    told[where].append((float(one["time"]), one["command"]))
+
+    begun = threading.Event()
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    begun.wait()
+    yield told
+    ended.set()
+
+
+def _trips(told: list[tuple[float, str]], delay_ms: float) -> list[Trip]:
+    """Join what came together: the next one of a connection comes a round trip later."""
+    trips: list[Trip] = []
+    for at, command in told:
+        words = command.split()
+        word = " ".join(words[:2])[:60]
+        if trips and at - trips[-1].last < delay_ms / 1000 * 0.6:
+            trips[-1].words.append(word)
+            trips[-1].last = at
+        else:
+            trips.append(Trip(at, at, [word]))
+    return trips
+
+
+def _print_phases(trips: Any, nodes: Any, found: Any, delay_ms: float) -> None:
+    """Print how many round trips each node's connections made."""
+    for node in nodes:
+        own = [
+            _trips(told, delay_ms)
+            for where, told in trips.items()
+            if where.startswith(node.address + ":")
+        ]
+        print(f"  {node.name}: {len(own)} connections, {sum(map(len, own))} round trips on them")
+
+
+def _print_trace(trips: Any, nodes: Any, since: float, delay_ms: float) -> None:
+    """Print every round trip of every node, in the order of time."""
+    names = {node.address: node.name for node in nodes}
+    lines = []
+    for where, told in trips.items():
+        name = names.get(where.rpartition(":")[0], "hub")
+        for trip in _trips(told, delay_ms):
+            shown = ", ".join(trip.words[:6]) + (
+                f" … {len(trip.words)}" if len(trip.words) > 6 else ""
+            )
+            lines.append((trip.at - since, name, where.rpartition(":")[2], shown))
+    for at, name, port, shown in sorted(lines):
+        print(f"    {at:7.2f} {name:>4} {port:>5} {shown}")
+
+
+if __name__ == "__main__":
+    main()

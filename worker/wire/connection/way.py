@@ -1,0 +1,33 @@
+"""
+How long the way to Redis and back takes, from the exchanges that this process has anyway.
+
+What waits for another node through Redis allows for it: `allowing`. A process that is forked knows
+what its parent knew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Exchanges that are looked at: some of them wait at Redis for something else, but not so many one
+#: after the other; and a node may be on another network by now.
+KEPT = 16
+#: No way is taken for longer: beyond it Redis counts as away.
+MOST_S = 5.0
+
+_latest_s: deque[float] = deque(maxlen=KEPT)
+
+
+def note(seconds: float) -> None:
+    """Take what the first answer to something sent took."""
+    _latest_s.append(seconds)
+
+
+def way_s() -> float:
+    """Return the shortest of the latest exchanges, in seconds; 0 before the first."""
+    return min(MOST_S, min(_latest_s, default=0.0))
+
+
+def allowing(limit_s: float, round_trips: float) -> float:
+    """Return a limit that holds beside Redis, made longer by so many round trips to it."""
+    return limit_s + round_trips * way_s()
