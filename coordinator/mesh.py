@@ -43,10 +43,13 @@ class Mesh:
     """
 
     def __init__(self, redis_url: str) -> None:
-        """Connect and check the server: reachable, 6.2 or newer, evicting nothing of ours."""
+        """
+        Refer to a server; the first thing that is asked of it says whether a mesh can live there.
+
+        That is: it is reachable, 6.2 or newer, and evicts nothing of ours.
+        """
         self._url = redis_url
-        self.connection = server.connect(redis_url)
-        server.check_server(self.connection, redis_url)
+        self.connection = server.connect(redis_url, judged=True)
 
     def __repr__(self) -> str:
         """Name the server, without its secrets."""

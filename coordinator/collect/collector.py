@@ -87,6 +87,7 @@ class Collector:
     def drain(self) -> None:
         """Collect until the end of the stream; raises what `CsvFile` does."""
         self._check_events()
+        self.connection.ping()  # no file is made for a Redis that is not there
         while True:
             with CsvFile(self.path) as file:
                 cursor, pages = self._begin(file), Pages(self.connection)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
+from redis.exceptions import NoScriptError
 
 
 @cache
@@ -18,8 +20,21 @@ def _script_text(name: str) -> str:
 
 def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
     """Return a callable (keys, arguments) for our Lua files of these names, one after another."""
-    registered = connection.register_script("".join(map(_script_text, names)))
-    return cast("Callable[[Sequence[str], Sequence[Any]], Any]", registered)
+    text = "".join(map(_script_text, names))
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def call(keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        words = (digest, len(keys), *keys, *arguments)
+        try:
+            return connection.evalsha(*words)
+        except NoScriptError:
+            # In one round trip; by EVAL it would be one command, which few users may.
+            pipeline = connection.pipeline(transaction=False)
+            pipeline.script_load(text)
+            pipeline.evalsha(*words)
+            return pipeline.execute()[-1]
+
+    return call
 
 
 def redis_seconds(connection: redis.Redis) -> float:

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
 from worker.wire.connection import way
 from worker.wire.connection.away import told_apart
+from worker.wire.connection.handshake import Greeting, greet
 
 #: Role of a process → its slot. RQ has one work-horse a worker at a time.
 SLOTS = {"supervisor": 0, "prober": 1, "responder": 2}
@@ -64,7 +61,7 @@ def is_kept_waiting() -> bool:
     return bool(_connecting) and not _was_let_in
 
 
-class _Counted(AbstractConnection):
+class _Counted(Greeting):
     """
     What stands before each of redis-py's kinds of connection.
 
@@ -77,24 +74,35 @@ class _Counted(AbstractConnection):
     def connect(self) -> None:
         # redis-py tries to connect again within each try of a command: with one retry four times,
         # which takes four time-outs to say that nobody is there.
-        global _was_let_in
         of_commands, self.retry = self.retry, Retry(NoBackoff(), 0)
-        _connecting.append(self)
+        if self._sock is None:
+            _connecting.append(self)
         try:
-            super().connect()  # type: ignore[no-untyped-call]  # in redis-py
-            _was_let_in = True
+            super().connect()
+        except BaseException:
+            self._is_over()
+            raise
         finally:
-            _connecting.remove(self)
             self.retry = of_commands
 
     _sent_at: float | None = None
 
     def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-        super().send_packed_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
+        super().send_packed_command(*args, **kwargs)
         # After it: it connects first where that is due.
         self._sent_at = time.monotonic()
 
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        super().disconnect(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
+        self._is_over()
+
+    def _is_over(self) -> None:
+        """Note that this connection is made, or will not be."""
+        with suppress(ValueError):
+            _connecting.remove(self)
+
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        global _was_let_in
         try:
             answer = super().read_response(*args, **kwargs)
             if self._sent_at is not None:
@@ -106,6 +114,9 @@ class _Counted(AbstractConnection):
                 raise
             raise named from exc
         _count()
+        if not _was_let_in:
+            _was_let_in = True
+            self._is_over()
         return answer
 
 
@@ -131,10 +142,12 @@ _KINDS = {"redis": _CountedTcp, "rediss": _CountedTls, "unix": _CountedUnix}
 
 def counted(url: str, **options: Any) -> redis.Redis:
     """
-    Open a lazy connection of which all commands are counted; options are redis-py's.
+    Open a lazy connection of which all commands are counted; options are redis-py's, and `terms`.
 
     Raises:
         ValueError: The URL is not a Redis URL.
     """
     kind = _KINDS.get(urlsplit(url).scheme, Connection)  # redis-py refuses any other scheme
-    return redis.Redis.from_url(url, connection_class=kind, **options)
+    return redis.Redis.from_url(
+        url, connection_class=kind, redis_connect_func=greet, protocol=2, **options
+    )

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, unquote_plus, urlsplit
 
@@ -17,10 +18,13 @@ from redis.retry import Retry
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.wire.connection import command_count, redis_url
 from worker.wire.connection.away import AWAY
+from worker.wire.connection.handshake import Terms
 from worker.wire.connection.redis_trouble import IS_CLUSTER, trouble
 
 #: XTRIM MINID and XAUTOCLAIM came with 6.2.
 MIN_REDIS = (6, 2, 0)
+#: What redis-py puts before an error that Redis answered to one command of several.
+_IN_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
 KEEPALIVE = {
     socket.TCP_KEEPIDLE: 10,
     socket.TCP_KEEPINTVL: 5,
@@ -30,12 +34,18 @@ KEEPALIVE = {
 
 
 def connect(
-    url: str, *, socket_timeout_s: float = 8.0, connect_timeout_s: float = 4.0, retries: int = 1
+    url: str,
+    *,
+    socket_timeout_s: float = 8.0,
+    connect_timeout_s: float = 4.0,
+    retries: int = 1,
+    judged: bool = False,
 ) -> redis.Redis:
     """
     Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
 
-    A command is tried once more, which may take a second connect.
+    A command is tried once more, which may take a second connect. A server is `judged` with the
+    first command, as by `check_server`, and whatever keeps it from answering is RedisUnavailable.
 
     Raises:
         ConfigError: The URL is not a Redis URL.
@@ -45,6 +55,8 @@ def connect(
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
     }
     url = redis_url.plain(url)
+    if judged:
+        options["terms"] = Terms(partial(_check, url), partial(_unavailable, url))
     if redis_url.split(url).scheme != "unix":
         options |= {
             "socket_connect_timeout": connect_timeout_s,
@@ -110,15 +122,22 @@ def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) ->
         RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
             with a policy that may evict results, queues and the lockers.
     """
-    where = safe_url(url)
     try:
         info = connection.info()
         if scripts:
             try_script(connection)
     except redis.RedisError as exc:
-        raise unavailable(exc, where) from exc
+        raise unavailable(exc, url) from exc
+    _check(url, info)
+
+
+def _check(url: str, info: Mapping[str, Any]) -> None:
     if reason := objection(info):
-        raise RedisUnavailable(f"Redis at {where} {reason}")
+        raise RedisUnavailable(f"Redis at {safe_url(url)} {reason}")
+
+
+def _unavailable(url: str, exc: redis.RedisError) -> RedisUnavailable:
+    return unavailable(exc, url)
 
 
 def try_script(connection: redis.Redis) -> None:
@@ -150,7 +169,7 @@ def objection(info: Mapping[str, Any]) -> str | None:
 
 def unavailable(exc: redis.RedisError, url: str) -> RedisUnavailable:
     """Turn redis-py's error into one line that says what to do, without the URL's secrets."""
-    text = str(exc).partition("\n")[0] or type(exc).__name__
+    text = _IN_PIPELINE.sub("", str(exc)).partition("\n")[0] or type(exc).__name__
     cause, passes = trouble(text, url.partition(":")[0])
     if passes is None:
         passes = isinstance(exc, (redis.ConnectionError, redis.TimeoutError))

@@ -1,0 +1,84 @@
+"""How many round trips each command takes one after the other: on a long way, its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from counting_proxy import CountingProxy, counting_proxy
+
+from coordinator.embedded import EmbeddedServer, embedded_server
+from worker.model.errors import RedisUnavailable
+from worker.wire.connection import server
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    server_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """A server that wants a password."""
+    folder = tmp_path_factory.mktemp("trips")
+    with embedded_server(folder, binary=server_binary, unix=False) as made:
+        yield made
+
+
+@pytest.fixture
+def proxy(guarded: EmbeddedServer) -> Iterator[CountingProxy]:
+    """The way to it, empty."""
+    with redis.Redis.from_url(guarded.url) as owner:
+        owner.flushall()
+    with counting_proxy(guarded.url) as made:
+        yield made
+
+
+def test_greeting_goes_with_what_only_looks_and_before_what_writes(proxy: CountingProxy) -> None:
+    with server.connect(proxy.url) as connection:
+        connection.get("x")
+        assert proxy.trips == 2
+    with server.connect(proxy.url) as connection:
+        connection.set("x", 1)
+        assert proxy.trips == 2 + 3
+
+
+def test_whoever_is_refused_has_written_nothing(
+    guarded: EmbeddedServer, proxy: CountingProxy
+) -> None:
+    url = proxy.url.removesuffix("/0") + "/99"
+    for look in (False, True):
+        with server.connect(url) as connection:
+            pipeline = connection.pipeline(transaction=False).get("x")
+            pipeline.get("y") if look else pipeline.set("x", "in database 0")
+            with pytest.raises(redis.ResponseError, match="out of range"):
+                pipeline.execute()
+    assert proxy.trips == 4
+    with redis.Redis.from_url(guarded.url) as owner:
+        assert owner.get("x") is None
+
+
+def test_a_server_is_judged_with_the_first_command_and_once(proxy: CountingProxy) -> None:
+    with server.connect(proxy.url, judged=True) as connection:
+        connection.get("x")
+        assert proxy.trips == 2
+        connection.connection_pool.disconnect()
+        connection.get("x")
+    assert proxy.trips == 4
+    assert [said.count(b"INFO") for said in proxy.said] == [3, 0]
+
+
+def test_a_server_that_will_not_do_is_refused_by_the_first_command(
+    guarded: EmbeddedServer, proxy: CountingProxy
+) -> None:
+    with redis.Redis.from_url(guarded.url) as owner:
+        owner.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with server.connect(proxy.url, judged=True) as connection:
+                for _ in range(2):
+                    with pytest.raises(RedisUnavailable, match="may evict lockers"):
+                        connection.set("x", 1)
+            assert owner.get("x") is None
+        finally:
+            owner.config_set("maxmemory-policy", "noeviction")
