@@ -22,8 +22,9 @@ import redis
 from coordinator.collect.oneshot import OneShot, written
 from coordinator.results.matrix import Matrix, make_report
 from coordinator.runs import advance, runs
-from coordinator.runs.follow import Update, follow_run, of_run
+from coordinator.runs.follow import Update, follow_run
 from coordinator.runs.planning import Selection, make_plan
+from coordinator.runs.starting import start
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.model.options import Options, PingOptions
@@ -111,7 +112,7 @@ class Mesh:
             RedisUnavailable: There is no room for results, the nodes send Redis more commands
                 than they may, or its open runs take more memory than they may.
         """
-        run_id, is_new = runs.start(self.connection, plan, by=_who(), join=join, registry=registry)
+        run_id, is_new = start(self.connection, plan, by=_who(), join=join, registry=registry)
         return MeshRun(self.connection, run_id, joined=not is_new)
 
     def open(self, run: str) -> MeshRun:
@@ -164,7 +165,7 @@ class MeshRun:
             KeyError: The run has no such probe.
         """
         plan = self.state().plan
-        report = make_report(plan, (m for _, m in of_run(self.connection, self.id)))
+        report = make_report(plan, (m for _, m in runs.of_run(self.connection, self.id)))
         return report.matrices[probe or plan.probes[0]]
 
     def cancel(self) -> None:

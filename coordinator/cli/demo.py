@@ -16,7 +16,8 @@ import click
 
 from coordinator.cli.settings.options import file_option
 from coordinator.cli.terminal.screen import err
-from coordinator.cli.view.watch import save_svg, watch
+from coordinator.cli.view.report import save_svg
+from coordinator.cli.view.watch import watch
 from coordinator.collect.oneshot import OneShot
 from coordinator.embedded import embedded_server
 from coordinator.mesh import Mesh

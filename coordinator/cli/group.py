@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from difflib import get_close_matches
 from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import click
 
-from coordinator.cli import INTERRUPTED, hear_ctrl_c
+from coordinator.cli import INTERRUPTED, begin_command
 from coordinator.cli.faults.explain import explain
 from coordinator.cli.faults.surroundings import trouble
 from coordinator.cli.settings.config import (
@@ -66,9 +65,15 @@ class LazyGroup(click.Group):
         ctx.meta[ARGUMENTS] = tuple(args[1:])
         if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        alike = [INSTEAD[name]] if name in INSTEAD else get_close_matches(name.lower(), COMMANDS)
+        alike = [INSTEAD[name]] if name in INSTEAD else _alike(name)
         ask = f"; did you mean {' or '.join(alike)}?" if alike else ""
         raise click.UsageError(f"there is no command {name[:80]!r}{ask}", ctx)
+
+
+def _alike(name: str) -> list[str]:
+    from difflib import get_close_matches  # no command that is spelled right needs it
+
+    return get_close_matches(name.lower(), COMMANDS)
 
 
 def _callable(command: click.Command) -> click.Command:
@@ -82,7 +87,7 @@ def _callable(command: click.Command) -> click.Command:
     def callback(*args: Any, **kwargs: Any) -> Any:
         import redis  # noqa: F401 - every command needs both
 
-        hear_ctrl_c()
+        begin_command()
         try:
             return begin(*args, **kwargs)
         except (OSError, RuntimeError, MemoryError) as exc:

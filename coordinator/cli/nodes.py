@@ -7,10 +7,11 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
-from coordinator.mesh import Mesh
 from coordinator.runs.nodes import claims, in_dispute
 from worker.model.text import in_offset, in_time
+from worker.wire.connection import server
 from worker.wire.node_record import Node
+from worker.wire.registry import read_nodes
 
 
 @click.command(
@@ -25,7 +26,7 @@ Examples:
 @json_option
 def nodes(redis_url: str, as_json: bool) -> None:
     """List the registered nodes."""
-    registered = Mesh(redis_url).nodes()
+    registered = read_nodes(server.connect(redis_url, judged=True))
     if as_json:
         for node in registered:
             print_json("node", node.to_json())

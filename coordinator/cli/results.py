@@ -15,8 +15,7 @@ from coordinator.collect.oneshot import OneShot
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.results.results import follow as follow_results
 from coordinator.results.results import read
-from coordinator.runs.follow import of_run
-from coordinator.runs.runs import resolve_run
+from coordinator.runs.runs import of_run, resolve_run
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.text import iso_utc

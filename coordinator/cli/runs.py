@@ -9,11 +9,10 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
-from coordinator.cli.view.watch import run_to_json
-from coordinator.mesh import Mesh
 from coordinator.runs.runs import read_run, recent
 from worker.model.errors import ConfigError, WireError
 from worker.model.text import iso_utc
+from worker.wire.connection import server
 from worker.wire.run_record import Run
 
 
@@ -37,18 +36,18 @@ Examples:
 @json_option
 def runs(redis_url: str, count: int, as_json: bool) -> None:
     """List the newest runs."""
-    mesh = Mesh(redis_url)
+    connection = server.connect(redis_url, judged=True)
     shown = []
-    for run_id in recent(mesh.connection, count):
+    for run_id in recent(connection, count):
         try:
-            shown.append(read_run(mesh.connection, run_id))
+            shown.append(read_run(connection, run_id))
         except ConfigError:
             continue  # its record has expired before its place in the list
         except WireError as exc:
             click.echo(f"run {run_id} is not shown: {exc}", err=True)
     if as_json:
         for run in shown:
-            print_json("run", run_to_json(run))
+            print_json("run", run.to_json())
     elif shown:
         print_list([_cells(run) for run in shown], ("nodes", "pairs", "failed"))
     else:

@@ -9,11 +9,11 @@ import click
 from coordinator.cli.settings.options import FILE, json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err, out
-from coordinator.cli.view.watch import run_to_json, save_svg, show_report, watch
-from coordinator.mesh import Mesh
+from coordinator.cli.view.report import save_svg, show_report
 from coordinator.results.figures import FIGURES
 from coordinator.results.matrix import make_report
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run, read_run, resolve_run
+from worker.wire.connection import server
 
 
 def _svg_file(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
@@ -59,14 +59,15 @@ def show(
     """Show the matrix of a run, `last` by default."""
     if follow and (wide or figures or svg):
         raise click.UsageError("--follow shows the usual figures: ask for others when it has ended")
-    opened = Mesh(redis_url).open(run)
     if follow:
-        watch(opened, as_json=as_json)
+        _follow(redis_url, run, as_json=as_json)
         return
-    state = opened.state()
-    measurements = (measurement for _, measurement in of_run(opened.connection, opened.id))
+    connection = server.connect(redis_url, judged=True)
+    run_id = resolve_run(connection, run)
+    state = read_run(connection, run_id)
+    measurements = (measurement for _, measurement in of_run(connection, run_id))
     if as_json:
-        print_json("run", run_to_json(state))
+        print_json("run", state.to_json())
         for measurement in measurements:
             print_json("measurement", measurement.to_json())
         return
@@ -76,3 +77,11 @@ def show(
         err().print(f"the matrix as a picture in {svg}")
         return
     show_report(state, report, out())
+
+
+def _follow(redis_url: str, run: str, *, as_json: bool) -> None:
+    # Whoever follows may have to carry the run on: all that this takes, RQ too, is imported here.
+    from coordinator.cli.view.watch import watch
+    from coordinator.mesh import Mesh
+
+    watch(Mesh(redis_url).open(run), as_json=as_json)

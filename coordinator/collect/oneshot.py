@@ -17,9 +17,9 @@ import redis
 
 from coordinator.collect.csvfile import CsvFile, Holds, rows_of
 from coordinator.results.stream import last_id
-from coordinator.runs.follow import Update, beginning, follow_run
+from coordinator.runs.follow import Update, follow_run
 from coordinator.runs.holds import Hold
-from coordinator.runs.runs import read_run
+from coordinator.runs.runs import beginning, read_run
 from worker.model.errors import PtzmeshError, RunIncomplete
 from worker.model.measurement import Measurement
 from worker.model.names import RunId

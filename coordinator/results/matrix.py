@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from statistics import median
 from sys import intern
 
 from coordinator.results.figures import FIGURES, TITLES, Figure
@@ -14,7 +13,7 @@ from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan
 from worker.model.probe import Probe
-from worker.probes.iperf3.record import spent
+from worker.probes.spent import spent
 
 #: A pair this many times over the mesh's median RTT stands out (below it for throughput).
 FAR_FACTOR = 3.0
@@ -246,3 +245,15 @@ def make_report(
 
 def _median(values: Sequence[float]) -> float | None:
     return median(values) if values else None
+
+
+def median(values: Iterable[float]) -> float:
+    """
+    Return the middle value, or the mean of the middle two; `statistics` is long to import.
+
+    >>> median([3.0, 1.0, 2.0]), median([4.0, 1.0])
+    (2.0, 2.5)
+    """
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -16,7 +16,8 @@ from typing import Any, cast
 import redis
 
 from coordinator.runs.row_state import CLOCK_SLACK_S, read_rows
-from coordinator.runs.runs import deadline_s, enqueue_phase, read_run
+from coordinator.runs.runs import read_run
+from coordinator.runs.starting import deadline_s, enqueue_phase
 from coordinator.runs.unfinished import Action, Gone, Lost, judge
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import redis
 
-from coordinator.results.results import measurements_in, read
+from coordinator.results.results import measurements_in
 from coordinator.results.stream import Pages, wait_for_more
 from coordinator.runs.advance import advance
-from coordinator.runs.runs import read_run
+from coordinator.runs.runs import beginning, read_run
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.wire import keyspace, liveness, scripts
@@ -96,28 +96,3 @@ class Care:
             if due is not None and due < now:
                 with contextlib.suppress(StreamFull):
                     advance(self.connection, run, patient=patient)
-
-
-#: A clock that steps back by less than this hides no result of a run.
-CLOCK_MARGIN_S = 60
-
-
-def of_run(connection: redis.Redis, run: RunId) -> Iterator[tuple[str, Measurement]]:
-    """
-    Yield one run's results, reading only the part of the stream that was written during the run.
-
-    By stream ids, as Redis' clock may be set: its times may be before or after those of the stream.
-
-    Raises:
-        ConfigError: There is no such run.
-    """
-    record = read_run(connection, run)
-    until = "+"
-    if record.closed is not None:
-        until = record.newest or str(int((record.closed + CLOCK_MARGIN_S) * 1000))
-    return read(connection, run=run, after=beginning(record), until=until)
-
-
-def beginning(run: Run) -> str:
-    """Return a stream id before all of a run's results; of an older run, by Redis' milliseconds."""
-    return run.begun or f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"

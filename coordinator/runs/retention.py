@@ -13,13 +13,12 @@ import logging
 import redis
 
 from coordinator.runs.footprint import bytes_of_runs, members, run_keys
+from coordinator.runs.runs import MAX_RUNS
 from worker.model.errors import RedisUnavailable
 from worker.model.names import RunId
 from worker.wire import keyspace
 
 logger = logging.getLogger(__name__)
-
-MAX_RUNS = 1000
 
 
 def make_room_for_a_run(connection: redis.Redis, most_bytes: int) -> None:

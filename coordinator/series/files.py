@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator.series.plot import draw
 from coordinator.series.series import Series, file_stem
+from worker.host.whole_file import write_whole
 from worker.model.errors import ConfigError
 
 #: Where PTZJEPA keeps what outlives a container.
@@ -80,22 +80,3 @@ def _free_stem(series: Series, folder: Path) -> str:
     while (folder / f"{file_stem(series.target, epoch)}.json").exists():
         epoch += 1
     return file_stem(series.target, epoch)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """
-    Write a file whole or not at all.
-
-    Raises:
-        OSError: The latter; also where something is that is no file, such as a pipe.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    path = path.resolve()  # what a link leads to is written, not the link
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -19,7 +19,7 @@ from coordinator.mesh import Mesh
 from coordinator.results.results import measurements_in
 from coordinator.results.stream import Pages, last_id
 from coordinator.runs.follow import Care
-from coordinator.runs.retention import MAX_RUNS
+from coordinator.runs.runs import MAX_RUNS
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
 from coordinator.series.options import SeriesOptions
 from coordinator.series.series import Round

@@ -244,7 +244,7 @@ def texts(data: bytes) -> None:
         names.valid_name,
         names.valid_address,
         policy.parse_hours,
-        policy.parse_ports,
+        names.parse_ports,
         lambda t: policy.parse_links([t]),
     ]
     for parser in parsers:

@@ -15,7 +15,7 @@ import redis
 
 from coordinator.collect.csvfile import CsvFile, Holds
 from coordinator.mesh import Mesh
-from coordinator.runs.runs import start
+from coordinator.runs.starting import start
 from worker.model import version
 from worker.model.csv_columns import CSV_COLUMNS
 from worker.wire import keyspace, scripts

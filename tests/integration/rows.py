@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run
 from worker.model.measurement import Outcome
 from worker.model.plan import Plan, PlannedNode
 from worker.wire import keyspace, scripts

@@ -18,7 +18,7 @@ from waiting import wait_until
 from coordinator.checks.rights import COLLECTOR, NODE, TRIGGER, rights
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.advance import advance
-from coordinator.runs.runs import start
+from coordinator.runs.starting import start
 from integration.guarded import PAGE, USERS, Guarded, free_port, guarded_server
 from integration.nodes import cli, workers
 from integration.rows import beat, plan

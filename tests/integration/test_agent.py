@@ -23,7 +23,7 @@ from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.embedded import EmbeddedServer
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run
 from integration.nodes import alive, assert_mesh_measures, cli, workers
 from worker.model.csv_columns import CSV_COLUMNS
 from worker.model.measurement import Outcome, made

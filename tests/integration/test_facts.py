@@ -13,7 +13,7 @@ from waiting import wait_until
 
 from coordinator import Mesh
 from coordinator.embedded import embedded_server
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run
 from integration.nodes import alive, cli, workers
 from worker.identity.own_address import present_address
 from worker.model.measurement import Measurement, Outcome

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from coordinator.runs.footprint import SAMPLE, read_footprint
-from coordinator.runs.runs import start
+from coordinator.runs.starting import start
 from integration.nodes import cli, workers
 from worker.model.plan import Plan, PlannedNode
 from worker.probes.icmp.engine import icmp_capability

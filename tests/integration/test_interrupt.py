@@ -66,7 +66,7 @@ def test_ctrl_c_that_comes_upon_code_which_cannot_raise_ends_it_all_the_same() -
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]\n"
         "def begin(_): Dying(); print('it goes on'); return 0\n"
         "from coordinator.cli import group\n"
-        "def run(_): coordinator.cli.hear_ctrl_c(); return begin(_)\n"
+        "def run(_): coordinator.cli.begin_command(); return begin(_)\n"
         "group.run = run\n"
         "coordinator.cli.main()\n"
     )

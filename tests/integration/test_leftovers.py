@@ -11,8 +11,8 @@ import pytest
 import redis
 from waiting import wait_until
 
-from coordinator.runs.follow import of_run
-from coordinator.runs.runs import start
+from coordinator.runs.runs import of_run
+from coordinator.runs.starting import start
 from integration.nodes import cli, workers
 from worker.model.measurement import Outcome
 from worker.model.plan import Plan, PlannedNode

@@ -9,8 +9,7 @@ import redis
 
 from coordinator import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.follow import of_run
-from coordinator.runs.runs import read_run
+from coordinator.runs.runs import of_run, read_run
 from integration.nodes import workers
 from worker.model.options import ThroughputOptions
 from worker.probes.iperf3.tool import find_iperf3

@@ -16,7 +16,8 @@ from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.results.stream import stream_position
-from coordinator.runs.runs import read_run, start
+from coordinator.runs.runs import read_run
+from coordinator.runs.starting import start
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode
 from worker.publish.outbox import Letter, Outbox, publish

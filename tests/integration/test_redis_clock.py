@@ -17,8 +17,8 @@ from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer, embedded_server
 from coordinator.mesh import Mesh
-from coordinator.runs import follow
 from coordinator.runs.advance import advance
+from coordinator.runs.runs import of_run
 from integration.nodes import alive, workers
 from worker.model.measurement import Outcome
 from worker.probes.icmp.engine import icmp_capability
@@ -94,7 +94,7 @@ def test_a_step_in_the_middle_of_a_run_loses_nobody(
         measured = list(run.measurements())
         assert {one.outcome for one in measured} == {Outcome.OK}
         assert len(measured) == 6
-        assert len(list(follow.of_run(stepped.operator, run.id))) == 6
+        assert len(list(of_run(stepped.operator, run.id))) == 6
         wait_until(lambda: len(alive(stepped.operator)) == 3, "all three are alive")
         # A node that dies after the step is lost as ever.
         os.kill(processes["cam-2"].pid, signal.SIGKILL)
@@ -117,5 +117,5 @@ def test_a_server_without_a_clock_of_its_own_hides_no_result(
         )
         run = mesh.run(count=2, join=False)
         assert len(list(run.measurements())) == 2
-        assert len(list(follow.of_run(stepped.operator, run.id))) == 2
+        assert len(list(of_run(stepped.operator, run.id))) == 2
         assert not any(cell.value is None for cell in mesh.open(run.id).matrix().cells.values())

@@ -10,7 +10,7 @@ from slow_way import slow_way
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run
 from integration.nodes import cli, workers
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import RedisOptions, TcpOptions

@@ -12,7 +12,7 @@ from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
 from coordinator.results import results, stream
-from coordinator.runs.follow import CLOCK_MARGIN_S, of_run
+from coordinator.runs.runs import CLOCK_MARGIN_S, of_run
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
 from worker.model.plan import Plan, PlannedNode

@@ -12,7 +12,8 @@ from coordinator.runs import retention
 from coordinator.runs.advance import cancel
 from coordinator.runs.footprint import bytes_of_runs, run_keys
 from coordinator.runs.retention import make_room_for_a_run
-from coordinator.runs.runs import read_run, recent, start
+from coordinator.runs.runs import read_run, recent
+from coordinator.runs.starting import start
 from worker.model.errors import ConfigError, RedisUnavailable
 from worker.model.plan import Plan, PlannedNode
 from worker.wire import keyspace

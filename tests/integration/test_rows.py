@@ -8,7 +8,7 @@ import redis
 from coordinator.embedded import EmbeddedServer
 from coordinator.runs.advance import advance
 from coordinator.runs.row_state import read_rows
-from coordinator.runs.runs import start
+from coordinator.runs.starting import start
 from integration.rows import beat, outcomes, plan
 from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server

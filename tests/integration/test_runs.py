@@ -16,7 +16,8 @@ from coordinator.runs.advance import advance, cancel, missing
 from coordinator.runs.follow import follow_run
 from coordinator.runs.holds import Hold
 from coordinator.runs.row_state import read_rows
-from coordinator.runs.runs import read_run, recent, resolve_run, start
+from coordinator.runs.runs import read_run, recent, resolve_run
+from coordinator.runs.starting import start
 from integration.nodes import cli
 from integration.rows import beat, outcomes, plan
 from worker.model.errors import ConfigError, RedisUnavailable, WireError

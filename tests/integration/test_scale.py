@@ -15,7 +15,8 @@ from rich.console import Console
 from coordinator.cli.view.matrix_view import matrix_view
 from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.runs import read_run, recent, start
+from coordinator.runs.runs import read_run, recent
+from coordinator.runs.starting import start
 from integration.nodes import cli, workers
 from integration.rows import beat
 from worker.model import version

@@ -12,7 +12,7 @@ from programs import start_worker
 from waiting import wait_until
 
 from coordinator import Mesh
-from coordinator.runs.follow import of_run
+from coordinator.runs.runs import of_run
 from integration.nodes import alive, assert_mesh_measures, cli, workers
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome

@@ -17,8 +17,8 @@ import redis
 from coordinator.embedded import EmbeddedServer
 from coordinator.mesh import Mesh
 from coordinator.runs.advance import advance
-from coordinator.runs.follow import of_run
-from coordinator.runs.runs import read_run, start
+from coordinator.runs.runs import of_run, read_run
+from coordinator.runs.starting import start
 from integration.nodes import cli, workers
 from integration.other_version import Other, mixed_mesh, other_version
 from worker.model.errors import OtherWire

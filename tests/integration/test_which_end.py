@@ -15,8 +15,8 @@ from chaos.clock import NodeClock, build, why_unusable
 from waiting import wait_until
 
 from coordinator.runs.advance import advance
-from coordinator.runs.follow import of_run
-from coordinator.runs.runs import read_run, start
+from coordinator.runs.runs import of_run, read_run
+from coordinator.runs.starting import start
 from integration.nodes import workers
 from worker.host import machine
 from worker.model import version

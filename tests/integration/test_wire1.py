@@ -21,8 +21,7 @@ from samples import fields_of
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import CsvFile
 from coordinator.results import results, stream
-from coordinator.runs import follow
-from coordinator.runs.runs import read_run
+from coordinator.runs.runs import of_run, read_run
 from integration.nodes import cli
 from worker.model.csv_columns import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 from worker.model.measurement import Outcome
@@ -65,7 +64,7 @@ def collected(tmp_path: Path) -> Path:
 def test_a_run_and_its_results_are_shown(connection: redis.Redis, redis_url: str) -> None:
     run = restore(connection)
     assert read_run(connection, run).published == 6
-    measured = [one for _, one in follow.of_run(connection, run)]
+    measured = [one for _, one in of_run(connection, run)]
     assert {one.probe for one in measured} == {"ping", "tcp", "redis"}
     assert {one.outcome for one in measured} == {Outcome.OK}
     shown = cli(redis_url, "show", run, "--json")

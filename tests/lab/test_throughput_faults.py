@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from waiting import wait_until
 
-from coordinator.cli.view.watch import show_report
+from coordinator.cli.view.report import show_report
 from coordinator.results.matrix import make_report
 from lab import namespaces
 from lab.mesh import LabMesh, children_of, together

@@ -22,6 +22,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 #: What inet_aton(3) takes for a number: a name that ends so is an address in disguise.
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
+_PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
+
 MAX_HOSTNAME_CHARS = 253
 #: What the one measurement of a `redis` row has as its target.
 REDIS_TARGET = "redis"
@@ -176,3 +178,19 @@ def not_of_one_machine(ip: IP) -> str | None:
     if ip.is_unspecified:
         return "unspecified"
     return "broadcast" if ip == BROADCAST else None
+
+
+def parse_ports(text: str) -> tuple[int, int]:
+    """
+    Read a range of ports such as `5201-5216`.
+
+    Raises:
+        ConfigError: It is of another form.
+
+    >>> parse_ports("5201-5216")
+    (5201, 5216)
+    """
+    match = _PORTS.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"ports ({text[:40]!r}) must look like 5201-5216")
+    return int(match[1]), int(match[2])

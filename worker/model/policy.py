@@ -21,7 +21,6 @@ DEFAULT_PORTS = (5201, 5216)
 
 _HOUR = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _HOURS = re.compile(f"({_HOUR})-({_HOUR}|24:00)")
-_PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,22 +169,6 @@ def parse_hours(text: str) -> Hours:
         raise ConfigError(f"hours ({text[:40]!r}) must look like 22:30-05:00")
     begin, end = match[1], match[2].replace("24:00", "00:00")
     return Hours(begin=time.fromisoformat(begin), end=time.fromisoformat(end))
-
-
-def parse_ports(text: str) -> tuple[int, int]:
-    """
-    Read a range of ports such as `5201-5216`.
-
-    Raises:
-        ConfigError: It is of another form.
-
-    >>> parse_ports("5201-5216")
-    (5201, 5216)
-    """
-    match = _PORTS.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"ports ({text[:40]!r}) must look like 5201-5216")
-    return int(match[1]), int(match[2])
 
 
 def parse_links(texts: Sequence[str]) -> dict[str, int]:

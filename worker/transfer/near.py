@@ -25,8 +25,9 @@ from worker.model.names import NodeName
 from worker.model.plan import Encounter
 from worker.model.policy import judge
 from worker.probes.interception.interception import marked
-from worker.probes.iperf3.record import spent, with_other_way
+from worker.probes.iperf3.record import with_other_way
 from worker.probes.iperf3.tool import why_unable
+from worker.probes.spent import spent
 from worker.transfer.idle_rtt import read_idle_rtts
 from worker.transfer.leases import End, Lease, read_ends, spent_today
 from worker.transfer.meeting import Meeting

@@ -18,8 +18,7 @@ import redis
 
 from worker.model.errors import ConfigError, WireError
 from worker.model.fields import exact_count, number_or_none
-from worker.model.names import NodeName, valid_address, valid_name
-from worker.model.policy import parse_ports
+from worker.model.names import NodeName, parse_ports, valid_address, valid_name
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.wire import keyspace

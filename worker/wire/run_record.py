@@ -23,7 +23,7 @@ from worker.model.probe import PROBES
 from worker.model.text import one_line
 from worker.wire import keyspace
 
-#: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.retention` says.
+#: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.runs` says.
 RUN_TTL_S = 7 * 24 * 3600
 
 PLAN, STATUS, PHASE, CANCEL = "plan", "status", "phase", "cancel"
@@ -160,6 +160,21 @@ class Run:
     def failed(self) -> int:
         """Published measurements whose outcome is not `ok`."""
         return self.published - sum(self.ok.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready object."""
+        return {
+            "run": self.id,
+            "status": self.status,
+            "probes": list(self.plan.probes),
+            "nodes": [node.name for node in self.plan.nodes],
+            "created": self.created,
+            "closed": self.closed,
+            "pairs": self.expected,
+            "published": self.published,
+            "failed": self.failed,
+            "by": self.by,
+        }
 
 
 def to_fields(plan: Plan, *, created: float, begun: str, by: str) -> dict[Any, Any]:

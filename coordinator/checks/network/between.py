@@ -22,9 +22,9 @@ from coordinator.checks.network.advice import (
     for_test,
     ports_of,
 )
-from coordinator.runs import runs
 from coordinator.runs.follow import follow_run
 from coordinator.runs.planning import Selection, make_plan, registered
+from coordinator.runs.starting import start
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
 from worker.model.options import Options, PingOptions, TcpOptions, ThroughputOptions
@@ -96,7 +96,7 @@ class _Trial:
         names = [node.name for node in self.nodes]
         chosen = Selection(nodes=names, targets=targets)
         plan = make_plan(self.registry, chosen, list(options), options)
-        run, _ = runs.start(self.connection, plan, by=self.by, join=False, registry=self.registry)
+        run, _ = start(self.connection, plan, by=self.by, join=False, registry=self.registry)
         return {
             (m.probe, m.source, m.target): m
             for update in follow_run(self.connection, run)

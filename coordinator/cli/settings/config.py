@@ -11,11 +11,6 @@ from typing import Any, NamedTuple
 from worker.host.readable import read_file
 from worker.model.errors import ConfigError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 #: Entries at the top of the settings file, for all commands → the parameter.
 FOR_ALL = {"redis": "redis_url"} | {
     name: name for name in ("redis_password_file", "redis_ca", "redis_cert", "redis_key")
@@ -93,6 +88,12 @@ def read_config(
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    # Most machines have no settings file, and every command would wait for the parser.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         settings: dict[str, Any] = tomllib.loads(read_file(path).decode())
         return settings

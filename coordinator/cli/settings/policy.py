@@ -12,7 +12,8 @@ import click
 
 from coordinator.cli.settings.options import names, names_option, parsed_by, with_options
 from coordinator.cli.terminal.units import BYTES, MBIT_PER_S, SECONDS
-from worker.model.policy import DEFAULT_PORTS, Policy, parse_hours, parse_links, parse_ports
+from worker.model.names import parse_ports
+from worker.model.policy import DEFAULT_PORTS, Policy, parse_hours, parse_links
 
 #: Each gives a field of `Policy`, which has the parameter's name.
 OPTIONS = (

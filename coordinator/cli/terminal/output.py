@@ -6,12 +6,14 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker.model.csv_columns import CSV_COLUMNS
-from worker.model.measurement import Measurement
+
+if TYPE_CHECKING:
+    from worker.model.measurement import Measurement
 
 #: Each kind of object that `--json` prints, in its `type`.
 KINDS = (

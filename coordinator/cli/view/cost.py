@@ -9,9 +9,8 @@ from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import out
 from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.follow import of_run
 from coordinator.runs.planning import asked, budgets_left
-from coordinator.runs.runs import read_run, recent
+from coordinator.runs.runs import of_run, read_run, recent
 from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError, WireError
 from worker.model.plan import Plan

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.text import Text
 
 from coordinator.cli.terminal.output import print_json
-from coordinator.cli.terminal.screen import err, out, recording
-from coordinator.cli.view.matrix_view import matrix_view, matrix_width
+from coordinator.cli.terminal.screen import err, out
+from coordinator.cli.view.matrix_view import matrix_view
 from coordinator.cli.view.progress import Progress, progress_line
-from coordinator.cli.view.reasons import reasons
+from coordinator.cli.view.report import show_report
 from coordinator.mesh import MeshRun
 from coordinator.results.matrix import Report, make_report
-from coordinator.series.files import write_whole
-from worker.model.errors import ConfigError
-from worker.model.text import in_bytes
 from worker.wire.room import no_room
 from worker.wire.run_record import Run
 from worker.wire.scripts import redis_seconds
 
-SVG_WIDTH = 90
 #: Redrawing costs CPU that a node on the same machine may be measuring with.
 FRAMES_PER_S = 8
 #: A frame of a large mesh takes its time: at most a tenth of ours goes into frames.
@@ -57,12 +49,12 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
 
 
 def _json_lines(run: MeshRun, state: Run) -> Run:
-    print_json("run", run_to_json(state))
+    print_json("run", state.to_json())
     for update in run.updates():
         state = update.run
         for measurement in update.arrived:
             print_json("measurement", measurement.to_json())
-    print_json("run", run_to_json(state))
+    print_json("run", state.to_json())
     return state
 
 
@@ -103,63 +95,3 @@ def _frames(console: Console) -> Iterator[Show]:
 
     with Live(console=console, refresh_per_second=FRAMES_PER_S, transient=True) as live:
         yield show
-
-
-def show_report(state: Run, report: Report, console: Console) -> None:
-    """Print a run's heading, one matrix a figure, and why pairs have no number."""
-    ended = "is running" if state.is_open else f"is {state.status}"
-    took = f" after {state.closed - state.created:.1f} s" if state.closed else ""
-    failed = f", {state.failed} without a number" if state.failed else ""
-    counted = f"{state.published} of {state.expected} pairs{failed}"
-    console.print(Text(f"run {state.id} {ended}{took}: {counted}"))
-    for matrix in report.matrices.values():
-        console.print()
-        console.print(matrix_view(matrix, console))
-    if lines := list(reasons(report, state.id)):
-        console.print()
-        console.print(*lines, sep="\n")
-    if report.bytes_by_node:
-        name, most = report.bytes_by_node.most_common(1)[0]
-        moved = sum(report.bytes_by_node.values()) // 2
-        least = "at least " if report.bytes_are_least else ""
-        console.print(
-            Text(f"the tests moved {least}{in_bytes(moved)}; most at {name}: {in_bytes(most)}")
-        )
-
-
-def save_svg(state: Run, report: Report, path: Path) -> None:
-    """
-    Save what `show_report` prints as a picture.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
-    # Nobody scrolls a picture: it is as wide as its widest matrix.
-    width = max(SVG_WIDTH, *map(matrix_width, report.matrices.values()))
-    with Path(os.devnull).open("w") as nowhere:
-        console = recording(nowhere, width)
-        show_report(state, report, console)
-    try:
-        drawn = console.export_svg(title="ptzmesh")
-        write_whole(path, lambda part: part.write_text(drawn, encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(
-            f"picture ({path}) cannot be written: {exc.strerror}; choose another --svg, or for "
-            "the demo another --csv"
-        ) from exc
-
-
-def run_to_json(state: Run) -> dict[str, Any]:
-    """Return a run as one JSON-ready object."""
-    return {
-        "run": state.id,
-        "status": state.status,
-        "probes": list(state.plan.probes),
-        "nodes": [node.name for node in state.plan.nodes],
-        "created": state.created,
-        "closed": state.closed,
-        "pairs": state.expected,
-        "published": state.published,
-        "failed": state.failed,
-        "by": state.by,
-    }

@@ -21,20 +21,14 @@ from worker.probes.icmp.engine import EchoSeries, IcmpNotPermitted
 from worker.probes.iperf3.fault import explained
 from worker.probes.iperf3.loaded_rtt import LoadedRtt
 from worker.probes.iperf3.parse import parse_report
-from worker.probes.iperf3.record import (
-    WHOLE,
-    Ends,
-    Options,
-    findings,
-    records,
-    who_limits,
-)
+from worker.probes.iperf3.record import Ends, Options, findings, records, who_limits
 from worker.probes.iperf3.report import Iperf3Report
 from worker.probes.iperf3.throttle import read_throttle, throttled_by
 from worker.probes.iperf3.tool import Iperf3, Tool, why_unable
 from worker.probes.mtu.asking import BEYOND_ANY_BYTES
 from worker.probes.mtu.echo import echo_mtu
 from worker.probes.mtu.path_mtu import Direction, PathMtu, in_words
+from worker.probes.spent import WHOLE
 
 #: Takes a literal address, the most bytes that matter, and whether to stop.
 FindMtu = Callable[[str, int, Callable[[], bool]], PathMtu | None]

@@ -6,25 +6,22 @@ Pure. Both ends are named by their roles in the test, `near` and `far`; in a rec
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from worker.model.detail import FlowNumbers, TransferSettings, TransferStatistics, common
 from worker.model.measurement import Measurement, Outcome, made
 from worker.model.names import RunId
-from worker.model.options import WIRE_BYTES_PER_BYTE, ThroughputOptions, UdpOptions
+from worker.model.options import ThroughputOptions, UdpOptions
 from worker.model.plan import PlannedNode, TargetNode
 from worker.model.probe import name_of
 from worker.probes.iperf3.report import Flow, Iperf3Report
 from worker.probes.iperf3.tool import THREADS_VERSION, Iperf3, parse_version
+from worker.probes.spent import spent
 
 Options = ThroughputOptions | UdpOptions
 
-#: A test that ran and ended so may have moved data that iperf3 did not live to count.
-BROKEN = (Outcome.BAD_REPLY, Outcome.TIMEOUT, Outcome.CANCELLED)
-WHOLE = (Outcome.OK, Outcome.NO_REPLY)
 #: With so much of a core used, the machine and not the network may set the pace.
 CPU_LIMIT_PCT = 90.0
 
@@ -89,32 +86,6 @@ def records(
         )
         measured.append(_measurement(ends, options, pair, outcome, error, started_at, flow, detail))
     return measured
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """What tests cost each of their ends; `is_least` where one broke, and nobody knows the rest."""
-
-    bytes: int
-    is_least: bool
-
-
-def spent(measured: Iterable[Measurement]) -> Spent:
-    """
-    Add up what tests sent and received at each end at the IP layer, the omitted time too.
-
-    Of a test that broke in the middle its intervals say what had moved until the last of them.
-    """
-    data, beside, is_least = 0.0, 0, False
-    for measurement in measured:
-        if (test := measurement.transfer) is None:
-            continue
-        # Whatever broke off connections that were there did so after some of their data.
-        is_least |= bool(test.streams_connected) or measurement.outcome in BROKEN
-        is_least |= bool(test.intervals) and measurement.outcome not in WHOLE
-        beside += test.other_way_bytes or 0
-        data += test.interval_bytes
-    return Spent(bytes=math.ceil(data * WIRE_BYTES_PER_BYTE) + beside, is_least=is_least)
 
 
 def with_other_way(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from contextlib import suppress
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 

@@ -9,15 +9,9 @@ import pytest
 
 from worker.model.errors import ConfigError
 from worker.model.measurement import Outcome
+from worker.model.names import parse_ports
 from worker.model.options import ThroughputOptions, TransferOptions, UdpOptions
-from worker.model.policy import (
-    Hours,
-    Policy,
-    judge,
-    parse_hours,
-    parse_links,
-    parse_ports,
-)
+from worker.model.policy import Hours, Policy, judge, parse_hours, parse_links
 
 NOON = datetime(2026, 1, 2, 12, 0)  # noqa: DTZ001 - a node's local time
 

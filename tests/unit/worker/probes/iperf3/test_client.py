@@ -16,7 +16,7 @@ from worker.model.measurement import Measurement, Outcome
 from worker.model.options import ThroughputOptions, UdpOptions, deadline_s
 from worker.model.plan import PlannedNode
 from worker.probes.iperf3.client import client_argv, measure
-from worker.probes.iperf3.record import Ends, Spent, findings, records, spent, who_limits
+from worker.probes.iperf3.record import Ends, findings, records, who_limits
 from worker.probes.iperf3.report import Flow, Iperf3Report
 from worker.probes.iperf3.throttle import Throttle, read_throttle, throttled_by
 from worker.probes.iperf3.tool import (
@@ -27,6 +27,7 @@ from worker.probes.iperf3.tool import (
     parse_version,
     why_unable,
 )
+from worker.probes.spent import Spent, spent
 
 A = PlannedNode(name="a", address="10.0.0.1")
 B = PlannedNode(name="b", address="10.0.0.2")

@@ -1,0 +1,100 @@
+"""Commands that only look import what they need; the rest would be half of the time they take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import redis
+from programs import environment_of
+
+from coordinator.runs.advance import cancel
+from coordinator.runs.starting import start
+from integration.rows import beat, plan
+from worker.wire import keyspace
+from worker.wire.node_record import Node
+
+pytestmark = pytest.mark.redis
+
+#: What a command has no need of → who has.
+NOT_FOR_LOOKING = {
+    "rq": "who enqueues, or executes",
+    "multiprocessing": "who starts processes",
+    "ctypes": "who asks the kernel: the echo engine, a child's end",
+    "tomllib": "who has a settings file",
+    "difflib": "who has misspelled a command",
+    "getpass": "who triggers a run, and is named in it",
+    "rich.live": "who follows a run",
+    "coordinator.mesh": "who triggers or follows",
+    "coordinator.collect": "who writes a CSV",
+    "coordinator.series": "`ptzmesh test`",
+    "coordinator.runs.advance": "who carries runs on",
+    "worker.identity": "who judges whose an address is",
+    "worker.node": "a node",
+    "worker.transfer": "a node",
+    "worker.probes.icmp": "a node",
+    "worker.probes.iperf3": "a node",
+    "worker.publish": "who has results",
+}
+#: And those that do not look at a run.
+OF_A_RUN = {
+    "statistics": "who sums a series up",
+    "worker.model.plan": "who reads a run",
+    "worker.model.measurement": "who reads results",
+    "worker.wire.run_record": "who reads a run",
+}
+#: As the installed script does it.
+SCRIPT = """
+import sys
+from coordinator.cli import main
+try:
+    main()
+finally:
+    import gc
+    assert gc.isenabled()
+    print(gc.get_freeze_count(), *sys.modules, file=sys.stderr)
+"""
+
+
+def told_by(url: str, *command: str) -> tuple[str, int, set[str]]:
+    """Run a command; give what it printed, how many objects are left alone, what it imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *command],
+        env=environment_of(url), capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    count, *modules = done.stderr.splitlines()[-1].split()
+    return done.stdout, int(count), set(modules)
+
+
+@pytest.fixture
+def filled_url(redis_url: str, connection: redis.Redis) -> str:
+    """A Redis with a node, and with a run that has results."""
+    beat(connection, "n0")
+    node = Node(name="n0", address="127.0.0.1")
+    connection.hset(keyspace.node_key("n0"), mapping=node.to_fields())
+    cancel(connection, start(connection, plan())[0])
+    return redis_url
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"), [("nodes", "n0"), ("runs", "cancelled"), ("show", "cancel")]
+)
+def test_who_looks_imports_only_what_is_needed(filled_url: str, command: str, shown: str) -> None:
+    printed, untouched, modules = told_by(filled_url, command)
+    assert shown in printed
+    needless = NOT_FOR_LOOKING | (OF_A_RUN if command == "nodes" else {})
+    assert {name: needless[name] for name in needless.keys() & modules} == {}
+    # The collector never looks at modules: neither as they come nor as the process ends.
+    assert untouched > 10_000
+
+
+def test_what_must_not_be_imported_is_there_to_be_imported() -> None:
+    for name in (NOT_FOR_LOOKING | OF_A_RUN).keys() - {"tomllib"}:  # of Python 3.11
+        assert find_spec(name) is not None, name
+
+
+def test_who_may_have_to_carry_a_run_on_imports_what_that_takes(filled_url: str) -> None:
+    _, _, modules = told_by(filled_url, "show", "--follow")
+    assert {"rq", "coordinator.mesh", "coordinator.runs.advance"} <= modules
