@@ -39,6 +39,7 @@ def test_every_program_and_library_is_of_the_architecture_that_the_image_is_for(
     assert set(machines.values()) == {image.architecture.elf_machine}
     assert {CAPABLE.lstrip("/"), "usr/bin/iperf3", "usr/bin/tini"} <= set(machines)
     assert any("/msgpack/_cmsgpack." in name for name in machines), "the codec is not compiled"
+    assert any("/hiredis/hiredis." in name for name in machines), "the parser is not compiled"
 
 
 def test_image_is_small_above_the_debian_that_it_is_made_on(image: Image) -> None:

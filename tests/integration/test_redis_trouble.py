@@ -101,7 +101,7 @@ def test_what_is_not_there_is_told_from_what_cannot_be_reached(tmp_path: Path) -
 
 
 @contextmanager
-def listening(answer: bytes) -> Iterator[int]:
+def listening(answer: bytes, *, closes: bool = False) -> Iterator[int]:
     """Accept connections, and say the same to each, once it has asked; or nothing for ever."""
     with ExitStack() as kept, socket.create_server(("127.0.0.1", 0)) as door:
 
@@ -112,18 +112,40 @@ def listening(answer: bytes) -> Iterator[int]:
                     if answer:
                         opened.recv(100)
                         opened.sendall(answer)
+                    if closes:
+                        opened.shutdown(socket.SHUT_RDWR)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield door.getsockname()[1]
-        door.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield door.getsockname()[1]
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_another_program_on_the_port_is_recognised() -> None:
     with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         line = trouble(f"redis://127.0.0.1:{port}")
     assert "does not speak Redis' language" in line
+
+
+HALF_A_REPLY = b"*2\r\n$6\r\nserver\r\n$5\r\nre"
+
+
+def test_a_connection_that_ends_within_a_reply_is_no_answer() -> None:
+    with listening(HALF_A_REPLY, closes=True) as port:
+        line = trouble(f"redis://127.0.0.1:{port}")
+    assert "ended the connection" in line
+
+
+def test_a_silence_within_a_reply_ends_as_soon_as_one_before_it() -> None:
+    with (
+        listening(HALF_A_REPLY) as port,
+        connect(f"redis://127.0.0.1:{port}", socket_timeout_s=0.3, retries=0) as connection,
+        pytest.raises(redis.TimeoutError, match="Timeout reading"),
+    ):
+        connection.ping()
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ STAYING = {
         "refused the user or the password, or that user is off there; check the user in the URL, "
         "and PTZMESH_REDIS_PASSWORD_FILE or what else gives the password"
     ),
-    r"Protocol Error": (
+    r"(?i)Protocol error": (
         "does not speak Redis' language ({text}); check the host and the port of --redis"
     ),
     r"Permission denied": (
