@@ -14,8 +14,9 @@ from typing import Any
 import redis
 
 from worker.model.detail import PingStatistics, TransferSettings, TransferStatistics, common
-from worker.model.measurement import Measurement, Outcome
+from worker.model.measurement import Measurement, Outcome, made
 from worker.model.options import ThroughputOptions
+from worker.model.rtt import rtt_statistics
 from worker.wire import keyspace
 from worker.wire.event import is_event
 
@@ -26,28 +27,29 @@ BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 def measurement(number: int, run: str = RUN) -> Measurement:
     """Give the `number`-th ping result; every seventh is a loss with awkward text."""
     rng = random.Random(number)
-    rtts = [rng.uniform(1, 90) for _ in range(10)]
     lost = number % 7 == 3
-    return Measurement(
-        run=run,
-        probe="ping",
-        source=f"node-{number // 1000}",
-        target=f"node-{number % 1000}",
-        address=f"10.0.{number % 250}.1",
-        started_at=BEGUN + timedelta(milliseconds=number),
-        outcome=Outcome.NO_REPLY if lost else Outcome.OK,
-        error='none of 10 echoes, "as they say", was answered' if lost else "",
-        latency_ms=None if lost else sum(rtts) / 10,
-        packet_loss_pct=100.0 if lost else 0.0,
-        detail=ping_statistics(
-            received=0 if lost else 10,
-            rtts_ms=() if lost else tuple(rtts),
-            rtt_stddev_ms=None if lost else rng.uniform(0, 9),
-            jitter_mean_abs_ms=None if lost else rng.uniform(0, 9),
-            send_lag_max_ms=rng.uniform(0, 1),
-            read_lag_max_ms=rng.uniform(0, 1),
-            elapsed_s=rng.uniform(1, 2),
-        ),
+    least_ms = rng.uniform(1, 90)
+    rtts = [None if lost else least_ms + rng.expovariate(2) for _ in range(10)]
+    latency_ms = rtt_statistics(rtts).rtt_mean_ms
+    return made(
+        Measurement(
+            run=run,
+            probe="ping",
+            source=f"node-{number // 1000}",
+            target=f"node-{number % 1000}",
+            address=f"10.0.{number % 250}.1",
+            started_at=BEGUN + timedelta(milliseconds=number),
+            outcome=Outcome.NO_REPLY if lost else Outcome.OK,
+            error='none of 10 echoes, "as they say", was answered' if lost else "",
+            latency_ms=latency_ms,
+            packet_loss_pct=100.0 if lost else 0.0,
+            detail=ping_statistics(
+                rtts,
+                send_lag_max_ms=rng.uniform(0, 1),
+                read_lag_max_ms=None if lost else rng.uniform(0, 1),
+                elapsed_s=rng.uniform(1, 2),
+            ),
+        )
     )
 
 
@@ -68,10 +70,7 @@ def ping_statistics(rtts_ms: Sequence[float | None] = (), **changes: Any) -> Pin
         "interval_s": 0.1,
         "interval_mean_s": 0.1,
         "size_bytes": 56,
-        "rtt_min_ms": min(answered, default=None),
-        "rtt_mean_ms": sum(answered) / len(answered) if answered else None,
-        "rtt_median_ms": answered[0] if answered else None,
-        "rtt_max_ms": max(answered, default=None),
+        **vars(rtt_statistics(rtts_ms)),
         "wake_ms": None,
         "reply_ttl": "64" if answered else None,
         "send_lag_max_ms": None,

@@ -31,6 +31,7 @@ from coordinator.collect.rotated import identities, last_rows
 from coordinator.results.results import are_events
 from coordinator.results.stream import START, Entry, last_id, stream_position
 from coordinator.runs.footprint import members
+from worker.model.measurement import begun_at
 from worker.wire import keyspace
 from worker.wire.event import is_event
 
@@ -217,6 +218,6 @@ class Cursor:
 
 def _identity(fields: Mapping[bytes, bytes]) -> Identity:
     """Return the identity of the row that these fields make in the file."""
-    return Identity(
-        *(fields.get(name.encode(), b"").decode(errors="replace") for name in Identity._fields)
-    )
+    named = Identity._fields[:-1]
+    texts = (fields.get(name.encode(), b"").decode(errors="replace") for name in named)
+    return Identity._make([*texts, begun_at(fields)])

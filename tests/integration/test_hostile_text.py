@@ -15,7 +15,7 @@ from integration.nodes import cli
 from integration.rows import plan
 from worker.model import version
 from worker.model.measurement import Outcome
-from worker.model.text import printable
+from worker.model.text import iso_utc, printable
 from worker.node.refusals import Cause, Refusals
 from worker.wire import keyspace, scripts
 
@@ -55,7 +55,7 @@ def say(connection: redis.Redis, number: int, text: str) -> str:
     )  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(failed.to_fields()))
     event = {
-        "v": version.WIRE_VERSION, "kind": "event", "time": failed.to_fields()["started_at"],
+        "v": version.WIRE_VERSION, "kind": "event", "time": iso_utc(failed.started_at),
         "node": "a", "what": "address", "old": text, "new": text,
     }  # fmt: skip
     connection.xadd(keyspace.RESULTS, dict(event))

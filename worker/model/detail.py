@@ -24,6 +24,7 @@ RARE = {"rare": True}
 LIMIT = 2.0**64
 
 AnyDetail = TypeVar("AnyDetail", bound="Detail")
+Made = TypeVar("Made")
 Series = Callable[[list[Any]], tuple[Any, ...]]
 
 
@@ -55,6 +56,11 @@ class Detail:
             if values[name] is None:
                 del values[name]
         return {**values, **self.more}
+
+    @classmethod
+    def scalars(cls) -> Mapping[str, frozenset[type]]:
+        """Return the names of its fields that are no series, and what they may hold."""
+        return cls._readers()[0]
 
     @classmethod
     @cache
@@ -279,6 +285,17 @@ def read_detail(kind: type[Detail], values: Mapping[str, Any]) -> Detail:
             with suppress(TypeError, ValueError):  # one is missing, or two contradict each other
                 return base(**own, more=more)
     raise AssertionError("any map is a detail")
+
+
+def of_values(kind: type[Made], values: dict[str, Any]) -> Made:
+    """
+    Make a frozen dataclass of the values of all its fields, which are known to be sound.
+
+    Its own `__init__` takes as long as all else of reading a record: it sets each by a call.
+    """
+    made = object.__new__(kind)
+    made.__dict__.update(values)
+    return made
 
 
 def common(kind: type, source: object) -> dict[str, Any]:

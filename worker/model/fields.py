@@ -15,7 +15,7 @@ import msgpack
 from worker.model.errors import OtherWire
 from worker.model.version import WIRE_VERSION
 
-#: A detail larger than this is refused: 1,000 echoes take about 9 kB.
+#: A detail larger than this is refused: 1,000 echoes take about 5 kB.
 MAX_DETAIL_BYTES = 256 * 1024
 #: Names are at most 64 characters and a DNS name 253; longer text in a record is not ours.
 MAX_TEXT_CHARS = 255
@@ -23,7 +23,6 @@ MAX_TEXT_CHARS = 255
 #: A cell of a CSV row; csv.writer leaves None empty and writes a float so that it reads back.
 Cell = str | int | float | None
 
-_NAME_TYPES = frozenset({str})
 _NUMBER_TYPES = frozenset({type(None), int, float})
 
 
@@ -41,25 +40,47 @@ def parse_text(value: bytes, most_chars: int = MAX_TEXT_CHARS) -> str:
     Raises:
         ValueError: It is not UTF-8, not printable, or too long.
     """
-    text = value.decode()
-    if not text.isprintable() or len(text) > most_chars:
-        raise ValueError(f"text ({text[:40]!r}) must be printable and short")
+    return short_text(value.decode(), most_chars)
+
+
+def short_text(text: object, most_chars: int = MAX_TEXT_CHARS) -> str:
+    """
+    Let a short printable text pass.
+
+    Raises:
+        ValueError: It is no text, not printable, or too long.
+    """
+    if type(text) is not str or not text.isprintable() or len(text) > most_chars:
+        raise ValueError(f"text ({str(text)[:40]!r}) must be printable and short")
     return text
 
 
-def parse_number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
+def parse_number(text: bytes) -> float | None:
     """
-    Read a finite number, None when the field is absent.
+    Read a finite number, None of an empty text.
 
     Raises:
         ValueError: It is no number, or not finite.
+
+    >>> parse_number(b"100"), parse_number(b"")
+    (100.0, None)
     """
-    if name not in fields:
+    if not text:
         return None
-    value = float(fields[name])
+    value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{name.decode()} ({value}) must be finite")
+        raise ValueError(f"number ({value}) must be finite")
     return value
+
+
+def in_text(value: float | None) -> str:
+    """
+    Write what `parse_number` reads, a whole number as one.
+
+    >>> in_text(12.5), in_text(100.0), in_text(None)
+    ('12.5', '100', '')
+    """
+    return "" if value is None else repr(value).removesuffix(".0")
 
 
 def number_or_none(raw: bytes | str | None) -> float | None:
@@ -76,27 +97,37 @@ def number_or_none(raw: bytes | str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def parse_detail(packed: bytes, columns: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
+def unpack_detail(packed: bytes) -> dict[Any, Any]:
     """
-    Read a detail, with the values of those of its names that are CSV columns, None where absent.
+    Unpack a detail.
 
     Raises:
-        ValueError: Too large, no map of names, or a column's value does not fit in a cell.
+        ValueError: Too large, or no map.
         TypeError: A key that cannot be one.
         msgpack.UnpackException: No msgpack.
     """
     if len(packed) > MAX_DETAIL_BYTES:
         raise ValueError(f"detail ({len(packed)} bytes) is over {MAX_DETAIL_BYTES}")
-    detail = msgpack.unpackb(packed)
-    if not isinstance(detail, dict) or not _NAME_TYPES.issuperset(map(type, detail)):
-        raise ValueError("detail is not a map of names")
-    values = list(map(detail.get, columns))
+    detail = msgpack.unpackb(packed, strict_map_key=False)
+    if type(detail) is not dict:
+        raise ValueError("detail is no map")
+    return detail
+
+
+def cells_of(values: Mapping[str, Any], columns: Sequence[str]) -> list[Cell]:
+    """
+    Write a detail's values of these names as CSV cells, None where absent.
+
+    Raises:
+        ValueError: One does not fit in a cell.
+    """
+    cells = list(map(values.get, columns))
     # One look at all values of nearly every record: this is the collector's inner loop.
-    if _NUMBER_TYPES.issuperset(map(type, values)) and math.isfinite(sum(filter(None, values))):
-        return detail, values
-    for name, value in zip(columns, values, strict=True):
+    if _NUMBER_TYPES.issuperset(map(type, cells)) and math.isfinite(sum(filter(None, cells))):
+        return cells
+    for name, value in zip(columns, cells, strict=True):
         _check_cell(name, value)
-    return detail, values
+    return as_cells(cells)
 
 
 def as_cells(values: Iterable[Any]) -> list[Cell]:

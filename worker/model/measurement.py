@@ -1,8 +1,8 @@
 """
 One measurement: (run, probe, source, target), a time, numbers or an error class.
 
-Pure: knows no Redis. Its stream form is flat fields plus one msgpack field `detail`; its CSV form
-is `csv_columns.CSV_COLUMNS`.
+Pure: knows no Redis. Its stream form is flat fields plus one msgpack field `detail`, of `record`;
+its CSV form is `csv_columns.CSV_COLUMNS`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,20 @@ from worker.model.detail import (
 from worker.model.errors import WireError
 from worker.model.fields import (
     Cell,
-    as_cells,
+    cells_of,
     check_version,
-    parse_detail,
+    in_text,
     parse_number,
     parse_text,
+    short_text,
+    unpack_detail,
 )
 from worker.model.names import NodeName, RunId
 from worker.model.probe import PROBES
-from worker.model.text import iso_utc, json_ready, one_line, parse_iso_utc
+from worker.model.record import packing, wire1
+from worker.model.record.forms import FORM_OF
+from worker.model.record.numbers import ADDRESS, ERROR, STARTED_AT
+from worker.model.text import epoch_us, iso_utc, json_ready, of_epoch_us, one_line
 from worker.model.version import READ_VERSIONS, WIRE_VERSION
 
 
@@ -63,8 +68,8 @@ class Outcome(str, Enum):
     CRASHED = "crashed"
 
 
-#: Fields of a record that are plain text, and its headline numbers: by name, as in the stream.
-_TEXTS = {name: name.encode() for name in ("run", "probe", "source", "target", "address")}
+#: Fields of an entry that are names, and its headline numbers: by name, as in the stream.
+_NAMES = {name: name.encode() for name in ("run", "probe", "source", "target")}
 _NUMBERS = {name: name.encode() for name in NUMBERS}
 
 
@@ -128,23 +133,24 @@ class Measurement:
         return replace(self, detail=replace(self.detail, more=more))
 
     def to_fields(self) -> dict[str, bytes | str]:
-        """Return the flat fields of a stream entry; a number that is absent is left out."""
-        numbers = {
-            name: repr(value) for name, value in self._numbers().items() if value is not None
+        """Return the flat fields of a stream entry: always all, an absent number an empty text."""
+        head: dict[int | str, Any] = {
+            STARTED_AT: epoch_us(self.started_at),
+            ADDRESS: self.address,
+            **({ERROR: self.error} if self.error else {}),
         }
-        detail = msgpack.packb(self.detail.to_map())
-        return {"v": str(WIRE_VERSION), **self._texts(), **numbers, "detail": detail}
-
-    def _texts(self) -> dict[str, str]:
         return {
-            **{name: getattr(self, name) for name in _TEXTS},
-            "started_at": iso_utc(self.started_at),
+            "v": str(WIRE_VERSION),
+            "run": self.run,
+            "probe": self.probe,
+            "source": self.source,
+            "target": self.target,
             "outcome": self.outcome.value,
-            "error": self.error,
+            "latency_ms": in_text(self.latency_ms),
+            "packet_loss_pct": in_text(self.packet_loss_pct),
+            "throughput_mbps": in_text(self.throughput_mbps),
+            "detail": msgpack.packb(head | packing.stored(self.detail)),
         }
-
-    def _numbers(self) -> dict[str, float | None]:
-        return {name: getattr(self, name) for name in _NUMBERS}
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Measurement:
@@ -156,16 +162,26 @@ class Measurement:
         """
         try:
             check_version(fields, "the record", _READABLE)
-            own: dict[str, Any] = {name: parse_text(fields[key]) for name, key in _TEXTS.items()}
-            own |= {name: parse_number(fields, key) for name, key in _NUMBERS.items()}
-            detail, _ = parse_detail(fields[b"detail"], DETAIL_COLUMNS)
+            own: dict[str, Any] = {name: parse_text(fields[key]) for name, key in _NAMES.items()}
+            own["outcome"] = _OUTCOMES[fields[b"outcome"]]
             probe = PROBES.get(own["probe"])
+            statistics = probe.statistics if probe else Detail
+            if fields[b"v"] == wire1.VERSION:
+                parts = wire1.parts(fields)
+                cells_of(parts.detail, DETAIL_COLUMNS)
+                own |= parts._asdict()
+                own["detail"] = read_detail(statistics, parts.detail)
+                own |= {n: parse_number(fields.get(key, b"")) for n, key in _NUMBERS.items()}
+                return cls(**own)
+            own |= {name: parse_number(fields[key]) for name, key in _NUMBERS.items()}
+            stored = unpack_detail(fields[b"detail"])
             return cls(
                 **own,
-                started_at=parse_iso_utc(fields[b"started_at"].decode()),
-                outcome=_OUTCOMES[fields[b"outcome"]],
-                error=fields[b"error"].decode(),
-                detail=read_detail(probe.statistics if probe else Detail, detail),
+                started_at=of_epoch_us(stored.pop(STARTED_AT)),
+                address=short_text(stored.pop(ADDRESS)),
+                error=_text(stored.pop(ERROR, "")),
+                # A class that has no form of its own, as another version's probe may have.
+                detail=packing.read(stored, Detail if statistics in FORM_OF else statistics),
             )
         except _NOT_OURS as exc:
             raise _refusal(exc) from exc
@@ -184,13 +200,22 @@ class Measurement:
             self.run,
             self.outcome.value,
             self.error,
-            *as_cells(map(self.detail.to_map().get, DETAIL_COLUMNS)),
+            *cells_of(self.detail.to_map(), DETAIL_COLUMNS),
             stream_id,
         ]
 
     def to_json(self, stream_id: str | None = None) -> dict[str, Any]:
         """Return one JSON-ready object with the record's field names; absent is null."""
-        record = {**self._texts(), **self._numbers(), "stream_id": stream_id}
+        texts = {name: getattr(self, name) for name in (*_NAMES, "address")}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        record = {
+            **texts,
+            "started_at": iso_utc(self.started_at),
+            "outcome": self.outcome.value,
+            "error": self.error,
+            **numbers,
+            "stream_id": stream_id,
+        }
         more = {name: json_ready(value) for name, value in self.detail.to_map().items()}
         return {**record, **more, **record}
 
@@ -206,25 +231,46 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
     """
     try:
         check_version(fields, "the record", _READABLE)
-        started_at = fields[b"started_at"].decode()
-        parse_iso_utc(started_at)
+        if fields[b"v"] == wire1.VERSION:
+            at, address, error, values = wire1.parts(fields)
+            numbers = [parse_number(fields.get(key, b"")) for key in _NUMBERS.values()]
+        else:
+            stored = unpack_detail(fields[b"detail"])
+            at = of_epoch_us(stored.pop(STARTED_AT))
+            address, error = short_text(stored.pop(ADDRESS)), _text(stored.pop(ERROR, ""))
+            values = packing.restored(stored)[1]
+            numbers = [parse_number(fields[key]) for key in _NUMBERS.values()]
         return [
-            started_at,
-            parse_text(fields[b"address"]),
-            parse_number(fields, b"latency_ms"),
-            parse_number(fields, b"packet_loss_pct"),
-            parse_number(fields, b"throughput_mbps"),
+            iso_utc(at),
+            address,
+            *numbers,
             parse_text(fields[b"source"]),
             parse_text(fields[b"target"]),
             parse_text(fields[b"probe"]),
             parse_text(fields[b"run"]),
             _OUTCOMES[fields[b"outcome"]].value,
-            one_line(fields[b"error"].decode()),
-            *as_cells(parse_detail(fields[b"detail"], DETAIL_COLUMNS)[1]),
+            one_line(error),
+            *cells_of(values, DETAIL_COLUMNS),
             stream_id.decode(),
         ]
     except _NOT_OURS as exc:
         raise _refusal(exc) from exc
+
+
+def begun_at(fields: Mapping[bytes, bytes]) -> str:
+    """Return the `timestamp` of a stream entry's row; empty where it would be refused for that."""
+    try:
+        if fields.get(b"v") == wire1.VERSION:
+            return iso_utc(wire1.parts(fields).started_at)
+        return iso_utc(of_epoch_us(unpack_detail(fields[b"detail"])[STARTED_AT]))
+    except _NOT_OURS:
+        return ""
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError("error is no text")
+    return value
 
 
 def made(measurement: Measurement) -> Measurement:

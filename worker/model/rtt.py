@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from statistics import fmean, median, pstdev
+from operator import mul
 
 #: With fewer replies the nearest rank of 95 % is the last one: p95 would only repeat the maximum.
 MIN_REPLIES_FOR_P95 = 20
@@ -27,6 +27,8 @@ class RttStatistics:
         rtt_median_ms: Middle one, or the mean of the middle two.
         rtt_p95_ms: 95th percentile, nearest rank; None below `MIN_REPLIES_FOR_P95` replies.
         rtt_stddev_ms: Population standard deviation, what ping calls `mdev`.
+        jitter_mean_abs_ms: Mean absolute difference of neighbours, both answered: mean |ipdv| of
+            RFC 3393 section 4.5, over RTT; not the smoothed jitter of RFC 3550.
     """
 
     rtt_min_ms: float | None = None
@@ -38,27 +40,61 @@ class RttStatistics:
     jitter_mean_abs_ms: float | None = None
 
 
+#: Names of the statistics, in their order.
+STATISTICS = tuple(one.name for one in fields(RttStatistics))
+_UNDEFINED = (None,) * len(STATISTICS)
+_NS_PER_MS = 1e6
+
+
 def rtt_statistics(rtts_ms: Sequence[float | None]) -> RttStatistics:
     """
-    Summarise a series of milliseconds, None where lost.
+    Summarise a series of milliseconds, None where lost, each taken to the nanosecond.
 
     >>> rtt_statistics([1.0, None, 3.0]).rtt_mean_ms
     2.0
     >>> rtt_statistics([None]).rtt_mean_ms is None
     True
     """
-    answered = [rtt for rtt in rtts_ms if rtt is not None]
-    if not answered:
-        return RttStatistics()
-    return RttStatistics(
-        rtt_min_ms=min(answered),
-        rtt_mean_ms=fmean(answered),
-        rtt_median_ms=median(answered),
-        rtt_p95_ms=percentile(answered, 95) if len(answered) >= MIN_REPLIES_FOR_P95 else None,
-        rtt_max_ms=max(answered),
-        rtt_stddev_ms=pstdev(answered),
-        jitter_mean_abs_ms=jitter_mean_abs_ms(rtts_ms),
+    rtts_ns = [None if rtt is None else round(rtt * _NS_PER_MS) for rtt in rtts_ms]
+    return RttStatistics(**dict(zip(STATISTICS, statistics_of_ns(rtts_ns), strict=True)))
+
+
+def statistics_of_ns(rtts_ns: Sequence[int | None]) -> tuple[float | None, ...]:
+    """
+    Summarise a series of nanoseconds, None where lost: milliseconds in the order of `STATISTICS`.
+
+    Each is a whole number of nanoseconds, halves to the even one. Records are read by it: what is
+    changed here changes what is read of records that are there.
+    """
+    ordered = sorted([ns for ns in rtts_ns if ns is not None])
+    count = len(ordered)
+    if not count:
+        return _UNDEFINED
+    total = sum(ordered)
+    middle = count // 2
+    median_ns = ordered[middle]
+    if not count & 1:
+        median_ns = round((median_ns + ordered[middle - 1]) / 2)
+    p95_ms = None
+    if count >= MIN_REPLIES_FOR_P95:
+        p95_ms = ordered[nearest_rank(count, 95) - 1] / _NS_PER_MS
+    # Exact, as integers: the variance times the square of the count.
+    spread = count * sum(map(mul, ordered, ordered)) - total * total
+    return (
+        ordered[0] / _NS_PER_MS,
+        round(total / count) / _NS_PER_MS,
+        median_ns / _NS_PER_MS,
+        p95_ms,
+        ordered[-1] / _NS_PER_MS,
+        round(math.sqrt(spread) / count) / _NS_PER_MS,
+        _jitter_ms(rtts_ns),
     )
+
+
+def _jitter_ms(rtts_ns: Sequence[int | None]) -> float | None:
+    """Return the mean absolute difference of neighbours that were both answered, None of none."""
+    steps = [abs(b - a) for a, b in pairwise(rtts_ns) if a is not None and b is not None]
+    return round(sum(steps) / len(steps)) / _NS_PER_MS if steps else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
@@ -81,27 +117,18 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
         raise ValueError(f"percent ({percent}) must be above 0 and at most 100")
     if not values:
         return None
+    return sorted(values)[nearest_rank(len(values), percent) - 1]
+
+
+def nearest_rank(count: int, percent: float) -> int:
+    """
+    Return the rank of a percentile among so many ordered values, from 1.
+
+    >>> nearest_rank(20, 95)
+    19
+    """
     # Multiplied first: 95 / 100 * 20 is 19.000000000000004 in binary, a rank too high.
-    return sorted(values)[math.ceil(percent * len(values) / 100) - 1]
-
-
-def jitter_mean_abs_ms(rtts_ms: Sequence[float | None]) -> float | None:
-    """
-    Mean absolute difference between neighbouring round-trip times.
-
-    Mean |ipdv| of RFC 3393 section 4.5, over RTT; not the smoothed jitter of RFC 3550.
-
-    Args:
-        rtts_ms: Milliseconds in sending order, None where lost; a pair with a loss is left out.
-
-    Returns:
-        Milliseconds, or None when no two neighbours were answered.
-
-    >>> jitter_mean_abs_ms([10.0, 12.0, None, 30.0, 31.0])
-    1.5
-    """
-    diffs = [abs(b - a) for a, b in pairwise(rtts_ms) if a is not None and b is not None]
-    return fmean(diffs) if diffs else None
+    return math.ceil(percent * count / 100)
 
 
 def packet_loss_pct(sent: int, received: int) -> float | None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 #: What a person still reads in a table; a longer line is cut.
 MAX_LINE_CHARS = 300
 #: Records are three levels deep; msgpack allows more levels than Python's recursion does.
 MAX_JSON_DEPTH = 16
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_US = timedelta(microseconds=1)
 #: Stricter than `datetime.fromisoformat`, which takes more forms from Python 3.11 on.
 _ISO_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
@@ -70,6 +72,27 @@ def parse_iso_utc(text: str) -> datetime:
     if not _ISO_UTC.fullmatch(text):
         raise ValueError(f"time ({text[:40]!r}) must look like 2026-01-02T03:04:05.678Z")
     return datetime.fromisoformat(text[:-1] + "+00:00")
+
+
+def epoch_us(instant: datetime) -> int:
+    """Return an aware time as microseconds since 1970, UTC."""
+    return (instant - _EPOCH) // _US
+
+
+def of_epoch_us(value: object) -> datetime:
+    """
+    Read what `epoch_us` wrote.
+
+    Raises:
+        ValueError: It is no integer.
+        OverflowError: It is in no year from 1 to 9999.
+
+    >>> iso_utc(of_epoch_us(1767323045678901))
+    '2026-01-02T03:04:05.678Z'
+    """
+    if type(value) is not int:
+        raise ValueError(f"time ({str(value)[:40]!r}) must be microseconds since 1970")
+    return _EPOCH + timedelta(microseconds=value)
 
 
 def json_ready(value: object, *, depth: int = 0) -> object:

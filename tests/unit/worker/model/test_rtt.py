@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from itertools import pairwise
+from statistics import fmean, median, pstdev
 
 import pytest
 from hypothesis import given
@@ -12,13 +14,12 @@ from hypothesis import strategies as st
 from worker.model.rtt import (
     MIN_REPLIES_FOR_P95,
     RttStatistics,
-    jitter_mean_abs_ms,
     packet_loss_pct,
     percentile,
     rtt_statistics,
 )
 
-times = st.floats(min_value=0.0, max_value=1e5, allow_nan=False)
+times = st.integers(0, 10**11).map(lambda ns: ns / 1e6)
 series = st.lists(st.none() | times, max_size=60)
 
 
@@ -82,8 +83,26 @@ def test_percentile_of_nothing_is_absent_and_of_nonsense_refused() -> None:
 
 
 def test_jitter_leaves_out_pairs_with_a_loss() -> None:
-    assert jitter_mean_abs_ms([1.0, None, 100.0]) is None
-    assert jitter_mean_abs_ms([1.0, 2.0, None, 100.0, 98.0]) == 1.5
+    assert rtt_statistics([1.0, None, 100.0]).jitter_mean_abs_ms is None
+    assert rtt_statistics([1.0, 2.0, None, 100.0, 98.0]).jitter_mean_abs_ms == 1.5
+
+
+@given(st.lists(times, min_size=2, max_size=60))
+def test_statistics_are_those_of_the_standard_library_to_the_nanosecond(
+    rtts_ms: list[float],
+) -> None:
+    found = rtt_statistics(rtts_ms)
+    steps = [abs(b - a) for a, b in pairwise(rtts_ms)]
+    assert found.rtt_mean_ms == pytest.approx(fmean(rtts_ms), abs=0.51e-6)
+    assert found.rtt_median_ms == pytest.approx(median(rtts_ms), abs=0.51e-6)
+    assert found.rtt_stddev_ms == pytest.approx(pstdev(rtts_ms), abs=0.51e-6)
+    assert found.jitter_mean_abs_ms == pytest.approx(fmean(steps), abs=0.51e-6)
+
+
+def test_half_a_nanosecond_goes_to_the_even_one() -> None:
+    found = rtt_statistics([0.000001, 0.000002])
+    assert (found.rtt_mean_ms, found.rtt_median_ms) == (0.000002, 0.000002)
+    assert rtt_statistics([0.000002, 0.000003]).rtt_mean_ms == 0.000002
 
 
 def test_loss_is_never_rounded_and_absent_when_nothing_was_sent() -> None:
