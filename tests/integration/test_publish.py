@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from coordinator.runs.runs import read_run
 from coordinator.runs.starting import start
 from worker.model.measurement import Measurement, Outcome
 from worker.model.plan import Plan, PlannedNode
-from worker.publish.outbox import Letter, Outbox, publish
+from worker.publish.outbox import BATCH, BATCH_BYTES, Letter, Outbox, publish
 from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
 from worker.wire import keyspace, scripts
@@ -67,6 +68,32 @@ def test_a_pair_is_published_once(connection: redis.Redis) -> None:
     assert read_run(connection, run).published == 30
 
 
+def test_what_is_published_is_what_was_measured(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    sent = [*letters(run)[:12], *letters(run, Outcome.NO_REPLY)[12:]]
+    publish(connection, sent)
+    for (_, entry), letter in zip(connection.xrange(keyspace.RESULTS), sent, strict=True):
+        fields = letter.measurement.to_fields()
+        assert list(entry) == [name.encode() for name in fields]
+        assert [*entry.values()] == [
+            x if isinstance(x, bytes) else x.encode() for x in fields.values()
+        ]
+    state = read_run(connection, run)
+    assert (state.done, state.ok) == ({"ping": 30}, {"ping": 12})
+
+
+def test_results_of_many_samples_are_sent_in_smaller_batches(connection: redis.Redis) -> None:
+    run, _ = start(connection, plan())
+    long = ping_statistics([0.5 + number / 1e6 for number in range(2000)])
+    sent = [replace(x, measurement=replace(x.measurement, detail=long)) for x in letters(run)]
+    connection.config_resetstat()
+    publish(connection, sent)
+    calls = connection.info("commandstats")["cmdstat_evalsha"]["calls"]
+    bytes_ = sum(len(x.measurement.to_fields()["detail"]) for x in sent)
+    assert calls >= bytes_ / BATCH_BYTES > len(sent) / BATCH
+    assert connection.xlen(keyspace.RESULTS) == 30
+
+
 def test_only_the_call_that_adds_the_last_pair_completes_the_phase(
     connection: redis.Redis,
 ) -> None:
@@ -85,12 +112,12 @@ def test_results_of_a_run_that_is_gone_are_not_put_into_the_stream(
 
 
 def test_full_stream_refuses_and_drops_nothing(connection: redis.Redis) -> None:
-    connection.hset(keyspace.LIMITS, "stream_entries", 20)
+    connection.hset(keyspace.LIMITS, "stream_entries", BATCH)
     run, _ = start(connection, plan())
     with pytest.raises(StreamFull) as caught:
         publish(connection, letters(run))
     assert caught.value.raised_to == "--stream-entries N"
-    assert connection.xlen(keyspace.RESULTS) == 20
+    assert connection.xlen(keyspace.RESULTS) == BATCH
     assert connection.xrange(keyspace.RESULTS, count=1)[0][1][b"target"] == b"n1"
 
 
@@ -183,9 +210,10 @@ def raise_time_is_up(_number: int, _frame: FrameType | None) -> None:
 
 
 def test_job_whose_time_is_up_keeps_what_waits_for_its_turn(
-    connection: redis.Redis, tmp_path: Path
+    connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The second batch has its turn after 3 s, the third after 6.
+    monkeypatch.setattr("worker.publish.publisher.BATCH", 10)
     connection.hset(keyspace.LIMITS, "results_per_s", 3)
     run, _ = start(connection, plan())
     all_ = letters(run)
@@ -280,7 +308,7 @@ def test_outbox_keeps_what_a_full_stream_refused_and_sends_it_once(
     run, _ = start(connection, plan())
     outbox = Outbox(tmp_path / "n.outbox")
     outbox.post(connection, letters(run))
-    assert connection.xlen(keyspace.RESULTS) == 10  # the first batch found room
+    assert connection.xlen(keyspace.RESULTS) == BATCH  # the first found room
     connection.hdel(keyspace.LIMITS, "stream_entries")
     assert outbox.resend(connection) == [run]
     assert outbox.resend(connection) == []

@@ -24,8 +24,9 @@ from worker.wire.rows import Row, sign_of_life
 
 logger = logging.getLogger(__name__)
 
-#: Results wait at most this long for company: a matrix fills smoothly, and Redis sees batches.
-LINGER_S = 0.05
+#: Results wait at most this long for company, the last ones of a row not at all: a matrix fills
+#: smoothly, and Redis sees batches.
+LINGER_S = 0.1
 #: How often a sweep gives a sign of life, and looks whether its run was cancelled.
 LOOK_S = 4.0
 

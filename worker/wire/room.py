@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import msgpack
 import redis
 
 from worker.model.errors import RedisUnavailable, WireError
@@ -112,7 +113,7 @@ def add_results(
     Over the mesh's pace a batch is given a turn, first come, first served; this waits for it.
 
     Args:
-        script: Name of the Lua file, which stands on `room.lua`.
+        script: Name of the Lua file, which stands on `room.lua`, after those between the two.
         count: Results in the batch.
         keys: Its keys, those of `room.lua` left out.
         arguments: Its arguments, likewise.
@@ -125,7 +126,7 @@ def add_results(
         StreamFull: Nothing was added.
         redis.RedisError: Redis did not answer; whether the batch is in is unknown.
     """
-    call = scripts.script(connection, "room", script)
+    call = scripts.script(connection, "room", *script.split())
     all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS, *keys]
     limits = [*OF_RESULTS, *(DEFAULTS[name] for name in OF_RESULTS)]
     booked = 0
@@ -139,6 +140,25 @@ def add_results(
             return status, 0, 0
         time.sleep(first / 1000)
         booked = 1
+
+
+def add_entries(
+    connection: redis.Redis,
+    script: str,
+    entries: Sequence[Mapping[str, bytes | str]],
+    keys: Sequence[str],
+    arguments: Sequence[Any],
+) -> tuple[bytes, int, int]:
+    """Call a script that stands on `entries.lua`, too; all entries have the same fields."""
+    columns = [[entry[name] for entry in entries] for name in entries[0]]
+    values = [each[0] if each.count(each[0]) == len(each) else each for each in columns]
+    packed = packed_for_lua([list(entries[0]), values])
+    return add_results(connection, f"entries {script}", len(entries), keys, [packed, *arguments])
+
+
+def packed_for_lua(value: Any) -> bytes:
+    """Pack for Redis' cmsgpack, which knows texts and bytes of the old form of msgpack only."""
+    return bytes(msgpack.packb(value, use_bin_type=False))
 
 
 def why_no_room(connection: redis.Redis) -> StreamFull | None:

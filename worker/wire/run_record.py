@@ -46,7 +46,7 @@ def count_field(count: str, probe: str) -> str:
 
 def published_fields(probe: str) -> tuple[str, ...]:
     """Name the fields that `publish.lua` reads and writes, in its order."""
-    return PLAN, NEWEST, *(count_field(count, probe) for count in (PAIRS, DONE, OK))
+    return NEWEST, *(count_field(count, probe) for count in (PAIRS, DONE, OK))
 
 
 def rtt_field(source: int) -> str:

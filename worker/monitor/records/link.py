@@ -7,8 +7,7 @@ because an answer was lost is not added again. Nothing is added to a full stream
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import redis
 
@@ -18,7 +17,7 @@ from worker.monitor.lockers.notes import note
 from worker.monitor.records.record import LOCKER, Entry
 from worker.wire import keyspace
 from worker.wire.connection import server
-from worker.wire.room import StreamFull, add_results, no_room
+from worker.wire.room import StreamFull, add_entries, no_room
 
 #: A script holds every locker in the fleet: 10 entries stay well within a millisecond.
 BATCH = 10
@@ -73,13 +72,7 @@ def add_records(connection: redis.Redis, recorder: str, entries: Sequence[Entry]
         redis.RedisError: Whether they are in is unknown: add them again.
     """
     keys = [keyspace.sequence_key(recorder)]
-    arguments = [SEQUENCE_TTL_S, *(part for entry in entries for part in _arguments(entry))]
-    _, added, _ = add_results(connection, "record", len(entries), keys, arguments)
+    fields = [entry.measurement.to_fields() for entry in entries]
+    arguments = [SEQUENCE_TTL_S, *(entry.sequence for entry in entries)]
+    _, added, _ = add_entries(connection, "record", fields, keys, arguments)
     return added
-
-
-def _arguments(entry: Entry) -> Iterator[Any]:
-    fields = entry.measurement.to_fields()
-    yield from (entry.sequence, 2 * len(fields))
-    for field in fields.items():
-        yield from field
