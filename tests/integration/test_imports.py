@@ -24,6 +24,8 @@ NOT_FOR_LOOKING = {
     "multiprocessing": "who starts processes",
     "ctypes": "who asks the kernel: the echo engine, a child's end",
     "tomllib": "who has a settings file",
+    "email.parser": "who looks up the version of a package",
+    "rich.table": "whose table is too wide for the console, or has no columns of ours",
     "difflib": "who has misspelled a command",
     "getpass": "who triggers a run, and is named in it",
     "rich.live": "who follows a run",

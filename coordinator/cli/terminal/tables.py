@@ -6,15 +6,19 @@ Widths are in terminal cells: a wide character takes two.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich import box
 from rich.cells import cell_len
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from worker.model.text import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table as FoldingTable
 
 #: What stands between two columns: the padding of the left one, and the box's own.
 GAP_CHARS = 2
@@ -31,6 +35,7 @@ class Column:
 
     def __post_init__(self) -> None:
         """Leave nothing in it that a terminal would obey."""
+        object.__setattr__(self, "name", printable(self.name))
         for cell in self.cells:
             cell.plain = printable(cell.plain)
 
@@ -58,9 +63,64 @@ def columns_of(
     ]
 
 
-def new_table(title: str | None = None) -> Table:
-    """Return a table of few lines: they are wider than a letter in some fonts, and say nothing."""
-    return Table(
+@dataclass(frozen=True)
+class Table:
+    """
+    Columns beside each other, with few lines: these are wider than a letter in some fonts.
+
+    As rich's own table has them, in a tenth of its time: a matrix has hundreds of cells, and their
+    widths are known. One that is wider than the console is rich's, which folds.
+    """
+
+    columns: Sequence[Column]
+    title: str | None = None
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType | Segment]:
+        """Yield the lines, as rich asks for them."""
+        width = width_of(self.columns)
+        if width > options.max_width:
+            yield self._folded()
+            return
+        if self.title:
+            yield Text(self.title, style="table.title")
+        heads = [Text(column.name, style="table.header") for column in self.columns]
+        sides = [(column.width, column.is_number) for column in self.columns]
+        yield from _line(console, heads, sides)
+        yield Segment("─" * width + "\n")
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            yield from _line(console, cells, sides)
+
+    def _folded(self) -> FoldingTable:
+        table = new_table(self.title)
+        for column in self.columns:
+            side = "right" if column.is_number else "left"
+            table.add_column(Text(column.name), justify=side, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            table.add_row(*cells)
+        return table
+
+
+def _line(
+    console: Console, cells: Iterable[Text], sides: Iterable[tuple[int, bool]]
+) -> Iterator[Segment]:
+    """Yield the segments of a line: cells of a width each, which numbers fill from the right."""
+    blank = ""
+    for cell, (width, is_number) in zip(cells, sides, strict=True):
+        room = " " * (width - cell_len(cell.plain))
+        yield Segment(blank + room if is_number else blank)
+        yield Segment(cell.plain, console.get_style(cell.style))
+        blank = " " * GAP_CHARS if is_number else room + " " * GAP_CHARS
+    yield Segment(blank[GAP_CHARS:] + "\n")
+
+
+def new_table(title: str | None = None) -> FoldingTable:
+    """Return an empty table of rich's own; most commands need none, and it is long to import."""
+    from rich import box
+    from rich.table import Table as FoldingTable
+
+    return FoldingTable(
         title=title and Text(title),
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -68,18 +128,6 @@ def new_table(title: str | None = None) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-
-
-def table_of(columns: Iterable[Column], title: str | None = None) -> Table:
-    """Build one table of columns; what is wider than the console is folded, not cut."""
-    table = new_table(title)
-    chosen = list(columns)
-    for column in chosen:
-        side = "right" if column.is_number else "left"
-        table.add_column(Text(column.name), justify=side, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
-    for cells in zip(*(column.cells for column in chosen), strict=True):
-        table.add_row(*cells)
-    return table
 
 
 def width_of(columns: Sequence[Column]) -> int:
@@ -102,7 +150,7 @@ def tables_that_fit(columns: Sequence[Column], width: int, title: str | None = N
         if len(groups[-1]) > 1 and width_of([*groups[-1], column]) > width:
             groups.append([first])
         groups[-1].append(column)
-    return [table_of(group, None if place else title) for place, group in enumerate(groups)]
+    return [Table(group, None if place else title) for place, group in enumerate(groups)]
 
 
 def shortened(names: Sequence[str], width: int) -> list[str] | None:

@@ -17,7 +17,7 @@ from coordinator.cli.terminal.cells import (
     figure,
     number,
 )
-from coordinator.cli.terminal.tables import Column, new_table, shortened, table_of, width_of
+from coordinator.cli.terminal.tables import Column, Table, new_table, shortened, width_of
 from coordinator.results.matrix import FAR_FACTOR, Cell, Matrix
 from worker.model.measurement import Outcome
 
@@ -80,7 +80,7 @@ def _that_fits(matrix: Matrix, columns: Sequence[Column], width: int) -> Rendera
     """Return the table with the longest names for which there is room; None without room."""
     complete = [_row_names(matrix, matrix.sources), *columns]
     if width_of(complete) <= width:
-        return table_of(complete)
+        return Table(complete)
     return _with_short_names(matrix, columns, width) or _numbered(matrix, columns, width)
 
 
@@ -97,7 +97,7 @@ def _with_short_names(
         for row_names in (matrix.sources, [by_name[name] for name in matrix.sources]):
             tried = [_row_names(matrix, row_names), *renamed]
             if width_of(tried) <= width:
-                return table_of(tried)
+                return Table(tried)
     return None
 
 
@@ -114,7 +114,7 @@ def _numbered(matrix: Matrix, columns: Sequence[Column], width: int) -> Renderab
     if short is None:
         return None
     key = Text(", ".join(f"{places[name]} = {name}" for name in others), style="dim")
-    table = table_of([_row_names(matrix, short), *numbered])
+    table = Table([_row_names(matrix, short), *numbered])
     return Group(table, key) if others else table
 
 
@@ -192,7 +192,7 @@ def _nodes(matrix: Matrix, count: int, width: int) -> Iterable[RenderableType]:
 def _listed(columns: Sequence[Column], width: int) -> RenderableType:
     """Return a short list as a table; where that is too wide, its cells one below the other."""
     if width_of(columns) <= width:
-        return table_of(columns)
+        return Table(columns)
     table = new_table()
     table.add_column("")
     table.add_column("", overflow="fold")

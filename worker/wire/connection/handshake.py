@@ -28,6 +28,10 @@ LOOKS = frozenset({
 #: Of INFO, what says whether a mesh can live there; Redis 6.2 takes one section a command.
 SECTIONS = ("server", "memory", "cluster")
 
+#: redis-py would look up its own version for each connection, in milliseconds, to say it in a
+#: greeting that is not ours; those without this option know it already.
+NO_DRIVER: Mapping[str, Any] = {"driver_info": None} if hasattr(redis, "DriverInfo") else {}
+
 Command = Sequence[Any]
 
 
@@ -70,7 +74,7 @@ class Greeting(AbstractConnection):
     def __init__(self, *args: Any, terms: Terms | None = None, **kwargs: Any) -> None:
         """Take redis-py's options, and what the server is to be asked."""
         self._terms = terms
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**NO_DRIVER, **kwargs})
 
     def connect(self) -> None:
         """Open the socket; what was wrong before is tried again."""
