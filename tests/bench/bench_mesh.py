@@ -1,14 +1,13 @@
 """
-A whole mesh in the lab: how long a run takes, what an idle node costs, what lockers feel of it.
+A whole mesh in the lab: what an idle node costs, what lockers feel of a mesh.
 
-Needs root: `sudo .venv/bin/python tests/bench/bench_mesh.py [full] [idle] [lockers]`; some 4
-minutes for all three. Nothing else should run on the machine; its load is printed with the figures.
+Needs root: `sudo .venv/bin/python tests/bench/bench_mesh.py [idle] [lockers]`; some 3 minutes
+for both. Nothing else should run on the machine; its load is printed with the figures.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -16,9 +15,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 import redis
@@ -30,17 +28,11 @@ from lab.mesh import LabMesh, mesh_of
 from locker_cycle import cycles_ms, rank_ms
 from samples import measurement
 
-from coordinator.results.results import read
-from worker.model.measurement import Measurement
 from worker.publish.outbox import BATCH, Letter, publish
 from worker.wire import keyspace
 from worker.wire.connection.server import connect
 
 NODES = 16
-REPETITIONS = 5
-#: 10 echoes at 0.1 s: the last one leaves 0.9 s after the first.
-SERIES_S = 0.9
-TARGET_BEYOND_SERIES_S = 1.5
 
 IDLE_S = 60.0
 #: RQ's first maintenance and the registration are over by then.
@@ -55,94 +47,11 @@ TARGET_LOCKER_RATIO = 2.0
 
 def main() -> None:
     """Measure what was asked for, or everything."""
-    parts: dict[str, Callable[[], None]] = {"full": full, "idle": idle, "lockers": lockers}
+    parts: dict[str, Callable[[], None]] = {"idle": idle, "lockers": lockers}
     for name in sys.argv[1:] or parts:
         load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
         print(f"\n== {name} (load before: {load:.2f} on {cores} cores)")
         parts[name]()
-
-
-def full() -> None:
-    """Time a full mesh from the command to its last result."""
-    totals: list[float] = []
-    shares: dict[str, list[float]] = defaultdict(list)
-    with mesh_of(NODES) as mesh:
-        for _ in range(REPETITIONS):
-            jobs = _jobs_pushed(mesh)
-            begun, lines = _timed_run(mesh)
-            run = str(lines[0][1]["run"])
-            last = max(at for at, line in lines if "source" in line)
-            totals.append(last - begun)
-            for name, share in _where_time_goes(mesh, run, begun, last).items():
-                shares[name].append(share)
-            rows = list(mesh.rows(run).values())
-            sweeps = sum(key.startswith(b"job:") for key in _fields_of(mesh, run))
-            pushed = _jobs_pushed(mesh) - jobs
-            ok = sum(row.outcome == "ok" for row in rows)
-            print(
-                f"{totals[-1]:.3f} s; {ok} of {len(rows)} pairs ok; "
-                f"{sweeps} sweeps, {pushed} jobs in all"
-            )
-    beyond = median(totals) - SERIES_S
-    print(
-        f"full mesh of {NODES}: median {median(totals):.3f} s = series {SERIES_S} s + {beyond:.3f} "
-        f"s (ratio {median(totals) / SERIES_S:.2f}); target + {TARGET_BEYOND_SERIES_S} s: "
-        f"{'met' if beyond <= TARGET_BEYOND_SERIES_S else 'MISSED'}"
-    )
-    for name, seconds in shares.items():
-        print(f"  {name}: {median(seconds):.3f} s")
-
-
-def _timed_run(mesh: LabMesh) -> tuple[float, list[tuple[float, dict[str, Any]]]]:
-    """Run the command on a node; give when it began and when each of its lines came."""
-    command = Path(sys.executable).with_name("ptzmesh")
-    begun = time.time()
-    process = subprocess.Popen(
-        mesh.lab.nodes[0].inside([str(command), "run", "--json"]),
-        stdout=subprocess.PIPE,
-        env={**os.environ, **mesh.env},
-    )
-    with process:
-        assert process.stdout is not None
-        lines = [(time.time(), json.loads(line)) for line in process.stdout]
-    assert process.returncode == 0, process.returncode
-    return begun, lines
-
-
-def _where_time_goes(mesh: LabMesh, run: str, begun: float, last: float) -> dict[str, float]:
-    """Part the time by the one clock that all processes of the lab share."""
-    created = mesh.state(run).created
-    starts = [
-        float(value) for key, value in _fields_of(mesh, run).items() if key.startswith(b"started:")
-    ]
-    entries = [
-        (int(stream_id.partition("-")[0]) / 1e3, one) for stream_id, one in _entries(mesh, run)
-    ]
-    first_echo = [one.started_at.timestamp() for _, one in entries]
-    over = [one.started_at.timestamp() + float(one.detail.elapsed_s) for _, one in entries]
-    published = max(at for at, _ in entries)
-    return {
-        "command starts, plans, writes the run": created - begun,
-        "until the first row has begun (queue, fork)": min(starts) - created,
-        "until the last row has begun": max(starts) - min(starts),
-        "until the last pair's first echo (spread, pacing)": max(first_echo) - max(starts),
-        "until the last pair's series is over": max(over) - max(first_echo),
-        "until the last pair is in the stream": published - max(over),
-        "until the command has printed it": last - published,
-    }
-
-
-def _entries(mesh: LabMesh, run: str) -> list[tuple[str, Measurement]]:
-    return list(read(mesh.connection, run=run))
-
-
-def _fields_of(mesh: LabMesh, run: str) -> Mapping[bytes, bytes]:
-    return cast("dict[bytes, bytes]", mesh.connection.hgetall(keyspace.run_key(run)))
-
-
-def _jobs_pushed(mesh: LabMesh) -> int:
-    stats = cast("dict[str, dict[str, int]]", mesh.connection.info("commandstats"))
-    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("rpush", "lpush"))
 
 
 def idle() -> None:
