@@ -5,9 +5,10 @@ Needs root: `sudo .venv/bin/python tests/bench/bench_slow_transfers.py [MS]`; so
 800 ms there and back. Printed is for each of the two trees, each in a lab of its own:
 
 - the run, from its record to its end, and how much of that its series take by themselves;
-- of each phase, how many round trips the busiest node made one after the other, connecting left
-  out; they are told by MONITOR, as commands of one connection that came together;
-- with `--trace`, each of these round trips, and when.
+- how many connections each node made, and how many round trips on them; these are told by MONITOR,
+  as commands of one connection that came together;
+- with `--trace`, each of the round trips, and when; with `--logs` what the nodes logged; with
+  `--new` only the new tree's.
 
 The run is started beside Redis: what a trigger behind the slow way adds is not in it.
 """
@@ -62,6 +63,7 @@ def _measure(delay_ms: float) -> None:
     """Do the run in a lab of whatever tree is first on the path, and print its figures."""
     from lab.mesh import LabMesh
     from lab.net import Lab
+    from waiting import wait_until
 
     from coordinator.results.results import read
 
@@ -70,6 +72,12 @@ def _measure(delay_ms: float) -> None:
             lab.round_trip(node, lab.redis_node, delay_ms)
         mesh = LabMesh(lab)
         mesh.start_all()
+        # Each prober and responder waits for jobs: to begin takes RQ twenty round trips.
+        wait_until(
+            lambda: sum("b" in one["flags"] for one in mesh.connection.client_list()) >= 4,
+            "all workers wait for jobs",
+            ENDED_S,
+        )
         asked = [word for probe in PROBES for word in ("--probe", probe)]
         with _monitored(mesh.connection) as trips:
             run = mesh.detach(lab.redis_node, *asked)
@@ -82,14 +90,13 @@ def _measure(delay_ms: float) -> None:
         series_s = 0.0
         for probe in PROBES:
             ours = [one for one in found if one.probe == probe]
-            lasts = [float(getattr(one.detail, _LASTS[probe]) or 0.0) for one in ours]
+            lasts = [float(getattr(one.detail, _LASTS[probe], None) or 0.0) for one in ours]
             # Tests of two nodes come one after the other; all else at once.
             own_s = sum(lasts) if probe == "throughput" else max(lasts, default=0.0)
             series_s += own_s
             outcomes = sorted(f"{one.source}→{one.target} {one.outcome.value}" for one in ours)
-            lost = {one.packet_loss_pct for one in ours}
-            print(f"  {probe}: {own_s:.1f} s by itself; {', '.join(outcomes)}; lost {lost} %")
-        _print_phases(trips, lab.nodes, found, delay_ms)
+            print(f"  {probe}: {own_s:.1f} s by itself; {', '.join(outcomes)}")
+        _print_counts(trips, lab.nodes, delay_ms)
         print(
             f"  run {took_s:.1f} s, its series {series_s:.1f} s: + {took_s - series_s:.1f} s",
             flush=True,
@@ -139,7 +146,7 @@ def _trips(told: list[tuple[float, str]], delay_ms: float) -> list[Trip]:
     return trips
 
 
-def _print_phases(trips: Any, nodes: Any, found: Any, delay_ms: float) -> None:
+def _print_counts(trips: Any, nodes: Any, delay_ms: float) -> None:
     """Print how many round trips each node's connections made."""
     for node in nodes:
         own = [

@@ -27,10 +27,10 @@ from worker.model.probe import with_options
 from worker.node.registration.heartbeats import Heartbeats
 from worker.node.registration.instance import Instance
 from worker.publish.outbox import Outbox
-from worker.transfer.leases import read_ends
 from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server
-from worker.wire.node_record import Node
+from worker.wire.node_record import FarEnd, Node
+from worker.wire.registry import read_parts
 from worker.wire.room import why_no_room
 from worker.wire.rows import Row
 
@@ -189,7 +189,7 @@ def test_node_whose_key_holds_no_record_holds_up_neither_a_run_nor_its_end(
     assert outcomes(connection, run) == [Outcome.SOURCE_LOST] * 2
     cancel(connection, run)
     assert len(outcomes(connection, run)) == 6
-    assert read_ends(connection, ["n0", "n1"]).keys() == {"n1"}
+    assert read_parts(connection, ["n0", "n1"], FarEnd).keys() == {"n1"}
 
 
 @pytest.mark.parametrize(

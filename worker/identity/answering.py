@@ -9,6 +9,7 @@ port closes, so that there is time to use it. What the port does: see `probes.an
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import secrets
@@ -31,13 +32,15 @@ from worker.probes.answer.port import answer_until, open_port
 from worker.probes.interception import syn_nonce
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection import server
+from worker.wire.connection.way import allowing, way_s
 
 logger = logging.getLogger(__name__)
 
-#: A port is open for longer than it can be found: using it takes some seconds.
+#: A port is open for longer than it can be found: using it takes some seconds. Both times, and the
+#: next two, are longer where the way to Redis is: a request takes a responder so many round trips.
 OPEN_S, FOUND_S = 10.0, 7.0
 #: A request that no responder has taken in this time is no longer wanted.
-WANTED_S = 10
+WANTED_S, TRIPS = 10, 10
 #: An idle responder answers within 100 ms; one that serves a test does not, in this time.
 PORT_S = 2.5
 STDERR = 2
@@ -89,7 +92,7 @@ def answer(context: NodeContext, token: str) -> None:
     opened = open_port(context.policy.port_range)
     number = 0 if opened is None else opened.getsockname()[1]
     if opened is not None:
-        until, listener = time.monotonic() + OPEN_S, syn_nonce.listen(number)
+        until, listener = time.monotonic() + allowing(OPEN_S, 1), syn_nonce.listen(number)
         kept = [opened] if listener is None else [opened, listener]
         _apart(kept, lambda: _serve(opened, listener, context, wanted.secret, until))
         for each in kept:
@@ -138,7 +141,7 @@ def ask_for_ports(
     should_stop: Callable[[], bool] = lambda: False,
     *,
     purpose: str = "",
-    wait_s: float = PORT_S,
+    wait_s: float | None = None,
 ) -> dict[NodeName, Port]:
     """
     Have nodes open their answering ports; return those that did within `wait_s`, by node.
@@ -149,7 +152,8 @@ def ask_for_ports(
         should_stop: Asked a few times a second.
         purpose: Empty for a port that others may have asked for, which has some seconds left; else
             something of one's own, for a port that is open for the whole `OPEN_S`.
-        wait_s: A responder that serves a test answers after that.
+        wait_s: A responder that serves a test answers after that; by default `PORT_S`, and longer
+            where the way to Redis is.
 
     Raises:
         redis.RedisError: Redis is away.
@@ -159,7 +163,8 @@ def ask_for_ports(
         return {}
     _ask(connection, tokens)
     ports: dict[NodeName, Port] = {}
-    until, look_s = time.monotonic() + wait_s, FIRST_LOOK_S
+    limit_s = allowing(PORT_S, TRIPS) if wait_s is None else wait_s
+    until, look_s = time.monotonic() + limit_s, FIRST_LOOK_S
     while True:
         waited_for = [node for node in tokens if node not in ports]
         keys = [keyspace.answer_key(tokens[node]) for node in waited_for]
@@ -167,7 +172,8 @@ def ask_for_ports(
         for node, packed in zip(waited_for, values, strict=True):
             port = _port(packed)
             if port is not None and port.number is not None:
-                ports[node] = replace(port, open_until=time.monotonic() + OPEN_S - FOUND_S)
+                left_s = max(0.0, OPEN_S - FOUND_S - way_s())  # the answer was under way
+                ports[node] = replace(port, open_until=time.monotonic() + left_s)
         if len(ports) == len(tokens) or time.monotonic() >= until or should_stop():
             return {node: port for node, port in ports.items() if port.number}
         time.sleep(look_s)
@@ -179,7 +185,8 @@ def _ask(connection: redis.Redis, tokens: dict[NodeName, str]) -> None:
     pipeline = connection.pipeline(transaction=False)
     for token in tokens.values():
         asked = Port(None, secrets.token_bytes(SECRET_BYTES))
-        pipeline.set(keyspace.answer_key(token), asked.packed(), nx=True, ex=WANTED_S)
+        wanted_s = math.ceil(allowing(WANTED_S, TRIPS))
+        pipeline.set(keyspace.answer_key(token), asked.packed(), nx=True, ex=wanted_s)
     is_new = pipeline.execute()
     wanted = [asked for asked, new in zip(tokens.items(), is_new, strict=True) if new]
     for start in range(0, len(wanted), rq_jobs.JOBS_AT_A_TIME):

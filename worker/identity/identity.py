@@ -31,6 +31,7 @@ from worker.model.names import NodeName, plain_ip
 from worker.model.text import some
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.wire.connection import server
+from worker.wire.connection.way import allowing
 from worker.wire.node_record import Record
 
 logger = logging.getLogger(__name__)
@@ -255,8 +256,9 @@ def _ask(
         return {}
     live = {n for names in may_answer.values() for n in names if n in records and records[n].alive}
     # Should Redis fall silent now, the echoes are not to wait for it.
+    silent_s = allowing(SILENT_S, 2)
     connection = server.connect(
-        context.redis_url, socket_timeout_s=SILENT_S, connect_timeout_s=SILENT_S, retries=0
+        context.redis_url, socket_timeout_s=silent_s, connect_timeout_s=silent_s, retries=0
     )
     try:
         ports = ask_for_ports(connection, sorted(live), should_stop)

@@ -9,12 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import redis
-
 from worker.host.resolve import resolve
 from worker.model.names import NodeName, plain_ip
 from worker.wire.node_record import Record
-from worker.wire.registry import read_records
 from worker.wire.rows import Row
 
 #: In a row of tests, which may take hours, a name that is older is looked up again before a test.
@@ -27,23 +24,27 @@ class Moves:
     Which nodes have moved since a row looked where they are.
 
     Attributes:
-        connection: To Redis.
         known: Node → its address, as the row read it from the registry.
         family: 4 or 6: of names, only addresses of it; None is any.
         looked_at: When names were looked up, on the monotonic clock.
         pairs: Those that were left, as their other node is elsewhere by now.
     """
 
-    connection: redis.Redis
     known: Mapping[NodeName, str]
     family: int | None = None
     looked_at: float = field(default_factory=time.monotonic)
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
-    def left(self, name: NodeName, pairs: Sequence[tuple[int, int]], literal: str) -> bool:
-        """Leave a node's pairs if it is no longer at `literal`; return whether it has moved."""
+    def left(
+        self, name: NodeName, registered: str, pairs: Sequence[tuple[int, int]], literal: str
+    ) -> bool:
+        """
+        Leave a node's pairs if it is no longer at `literal`; return whether it has moved.
+
+        `registered` is the address that the registry has of it by now; empty when it has none.
+        """
         address = self.known.get(name, "")
-        moved = self.is_registered_elsewhere(name)
+        moved = registered != address
         is_old = time.monotonic() - self.looked_at > NAME_HOLDS_S
         if not moved and plain_ip(address) is None and is_old:
             # A silent name server says nothing of where the node is.
@@ -51,10 +52,6 @@ class Moves:
             moved = bool(literals) and literal not in literals
         self.pairs += pairs if moved else []
         return moved
-
-    def is_registered_elsewhere(self, name: NodeName) -> bool:
-        """Whether the registry has another address of a node by now, or none."""
-        return addresses_of(read_records(self.connection, [name])).get(name) != self.known.get(name)
 
 
 def addresses_of(records: Mapping[NodeName, Record]) -> dict[NodeName, str]:

@@ -30,8 +30,8 @@ from worker.probes.interception import syn_nonce
 from worker.probes.interception.interception import Beside, End, Sign, is_near
 from worker.probes.interception.syn_nonce import Seen
 from worker.wire.connection import server
-from worker.wire.node_record import Ports, Record
-from worker.wire.registry import read_parts, read_records
+from worker.wire.node_record import Record
+from worker.wire.registry import read_records
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,19 @@ class BeforeTests:
         self,
         context: NodeContext,
         connection: redis.Redis,
-        addresses: Mapping[NodeName, str],
+        ends: Mapping[NodeName, tuple[str, tuple[int, int] | None]],
         most: int,
         should_stop: ShouldStop,
     ) -> None:
         """
-        Begin to look before the nodes at these literal addresses; `most` is as for `settle`.
+        Begin to look before nodes, each with its literal address and its ports.
 
         Asked is the last of each one's ports: a test's server, of others too, takes the first.
+        `most` is as for `settle`.
         """
-        listens = read_parts(connection, list(addresses), Ports)
-        last = {name: (part.ports or DEFAULT_PORTS)[1] for name, part in listens.items()}
-        self._ends = {name: (address, last[name]) for name, address in addresses.items()}
+        self._ends = {
+            name: (address, (ports or DEFAULT_PORTS)[1]) for name, (address, ports) in ends.items()
+        }
         names = {end: name for name, end in self._ends.items()}
         settle_here = partial(settle, context, connection, names, most, should_stop)
         self._should_stop = should_stop

@@ -80,7 +80,7 @@ def work_on(
     targets = targets_of(context, row, others)
     strangers = strangers_of(context, row, others, addresses)
     pairs = [pair for pair in pairs if other(row, pair) not in strangers]
-    moves = Moves(connection, addresses, row.plan.family)
+    moves = Moves(addresses, row.plan.family)
     allowed = Allowance(questions_a_node(row.plan))
     whose = Whose(context=context, row=row, records=records, allowed=allowed)
     return Work(context, connection, row, pairs, targets, moves, whose), strangers

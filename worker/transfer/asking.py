@@ -16,19 +16,22 @@ from worker.transfer.answer import Answer, Request, next_answer
 from worker.transfer.keeper import Keeper
 from worker.wire import keyspace, liveness, node_record, rq_jobs
 from worker.wire.connection.away import AWAY
+from worker.wire.connection.way import allowing, way_s
 from worker.wire.rows import not_heard
 
 logger = logging.getLogger(__name__)
 
-#: A responder that is idle answers within 50 ms; one that carries a run on may take longer.
-READY_S = 8.0
-#: A responder that takes a request reports it to RQ at once.
-ASTRAY_S = 2.5
+#: A responder that is idle answers within 50 ms; one that carries a run on may take longer; and
+#: so many round trips between it and Redis, those of older versions among them.
+READY_S, READY_TRIPS = 8.0, 24
+#: A responder that takes a request reports it to RQ at once: in so many round trips.
+ASTRAY_S, ASTRAY_TRIPS = 2.5, 12
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
 #: A server that failed has ended before its client knows; then its responder says why.
-LAST_WORD_S = 2.0
-#: How long one look for far's answer lasts, so that the lease is renewed in between.
-LOOK_S = 1
+LAST_WORD_S, LAST_WORD_TRIPS = 2.0, 4
+#: How long one look for far's answer lasts, so that the lease is renewed in between. An answer that
+#: comes between two looks waits for a round trip, so where these take long, looks are longer.
+LOOK_S, LOOK_TRIPS = 1.0, 2
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,38 @@ def ask(
     timeout_s: int,
     keeper: Keeper,
     should_stop: Callable[[], bool],
+    missing_s: float | None = None,
+    far_way_s: float = 0.0,
 ) -> Answer | Gone | None:
-    """Ask far's responder for a server, with RQ's time-out of the job; None when stopped."""
-    if gone := no_longer_heard(connection, far):
+    """
+    Ask far's responder for a server, with RQ's time-out of the job; None when stopped.
+
+    Args:
+        connection: To Redis.
+        far: Who is asked.
+        request: What.
+        timeout_s: RQ's of the job.
+        keeper: Of the lease of both.
+        should_stop: Asked between two looks for the answer.
+        missing_s: For how long far was not heard (`liveness`), where that is known already.
+        far_way_s: How long its way to Redis and back takes, if that is known.
+    """
+    gone = no_longer_heard(connection, far) if missing_s is None else _gone(missing_s)
+    if gone:
         return gone
     job_id = _enqueue(connection, far, request, timeout_s)
     asked_at = time.monotonic()
-    until = asked_at + READY_S
+    trip_s = max(far_way_s, way_s())  # an older far says nothing of its own
+    ready_s, astray_s = READY_S + READY_TRIPS * trip_s, ASTRAY_S + ASTRAY_TRIPS * trip_s
+    until = asked_at + ready_s
     while time.monotonic() < until and not keeper.lost():
-        answer = next_answer(connection, request.token, LOOK_S)
+        look_s = max(LOOK_S, min(LOOK_TRIPS * way_s(), keeper.idle_s))
+        answer = next_answer(connection, request.token, look_s)
         if answer is not None:
             return answer
         if should_stop():
             return None
-        if time.monotonic() - asked_at > ASTRAY_S and _is_astray(connection, far, job_id):
+        if time.monotonic() - asked_at > astray_s and _is_astray(connection, far, job_id):
             logger.warning("a test's request to %s went astray, and is sent again", far)
             job_id = _enqueue(connection, far, request, timeout_s)
             asked_at = time.monotonic()
@@ -67,19 +88,24 @@ def ask(
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     if node_record.has_stopped(connection, far):
         return Gone("was stopped")
-    error = f"the responder of {far} did not answer within {READY_S:.0f} s"
+    error = f"the responder of {far} did not answer within {ready_s:.0f} s"
     return no_longer_heard(connection, far) or Answer(outcome=Outcome.TIMEOUT, error=error)
 
 
 def no_longer_heard(connection: redis.Redis, far: NodeName) -> Gone | None:
     """Return for how long far was not heard, where it counts as lost."""
-    silent_s = liveness.missing_s(connection, [far])[far]
+    return _gone(liveness.missing_s(connection, [far])[far])
+
+
+def _gone(silent_s: float) -> Gone | None:
     return Gone(not_heard(silent_s)) if silent_s > liveness.ALIVE_S else None
 
 
-def last_word(connection: redis.Redis, far: NodeName, request: Request) -> str:
+def last_word(
+    connection: redis.Redis, far: NodeName, request: Request, far_way_s: float = 0.0
+) -> str:
     """Return why far's server failed, as its responder says after the test; else nothing."""
-    until = time.monotonic() + LAST_WORD_S
+    until = time.monotonic() + allowing(LAST_WORD_S, 1) + LAST_WORD_TRIPS * far_way_s
     try:
         while (left_s := until - time.monotonic()) > 0:
             answer = next_answer(connection, request.token, max(0.01, left_s))

@@ -26,10 +26,13 @@ from worker.probes.iperf3.server import Served, serve_one_test
 from worker.probes.iperf3.tool import why_unable
 from worker.transfer.answer import Answer, Request, send_answer
 from worker.transfer.idle_rtt import MAX_RTT_MS
-from worker.transfer.leases import holds, spent_today
+from worker.transfer.leases import ask_holder, ask_spent, holds, is_token, spent_of
+from worker.wire import run_record
 from worker.wire.connection import server
-from worker.wire.registry import read_records
-from worker.wire.rows import Row, load_row, too_old
+from worker.wire.connection.way import allowing
+from worker.wire.node_record import Record
+from worker.wire.registry import ask_parts, parts_of
+from worker.wire.rows import Row, row_of, too_old
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ IDLE_S = 15.0
 #: How often the lease is looked at; a responder that waits for a client that never comes answers
 #: nobody else.
 HELD_LOOK_S = 1.0
+#: A Redis that does not answer such a look in this time is not waited for.
+SILENT_S = 1.0
 #: The server may outlive the client's own deadline by this.
 MARGIN_S = 5.0
 
@@ -50,28 +55,36 @@ def serve(context: NodeContext, request: Request) -> None:
         WireError: The request is not what it should be, or the test is not one of the run's.
     """
     connection = server.connect(context.redis_url)
-    if not holds(connection, context.name, request.lease_token):
+    pipeline = connection.pipeline(transaction=False)
+    ask_holder(pipeline, context.name)
+    run_record.ask_plan(pipeline, request.run)
+    holder, plan = pipeline.execute(raise_on_error=False)
+    for answer in (holder, plan):
+        if isinstance(answer, Exception):
+            raise answer
+    if not is_token(holder, request.lease_token):
         # It came late, twice or from a node that has died: of a link or a Redis that was away.
         logger.info("a test of run %s is no longer wanted: its lease is over", request.run[:80])
         return
-    if (failure := _answer(context, connection, request)) is not None:
+    if (failure := _answer(context, connection, request, plan)) is not None:
         outcome, error = failure
         answer = Answer(outcome=outcome, error=f"{context.name}: {error}")
         send_answer(connection, request.token, answer)
 
 
 def _answer(
-    context: NodeContext, connection: redis.Redis, request: Request
+    context: NodeContext, connection: redis.Redis, request: Request, packed: bytes | None
 ) -> tuple[Outcome, str] | None:
-    """Answer the test; return why it is refused, or why its server failed."""
+    """Answer the test of a packed plan; return why it is refused, or why its server failed."""
     try:
-        row = load_row(connection, request.run, request.phase, request.performer)
+        plan = run_record.plan_of(packed)
     except OtherWire as exc:
         logger.warning("a test of run %s is refused: %s", request.run[:80], exc)
         return Outcome.DENIED, str(exc)
-    if row is None:
+    if plan is None:
         logger.warning("run %s is gone; nothing to answer", request.run[:80])
         return None
+    row = row_of(request.run, plan, request.phase, request.performer)
     if reason := too_old(row):
         return Outcome.TOOL_MISSING, reason
     context = context.now(connection, tests=True)
@@ -135,8 +148,9 @@ class _Unwanted:
 
     def __post_init__(self) -> None:
         # A silent Redis must not hold up the server's own deadline.
+        silent_s = allowing(SILENT_S, 2)
         self.connection = server.connect(
-            self.context.redis_url, socket_timeout_s=1.0, connect_timeout_s=1.0, retries=0
+            self.context.redis_url, socket_timeout_s=silent_s, connect_timeout_s=silent_s, retries=0
         )
 
     def __call__(self) -> bool:
@@ -144,7 +158,7 @@ class _Unwanted:
             return True
         if time.monotonic() < self.look_at:
             return False
-        self.look_at = time.monotonic() + HELD_LOOK_S
+        self.look_at = time.monotonic() + allowing(HELD_LOOK_S, 2)
         was_over = self.is_over
         try:
             self.is_over = not holds(self.connection, self.context.name, self.token)
@@ -180,10 +194,17 @@ def _refusal(
 ) -> tuple[Outcome, str] | None:
     if obstacle := why_unable(context.iperf3, options):
         return Outcome.TOOL_MISSING, obstacle
-    if not read_records(connection, [row.name]):
+    pipeline = connection.pipeline(transaction=False)
+    ask_spent(pipeline, [context.name])
+    ask_parts(pipeline, [row.name], Record)
+    *so_far, near = pipeline.execute(raise_on_error=False)
+    for answer in so_far:
+        if isinstance(answer, Exception):
+            raise answer
+    if not parts_of([near], [row.name], Record):
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)
-    spent = spent_today(connection, [context.name])[context.name] - reserved
+    spent = spent_of(so_far, [context.name])[context.name] - reserved
     now = datetime.now().astimezone()
     return judge(context.policy, options, now, max(0, spent), near=row.name)

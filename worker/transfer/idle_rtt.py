@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import redis
 
@@ -27,8 +27,18 @@ class IdleRtt(NamedTuple):
 
 def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
     """Read what the run's ping phase measured from this node, by target."""
-    field = run_record.rtt_field(row.performer)
-    packed = cast("bytes | None", connection.hget(keyspace.run_key(row.run), field))
+    pipeline = connection.pipeline(transaction=False)
+    ask_idle_rtts(pipeline, row)
+    return idle_rtts_of(pipeline.execute()[0])
+
+
+def ask_idle_rtts(pipeline: redis.client.Pipeline, row: Row) -> None:
+    """Queue what `idle_rtts_of` takes the answer of."""
+    pipeline.hget(keyspace.run_key(row.run), run_record.rtt_field(row.performer))
+
+
+def idle_rtts_of(packed: bytes | None) -> dict[str, IdleRtt]:
+    """Read as `read_idle_rtts` the answer to what `ask_idle_rtts` queued."""
     if packed is None:
         return {}
     try:

@@ -38,11 +38,17 @@ class Keeper:
         """Keep what was taken just now; `carried` counts an interface's bytes, if it can."""
         self._connection, self._lease, self._ttl_s = connection, lease, ttl_s
         now = time.monotonic()
-        self._lapses_at = now + ttl_s
+        self._lapses_at = lease.asked_at + ttl_s
         self._carried = carried
         self._first = self._last = None if carried is None else carried()
         self._last_at = now
-        self._renew_at = now + min(ttl_s / 3, ttl_s if self._first is None else FIRST_NOTE_S)
+        first_s = ttl_s if self._first is None else now + FIRST_NOTE_S - lease.asked_at
+        self._renew_at = lease.asked_at + min(ttl_s / 3, first_s)
+
+    @property
+    def idle_s(self) -> float:
+        """For how long there is nothing to do."""
+        return max(0.0, self._renew_at - time.monotonic())
 
     def lost(self) -> bool:
         """Renew if it is time; True once the lease is another's, or lapsed: the test must end."""

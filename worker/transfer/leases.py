@@ -17,15 +17,15 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import redis
 
 from worker.model.errors import WireError
+from worker.model.fields import number_or_none
 from worker.model.names import NodeName
-from worker.wire import keyspace, scripts
-from worker.wire.node_record import Limits
-from worker.wire.registry import read_parts
+from worker.wire import keyspace, liveness, node_record, scripts
+from worker.wire.node_record import FarEnd
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -52,21 +52,54 @@ class End:
         name: The node.
         links: Shared links on its way to everyone → tests that each carries at once.
         bytes_per_day: Its own budget; None is no limit.
+        way_s: What its way to Redis and back takes; 0 where that is not known.
     """
 
     name: NodeName
     links: Mapping[str, int] = field(default_factory=dict)
     bytes_per_day: int | None = None
+    way_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """
+    What Redis had of both ends as they were taken.
+
+    Attributes:
+        near_spent_bytes: What near has spent today, with what this lease reserves.
+        far_address: The registry's of far; empty when there is none.
+        far_missing_s: For how long far could have been heard and was not.
+    """
+
+    near_spent_bytes: int
+    far_address: str
+    far_missing_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The hold of both ends and the links between them."""
+    """
+    The hold of both ends and the links between them.
+
+    Attributes:
+        token: Of whoever holds them.
+        near: The end that asks.
+        far: The other.
+        links: Those between them.
+        way_s: What far's way to Redis and back takes; 0 where that is not known.
+        asked_at: When it was asked for, on the monotonic clock: it lapses no sooner than its time
+            to live after that.
+        found: What is known since it was taken; None of one that was not taken here.
+    """
 
     token: str
     near: NodeName
     far: NodeName
     links: tuple[str, ...] = ()
+    way_s: float = 0.0
+    asked_at: float = field(default_factory=time.monotonic, compare=False)
+    found: Found | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,26 +151,45 @@ def acquire(
     """
     tried = list(others[:MAX_OTHERS])
     keys = [keyspace.WAITING, keyspace.wake_key(near.name), keyspace.reserved_key(token)]
+    keys += [keyspace.NODES, keyspace.BACK]
     arguments: list[Any] = [token, round(ttl_s * 1000), reserve_bytes, near.name]
-    arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S]
+    arguments += [round(WAITING_TTL_S * 1000), BUDGET_TTL_S, node_record.ADDRESS]
     for end in (near, *tried):
         keys += [keyspace.lease_key(end.name), keyspace.budget_key(end.name)]
-        keys += map(keyspace.link_key, end.links)
+        keys += [keyspace.node_key(end.name), *map(keyspace.link_key, end.links)]
         limit = "" if end.bytes_per_day is None else end.bytes_per_day
-        arguments += [limit, len(end.links), *end.links.values()]
+        arguments += [end.name, limit, len(end.links), *end.links.values()]
     acquire_script = scripts.script(connection, "lease", "lease_acquire")
-    index, lapses_ms, state, over = acquire_script(keys, arguments)
+    asked_at = time.monotonic()
+    index, lapses_ms, state, over, *found = acquire_script(keys, arguments)
     lease = None
     if index:
         far = tried[index - 1]
-        links = tuple(sorted({*near.links, *far.links}))
-        lease = Lease(token=token, near=near.name, far=far.name, links=links)
+        lease = Lease(
+            token=token,
+            near=near.name,
+            far=far.name,
+            links=tuple(sorted({*near.links, *far.links})),
+            way_s=far.way_s,
+            asked_at=asked_at,
+            found=_found(*found),
+        )
     return Attempt(
         lease=lease,
         over_budget=tuple(tried[i - 1].name for i in over),
         near_over_budget=state == b"over",
         near_held=state == b"held",
         lapses_s=None if lapses_ms < 0 else lapses_ms / 1000,
+    )
+
+
+def _found(spent: bytes, address: bytes, *moments: bytes) -> Found:
+    """Read what the script returns of a lease that was taken."""
+    now, heard, newest, back = map(number_or_none, moments)
+    return Found(
+        near_spent_bytes=int(number_or_none(spent) or 0),
+        far_address=address.decode(errors="replace"),
+        far_missing_s=liveness.missing_at(now or 0.0, heard, newest, back),
     )
 
 
@@ -203,7 +255,19 @@ def leave(connection: redis.Redis, node: NodeName) -> None:
 
 def holds(connection: redis.Redis, node: NodeName, token: str) -> bool:
     """Whether the node is held by this token: a responder answers such a test and no other."""
-    return cast("bytes | None", connection.get(keyspace.lease_key(node))) == token.encode()
+    pipeline = connection.pipeline(transaction=False)
+    ask_holder(pipeline, node)
+    return is_token(pipeline.execute()[0], token)
+
+
+def ask_holder(pipeline: redis.client.Pipeline, node: NodeName) -> None:
+    """Queue what `is_token` takes the answer of."""
+    pipeline.get(keyspace.lease_key(node))
+
+
+def is_token(holder: bytes | None, token: str) -> bool:
+    """Whether what holds a node is this token, as in `holds`."""
+    return holder == token.encode()
 
 
 def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[NodeName, int]:
@@ -213,17 +277,28 @@ def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[Node
     Raises:
         WireError: What Redis has is not a number.
     """
-    day = int(scripts.redis_seconds(connection) // 86400)
     pipeline = connection.pipeline(transaction=False)
+    ask_spent(pipeline, nodes)
+    return spent_of(pipeline.execute(), nodes)
+
+
+def ask_spent(pipeline: redis.client.Pipeline, nodes: Sequence[NodeName]) -> None:
+    """Queue what `spent_of` takes the answers of: one command, and one a node."""
+    pipeline.time()
     for node in nodes:
-        pipeline.hget(keyspace.budget_key(node), str(day))
+        pipeline.hgetall(keyspace.budget_key(node))
+
+
+def spent_of(answers: Sequence[Any], nodes: Sequence[NodeName]) -> dict[NodeName, int]:
+    """Read as `spent_today` the answers to what `ask_spent` queued."""
+    (seconds, _), *days = answers
+    today = str(seconds // 86400).encode()
     try:
-        return {node: int(raw or 0) for node, raw in zip(nodes, pipeline.execute(), strict=True)}
+        return {node: int(spent.get(today, 0)) for node, spent in zip(nodes, days, strict=True)}
     except ValueError as exc:
         raise WireError(f"bytes spent today are no number: {exc}") from exc
 
 
-def read_ends(connection: redis.Redis, names: list[NodeName]) -> dict[NodeName, End]:
-    """Read the shared links and daily budgets of nodes; one of which they are invalid is absent."""
-    limits = read_parts(connection, names, Limits)
-    return {name: End(name=name, **vars(own)) for name, own in limits.items()}
+def end_of(name: NodeName, far: FarEnd) -> End:
+    """Return a node's end by what the registry has of it."""
+    return End(name=name, links=far.links, bytes_per_day=far.bytes_per_day, way_s=far.way_s)

@@ -74,9 +74,11 @@ class Meeting:
         is_bounded = self.row.plan.test(self.row.probe).worst_case_bytes is not None
         carried = None if is_bounded else partial(carried_bytes, self.far.address)
         keeper = Keeper(self.connection, self.lease, carried=carried)
+        # Far was looked up as the lease was taken; before a later test that is a while ago.
+        known = self.lease.found.far_missing_s if self.lease.found else None
         for number, options in enumerate(self.encounter.tests):
             request = self._request(number)
-            answer = self._ask(request, options, keeper)
+            answer = self._ask(request, options, keeper, None if number else known)
             if answer is None:
                 return
             if isinstance(answer, Gone):
@@ -108,7 +110,9 @@ class Meeting:
             idle_rtt_ms=self.idle_rtt_ms,
         )
 
-    def _ask(self, request: Request, options: Options, keeper: Keeper) -> Answer | Gone | None:
+    def _ask(
+        self, request: Request, options: Options, keeper: Keeper, missing_s: float | None
+    ) -> Answer | Gone | None:
         try:
             return ask(
                 self.connection,
@@ -117,6 +121,8 @@ class Meeting:
                 timeout_s=int(deadline_s(options, self.idle_rtt_ms)) + SERVE_EXTRA_S,
                 keeper=keeper,
                 should_stop=self.should_stop,
+                missing_s=missing_s,
+                far_way_s=self.lease.way_s,
             )
         except AWAY as exc:
             return Answer(outcome=Outcome.TIMEOUT, error=f"Redis was away: {exc}")
@@ -135,7 +141,7 @@ class Meeting:
         """Add far's word of its own failure, of which near saw the consequence."""
         if measured[0].outcome not in SERVER_MAY_HAVE_FAILED:
             return measured
-        word = last_word(self.connection, self.far.name, request)
+        word = last_word(self.connection, self.far.name, request, self.lease.way_s)
         return [replace(one, error=f"{word}{_here(one)}") for one in measured] if word else measured
 
     def _unless_lost(self, measured: list[Measurement]) -> list[Measurement]:

@@ -28,8 +28,8 @@ from worker.probes.interception.interception import marked
 from worker.probes.iperf3.record import with_other_way
 from worker.probes.iperf3.tool import why_unable
 from worker.probes.spent import spent
-from worker.transfer.idle_rtt import read_idle_rtts
-from worker.transfer.leases import End, Lease, read_ends, spent_today
+from worker.transfer.before import Before, read_before
+from worker.transfer.leases import End, Lease, end_of
 from worker.transfer.meeting import Meeting
 from worker.transfer.turns import Turns
 from worker.wire.connection import server
@@ -81,7 +81,13 @@ def transfers(
         if wanted & set(encounter.pairs)
     }
     near = _Near(context, connection, row, moves, should_stop)
-    refused = patiently(near.own_refusal, should_stop)
+    has_budget = context.policy.max_bytes_per_day is not None
+    before = patiently(
+        lambda: read_before(connection, row, list(encounters), has_budget=has_budget), should_stop
+    )
+    if before is None:
+        return
+    refused = near.own_refusal(before.spent_bytes)
     if refused is not None:
         for encounter in encounters.values():
             yield from near.findings(encounter, *refused)
@@ -90,7 +96,7 @@ def transfers(
         for far, encounter in list(encounters.items()):
             if not row.plan.nodes[encounter.far].accepts:
                 yield from near.findings(encounters.pop(far), *NEITHER)
-    yield from near.take_turns(encounters)
+    yield from near.take_turns(encounters, before)
 
 
 @dataclass
@@ -101,32 +107,39 @@ class _Near:
     moves: Moves
     should_stop: ShouldStop
 
-    def take_turns(self, encounters: Mapping[NodeName, Encounter]) -> Iterator[Measurement]:
+    def take_turns(
+        self, encounters: Mapping[NodeName, Encounter], before: Before
+    ) -> Iterator[Measurement]:
         """Test with each far node, by its name."""
         row, connection = self.row, self.connection
         where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
-        ends = self._patiently(lambda: read_ends(connection, list(encounters)))
-        idle = self._patiently(lambda: read_idle_rtts(connection, row))
-        tested = where if row.kind.is_over_tcp else {}
+        ends = {far: end_of(far, before.far[far]) for far in encounters if far in before.far}
+        tested = {far: (where[far], before.far[far].ports) for far in ends}
         most = questions_a_node(row.plan)
-        looked = self._patiently(
-            lambda: BeforeTests(self.context, connection, tested, most, self.should_stop)
+        looked = BeforeTests(
+            self.context,
+            connection,
+            tested if row.kind.is_over_tcp else {},
+            most,
+            self.should_stop,
         )
         # Not while a lease is held, which would lapse meanwhile.
-        if ends is None or idle is None or looked is None or not looked.wait():
+        if not looked.wait():
             return
         for far in encounters.keys() - ends.keys():
             error = f"{far}: its links or its daily budget in the registry are invalid"
             yield from self.findings(encounters[far], Outcome.DENIED, error)
         idle_ms = {
-            far: rtt.median_ms for far, rtt in idle.items() if (far, rtt.address) in where.items()
+            far: rtt.median_ms
+            for far, rtt in before.idle.items()
+            if (far, rtt.address) in where.items()
         }
         tests = max((len(encounter.tests) for encounter in encounters.values()), default=1)
         cost_bytes = tests * (row.plan.test(row.probe).worst_case_bytes or 0)
         turns = Turns(
             connection=connection,
             near=self._own_end(),
-            remaining=[ends[far] for far in encounters if far in ends],
+            remaining=list(ends.values()),
             reserve_bytes=cost_bytes,
             should_stop=self.should_stop,
         )
@@ -150,16 +163,17 @@ class _Near:
         idle_ms: Mapping[str, float],
     ) -> Iterator[Measurement]:
         """Test with far under the lease of both, and give it up; leave a far end that has moved."""
-        row, far = self.row, lease.far
+        row, far, found = self.row, lease.far, lease.found
+        assert found is not None  # noqa: S101 - it was taken here
         address = row.plan.nodes[encounter.far].address
-        if self._patiently(lambda: self.moves.left(far, encounter.pairs, address)):
+        if self.moves.left(far, found.far_address, encounter.pairs, address):
             _give_up(turns, lease, [])
             return
         # What has changed since the row began, which may be hours; its cost is reserved.
         self.context = self.context.now(self.connection, tests=True)
         turns.near = self._own_end()
-        reserved = row.plan.test(row.probe).worst_case_bytes or 0
-        refused, sign = self._patiently(lambda: self.own_refusal(reserved)), looked.sign(far)
+        spent_bytes = max(0, found.near_spent_bytes - turns.reserve_bytes)
+        refused, sign = self.own_refusal(spent_bytes), looked.sign(far)
         if refused is None and sign.error:
             refused = Outcome.INTERCEPTED, f"{row.name}: {sign.error}"
         if refused is not None:
@@ -180,14 +194,11 @@ class _Near:
         asked = {(row.plan.nodes[s].name, row.plan.nodes[t].name) for s, t in encounter.pairs}
         yield from (marked(result, sign) for result in with_other_way(meeting.results, asked))
 
-    def own_refusal(self, reserved: int = 0) -> tuple[Outcome, str] | None:
-        """Return why this node itself does no such test; so many bytes are reserved for it."""
+    def own_refusal(self, spent_bytes: int) -> tuple[Outcome, str] | None:
+        """Return why this node itself does no such test, when others cost it so much today."""
         context, options = self.context, self.row.plan.test(self.row.probe)
         if obstacle := why_unable(context.iperf3, options):
             return Outcome.TOOL_MISSING, obstacle
-        spent_bytes = 0
-        if context.policy.max_bytes_per_day is not None:
-            spent_bytes = spent_today(self.connection, [context.name])[context.name] - reserved
         verdict = judge(context.policy, options, datetime.now().astimezone(), spent_bytes)
         return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")
 

@@ -31,9 +31,9 @@ from worker.transfer.leases import (
     wait,
 )
 
-#: How long the first in order is waited for, once near itself is free.
+#: How long the first in order is waited for, once near itself is free; longer by its way to Redis.
 PATIENCE_S = 0.08
-#: How long the last one is given to begin its own test with this node.
+#: How long the last one is given to begin its own test with this node; likewise.
 COURTESY_S = 0.04
 #: A waiting node registers again long before its registration ends.
 CALL_AGAIN_S = WAITING_TTL_S / 2
@@ -77,6 +77,7 @@ class Turns:
     reserve_bytes: int = 0
     should_stop: Callable[[], bool] = lambda: False
     order: Order = Order.KEPT
+    _waits: bool = False
     _patient_until: float = 0.0
     _courteous_until: float = 0.0
     _over_budget: list[tuple[NodeName, NodeName]] = field(default_factory=list)
@@ -87,24 +88,28 @@ class Turns:
         token = new_token()
         while self.remaining and not self.should_stop():
             tried = self.remaining if self.order is Order.GIVEN_UP else self.remaining[:1]
+            self._waits = True  # or may do so: an answer may be lost
             attempt = acquire(
                 self.connection, token, self.near, tried, reserve_bytes=self.reserve_bytes
             )
             self._set_aside(attempt)
             if attempt.lease is not None:
+                self._waits = False
                 self._drop({attempt.lease.far})
                 if self.order is Order.TRIED:
                     self.order = Order.KEPT
                 return attempt.lease
             self._sleep(attempt, self._wait_s(attempt))
-        leave(self.connection, self.near.name)
+        if self._waits:
+            leave(self.connection, self.near.name)
+            self._waits = False
         return None
 
     def finish(self, lease: Lease, *, spent_bytes: int | None = None) -> None:
         """Give a turn up; the next one leaves its far end a moment to test back."""
         asked_back = release(self.connection, lease, spent_bytes=spent_bytes)
         if asked_back and self.order is not Order.GIVEN_UP:
-            self._courteous_until = time.monotonic() + COURTESY_S
+            self._courteous_until = time.monotonic() + COURTESY_S + lease.way_s
 
     def pop_over_budget(self) -> list[tuple[NodeName, NodeName]]:
         """Return far ends dropped since the last call: their test may exceed whose budget."""
@@ -122,7 +127,8 @@ class Turns:
             return CALL_AGAIN_S
         now = time.monotonic()
         if self.order is Order.KEPT:
-            self.order, self._patient_until = Order.TRIED, now + PATIENCE_S
+            patience_s = PATIENCE_S + (self.remaining[0].way_s if self.remaining else 0.0)
+            self.order, self._patient_until = Order.TRIED, now + patience_s
         if now >= self._patient_until:
             self.order = Order.GIVEN_UP
             return 0.0

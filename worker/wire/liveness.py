@@ -38,12 +38,28 @@ def missing_s(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[NodeNa
     pipeline.get(keyspace.BACK)
     pipeline.time()
     *seen, newest, back, (seconds, micros) = pipeline.execute()
-    now, back_at = seconds + micros / 1e6, number_or_none(back) or 0.0
-    is_back_just_now = bool(newest) and now - newest[0][1] > REDIS_AWAY_S
+    now, back_at = seconds + micros / 1e6, number_or_none(back)
+    last = newest[0][1] if newest else None
+    return {
+        name: missing_at(now, heard, last, back_at) for name, heard in zip(nodes, seen, strict=True)
+    }
 
-    def missing(heard: float | None) -> float:
-        if heard is None:
-            return math.inf
-        return 0.0 if is_back_just_now else now - max(heard, back_at)
 
-    return dict(zip(nodes, map(missing, seen), strict=True))
+def missing_at(now: float, heard: float | None, newest: float | None, back: float | None) -> float:
+    """
+    Return what `missing_s` does, from what Redis has.
+
+    Args:
+        now: As all, in epoch seconds on Redis' clock.
+        heard: The node's last heartbeat.
+        newest: The last one of any node.
+        back: When Redis was back from being away, if that was lately.
+
+    >>> missing_at(100.0, 90.0, 98.0, 95.0), missing_at(100.0, 60.0, 60.0, None)
+    (5.0, 0.0)
+    """
+    if heard is None:
+        return math.inf
+    if newest is not None and now - newest > REDIS_AWAY_S:
+        return 0.0
+    return now - max(heard, back or 0.0)

@@ -22,6 +22,7 @@ from worker.model.names import NodeName, parse_ports, valid_address, valid_name
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.wire import keyspace
+from worker.wire.connection.way import MOST_S
 from worker.wire.liveness import ALIVE_S
 
 NODE_TTL_S = 7 * 24 * 3600
@@ -34,7 +35,7 @@ SITE = "site"
 #: what another process that wants the name gets to know of it.
 OWNER, INSTANCE, FILE = "owner", "instance", "file"
 HOLDER = (OWNER, INSTANCE, FILE, "since", "host", "address")
-STOPPED = "stopped"
+ADDRESS, STOPPED = "address", "stopped"
 #: What the last event of a fact had, and when that was; the fact's name follows.
 TOLD, TOLD_AT = "told:", "told_at:"
 #: Fields whose change is an event.
@@ -230,6 +231,21 @@ class Ports(Part):
     """
 
     ports: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarEnd(Limits, Ports, Clock):
+    """What a node asks of another one before it tests with it."""
+
+    @property
+    def way_s(self) -> float:
+        """
+        How long its way to Redis and back takes, at most as long as any way; 0 when not known.
+
+        Its heartbeats tell the clocks apart by half of that (`clock_offset`).
+        """
+        doubt_ms = self.clock_offset_uncertainty_ms
+        return 0.0 if doubt_ms is None else min(MOST_S, max(0.0, 2 * doubt_ms / 1000))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,8 +153,16 @@ def load_row(connection: redis.Redis, run: object, phase: object, performer: obj
         raise ForeignWork("a row is named by run (text), phase and performer (whole numbers)")
     run = RunId(run)
     plan = run_record.read_plan(connection, run)
-    if plan is None:
-        return None
+    return None if plan is None else row_of(run, plan, phase, performer)
+
+
+def row_of(run: RunId, plan: Plan, phase: int, performer: int) -> Row:
+    """
+    Return a row of a run.
+
+    Raises:
+        WireError: The plan has no such row.
+    """
     if not 0 <= phase < len(plan.probes) or not 0 <= performer < len(plan.nodes):
         raise ForeignWork(f"run {run} has no phase {phase} with node {performer}")
     return Row(run=run, plan=plan, phase=phase, performer=performer)

@@ -278,7 +278,18 @@ def read_plan(connection: redis.Redis, run: RunId) -> Plan | None:
         OtherWire: It is of another wire version.
         WireError: It makes no sense.
     """
-    packed = cast("bytes | None", connection.hget(keyspace.run_key(run), PLAN))
+    pipeline = connection.pipeline(transaction=False)
+    ask_plan(pipeline, run)
+    return plan_of(pipeline.execute()[0])
+
+
+def ask_plan(pipeline: redis.client.Pipeline, run: RunId) -> None:
+    """Queue what `plan_of` takes the answer of."""
+    pipeline.hget(keyspace.run_key(run), PLAN)
+
+
+def plan_of(packed: bytes | None) -> Plan | None:
+    """Read as `read_plan` the answer to what `ask_plan` queued."""
     return None if packed is None else unpack_plan(packed)
 
 

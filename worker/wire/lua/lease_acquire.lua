@@ -1,11 +1,14 @@
 -- Take both ends of a test and every shared link on its way, or nothing. Comes after lease.lua.
--- KEYS  table of who waits, near's wake list, what the token reserves; then the ends, near first and
---       then the far ones in the order preferred, each as: lease, budget, its links
+-- KEYS  table of who waits, near's wake list, what the token reserves, nodes zset, when Redis was
+--       back; then the ends, near first and then the far ones in the order preferred, each as: lease,
+--       budget, record, its links
 -- ARGV  token, ttl_ms, bytes to reserve, near's name, waiting_ms (how long an entry of who waits
---       counts), budget_ttl_s; then each end as: bytes per day ('' for no limit), number of links,
---       the capacity of each
+--       counts), budget_ttl_s, the record's field of its address; then each end as: name, bytes per
+--       day ('' for no limit), number of links, the capacity of each
 -- Returns {index of the far end taken, or 0; ms until something that is in the way may lapse, or -1;
---       what is so of near: 'free', 'held' or 'over' its budget; indices of far ends over theirs}
+--       what is so of near: 'free', 'held' or 'over' its budget; indices of far ends over theirs},
+--       and where one is taken, as texts that may be empty: what near has spent today, far's address,
+--       and in epoch seconds now, far's last heartbeat, that of any node, and when Redis was back
 local WAITING, WAKE, RESERVED = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, reserve, name = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local now, day = clock()
@@ -15,11 +18,12 @@ local function may_lapse(ms)
   if ms >= 0 and (soonest < 0 or ms < soonest) then soonest = ms end
 end
 
-local key, argument = 4, 7
+local key, argument = 6, 8
 local function next_end()
-  local node = {lease = KEYS[key], budget = KEYS[key + 1], limit = tonumber(ARGV[argument])}
-  local count = tonumber(ARGV[argument + 1])
-  key, argument, node.links = key + 2, argument + 2, {}
+  local node = {lease = KEYS[key], budget = KEYS[key + 1], record = KEYS[key + 2]}
+  node.name, node.limit = ARGV[argument], tonumber(ARGV[argument + 1])
+  local count = tonumber(ARGV[argument + 2])
+  key, argument, node.links = key + 3, argument + 3, {}
   for i = 0, count - 1 do node.links[KEYS[key + i]] = tonumber(ARGV[argument + i]) end
   key, argument = key + count, argument + count
   return node
@@ -83,6 +87,19 @@ local function spend(budget)
 end
 
 local near = next_end()
+
+local function text(value) return type(value) == 'string' and value or '' end
+
+local function taken(index, far, over)
+  local newest = redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+  return {
+    index, -1, 'free', over,
+    text(redis.call('HGET', near.budget, day)), text(redis.pcall('HGET', far.record, ARGV[7])),
+    tostring(now / 1000), text(redis.call('ZSCORE', KEYS[4], far.name)), text(newest[2]),
+    text(redis.pcall('GET', KEYS[5])),
+  }
+end
+
 -- The answer to an earlier call with this token may have been lost on its way.
 local again = redis.call('GET', near.lease) == token
 if not fits(near) and not again then return {0, -1, 'over', {}} end
@@ -95,7 +112,7 @@ while key <= #KEYS do
   local links, capacities = links_between(near, far)
   if again then
     if redis.call('GET', far.lease) == token then
-      return {index, -1, 'free', over}
+      return taken(index, far, over)
     end
   elseif not fits(far) then
     over[#over + 1] = index
@@ -112,7 +129,7 @@ while key <= #KEYS do
       redis.call('EXPIRE', RESERVED, ARGV[6])
       redis.call('HDEL', WAITING, name)
       redis.call('DEL', WAKE)
-      return {index, -1, 'free', over}
+      return taken(index, far, over)
     end
     wanted[#wanted + 1] = far.lease
     for _, link in ipairs(links) do wanted[#wanted + 1] = link end
