@@ -9,7 +9,7 @@ stores where it would be wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.model.csv_columns import DETAIL_COLUMNS
@@ -22,6 +22,7 @@ from worker.model.record.numbers import FORM, NAMES, NUMBERS, RTTS_MS
 _EXACT = 2**53
 _SERIES = frozenset({list, tuple})
 _NS_OR_LOST = frozenset({int, type(None)})
+_MS_OR_LOST = frozenset({float, type(None)})
 _NONE = object()
 
 
@@ -41,9 +42,11 @@ def stored(detail: Detail) -> dict[int | str, Any]:
     assumed = restored(given.copy())[1]
     assumed["more"], assumed["rtts_ms"] = detail.more, values.get("rtts_ms")
     for name, value in values.items():
-        # Here as well, as nearly all are the same.
         other = assumed.get(name, _NONE)
-        if value is not other and not _same(value, other):
+        # Of `_same`, what it says of nearly all without a call of it.
+        if value is other or (value and value == other and type(value) is type(other)):
+            continue
+        if not _same(value, other):
             key, value = _entry(name, value)
             given[key] = value
     return given
@@ -132,8 +135,8 @@ def _entry(name: str, value: Any) -> tuple[int | str, Any]:
     if number is None:
         return name, value
     if number == RTTS_MS:
-        if type(value) in _SERIES and all(each is None or type(each) is float for each in value):
-            return number, [each if each is None else _in_ns(each, 1e6) for each in value]
+        if type(value) in _SERIES and _MS_OR_LOST.issuperset(map(type, value)):
+            return number, _in_whole_ns(value)
         return name, value
     unit_ns = NAMES[number][1]
     if not unit_ns or value is None:
@@ -141,11 +144,17 @@ def _entry(name: str, value: Any) -> tuple[int | str, Any]:
     return (number, _in_ns(value, unit_ns)) if type(value) is float else (name, value)
 
 
+def _in_whole_ns(rtts_ms: Sequence[float | None]) -> list[float | None]:
+    """Return a series in nanoseconds, those in milliseconds that would be another number so."""
+    return [ms if ms is None else _in_ns(ms, 1e6) for ms in rtts_ms]
+
+
 def _in_ns(value: float, unit_ns: float) -> float:
     """Return a time in whole nanoseconds; as it is where that is another number."""
-    if not abs(value * unit_ns) < _EXACT:
+    ns = value * unit_ns
+    if not -_EXACT < ns < _EXACT:
         return value
-    whole = round(value * unit_ns)
+    whole = round(ns)
     is_exact = whole / unit_ns == value and (whole or math.copysign(1.0, value) > 0)
     return whole if is_exact else value
 

@@ -46,7 +46,7 @@ OF_A_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "tuple[Interval, ...]": st.lists(flows.map(lambda f: Interval(*f)), max_size=3).map(tuple),
 }
 more = st.dictionaries(
-    st.sampled_from(["operation", "held_s", "1", "form", "started_at", "address", "error"]),
+    st.sampled_from(["locker", "held_s", "1", "form", "started_at", "address", "error", "more"]),
     st.none() | texts | counts | times | st.lists(counts, max_size=2),
     max_size=2,
 )
