@@ -24,7 +24,7 @@ from coordinator.results.matrix import Matrix, make_report
 from coordinator.runs import advance, runs
 from coordinator.runs.follow import Update, follow_run
 from coordinator.runs.planning import Selection, make_plan
-from coordinator.runs.starting import start
+from coordinator.runs.starting import Look, asking_look, start
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.model.options import Options, PingOptions
@@ -32,6 +32,7 @@ from worker.model.plan import Plan
 from worker.wire.connection import server
 from worker.wire.node_record import Node
 from worker.wire.registry import read_nodes
+from worker.wire.round_trip import alone
 from worker.wire.run_record import Run
 
 
@@ -97,23 +98,30 @@ class Mesh:
 
     def run(self, *, join: bool = True, **what: Any) -> MeshRun:
         """Start a run of what `plan` would make, or join an open run of the same plan."""
-        registry = self.nodes()
-        return self.start(self.plan(registry=registry, **what), join=join, registry=registry)
+        look = alone(self.connection, asking_look())
+        return self.start(self.plan(registry=look.registry, **what), join=join, look=look)
 
     def start(
-        self, plan: Plan, *, join: bool = True, registry: Sequence[Node] | None = None
+        self,
+        plan: Plan,
+        *,
+        join: bool = True,
+        registry: Sequence[Node] | None = None,
+        look: Look | None = None,
     ) -> MeshRun:
         """
         Start a run of a plan, or join an open run of the same plan.
 
-        `registry` is what `nodes` gave just now.
+        `registry` is what `nodes` gave just now; `look` has it, and what else is looked at.
 
         Raises:
             RedisUnavailable: There is no room for results, the nodes send Redis more commands
                 than they may, or its open runs take more memory than they may.
         """
-        run_id, is_new = start(self.connection, plan, by=_who(), join=join, registry=registry)
-        return MeshRun(self.connection, run_id, joined=not is_new)
+        run_id, begun = start(
+            self.connection, plan, by=_who(), join=join, registry=registry, look=look
+        )
+        return MeshRun(self.connection, run_id, begun=begun, joined=begun is None)
 
     def open(self, run: str) -> MeshRun:
         """Open a run by its id, an unambiguous part of it, or `last`."""
@@ -123,9 +131,16 @@ class Mesh:
 class MeshRun:
     """One run: follow it, wait for it, read its matrix."""
 
-    def __init__(self, connection: redis.Redis, run_id: RunId, *, joined: bool = False) -> None:
-        """Refer to a run; nothing is read yet. `joined`: somebody else had started it."""
-        self.connection, self.id, self.joined = connection, run_id, joined
+    def __init__(
+        self,
+        connection: redis.Redis,
+        run_id: RunId,
+        *,
+        begun: Run | None = None,
+        joined: bool = False,
+    ) -> None:
+        """Refer to a run; nothing is read. `begun`: as we began it; `joined`: others had before."""
+        self.connection, self.id, self.begun, self.joined = connection, run_id, begun, joined
         self._file: OneShot | None = None
 
     def __repr__(self) -> str:
@@ -143,8 +158,8 @@ class MeshRun:
     def updates(self) -> Iterator[Update]:
         """Yield the run as it goes on, with what has arrived, until it has ended."""
         if self._file is None:
-            return follow_run(self.connection, self.id)
-        return written(self.connection, self.id, self._file)
+            return follow_run(self.connection, self.id, self.begun)
+        return written(self.connection, self.id, self._file, self.begun)
 
     def measurements(self) -> Iterator[Measurement]:
         """Yield the run's measurements as they arrive, until it has ended."""
@@ -164,9 +179,11 @@ class MeshRun:
         Raises:
             KeyError: The run has no such probe.
         """
-        plan = self.state().plan
-        report = make_report(plan, (m for _, m in runs.of_run(self.connection, self.id)))
-        return report.matrices[probe or plan.probes[0]]
+        state = self.state()
+        report = make_report(
+            state.plan, (m for _, m in runs.of_run(self.connection, self.id, state))
+        )
+        return report.matrices[probe or state.plan.probes[0]]
 
     def cancel(self) -> None:
         """End the run now; pairs that are not measured get outcome `cancelled`."""

@@ -55,7 +55,8 @@ def results(
         return
     write = _json_line if as_json else _text_line
     last = None
-    for last, measurement in of_run(connection, run_id) if run_id else read(connection):
+    found = of_run(connection, run_id) if run_id else read(connection)
+    for last, measurement in found:
         write(last, measurement)
     if follow:
         stopping = stop_on_signals()

@@ -23,15 +23,17 @@ from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.view.cost import print_cost
 from coordinator.cli.view.watch import watch
-from coordinator.collect.groups import Group, collectors, not_run
+from coordinator.collect.groups import Group, asking_collectors, not_run
 from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.runs.planning import left_out, of_other_family, to_upgrade
+from coordinator.runs.starting import asking_look
 from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.model.options import Options
 from worker.model.plan import Plan
 from worker.model.text import some
 from worker.wire.node_record import Node
+from worker.wire.round_trip import together
 from worker.wire.run_record import Run
 
 
@@ -84,17 +86,18 @@ def run(
             + repeat_command("ID", csv_path)
         )
     mesh = Mesh(redis_url)
-    registered = mesh.nodes()
+    look, known = together(mesh.connection, asking_look(), asking_collectors())
+    registered = look.registry
     plan = mesh.plan(registry=registered, probes=probes, options=options, **chosen)
     if dry_run:
         print_cost(mesh, plan, registered, as_json)
         return
     if not chosen["nodes"] and not (chosen["sources"] and chosen["targets"]):
         _name_left_out(registered, plan, chosen["labels"], chosen["family"])
-    _name_abandoned(collectors(mesh.connection))
+    _name_abandoned(known)
     with contextlib.ExitStack() as stack:
         file = csv_path and stack.enter_context(OneShot(mesh.connection, csv_path))
-        started = mesh.start(plan, join=not new, registry=registered)
+        started = mesh.start(plan, join=not new, look=look)
         if started.joined:
             err().print(f"joined run {started.id}: somebody had just started the same plan")
         if detach:

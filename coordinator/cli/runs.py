@@ -9,11 +9,12 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
-from coordinator.runs.runs import read_run, recent
-from worker.model.errors import ConfigError, WireError
+from coordinator.runs.runs import recent
+from worker.model.errors import WireError
 from worker.model.text import iso_utc
 from worker.wire.connection import server
-from worker.wire.run_record import Run
+from worker.wire.round_trip import alone
+from worker.wire.run_record import Run, asking_runs
 
 
 @click.command(
@@ -38,13 +39,13 @@ def runs(redis_url: str, count: int, as_json: bool) -> None:
     """List the newest runs."""
     connection = server.connect(redis_url, judged=True)
     shown = []
-    for run_id in recent(connection, count):
-        try:
-            shown.append(read_run(connection, run_id))
-        except ConfigError:
-            continue  # its record has expired before its place in the list
-        except WireError as exc:
-            click.echo(f"run {run_id} is not shown: {exc}", err=True)
+    known = recent(connection, count)
+    # None is one whose record has expired before its place in the list.
+    for run_id, run in zip(known, alone(connection, asking_runs(known)), strict=True):
+        if isinstance(run, WireError):
+            click.echo(f"run {run_id} is not shown: {run}", err=True)
+        elif run is not None:
+            shown.append(run)
     if as_json:
         for run in shown:
             print_json("run", run.to_json())

@@ -65,7 +65,7 @@ def show(
     connection = server.connect(redis_url, judged=True)
     run_id = resolve_run(connection, run)
     state = read_run(connection, run_id)
-    measurements = (measurement for _, measurement in of_run(connection, run_id))
+    measurements = (measurement for _, measurement in of_run(connection, run_id, state))
     if as_json:
         print_json("run", state.to_json())
         for measurement in measurements:

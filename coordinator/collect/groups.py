@@ -20,10 +20,11 @@ from urllib.parse import quote
 import redis
 
 from coordinator.collect.abandoned import forget_it, is_abandoned
-from coordinator.results.stream import last_id, stream_position
+from coordinator.results.stream import START, stream_position
 from worker.model.errors import ConfigError
 from worker.model.text import in_time, printable
-from worker.wire import keyspace, scripts
+from worker.wire import keyspace
+from worker.wire.round_trip import Asking, alone, sure
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +86,26 @@ def valid_group(name: str) -> str:
 
 def collectors(connection: redis.Redis) -> list[Group]:
     """List the groups, with how far each is."""
-    newest_ms = stream_position(last_id(connection))[0]
-    now = scripts.redis_seconds(connection)
-    raws = _raw_groups(connection)
-    pipeline = connection.pipeline(transaction=False)
-    for raw in raws:
-        pipeline.xinfo_consumers(keyspace.RESULTS, raw["name"])
-        pipeline.xrange(keyspace.RESULTS, f"({_position(raw)}", "+", count=1)
-    answers = pipeline.execute(raise_on_error=False)
+    return alone(connection, asking_collectors())
+
+
+def asking_collectors() -> Asking[list[Group]]:
+    """Ask for what `collectors` returns."""
+    *others, raws = yield _look_at_stream
+    newest, (seconds, micros) = sure(others)
+    newest_ms = stream_position(newest[0][0] if newest else START)[0]
+    now = seconds + micros / 1e6
+    with _passing_over(NO_STREAM):
+        sure([raws])
+    if isinstance(raws, redis.ResponseError):
+        return []
+
+    def look_at_each(pipeline: redis.client.Pipeline) -> None:
+        for raw in raws:
+            pipeline.xinfo_consumers(keyspace.RESULTS, raw["name"])
+            pipeline.xrange(keyspace.RESULTS, f"({_position(raw)}", "+", count=1)
+
+    answers = yield look_at_each
     groups = []
     for raw, consumers, unread in zip(raws, answers[::2], answers[1::2], strict=True):
         read_ms = stream_position(_position(raw))[0]
@@ -108,6 +121,12 @@ def collectors(connection: redis.Redis) -> list[Group]:
             )
         )
     return groups
+
+
+def _look_at_stream(pipeline: redis.client.Pipeline) -> None:
+    pipeline.xrevrange(keyspace.RESULTS, count=1)
+    pipeline.time()
+    pipeline.xinfo_groups(keyspace.RESULTS)
 
 
 def not_run(group: Group) -> str:

@@ -93,10 +93,13 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
             )
 
 
-def written(connection: redis.Redis, run_id: RunId, file: OneShot) -> Iterator[Update]:
+def written(
+    connection: redis.Redis, run_id: RunId, file: OneShot, begun: Run | None = None
+) -> Iterator[Update]:
     """Follow a run to its end as `follow_run` does, and yield what arrives once the file has it."""
-    file.take_up(read_run(connection, run_id))
-    for update in follow_run(connection, run_id):
+    run = begun or read_run(connection, run_id)
+    file.take_up(run)
+    for update in follow_run(connection, run_id, run):
         file.add(update)
         yield update
 

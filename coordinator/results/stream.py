@@ -42,6 +42,8 @@ Entry = tuple[bytes, Mapping[bytes, bytes]]
 MAX_PAGE = 250
 FIRST_PAGE = 16
 MAX_PAGE_BYTES = 256 * 1024
+#: A page has at most so many times the entries of the one before, as a page is a round trip.
+GROWTH = 16
 #: How long one XREAD waits; well below the socket time-out of `wire.connect`.
 BLOCK_S = 1.0
 FIRST_BACKOFF_S = 0.2
@@ -59,14 +61,28 @@ class Pages:
 
     def after(self, position: str, until: str = "+") -> list[Entry]:
         """Return the next entries after `position`; sets `at_end` when there are no more yet."""
-        entries = cast(
-            "list[Entry]",
-            self.connection.xrange(keyspace.RESULTS, f"({position}", until, count=self._count),
-        )
+        entries = self.connection.xrange(keyspace.RESULTS, f"({position}", until, count=self._count)
+        return self._taken(cast("list[Entry]", entries))
+
+    def ask(self, pipeline: redis.client.Pipeline, position: str, *, waiting: bool) -> None:
+        """Queue what `told` takes: it may wait, at most `BLOCK_S`, until there is an entry."""
+        if waiting:
+            block = int(BLOCK_S * 1000)
+            pipeline.xread({keyspace.RESULTS: position}, count=self._count, block=block)
+        else:
+            pipeline.xrange(keyspace.RESULTS, f"({position}", "+", count=self._count)
+
+    def told(self, answer: Any, *, waiting: bool) -> list[Entry]:
+        """Return what `after` would, of the answer to what was asked."""
+        if waiting:
+            return self._taken(answer[0][1] if answer else [])
+        return self._taken(answer)
+
+    def _taken(self, entries: list[Entry]) -> list[Entry]:
         self.at_end = len(entries) < self._count
         size = sum(sum(map(len, fields.values())) for _, fields in entries)
         fitting = MAX_PAGE_BYTES * len(entries) // size if size else MAX_PAGE
-        self._count = max(1, min(2 * self._count, fitting, MAX_PAGE))
+        self._count = max(1, min(GROWTH * self._count, fitting, MAX_PAGE))
         return entries
 
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import redis
 
 from coordinator.results.results import measurements_in
-from coordinator.results.stream import Pages, wait_for_more
+from coordinator.results.stream import Pages
 from coordinator.runs.advance import advance
-from coordinator.runs.runs import beginning, read_run
+from coordinator.runs.runs import beginning, known, read_run
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
-from worker.wire import keyspace, liveness, scripts
+from worker.wire import keyspace, liveness, run_record
 from worker.wire.room import StreamFull
 from worker.wire.run_record import Run
 
@@ -33,35 +33,40 @@ class Update(NamedTuple):
     position: str
 
 
-def follow_run(connection: redis.Redis, run_id: RunId) -> Iterator[Update]:
+def follow_run(connection: redis.Redis, run_id: RunId, run: Run | None = None) -> Iterator[Update]:
     """
     Yield updates until the run has ended and all its measurements have been yielded.
 
-    Should every node be dead, the follower itself carries the run on: a run always ends.
+    Should every node be dead, the follower itself carries the run on: a run always ends. `run` is
+    the run as it stood, where that is known.
 
     Raises:
         ConfigError: There is no such run, or Redis has lost it.
     """
-    run = read_run(connection, run_id)
+    run = run or read_run(connection, run_id)
     pages, position = Pages(connection), beginning(run)
     care = Care(connection)
     total = 0
     while True:
-        was_open = run.is_open
-        entries = pages.after(position)
-        if not entries and was_open:
-            wait_for_more(connection, position)
-            entries = pages.after(position)
+        was_open, waiting = run.is_open, run.is_open and total < run.expected
+        # In one round trip: what is there or comes soon, and how the run stands after that.
+        pipeline = connection.pipeline(transaction=False)
+        pages.ask(pipeline, position, waiting=waiting)
+        run_record.queue_read(pipeline, run_id, run.plan)
+        answer, values = pipeline.execute()
+        entries = pages.told(answer, waiting=waiting)
         if entries:
             position = entries[-1][0].decode()
         arrived = [measurement for _, measurement in measurements_in(entries, run_id)]
         total += len(arrived)
         if not was_open and not arrived and pages.at_end:
             return
-        if arrived and total >= run.expected:
-            time.sleep(CLOSING_S)
-        run = read_run(connection, run_id, plan=run.plan)
+        run = known(run_id, run_record.from_values(run_id, values, run.plan))
         yield Update(run, arrived, position)
+        if total >= run.expected:
+            if not run.is_open:
+                return
+            time.sleep(CLOSING_S)
         care.look([run_id])
 
 
@@ -86,13 +91,17 @@ class Care:
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + CARE_S
-        newest = self.connection.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+        pipeline, listed = self.connection.pipeline(transaction=False), list(runs)
+        pipeline.zrange(keyspace.NODES, 0, 0, desc=True, withscores=True)
+        pipeline.time()
+        for run in listed:
+            pipeline.zscore(keyspace.RUNS_OPEN, run)
+        newest, (seconds, micros), *all_due = pipeline.execute()
         if newest != self._newest:
             self._newest, self._heard_at = newest, time.monotonic()
         patient = time.monotonic() - self._heard_at < liveness.ALIVE_S
-        now = scripts.redis_seconds(self.connection)
-        for run in runs:
-            due = self.connection.zscore(keyspace.RUNS_OPEN, run)
+        now = seconds + micros / 1e6
+        for run, due in zip(listed, all_due, strict=True):
             if due is not None and due < now:
                 with contextlib.suppress(StreamFull):
                     advance(self.connection, run, patient=patient)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import redis
@@ -21,7 +22,7 @@ from worker.model.probe import PROBES
 from worker.wire import keyspace
 from worker.wire.node_record import Node
 from worker.wire.room import memory_used_pct
-from worker.wire.round_trip import ask_each
+from worker.wire.round_trip import Asking, alone, ask_each, sure
 
 T = TypeVar("T")
 
@@ -105,7 +106,17 @@ def members(connection: redis.Redis, key: str) -> list[str]:
 
 def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
     """Measure what is kept of these runs; of many, evenly spread ones stand for the rest."""
-    return _scaled(connection, runs, run_keys)
+    return alone(connection, asking_bytes_of_runs(runs))
+
+
+def asking_bytes_of_runs(runs: Sequence[str]) -> Asking[int]:
+    """Ask for what `bytes_of_runs` returns, in one step: a millisecond of Redis, in pieces."""
+    chosen = _spread(runs)
+    if not chosen:
+        return 0
+    keys = [key for run in chosen for key in run_keys(RunId(run))]
+    sizes = sure((yield partial(_measure, keys=keys)))
+    return round(sum(size or 0 for size in sizes) * len(runs) / len(chosen))
 
 
 def _text(name: bytes) -> str:
@@ -190,7 +201,11 @@ def _bytes(connection: redis.Redis, keys: Iterable[str]) -> int:
     listed, total = list(keys), 0
     for at in range(0, len(listed), BATCH):
         pipeline = connection.pipeline(transaction=False)
-        for key in listed[at : at + BATCH]:
-            pipeline.memory_usage(key)
+        _measure(pipeline, listed[at : at + BATCH])
         total += sum(size or 0 for size in pipeline.execute())
     return total
+
+
+def _measure(pipeline: redis.client.Pipeline, keys: Iterable[str]) -> None:
+    for key in keys:
+        pipeline.memory_usage(key)

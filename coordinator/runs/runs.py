@@ -24,6 +24,8 @@ from worker.wire.run_record import Run
 
 #: More are not kept: see `retention`.
 MAX_RUNS = 1000
+#: Looked at for the newest: another program may have left what is none.
+FEW = 8
 _RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
 
 
@@ -41,7 +43,11 @@ def read_run(
         ConfigError: There is none of that id (or no longer).
         WireError: What Redis has of it makes no sense.
     """
-    record = run_record.read(connection, run, plan=plan, versions=versions)
+    return known(run, run_record.read(connection, run, plan=plan, versions=versions))
+
+
+def known(run: RunId, record: Run | None) -> Run:
+    """Let a run pass that there is, or raise ConfigError."""
     if record is None:
         raise ConfigError(
             f"run ({run[:80]!r}) is not known: it is over a week old, newer ones needed its room, "
@@ -59,14 +65,14 @@ def resolve_run(connection: redis.Redis, run: str) -> RunId:
     """
     if not run:
         raise ConfigError("run (''): its id is empty; say last, or an id: ptzmesh runs")
-    known = recent(connection, MAX_RUNS)
-    if not known:
-        raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
-    if run == "last":
-        return known[0]
-    if run in known:
+    if run == "last" and (newest := recent(connection, FEW)):
+        return newest[0]
+    if _RUN_ID.fullmatch(run.encode()) and connection.zscore(keyspace.RUNS, run) is not None:
         return RunId(run)
-    matches = [known_id for known_id in known if known_id.startswith(run) or known_id.endswith(run)]
+    ids = recent(connection, MAX_RUNS)
+    if not ids:
+        raise ConfigError(f"run ({run[:80]!r}): there is none yet; start one with: ptzmesh run")
+    matches = [one for one in ids if one.startswith(run) or one.endswith(run)]
     if len(matches) == 1:
         return matches[0]
     why = "is ambiguous" if matches else "is not known"
@@ -88,16 +94,19 @@ def run_ids(members: Iterable[bytes]) -> list[RunId]:
 CLOCK_MARGIN_S = 60
 
 
-def of_run(connection: redis.Redis, run: RunId) -> Iterator[tuple[str, Measurement]]:
+def of_run(
+    connection: redis.Redis, run: RunId, record: Run | None = None
+) -> Iterator[tuple[str, Measurement]]:
     """
     Yield one run's results, reading only the part of the stream that was written during the run.
 
     By stream ids, as Redis' clock may be set: its times may be before or after those of the stream.
+    `record` is the run as it stands, where that was read just now.
 
     Raises:
         ConfigError: There is no such run.
     """
-    record = read_run(connection, run)
+    record = record or read_run(connection, run)
     until = "+"
     if record.closed is not None:
         until = record.newest or str(int((record.closed + CLOCK_MARGIN_S) * 1000))

@@ -10,7 +10,10 @@ import redis
 from counting_proxy import CountingProxy, counting_proxy
 
 from coordinator.embedded import EmbeddedServer, embedded_server
+from integration.causes import World
+from integration.nodes import cli
 from worker.model.errors import RedisUnavailable
+from worker.wire import keyspace
 from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
@@ -82,3 +85,30 @@ def test_a_server_that_will_not_do_is_refused_by_the_first_command(
             assert owner.get("x") is None
         finally:
             owner.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.fixture
+def world(guarded: EmbeddedServer, proxy: CountingProxy, tmp_path: Path) -> Iterator[World]:
+    """A mesh there, which is prepared beside the proxy."""
+    with server.connect(guarded.url) as connection:
+        yield World(guarded.url, connection, tmp_path)
+
+
+def test_each_command_that_looks_takes_so_many(proxy: CountingProxy, world: World) -> None:
+    world.nodes()
+    world.run()
+    for number in range(3):
+        world.connection.xadd(keyspace.RESULTS, {"probe": f"of another program {number}"})
+    took = {}
+    for command in ("nodes", "runs", "show last", "collect --list", "run --detach --new"):
+        before = proxy.trips
+        said = cli(proxy.url, *command.split())
+        assert said.returncode == 0, said.stderr
+        took[command] = proxy.trips - before
+    assert took == {
+        "nodes": 3,
+        "runs": 3,
+        "show last": 4,
+        "collect --list": 2,
+        "run --detach --new": 4,
+    }

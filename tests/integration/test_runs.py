@@ -44,9 +44,9 @@ def test_one_job_a_source_is_enqueued(connection: redis.Redis) -> None:
 
 
 def test_same_plan_joins_the_open_run(connection: redis.Redis) -> None:
-    first, is_new = start(connection, plan())
-    again, is_new_again = start(connection, plan())
-    assert (again, is_new, is_new_again) == (first, True, False)
+    first, begun = start(connection, plan())
+    assert begun == read_run(connection, first)
+    assert start(connection, plan()) == (first, None)
     assert recent(connection, 9) == [first]
 
 
@@ -69,8 +69,8 @@ def test_two_who_start_at_once_start_one(redis_url: str, connection: redis.Redis
 
 def test_another_run_of_the_same_plan_can_be_forced(connection: redis.Redis) -> None:
     first, _ = start(connection, plan())
-    second, is_new = start(connection, plan(), join=False)
-    assert is_new
+    second, begun = start(connection, plan(), join=False)
+    assert begun is not None
     assert recent(connection, 9) == [second, first]
 
 

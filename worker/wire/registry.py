@@ -13,6 +13,7 @@ from worker.model.fields import number_or_none
 from worker.model.names import NAME, NodeName
 from worker.wire import keyspace, scripts
 from worker.wire.node_record import Node, Part, Record
+from worker.wire.round_trip import Asking, alone, sure
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
 RECORDS_AT_A_TIME = 32
@@ -22,23 +23,35 @@ P = TypeVar("P", bound=Part)
 
 def read_nodes(connection: redis.Redis) -> list[Node]:
     """Read all that the registry has of all nodes, by name."""
-    now = scripts.redis_seconds(connection)
-    beats = connection.zrange(keyspace.NODES, 0, -1, withscores=True)
+    return alone(connection, asking_nodes())
+
+
+def asking_nodes() -> Asking[list[Node]]:
+    """Ask for what `read_nodes` returns."""
+    (seconds, micros), beats = sure((yield _look_at_beats))
+    now = seconds + micros / 1e6
     seen = [
         (text, score)
         for name, score in cast("list[tuple[bytes, float]]", beats)
         if NAME.fullmatch(text := NodeName(name.decode(errors="replace"))) and math.isfinite(score)
     ]
-    pipeline = connection.pipeline(transaction=False)
-    for name, _ in seen:
-        pipeline.hmget(keyspace.node_key(name), Node.names())
-    records = pipeline.execute(raise_on_error=False)
+
+    def look_at_records(pipeline: redis.client.Pipeline) -> None:
+        for name, _ in seen:
+            pipeline.hmget(keyspace.node_key(name), Node.names())
+
+    records = yield look_at_records
     nodes = (
         _read(Node, values, name=name, seen_s=now - score)
         for (name, score), values in zip(seen, records, strict=True)
         if isinstance(values, list)
     )
     return sorted(filter(None, nodes), key=lambda node: node.name)
+
+
+def _look_at_beats(pipeline: redis.client.Pipeline) -> None:
+    pipeline.time()
+    pipeline.zrange(keyspace.NODES, 0, -1, withscores=True)
 
 
 def read_records(connection: redis.Redis, names: Iterable[NodeName]) -> dict[NodeName, Record]:

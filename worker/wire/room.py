@@ -11,13 +11,14 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 import redis
 
 from worker.model.errors import RedisUnavailable, WireError
 from worker.wire import keyspace, scripts
+from worker.wire.round_trip import Asking, alone, sure
 
 #: What holds where `ptzmesh limits` has set nothing.
 DEFAULTS = {
@@ -35,6 +36,10 @@ DEFAULTS = {
 }
 #: Those that a script looks at for each batch, in its order.
 OF_RESULTS = ("stream_entries", "stream_bytes", "results_per_s", "redis_memory_pct")
+
+#: The first keys and, after two words of the batch, the first arguments of such a script.
+_KEYS = (keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS)
+_LIMITS = (*OF_RESULTS, *(DEFAULTS[name] for name in OF_RESULTS))
 
 REASONS = {b"full": "the results stream is full", b"tight": "Redis is short of memory"}
 
@@ -76,8 +81,17 @@ def read_limits(connection: redis.Redis) -> dict[str, int]:
     Raises:
         WireError: One of them is no number, or too large for one in Lua.
     """
-    values = connection.hmget(keyspace.LIMITS, list(DEFAULTS))
-    return unpack_limits(cast("list[bytes | None]", values))
+    return alone(connection, asking_limits())
+
+
+def asking_limits() -> Asking[dict[str, int]]:
+    """Ask for what `read_limits` returns, or raises."""
+    (values,) = sure((yield _look_at_limits))
+    return unpack_limits(values)
+
+
+def _look_at_limits(pipeline: redis.client.Pipeline) -> None:
+    pipeline.hmget(keyspace.LIMITS, list(DEFAULTS))
 
 
 def unpack_limits(values: Sequence[bytes | None]) -> dict[str, int]:
@@ -127,11 +141,9 @@ def add_results(
         redis.RedisError: Redis did not answer; whether the batch is in is unknown.
     """
     call = scripts.script(connection, "room", *script.split())
-    all_keys = [keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS, *keys]
-    limits = [*OF_RESULTS, *(DEFAULTS[name] for name in OF_RESULTS)]
     booked = 0
     while True:
-        status, first, second = call(all_keys, [booked, count, *limits, *arguments])
+        status, first, second = call([*_KEYS, *keys], [booked, count, *_LIMITS, *arguments])
         if status in REASONS:
             raise StreamFull(status, int(first))
         if status != b"wait":
@@ -163,11 +175,13 @@ def packed_for_lua(value: Any) -> bytes:
 
 def why_no_room(connection: redis.Redis) -> StreamFull | None:
     """Return why no result can be added, as adding some would raise it; None when one can."""
-    try:
-        add_results(connection, "ask_room", 0, [], [])
-    except StreamFull as exc:
-        return exc
-    return None
+    return alone(connection, asking_room())
+
+
+def asking_room() -> Asking[StreamFull | None]:
+    """Ask for what `why_no_room` returns."""
+    status, first, _ = yield from scripts.asking(("room", "ask_room"), _KEYS, [0, 0, *_LIMITS])
+    return StreamFull(status, int(first)) if status in REASONS else None
 
 
 def no_room(exc: StreamFull) -> RedisUnavailable:

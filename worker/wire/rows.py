@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -25,12 +25,17 @@ from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
 from worker.wire.connection.away import AWAY
+from worker.wire.round_trip import together
 
 logger = logging.getLogger(__name__)
 
 #: A job may take this many times what its phase should, as nodes wait for each other and for other
 #: runs; a hung sweep is noticed by its missing signs of life long before.
 TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
+
+
+#: Sent without waiting for the one before: Redis serves others in between.
+SCRIPTS_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +174,28 @@ def row_of(run: RunId, plan: Plan, phase: int, performer: int) -> Row:
 
 
 def enqueue_rows(connection: redis.Redis, rows: Sequence[Row], *, at_front: bool = False) -> None:
-    """Enqueue rows on their nodes' own queues, each under a new job id; a few a transaction."""
-    for start in range(0, len(rows), rq_jobs.JOBS_AT_A_TIME):
-        pipeline = connection.pipeline()
-        for row in rows[start : start + rq_jobs.JOBS_AT_A_TIME]:
-            _enqueue(connection, pipeline, row, at_front=at_front)
-        pipeline.execute()
+    """Enqueue rows on their nodes' own queues, each under a new job id; a few in one script."""
+    for part in _parts(rows, rq_jobs.JOBS_AT_A_TIME * SCRIPTS_AT_A_TIME):
+        words = [
+            commands_of(connection, few, at_front=at_front)
+            for few in _parts(part, rq_jobs.JOBS_AT_A_TIME)
+        ]
+        together(connection, *(scripts.asking(("commands", "enqueue"), [], few) for few in words))
+
+
+def commands_of(
+    connection: redis.Redis, rows: Sequence[Row], *, at_front: bool = False
+) -> list[Any]:
+    """Return what enqueues a few rows as `lua/commands.lua` takes it."""
+    pipeline: Any = connection.pipeline()
+    for row in rows:
+        _enqueue(connection, pipeline, row, at_front=at_front)
+    commands = [arguments for arguments, _ in pipeline.command_stack]
+    return [word for command in commands for word in (len(command), *command)]
+
+
+def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _enqueue(

@@ -13,6 +13,7 @@ from rq.job import Job
 from worker.model.errors import WireError
 from worker.model.names import RunId
 from worker.wire import keyspace
+from worker.wire.connection import server
 
 #: Largest job payload that is looked at; ours are under 100 bytes.
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -62,7 +63,10 @@ class PlainJob(Job):
 
 def queue(connection: redis.Redis, name: str) -> Queue:
     """Open an RQ queue that speaks our codec."""
-    return Queue(name, connection=connection, serializer=MsgpackSerializer, job_class=PlainJob)
+    opened = Queue(name, connection=connection, serializer=MsgpackSerializer, job_class=PlainJob)
+    # Else it asks for it before each job; all that it does with it is to tell a Redis before 4.
+    opened.redis_server_version = server.MIN_REDIS
+    return opened
 
 
 def enqueue(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import redis
 
@@ -22,6 +22,7 @@ from worker.model.plan import Plan, unpack_plan
 from worker.model.probe import PROBES
 from worker.model.text import one_line
 from worker.wire import keyspace
+from worker.wire.round_trip import Asking, alone, sure
 
 #: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.runs` says.
 RUN_TTL_S = 7 * 24 * 3600
@@ -177,17 +178,29 @@ class Run:
         }
 
 
-def to_fields(plan: Plan, *, created: float, begun: str, by: str) -> dict[Any, Any]:
-    """Return the fields of a run that begins: as `Run` has them, and how many pairs it has."""
+def to_fields(plan: Plan, *, by: str) -> dict[Any, Any]:
+    """
+    Return the fields of a run that begins: as `Run` has them, and how many pairs it has.
+
+    `CREATED` and `BEGUN` are what Redis says as it begins.
+    """
     return {
         PLAN: plan.packed(),
         STATUS: IS_RUNNING,
         PHASE: 0,
-        CREATED: repr(created),
-        BEGUN: begun,
         BY: by,
         **{count_field(PAIRS, probe): plan.count(probe) for probe in plan.probes},
     }
+
+
+def as_it_begins(run: RunId, plan: Plan, by: str, created: bytes, begun: bytes) -> Run:
+    """Return a run that has just been written."""
+    fields = to_fields(plan, by=by) | {CREATED: created, BEGUN: begun}
+    raw = {
+        name: value if isinstance(value, bytes) else str(value).encode()
+        for name, value in fields.items()
+    }
+    return from_fields(run, raw, plan)
 
 
 def from_fields(run: RunId, raw: Mapping[str, bytes], plan: Plan) -> Run:
@@ -250,21 +263,84 @@ def read(
     Raises:
         WireError: What Redis has of it makes no sense.
     """
+    (record,) = alone(connection, asking_runs([run], plan=plan, versions=versions))
+    if isinstance(record, WireError):
+        raise record
+    return record
+
+
+def asking_runs(
+    runs: Sequence[RunId],
+    *,
+    plan: Plan | None = None,
+    versions: Container[int] = version.READ_VERSIONS,
+) -> Asking[list[Run | WireError | None]]:
+    """Ask for what `read` returns of each, or raises; runs of probes not known here take longer."""
+    plans: dict[RunId, Plan | None] = dict.fromkeys(runs, plan)
+    records: dict[RunId, Run | WireError | None] = {}
+    while plans:
+        asked = list(plans.items())
+
+        def look(pipeline: redis.client.Pipeline, asked: Any = asked) -> None:
+            for run, own in asked:
+                queue_read(pipeline, run, own)
+
+        for (run, own), values in zip(asked, sure((yield look)), strict=True):
+            del plans[run]
+            try:
+                records[run] = from_values(run, values, own, versions=versions)
+            except UnknownProbe as exc:
+                plans[run] = exc.plan
+            except WireError as exc:
+                records[run] = exc
+    return [records[run] for run in runs]
+
+
+class UnknownProbe(Exception):  # noqa: N818 - control flow of `asking_runs`
+    """The counts of a probe that is not known here are by a name that only the plan has."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Take the run's own plan."""
+        super().__init__()
+        self.plan = plan
+
+
+def _names(plan: Plan | None) -> list[str]:
     # By name: the hash also has some fields a row, and the round-trip times of each.
-    names = [
+    return [
         *(STATUS, CANCEL, PHASE, CREATED, CLOSED, BY, BEGUN, NEWEST),
         *(count_field(count, p) for count in (DONE, OK) for p in (plan.probes if plan else PROBES)),
         *([PLAN] if plan is None else []),
     ]
-    values = cast("list[bytes | None]", connection.hmget(keyspace.run_key(run), names))
+
+
+def queue_read(pipeline: redis.client.Pipeline, run: RunId, plan: Plan | None) -> None:
+    """Ask for what `from_values` reads."""
+    pipeline.hmget(keyspace.run_key(run), _names(plan))
+
+
+def from_values(
+    run: RunId,
+    values: Sequence[bytes | None],
+    plan: Plan | None,
+    *,
+    versions: Container[int] = version.READ_VERSIONS,
+) -> Run | None:
+    """
+    Read the answer to `queue_read` with the same plan; None when Redis has no such run.
+
+    Raises:
+        WireError: It makes no sense.
+        UnknownProbe: Without a plan, its counts have other names.
+    """
+    names = _names(plan)
     raw = {name: value for name, value in zip(names, values, strict=True) if value is not None}
     if STATUS not in raw:
         return None
     try:
         own = plan or unpack_plan(raw[PLAN], versions=versions)
         if plan is None and not PROBES.keys() >= set(own.probes):
-            # The counts of a probe that is not known here are by a name that only the plan has.
-            return read(connection, run, plan=own)
+            raise UnknownProbe(own)
         return from_fields(run, raw, own)
     except (KeyError, ValueError) as exc:
         raise WireError(f"run {run[:80]} is damaged: {exc!r}") from exc

@@ -82,7 +82,7 @@ def _before(mesh: Mesh, plan: Plan) -> str:
             continue
         if run.is_open or any(run.plan.options.get(p) != own for p, own in wanted.items()):
             continue
-        results = (measurement for _, measurement in of_run(mesh.connection, run_id))
+        results = (measurement for _, measurement in of_run(mesh.connection, run_id, run))
         moved = make_report(run.plan, results).bytes_by_node
         if most := max(moved.values(), default=0):
             return f"; run {run_id} with the same tests moved up to {in_bytes(most)} a node"

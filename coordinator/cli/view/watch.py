@@ -30,11 +30,11 @@ Show = Callable[[Run, Report, Progress], None]
 
 def watch(run: MeshRun, *, as_json: bool) -> Run:
     """Follow a run to its end and show what it finds; return its last state."""
-    console, state = out(), run.state()
+    console, state = out(), run.begun or run.state()
     if as_json:
         return _json_lines(run, state)
     # Of a run that began earlier, less is left to wait for.
-    age_s = redis_seconds(run.connection) - state.created
+    age_s = 0.0 if run.begun else redis_seconds(run.connection) - state.created
     progress = Progress(time.monotonic() - max(0.0, age_s))
     report = make_report(state.plan)
     with _frames(console) if console.is_terminal else _lines(state) as show:

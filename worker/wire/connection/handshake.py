@@ -23,7 +23,7 @@ from worker.model.errors import PtzmeshError
 LOOKS = frozenset({
     "EXISTS", "GET", "GETRANGE", "HGET", "HMGET", "INFO", "LLEN", "MEMORY USAGE", "PING",
     "SMEMBERS", "TIME", "XINFO GROUPS", "XINFO STREAM", "XLEN", "XRANGE", "XREVRANGE", "ZCARD",
-    "ZRANGE", "ZSCORE",
+    "ZRANGE", "ZREVRANGE", "ZSCORE",
 })  # fmt: skip
 #: Of INFO, what says whether a mesh can live there; Redis 6.2 takes one section a command.
 SECTIONS = ("server", "memory", "cluster")

@@ -73,7 +73,8 @@ PLAN = Plan(
 
 
 def test_a_run_that_begins_is_read_as_it_was_written() -> None:
-    fields = run_record.to_fields(PLAN, created=1.5, begun="7-0", by="me")
+    fields = run_record.to_fields(PLAN, by="me")
+    fields |= {run_record.CREATED: "1.5", run_record.BEGUN: "7-0"}
     raw = {name: str(value).encode() for name, value in fields.items()}
     run = run_record.from_fields("r", raw, PLAN)
     assert (run.is_open, run.phase, run.created, run.begun, run.by) == (True, 0, 1.5, "7-0", "me")
