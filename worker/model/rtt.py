@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from operator import mul
+from operator import mul, sub
 
 #: With fewer replies the nearest rank of 95 % is the last one: p95 would only repeat the maximum.
 MIN_REPLIES_FOR_P95 = 20
@@ -66,35 +66,35 @@ def statistics_of_ns(rtts_ns: Sequence[int | None]) -> tuple[float | None, ...]:
     Each is a whole number of nanoseconds, halves to the even one. Records are read by it: what is
     changed here changes what is read of records that are there.
     """
-    ordered = sorted([ns for ns in rtts_ns if ns is not None])
-    count = len(ordered)
+    answered = [ns for ns in rtts_ns if ns is not None]
+    count = len(answered)
     if not count:
         return _UNDEFINED
-    total = sum(ordered)
+    # Mean |ipdv| of RFC 3393 section 4.5, over RTT; a pair with a loss is left out.
+    if count == len(rtts_ns):
+        steps = list(map(sub, answered[1:], answered))
+    else:
+        steps = [b - a for a, b in pairwise(rtts_ns) if a is not None and b is not None]
+    answered.sort()
     middle = count // 2
-    median_ns = ordered[middle]
+    median_ns = answered[middle]
     if not count & 1:
-        median_ns = round((median_ns + ordered[middle - 1]) / 2)
+        median_ns = round((median_ns + answered[middle - 1]) / 2)
     p95_ms = None
     if count >= MIN_REPLIES_FOR_P95:
-        p95_ms = ordered[nearest_rank(count, 95) - 1] / _NS_PER_MS
+        p95_ms = answered[nearest_rank(count, 95) - 1] / _NS_PER_MS
+    total = sum(answered)
     # Exact, as integers: the variance times the square of the count.
-    spread = count * sum(map(mul, ordered, ordered)) - total * total
+    spread = count * sum(map(mul, answered, answered)) - total * total
     return (
-        ordered[0] / _NS_PER_MS,
+        answered[0] / _NS_PER_MS,
         round(total / count) / _NS_PER_MS,
         median_ns / _NS_PER_MS,
         p95_ms,
-        ordered[-1] / _NS_PER_MS,
+        answered[-1] / _NS_PER_MS,
         round(math.sqrt(spread) / count) / _NS_PER_MS,
-        _jitter_ms(rtts_ns),
+        round(sum(map(abs, steps)) / len(steps)) / _NS_PER_MS if steps else None,
     )
-
-
-def _jitter_ms(rtts_ns: Sequence[int | None]) -> float | None:
-    """Return the mean absolute difference of neighbours that were both answered, None of none."""
-    steps = [abs(b - a) for a, b in pairwise(rtts_ns) if a is not None and b is not None]
-    return round(sum(steps) / len(steps)) / _NS_PER_MS if steps else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:

@@ -22,7 +22,7 @@ from worker.model.detail import (
     TransferStatistics,
 )
 from worker.model.record.numbers import NUMBERS
-from worker.model.rtt import STATISTICS, statistics_of_ns
+from worker.model.rtt import statistics_of_ns
 
 _WAITS = {"sent": 0, "received": 0, "wait_s": 1.0, "interval_s": 0.1, "rtts_ms": ()}
 _PACKETS = {**_WAITS, "times_refused": 0}
@@ -99,19 +99,30 @@ def derive(
     statistics are `worker.model.rtt.statistics_of_ns`. A sample that is no whole nanosecond leaves
     the statistics out.
     """
-    number = len(samples)
-    values["sent"] = number - _count(stored, _REFUSED, number)
-    timed = number - samples.count(None)
-    received = values["received"] = timed + _count(stored, _TIMES_REFUSED, number - timed)
+    lost = samples.count(None)
+    sent = len(samples)
+    received = sent - lost
+    if received and _NS_OR_LOST.issuperset(map(type, samples)):
+        (
+            values["rtt_min_ms"],
+            values["rtt_mean_ms"],
+            values["rtt_median_ms"],
+            values["rtt_p95_ms"],
+            values["rtt_max_ms"],
+            values["rtt_stddev_ms"],
+            values["jitter_mean_abs_ms"],
+        ) = statistics_of_ns(samples)
+    if _TIMES_REFUSED in stored:
+        received += _count(stored[_TIMES_REFUSED], lost)
+    if _REFUSED in stored:
+        sent -= _count(stored[_REFUSED], sent)
+    values["sent"], values["received"] = sent, received
     if "accepted" in values:
-        values["accepted"] = received - _count(stored, _REFUSALS, received)
+        values["accepted"] = received - _count(stored.get(_REFUSALS), received)
     elif "locker_cycles" in values:
-        values["locker_cycles"] = values["sent"]
-    if timed and _NS_OR_LOST.issuperset(map(type, samples)):
-        values.update(zip(STATISTICS, statistics_of_ns(samples), strict=True))
+        values["locker_cycles"] = sent
 
 
-def _count(stored: Mapping[Any, Any], number: int, most: int) -> int:
-    """Read a count; 0 of one that cannot be."""
-    value = stored.get(number, 0)
+def _count(value: object, most: int) -> int:
+    """Return a count, 0 for what cannot be one."""
     return value if type(value) is int and 0 <= value <= most else 0
