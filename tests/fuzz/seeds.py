@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import msgpack
-from samples import fields_of, measurement
+from samples import measurement
 
 from coordinator.collect.csvfile import HEADER
 from fuzz.network import ANSWER_SECRET
@@ -99,11 +99,19 @@ def _newer_plan() -> bytes:
     return bytes(msgpack.packb(raw))
 
 
-def _stream(number: int) -> bytes:
-    fields = fields_of(number)
-    return of_hash({
-        k.encode(): v if isinstance(v, bytes) else str(v).encode() for k, v in fields.items()
-    })  # fmt: skip
+def _pinned() -> list[dict[bytes, bytes]]:
+    """Give an entry of each kind of record of wire version 2."""
+    pinned = json.loads((DATA / "wire2.json").read_text())
+    found = []
+    for name in (each for each in pinned if each != "numbers"):
+        fields = {key.encode(): value.encode() for key, value in pinned[name]["fields"].items()}
+        found.append(fields | {b"detail": bytes.fromhex(pinned[name]["fields"]["detail"])})
+    return found
+
+
+def _numbered(packed: bytes) -> bytes:
+    """Give a detail in JSON, in which each key is a text."""
+    return json.dumps(msgpack.unpackb(packed, strict_map_key=False)).encode()
 
 
 def _as_json(packed: bytes) -> bytes:
@@ -148,7 +156,9 @@ def seeds() -> dict[str, list[bytes]]:
         "payload": [bytes(msgpack.packb(job)) for job in JOBS],
         "plan": [PLAN.packed(), _newer_plan()],
         "plan_json": [_as_json(PLAN.packed()), _as_json(_newer_plan())],
-        "measurement": [_stream(1), _stream(3)],
+        "measurement": [of_hash(entry) for entry in _pinned()],
+        "detail": [entry[b"detail"] for entry in _pinned()],
+        "detail_json": [_numbered(entry[b"detail"]) for entry in _pinned()],
         "event": [of_hash(EVENT)],
         "outbox_frames": [*frames, b"".join(frames)],
         "outbox_body": bodies,

@@ -17,6 +17,7 @@ from contextlib import suppress
 from unittest.mock import patch
 
 import msgpack
+import samples
 
 from coordinator.results import results
 from fuzz.files import (
@@ -137,7 +138,29 @@ def measurement(data: bytes) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(row)
     assert text.getvalue().count("\n") == 1
-    json.dumps(found.to_json("1-0"), allow_nan=False)
+    shown = json.dumps(found.to_json("1-0"), allow_nan=False, sort_keys=True)
+    again = Measurement.from_fields(as_entry(found))
+    assert json.dumps(again.to_json("1-0"), sort_keys=True) == shown
+    assert again.to_row("1-0") == row
+
+
+def as_entry(found: Measurement) -> dict[bytes, bytes]:
+    """Give the fields of a measurement as Redis gives them back."""
+    written = found.to_fields().items()
+    return {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in written}
+
+
+def detail(data: bytes) -> None:
+    """So is a detail, and what else a map may hold that is packed as one."""
+    measurement(of_hash(as_entry(samples.measurement(1)) | {b"detail": data}))
+
+
+def detail_json(data: bytes) -> None:
+    """And where the names of a JSON object stand for themselves, or are numbers of names."""
+    with suppress(ValueError, RecursionError, OverflowError):
+        if isinstance(given := json.loads(data), dict):
+            named = {int(key) if key.isdecimal() else key: value for key, value in given.items()}
+            detail(bytes(msgpack.packb(named)))
 
 
 def event(data: bytes) -> None:
@@ -293,6 +316,8 @@ TARGETS: dict[str, Target] = {
     "plan": plan_of,
     "plan_json": behind_msgpack(plan_of),
     "measurement": measurement,
+    "detail": detail,
+    "detail_json": detail_json,
     "event": event,
     "outbox_frames": outbox_frames,
     "outbox_body": outbox_body,

@@ -7,7 +7,7 @@ its CSV form is `csv_columns.CSV_COLUMNS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -21,6 +21,7 @@ from worker.model.detail import (
     PacketTrips,
     RoundTrips,
     TransferStatistics,
+    of_values,
     read_detail,
     rounded,
     times_to_ns,
@@ -68,8 +69,7 @@ class Outcome(str, Enum):
     CRASHED = "crashed"
 
 
-#: Fields of an entry that are names, and its headline numbers: by name, as in the stream.
-_NAMES = {name: name.encode() for name in ("run", "probe", "source", "target")}
+#: A record's headline numbers, as they are called in the stream.
 _NUMBERS = {name: name.encode() for name in NUMBERS}
 
 
@@ -162,26 +162,39 @@ class Measurement:
         """
         try:
             check_version(fields, "the record", _READABLE)
-            own: dict[str, Any] = {name: parse_text(fields[key]) for name, key in _NAMES.items()}
-            own["outcome"] = _OUTCOMES[fields[b"outcome"]]
-            probe = PROBES.get(own["probe"])
+            name = parse_text(fields[b"probe"])
+            probe = PROBES.get(name)
             statistics = probe.statistics if probe else Detail
+            numbers: Iterable[float | None]
             if fields[b"v"] == wire1.VERSION:
-                parts = wire1.parts(fields)
-                cells_of(parts.detail, DETAIL_COLUMNS)
-                own |= parts._asdict()
-                own["detail"] = read_detail(statistics, parts.detail)
-                own |= {n: parse_number(fields.get(key, b"")) for n, key in _NUMBERS.items()}
-                return cls(**own)
-            own |= {name: parse_number(fields[key]) for name, key in _NUMBERS.items()}
-            stored = unpack_detail(fields[b"detail"])
-            return cls(
-                **own,
-                started_at=of_epoch_us(stored.pop(STARTED_AT)),
-                address=short_text(stored.pop(ADDRESS)),
-                error=_text(stored.pop(ERROR, "")),
+                started_at, address, error, values = wire1.parts(fields)
+                numbers = (parse_number(fields.get(key, b"")) for key in _NUMBERS.values())
+                cells_of(values, DETAIL_COLUMNS)
+                detail = read_detail(statistics, values)
+            else:
+                numbers = (parse_number(fields[key]) for key in _NUMBERS.values())
+                stored = unpack_detail(fields[b"detail"])
+                started_at = of_epoch_us(stored.pop(STARTED_AT))
+                address, error = short_text(stored.pop(ADDRESS)), _text(stored.pop(ERROR, ""))
                 # A class that has no form of its own, as another version's probe may have.
-                detail=packing.read(stored, Detail if statistics in FORM_OF else statistics),
+                detail = packing.read(stored, Detail if statistics in FORM_OF else statistics)
+            latency_ms, packet_loss_pct, throughput_mbps = numbers
+            return of_values(
+                cls,
+                {
+                    "run": parse_text(fields[b"run"]),
+                    "probe": name,
+                    "source": parse_text(fields[b"source"]),
+                    "target": parse_text(fields[b"target"]),
+                    "address": address,
+                    "outcome": _OUTCOMES[fields[b"outcome"]],
+                    "started_at": started_at,
+                    "error": one_line(error),
+                    "latency_ms": latency_ms,
+                    "packet_loss_pct": packet_loss_pct,
+                    "throughput_mbps": throughput_mbps,
+                    "detail": detail,
+                },
             )
         except _NOT_OURS as exc:
             raise _refusal(exc) from exc
@@ -206,7 +219,9 @@ class Measurement:
 
     def to_json(self, stream_id: str | None = None) -> dict[str, Any]:
         """Return one JSON-ready object with the record's field names; absent is null."""
-        texts = {name: getattr(self, name) for name in (*_NAMES, "address")}
+        texts = {
+            name: getattr(self, name) for name in ("run", "probe", "source", "target", "address")
+        }
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         record = {
             **texts,
