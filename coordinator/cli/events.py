@@ -9,10 +9,10 @@ from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import print_list
 from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.cli.terminal.units import SECONDS
-from coordinator.mesh import Mesh
 from coordinator.results.events import Found, follow_events, read_events
 from coordinator.results.stream import START, last_id
 from worker.wire import scripts
+from worker.wire.connection import server
 from worker.wire.event import COLUMNS, Event
 
 #: A person has no use for the id in the stream.
@@ -38,7 +38,7 @@ def events(
     """List what changed at the nodes: address, tools, rights, labels, limits, version."""
     if since is not None and since < 0:
         raise click.BadParameter(f"{since:g} s lie ahead: say how long ago", param_hint="--since")
-    connection = Mesh(redis_url).connection
+    connection = server.connect(redis_url, judged=True)
     after = START
     if since is not None:
         after = f"{max(0, int((scripts.redis_seconds(connection) - since) * 1000))}-0"

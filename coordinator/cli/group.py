@@ -29,11 +29,27 @@ from coordinator.cli.terminal.streams import finish, prepare
 from worker import __version__
 from worker.model.errors import PtzmeshError
 
-#: In the order of a first visit; each is in the module of its name, and imports what it needs.
-COMMANDS = (
-    "demo", "worker", "nodes", "run", "runs", "show", "cancel", "results", "collect", "verify",
-    "events", "test", "lockers", "limits", "doctor",
-)  # fmt: skip
+#: In the order of a first visit → what each is for, as its own help begins, so that the help of all
+#: imports none. Each is in the module of its name, and imports what it needs.
+COMMANDS = {
+    "demo": "Start a Redis and four workers here, measure their mesh, leave a CSV and a picture.",
+    "worker": "Make this machine a node of the mesh, until SIGTERM or Ctrl-C.",
+    "nodes": "List the registered nodes.",
+    "run": "Measure nodes against each other and show the matrix as it fills.",
+    "runs": "List the newest runs.",
+    "show": "Show the matrix of a run, `last` by default.",
+    "cancel": "End a run now; pairs that are not measured say so.",
+    "results": "Print the results that are in the stream, oldest first.",
+    "collect": "Drain the results to one CSV, each exactly once, whatever is killed when.",
+    "verify": "Prove that a file and a run's plan agree: each pair has exactly one row.",
+    "events": "List what changed at the nodes: address, tools, rights, labels, limits, version.",
+    "test": "Test the way to TARGET for a while; leave a picture and a JSON file.",
+    "lockers": "Show who holds which locker, since when and for how long still.",
+    "limits": "Show or set what the mesh may use of the Redis that it shares.",
+    "doctor": (
+        "Look for what is wrong with Redis, this machine and the mesh, and say how to fix it."
+    ),
+}
 HELP = ["-h", "--help"]
 #: What people type first of other programs → what does it here.
 INSTEAD = {"help": "--help", "version": "--version"}
@@ -45,6 +61,17 @@ class LazyGroup(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the commands in the order of a first visit."""
         return list(COMMANDS)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line a command, without importing it."""
+        room = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=line).get_short_help_str(room))
+                    for name, line in COMMANDS.items()
+                ]
+            )
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         """Import a command, ready to be called; None where none has that name."""

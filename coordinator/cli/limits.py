@@ -7,9 +7,9 @@ import click
 from coordinator.cli.settings.options import json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.units import PERCENT, STREAM_BYTES
-from coordinator.mesh import Mesh
 from coordinator.runs.footprint import used_of_limits
 from worker.wire import keyspace
+from worker.wire.connection import server
 from worker.wire.registry import read_nodes
 from worker.wire.room import read_limits
 
@@ -49,7 +49,7 @@ def limits(redis_url: str, as_json: bool, **asked: int | None) -> None:
 
     A result that is over a limit waits on its node's disk; nothing is dropped.
     """
-    connection = Mesh(redis_url).connection
+    connection = server.connect(redis_url, judged=True)
     for name, value in asked.items():
         if value is not None:
             connection.hset(keyspace.LIMITS, name, value)

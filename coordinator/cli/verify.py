@@ -9,9 +9,9 @@ import click
 from coordinator.cli.settings.options import file_option, json_option, redis_option
 from coordinator.cli.terminal.output import print_json
 from coordinator.collect.verify import verify as verify_run
-from coordinator.mesh import Mesh
 from coordinator.runs.runs import resolve_run
 from worker.model.errors import RunIncomplete
+from worker.wire.connection import server
 
 #: A person reads the first few; `--json` has all.
 MAX_PAIRS_SHOWN = 10
@@ -37,7 +37,7 @@ Examples:
 @json_option
 def verify(redis_url: str, run: str, csv_path: Path, as_json: bool) -> None:
     """Prove that a file and a run's plan agree: each pair has exactly one row."""
-    connection = Mesh(redis_url).connection
+    connection = server.connect(redis_url, judged=True)
     proof = verify_run(connection, resolve_run(connection, run), csv_path)
     wrong = {"missing": proof.missing, "doubled": proof.doubled, "unexpected": proof.unexpected}
     if as_json:

@@ -12,7 +12,6 @@ import click
 from coordinator.cli.settings.config import ARGUMENTS
 from coordinator.cli.settings.options import FOLDER, label_option, redis_option
 from coordinator.cli.settings.policy import policy_options
-from coordinator.cli.settings.reread import Reread
 from coordinator.cli.terminal.logs import log_to_stderr
 from worker import __version__
 from worker.model.names import RunId, own_name, valid_address
@@ -82,6 +81,7 @@ def worker(
     A network or a Redis that is not there yet is waited for.
     """
     from coordinator.cli.faults.patience import say_no_more
+    from coordinator.cli.settings.reread import Reread
     from coordinator.runs.advance import advance
     from worker.identity.answering import answer
     from worker.identity.context import NodeContext

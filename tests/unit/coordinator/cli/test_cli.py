@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.cli import COMMANDS, main
+from coordinator.cli import COMMANDS, load, main
 from worker import __version__
 
 
@@ -22,6 +22,12 @@ def test_nothing_at_all_is_answered_with_the_help_as_help(
     assert (code, out) == (2, "")
     assert err.startswith("Usage: ptzmesh")
     assert all(f"\n  {name} " in err for name in COMMANDS)
+
+
+def test_line_of_a_command_is_the_beginning_of_its_own_help() -> None:
+    begin = {name: load(name).get_short_help_str(1000) for name in COMMANDS}
+    assert begin == COMMANDS
+    assert list(begin) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
