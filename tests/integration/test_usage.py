@@ -15,7 +15,7 @@ import redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from waiting import wait_until
 
-from worker.wire.connection import command_count, server
+from worker.wire.connection import command_count, server, slots
 
 pytestmark = pytest.mark.redis
 
@@ -124,20 +124,20 @@ def test_a_work_horse_counts_apart_from_the_worker_that_forked_it() -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        slots = []
+        own = []
         for role in ("prober", "responder"):
-            command_count.take_slot(role)
-            slots.append(command_count._slot)
+            slots.take(role)
+            own.append(slots.mine())
             horse = os.fork()
             if horse == 0:
-                os.write(writer, bytes([command_count._slot]))
+                os.write(writer, bytes([slots.mine()]))
                 os._exit(0)
             os.waitpid(horse, 0)
-        os.write(writer, bytes(slots))
+        os.write(writer, bytes(own))
         os._exit(0)
     os.waitpid(pid, 0)
     seen = os.read(reader, 16)
-    assert len(set(seen) | {command_count._slot}) == 5
+    assert len(set(seen) | {slots.mine()}) == 5
 
 
 @pytest.mark.parametrize(

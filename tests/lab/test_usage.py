@@ -15,7 +15,8 @@ import redis
 from waiting import wait_until
 
 from lab.mesh import LabMesh, mesh_of
-from worker.wire import keyspace, liveness, scripts
+from worker.node.registration.heartbeats import CONSTANTS
+from worker.wire import liveness, scripts
 from worker.wire.registry import read_nodes
 
 pytestmark = pytest.mark.lab
@@ -26,8 +27,9 @@ class Watch:
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url, socket_timeout=None)
-        script: Any = scripts.script(self.client, "heartbeat")
-        self.heartbeat = f"EVALSHA {script.sha} "
+        forms = ("beat", "heartbeat")
+        digests = [scripts.with_digest(("heard", form), CONSTANTS)[1] for form in forms]
+        self.heartbeats = tuple(f"EVALSHA {digest} " for digest in digests)
         self.lines: list[tuple[float, str, str]] = []
         self.begun = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -39,20 +41,19 @@ class Watch:
             for line in monitor.listen():
                 self.lines.append((line["time"], line["client_address"], line["command"]))
 
-    def beats(self, name: str) -> list[int]:
-        """Give the places of a node's heartbeats; of what a script does it says so."""
-        record = f" {keyspace.node_key(name)} "
+    def beats(self, node: str) -> list[int]:
+        """Give the places of the heartbeats from an address."""
         return [
             place
             for place, (_, address, command) in enumerate(list(self.lines))
-            if address != "lua" and command.startswith(self.heartbeat) and record in command
+            if address == node and command.startswith(self.heartbeats)
         ]
 
-    def next_beat(self, name: str) -> int:
-        """Wait for a heartbeat, and give its place."""
-        have = len(self.beats(name))
-        wait_until(lambda: len(self.beats(name)) > have, f"{name} is heard", every_s=0.01)
-        return self.beats(name)[-1]
+    def next_beat(self, node: str) -> int:
+        """Wait for a heartbeat from an address, and give its place."""
+        have = len(self.beats(node))
+        wait_until(lambda: len(self.beats(node)) > have, f"{node} is heard", every_s=0.01)
+        return self.beats(node)[-1]
 
     def commands(self, address: str, first: int = 0, last: int | None = None) -> list[str]:
         """Give the commands that came from an address between two lines."""
@@ -97,11 +98,12 @@ def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
     A node counts just before it beats. When it or the server stands still in between, heartbeats
     are not 10 s apart, and what others sent meanwhile, up to thrice the mean, is in one count only.
     """
-    last = watch.next_beat("n0")
+    node = mesh.lab.nodes[0].address
+    last = watch.next_beat(node)
     told = said(mesh, "n0")
-    first = watch.beats("n0")[-2]
+    first = watch.beats(node)[-2]
     stood_still = abs(watch.seconds(first, last) - liveness.HEARTBEAT_S) / liveness.HEARTBEAT_S
-    seen = watch.rate(mesh.lab.nodes[0].address, first, last, unseen)
+    seen = watch.rate(node, first, last, unseen)
     assert math.isclose(told, seen, rel_tol=0.02 + 3 * stood_still)
     return float(told)
 
@@ -115,8 +117,8 @@ def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> 
     with mesh_of(3) as mesh:
         watch = Watch(mesh.lab.redis.socket_url)  # it ends with the server
         unseen = unseen_of_a_handshake(mesh, watch)
-        watch.next_beat("n0")  # which opens its connection
-        watch.next_beat("n0")
+        watch.next_beat(mesh.lab.nodes[0].address)  # which opens its connection
+        watch.next_beat(mesh.lab.nodes[0].address)
         idle = agreed(mesh, watch, unseen)
         probes = ("ping", "tcp", "redis", "throughput")
         what = [word for probe in probes for word in ("--probe", probe)]

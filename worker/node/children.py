@@ -25,15 +25,23 @@ from worker.host.parent import end_with
 from worker.node.jobqueue import guarded_queue, repair
 from worker.node.outage import LOST_REDIS, RqLines
 from worker.node.refusals import Refusals
+from worker.node.registration.signs import Signs
 from worker.node.rq_worker import QuietWorker
 from worker.wire import rq_jobs
-from worker.wire.connection import command_count, server
+from worker.wire.connection import server, slots
 from worker.wire.connection.away import AWAY
 
 logger = logging.getLogger(__name__)
 
-#: RQ blocks for worker_ttl - 15 s on its queues, then refreshes its record: ~6 commands in 45 s.
-RQ_WORKER_TTL_S = 60
+#: RQ waits for a job for worker_ttl - 15 s, and then asks again: often enough for whatever stands
+#: between and forgets connections that are idle for minutes. Each time costs four packets.
+RQ_WORKER_TTL_S = 105
+#: So nothing else need keep such a connection alive; it ends one that got no answer then.
+IDLE_S = RQ_WORKER_TTL_S - 10
+#: A worker that gave no sign of life for longer hangs.
+SIGN_S = IDLE_S
+#: A job that lies there while the worker has waited for one for longer is not handed to it.
+UNHEARD_S = 2.0
 #: A restarted worker that lived this long is healthy again.
 HEALTHY_S = 30.0
 MAX_BACKOFF_S = 5.0
@@ -52,10 +60,12 @@ class Child:
     redis_url: str = field(repr=False)
     queues: Sequence[str]
     job_class: type[Job]
+    signs: Signs = field(default_factory=Signs)
     process: ForkProcess | None = None
     backoff_s: float = 0.5
     started_at: float = 0.0
     restart_at: float = 0.0
+    _token: str = ""
 
     def keep_alive(self) -> None:
         """Start the worker if it does not run and its back-off is over."""
@@ -69,7 +79,8 @@ class Child:
             process = multiprocessing.get_context("fork").Process(
                 target=self._work, args=(os.getpid(),), name=f"ptzmesh-{self.role}"
             )
-            self.started_at = now
+            self.started_at, self._token = now, secrets.token_hex(3)
+            self.signs.begin()
             try:
                 process.start()
             except OSError as exc:  # no process, file or memory to be had: there may be, later
@@ -92,13 +103,27 @@ class Child:
         if self.process is not None:
             self.process.terminate()
 
+    def worker_name(self) -> str:
+        """Return the name of the RQ worker; nothing while it gives no sign of life."""
+        if self.process is None or not self.signs.shown_within(SIGN_S):
+            return ""
+        return self._name_of(self.process.pid)
+
+    def _name_of(self, pid: int | None) -> str:
+        return f"ptzmesh-{self.node}-{self.role}-{pid}-{self._token}"
+
+    def waited_before(self, moment: float) -> bool:
+        """Look whether it had waited for a job for some time at a moment of the monotonic clock."""
+        return self.signs.waits_since < moment - UNHEARD_S
+
     def reconnect(self) -> None:
         """
-        Have the worker connect to Redis again, whatever it waits for.
+        Have the worker connect to Redis and register again, whatever it waits for.
 
         From an address that this machine no longer has it would wait until its time-outs.
         """
-        if self.process is not None and self.process.pid is not None:
+        # One that has given no sign does so anyway, and may not know the signal yet.
+        if self.process is not None and self.process.pid is not None and self.worker_name():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, RECONNECT)
 
@@ -112,13 +137,14 @@ class Child:
             self.process.join()
 
     def _work(self, supervisor: int) -> None:
-        command_count.take_slot(self.role)
+        slots.take(self.role)
         end_with(supervisor, signal.SIGTERM)()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-        connection = server.connect(self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S)
-        signal.signal(RECONNECT, lambda *_: server.hang_up(connection))
+        connection = server.connect(
+            self.redis_url, socket_timeout_s=RQ_WORKER_TTL_S, keepalive_s=IDLE_S
+        )
         refusals, lines = Refusals(self.node), RqLines()
         logging.getLogger("rq.worker").addFilter(lines)
         try:
@@ -127,14 +153,15 @@ class Child:
             worker = QuietWorker(
                 list(self.queues),
                 connection=connection,
-                queue_class=guarded_queue(refusals),
-                name=f"ptzmesh-{self.node}-{self.role}-{os.getpid()}-{secrets.token_hex(3)}",
+                queue_class=guarded_queue(refusals, self.signs),
+                name=self._name_of(os.getpid()),
                 serializer=rq_jobs.MsgpackSerializer,
                 job_class=self.job_class,
                 worker_ttl=RQ_WORKER_TTL_S,
                 job_monitoring_interval=10,
             )
-            worker.refusals = refusals
+            worker.refusals, worker.signs = refusals, self.signs
+            signal.signal(RECONNECT, lambda *_: worker.connect_again())
             worker.work(logging_level="WARNING")
         except AWAY as exc:
             logger.debug("%s lost Redis: %s", self.role, exc)

@@ -18,7 +18,11 @@ from rq.job import Job
 
 from worker.node.allowlist import JOB_ID, Refused
 from worker.node.refusals import Cause, Refusals
+from worker.node.registration.signs import Signs
 from worker.wire import keyspace, rq_jobs
+
+#: A word that is the id of no job, and for how many connections that died it is looked.
+NO_JOB, MOST_DEAD = "-", 8
 
 
 class GuardedQueue(Queue):
@@ -31,6 +35,7 @@ class GuardedQueue(Queue):
     """
 
     refusals: ClassVar[Refusals]
+    signs: ClassVar[Signs]
 
     @classmethod
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
@@ -53,7 +58,8 @@ class GuardedQueue(Queue):
         """Take from the queues until it is an id that a job can have, or nothing is there."""
         while True:
             try:
-                taken = take()
+                with cls.signs.waiting():
+                    taken = take()
             except redis.ResponseError as exc:
                 if not str(exc).startswith("WRONGTYPE"):
                     raise
@@ -99,9 +105,26 @@ class GuardedQueue(Queue):
         return None
 
 
-def guarded_queue(refusals: Refusals) -> type[GuardedQueue]:
-    """Make the queue class of a worker, which notes what it refuses."""
-    return type("GuardedQueue", (GuardedQueue,), {"refusals": refusals})
+def guarded_queue(refusals: Refusals, signs: Signs) -> type[GuardedQueue]:
+    """Make the queue class of a worker, which notes what it refuses, and shows that it waits."""
+    return type("GuardedQueue", (GuardedQueue,), {"refusals": refusals, "signs": signs})
+
+
+def unblock(connection: redis.Redis, queue_name: str) -> None:
+    """
+    Have no connection of ours wait in Redis at a queue of our own any more.
+
+    One that died unheard, as an address was lost, waits there until its time is over, and would be
+    handed the next job, which nobody does then. It is handed a word that is no job instead.
+    """
+    queue, taken = keyspace.queue_key(queue_name), keyspace.intermediate_key(queue_name)
+    for _ in range(MOST_DEAD):
+        pipeline = connection.pipeline(transaction=False)
+        pipeline.rpush(queue, NO_JOB)
+        pipeline.lrem(queue, 0, NO_JOB)
+        pipeline.lrem(taken, 0, NO_JOB)
+        if pipeline.execute()[1]:
+            return
 
 
 def repair(connection: redis.Redis, queue_name: str, refusals: Refusals) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 from rq import Queue, Worker, worker_registration
-from rq.exceptions import StopRequested
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import HorseMonitorTimeoutException
@@ -24,12 +25,17 @@ from rq.utils import now
 from worker.model.errors import WireError
 from worker.model.names import RunId
 from worker.model.text import one_line
-from worker.node.jobqueue import repair
+from worker.node.jobqueue import repair, unblock
 from worker.node.refusals import Cause, Refusals, cause_of
+from worker.node.registration.signs import Signs
 from worker.wire import keyspace, rq_jobs
+from worker.wire.connection import server, traffic
 from worker.wire.connection.away import AWAY
 
 logger = logging.getLogger(__name__)
+
+#: Between two looks at RQ's registries, of twenty commands each: if a job was done since, or not.
+BUSY_TIDY_S, IDLE_TIDY_S = 600, 3600
 
 
 class QuietWorker(Worker):
@@ -38,6 +44,14 @@ class QuietWorker(Worker):
     #: Seconds; RQ's own 60 would leave a node idle for a minute after Redis is back.
     max_connection_wait_time = 5.0
     refusals: Refusals
+    signs: Signs
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Make RQ's worker; what it is to know of its node is set afterwards."""
+        super().__init__(*args, **options)
+        self.signs = Signs()
+        #: Redis may not have the registration; of which connection that is known.
+        self.is_doubted, self._known_by = True, 0.0
 
     # What RQ offers and a node does not have. RQ calls `subscribe` once as it starts, `unsubscribe`
     # once as it ends, and `check_for_suspension` before each job; none returns anything.
@@ -58,8 +72,9 @@ class QuietWorker(Worker):
         Tidy RQ's registries.
 
         RQ's own method does this, and starts a scheduler and tidies groups, which we do not have.
-        It is called again once `last_cleaned_at` is ten minutes old.
+        It is called again once `last_cleaned_at` is as old as `maintenance_interval`.
         """
+        self.maintenance_interval = IDLE_TIDY_S
         try:
             self.clean_registries()  # type: ignore[no-untyped-call]  # untyped in RQ
         except (*AWAY, StopRequested):
@@ -76,6 +91,7 @@ class QuietWorker(Worker):
         RQ forks the work-horse in here and waits for its end; what it reads or writes before,
         meanwhile and after may raise, and RQ would end the worker.
         """
+        self.maintenance_interval = BUSY_TIDY_S
         try:
             super().execute_job(job, queue)
         except (*AWAY, StopRequested):
@@ -111,31 +127,57 @@ class QuietWorker(Worker):
         else:
             super().handle_exception(job, *exc_info)
 
-    # A Redis that lost its data is given the registration again.
+    # The node's heartbeats keep the registration (`lua/heard.lua`): so this gives a sign of life,
+    # and looks after the registration where Redis may have lost it.
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """
-        Refresh the registration, and make it again where Redis has lost it since.
+        Make the registration whole where it is in doubt: at first, or by another connection.
 
-        RQ writes one field and the time to live, as it writes the worker's state elsewhere: where
-        there was no record, that makes one without `birth`, which `serialize` has. While a job runs
-        RQ passes a pipeline, and makes a lost record whole by itself, but registers nobody: the
-        next call without a pipeline does.
+        RQ calls this before it waits for a job, after it has got one, and after that is done; with
+        a pipeline, while one runs: then it writes one field and the time to live.
         """
+        self.signs.show()
         if pipeline is not None or self.birth_date is None:
             super().heartbeat(timeout, pipeline)
             return
+        self.last_heartbeat = now()
+        if self.is_doubted or traffic.opened_at() != self._known_by:
+            self._make_whole(timeout)
+            self.is_doubted, self._known_by = False, traffic.opened_at()
+        traffic.look()
+
+    def _make_whole(self, timeout: int | None) -> None:
+        """
+        Make the registration again where Redis has lost it, and have dead connections wait no more.
+
+        RQ writes a field of the record at times, as the worker's state: where there was none, that
+        makes one without `birth`, which `serialize` has.
+        """
+        own = self.queue_names()[0]
         with self.connection.pipeline(transaction=False) as both:
             both.hexists(self.key, "birth")
-            both.smembers(keyspace.queue_workers_key(self.queue_names()[0]))
+            both.smembers(keyspace.queue_workers_key(own))
             super().heartbeat(timeout, both)
             # Ours come first, so these are their answers whatever RQ adds.
             is_whole, registered = both.execute()[:2]
+        unblock(self.connection, own)
         if not is_whole or self.key.encode() not in registered:
             with self.connection.pipeline() as birth:
                 birth.hset(self.key, mapping=self.serialize())
                 worker_registration.register(self, birth)
                 birth.execute()
+
+    def connect_again(self) -> None:
+        """
+        Have this worker connect and register again, in a signal handler.
+
+        What it waits for at Redis is given up: there the time to wait is over, as RQ sees it.
+        """
+        server.hang_up(self.connection)
+        self.is_doubted = True
+        if self.signs.waits_since < math.inf:
+            raise DequeueTimeout
 
     # A job's time is measured by the monotonic clock: RQ subtracts `job.started_at` from the wall
     # clock whenever `wait_for_horse` is timed out, and kills what a clock that is set makes look

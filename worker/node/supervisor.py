@@ -43,7 +43,7 @@ from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
 from worker.wire import keyspace, liveness, rq_jobs
-from worker.wire.connection import server
+from worker.wire.connection import server, traffic
 from worker.wire.node_record import Node
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class Supervisor:
         self.refusal: ConfigError | None = None
         self.is_unheard = False
         self.is_nowhere = False
+        self.heard_at = self.connected_at = 0.0
         self.outage = Outage()
         self.children: list[Child] = []
         self.outbox = Outbox(outbox_path(settings.state_dir, settings.name))
@@ -208,6 +209,7 @@ class Supervisor:
             child = Child(role=role, node=name, redis_url=url, queues=names, job_class=job_class)
             self.children.append(child)
             child.keep_alive()
+        self.heartbeats.workers = {child.role: child.worker_name for child in self.children}
 
     def _supervise(self, connection: redis.Redis) -> None:
         waits = self.outbox.waiting_bytes() or self.leftovers.waiting()
@@ -243,6 +245,7 @@ class Supervisor:
             self.facts.look()
             self.facts.share()
             self.record = self.facts.in_record(self.record)
+            began = time.monotonic()
             overdue = self.heartbeats.send(connection, self.record)
             if not isinstance(overdue, Other) and self._has_moved(connection):
                 again = self.heartbeats.send(connection, self.record)
@@ -252,6 +255,7 @@ class Supervisor:
                 self.heartbeats.owns_name = False
                 self.stopping.value = 1
                 return
+            self._attend(began)
             for run in {*overdue, *finished}:
                 rq_jobs.enqueue_advance(connection, run)
             self.changes.report(connection, self.record)
@@ -265,6 +269,24 @@ class Supervisor:
             line = self.outage.failed(time.monotonic(), exc)
         if line is not None:
             logger.warning("%s", line)
+
+    def _attend(self, began: float) -> None:
+        """
+        Have workers connect and register again that Redis does not know, or that it cannot reach.
+
+        Args:
+            began: When the heartbeat that was answered was sent, on the monotonic clock.
+        """
+        lost, waiting = self.heartbeats.lost, self.heartbeats.waiting
+        heard, made = self.heard_at, traffic.opened_at("supervisor")
+        # Where our own connection had to be made again, theirs likely lead nowhere, too.
+        is_made_again = bool(self.connected_at) and made != self.connected_at
+        for child in self.children:
+            is_older = traffic.opened_at(child.role) < heard
+            is_unheard = child.role in waiting and child.waited_before(began)
+            if child.role in lost or is_unheard or (is_made_again and is_older):
+                child.reconnect()
+        self.heard_at, self.connected_at = time.monotonic(), made
 
     def _stop(self) -> None:
         for child in self.children:

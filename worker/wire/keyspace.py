@@ -81,10 +81,11 @@ SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"
 ANSWER = "ptzmesh.answer"
 
-#: RQ's own: a job's record, a queue's list, the keys of its workers, and the ids that were taken
-#: from it and are not yet begun.
+#: RQ's own: a job's record, a queue's list, a worker's record, the keys of a queue's workers, and
+#: the ids that were taken from it and are not yet begun.
 job_key: Of = "rq:job:{}".format
 queue_key: Of = "rq:queue:{}".format
+worker_key: Of = "rq:worker:{}".format
 queue_workers_key: Of = "rq:workers:{}".format
 intermediate_key: Of = "rq:queue:{}:intermediate".format
 #: By state and queue, RQ's set of jobs; `REGISTRIES` are the states.

@@ -36,6 +36,11 @@ SITE = "site"
 OWNER, INSTANCE, FILE = "owner", "instance", "file"
 HOLDER = (OWNER, INSTANCE, FILE, "since", "host", "address")
 ADDRESS, STOPPED = "address", "stopped"
+#: By role, the name of the node's RQ worker, which its heartbeats keep registered; empty while that
+#: gives no sign of life.
+RQ_WORKERS = {"prober": "worker:prober", "responder": "worker:responder"}
+#: A figure that moves with every heartbeat is sent again when it has moved by more than this share.
+STEPS = {"redis_commands_per_s": 0.01}
 #: What the last event of a fact had, and when that was; the fact's name follows.
 TOLD, TOLD_AT = "told:", "told_at:"
 #: Fields whose change is an event.

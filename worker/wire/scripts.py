@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,47 @@ from redis.exceptions import NoScriptError
 from worker.wire.round_trip import Asking, alone, sure
 
 
+def constants(values: Mapping[str, str | int | Sequence[str]]) -> str:
+    """
+    Write as Lua what a script knows for good: it is sent with the script, which is once.
+
+    >>> constants({"NODE": "ptzmesh:node:", "ROLES": ["prober"], "ALIVE_S": 30})
+    'local NODE = "ptzmesh:node:"\\nlocal ROLES = {"prober"}\\nlocal ALIVE_S = 30\\n'
+    """
+
+    def written(value: str | int | Sequence[str]) -> str:
+        if isinstance(value, (str, int)):
+            return json.dumps(value)  # of ASCII, which is the same in both
+        return "{" + ", ".join(map(json.dumps, value)) + "}"
+
+    return "".join(f"local {name} = {written(value)}\n" for name, value in values.items())
+
+
 @cache
-def _script(names: tuple[str, ...]) -> tuple[str, str]:
+def with_digest(names: tuple[str, ...], before: str = "") -> tuple[str, str]:
+    """Return our Lua files of these names after `constants`, and what Redis calls that script."""
     # Not by the package's name: a folder `worker` where the program runs would be taken for it.
     lua = Path(__file__).with_name("lua")
-    text = "".join((lua / f"{name}.lua").read_text(encoding="utf-8") for name in names)
+    text = before + "".join((lua / f"{name}.lua").read_text(encoding="utf-8") for name in names)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def script(connection: redis.Redis, *names: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
-    """Return a callable (keys, arguments) for our Lua files of these names, one after another."""
+def script(
+    connection: redis.Redis, *names: str, before: str = ""
+) -> Callable[[Sequence[str], Sequence[Any]], Any]:
+    """Return a callable (keys, arguments) for our Lua files of these names, after `constants`."""
 
     def call(keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return alone(connection, asking(names, keys, arguments))
+        return alone(connection, asking(names, keys, arguments, before))
 
     return call
 
 
-def asking(names: Sequence[str], keys: Sequence[str], arguments: Sequence[Any]) -> Asking[Any]:
+def asking(
+    names: Sequence[str], keys: Sequence[str], arguments: Sequence[Any], before: str = ""
+) -> Asking[Any]:
     """Ask for the answer of our Lua files of these names; a server that has them not, once more."""
-    text, digest = _script(tuple(names))
+    text, digest = with_digest(tuple(names), before)
 
     def ask(pipeline: redis.client.Pipeline) -> None:
         pipeline.evalsha(digest, len(keys), *keys, *arguments)

@@ -2,14 +2,11 @@
 How many commands the processes of this node ask of Redis, counted where redis-py reads the answers.
 
 Counted is each command that Redis answered, also in a pipeline or with a refusal, but not what a
-script does. The counts are in one anonymous page that all processes of the node share, each in a
-slot that no other writes to, so that there is no lock which a killed process could hold.
+script does.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -20,35 +17,14 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from worker.wire.connection import way
+from worker.wire.connection import slots, traffic, way
 from worker.wire.connection.away import told_apart
 from worker.wire.connection.handshake import Greeting, greet
 
-#: Role of a process → its slot. RQ has one work-horse a worker at a time.
-SLOTS = {"supervisor": 0, "prober": 1, "responder": 2}
-#: Slot of a worker → that of the work-horse it forks; any other fork counts elsewhere.
-HORSE = {1: 3, 2: 4}
-OTHER = 5
-
-_counts = memoryview(mmap.mmap(-1, 8 * (OTHER + 1))).cast("Q")
-_slot = SLOTS["supervisor"]
+_counts = slots.page("Q")
 #: Connections that this process is making, and whether a server has ever let it in.
 _connecting: list[Any] = []
 _was_let_in = False
-
-
-def take_slot(role: str) -> None:
-    """Note what this process is; one that is forked from it gets a slot of its own."""
-    global _slot
-    _slot = SLOTS[role]
-
-
-def _after_fork() -> None:
-    global _slot
-    _slot = HORSE.get(_slot, OTHER)
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def commands_sent() -> int:
@@ -79,6 +55,7 @@ class _Counted(Greeting):
             _connecting.append(self)
         try:
             super().connect()
+            traffic.opened(self)
         except BaseException:
             self._is_over()
             raise
@@ -93,6 +70,7 @@ class _Counted(Greeting):
         self._sent_at = time.monotonic()
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        traffic.closes(self)
         super().disconnect(*args, **kwargs)  # type: ignore[no-untyped-call]  # in redis-py
         self._is_over()
 
@@ -122,7 +100,7 @@ class _Counted(Greeting):
 
 def _count() -> None:
     # Between two threads nothing is lost: the interpreter changes threads at calls and loops.
-    _counts[_slot] += 1
+    _counts[slots.mine()] += 1
 
 
 class _CountedTcp(_Counted, Connection):

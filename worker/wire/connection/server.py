@@ -25,8 +25,9 @@ from worker.wire.connection.redis_trouble import IS_CLUSTER, trouble
 MIN_REDIS = (6, 2, 0)
 #: What redis-py puts before an error that Redis answered to one command of several.
 _IN_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
+#: Seconds until a connection on which nothing passes is looked after.
+KEEPALIVE_S = 10
 KEEPALIVE = {
-    socket.TCP_KEEPIDLE: 10,
     socket.TCP_KEEPINTVL: 5,
     socket.TCP_KEEPCNT: 3,
     socket.TCP_USER_TIMEOUT: 20_000,
@@ -40,12 +41,15 @@ def connect(
     connect_timeout_s: float = 4.0,
     retries: int = 1,
     judged: bool = False,
+    keepalive_s: int = KEEPALIVE_S,
 ) -> redis.Redis:
     """
     Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
 
     A command is tried once more, which may take a second connect. A server is `judged` with the
     first command, as by `check_server`, and whatever keeps it from answering is RedisUnavailable.
+    A `keepalive_s` that is longer saves two packets each time, and a cut is noticed so much later
+    while an answer is waited for.
 
     Raises:
         ConfigError: The URL is not a Redis URL.
@@ -61,7 +65,7 @@ def connect(
         options |= {
             "socket_connect_timeout": connect_timeout_s,
             "socket_keepalive": True,
-            "socket_keepalive_options": KEEPALIVE,
+            "socket_keepalive_options": {**KEEPALIVE, socket.TCP_KEEPIDLE: keepalive_s},
         }
     try:
         return command_count.counted(url, **options)

@@ -12,6 +12,7 @@ import pytest
 from worker.wire.liveness import ALIVE_S
 from worker.wire.node_record import (
     HOLDER,
+    RQ_WORKERS,
     STOPPED,
     TOLD,
     TOLD_AT,
@@ -94,6 +95,7 @@ ALSO_OTHERS = frozenset(
     }
 )
 FIELDS = frozenset({*Node.names(), *HOLDER, *WATCHED, STOPPED, TOLD, TOLD_AT})
+FIELDS |= {*RQ_WORKERS.values()}
 
 
 def texts_in(tree: ast.AST) -> set[str]:
@@ -124,7 +126,7 @@ def test_each_field_is_in_the_docs() -> None:
 
 
 def test_no_script_names_a_field() -> None:
-    for name in ("heartbeat", "records", "goodbye", "events"):
+    for name in ("heard", "beat", "heartbeat", "records", "goodbye", "events"):
         lines = (ROOT / "worker/wire/lua" / f"{name}.lua").read_text(encoding="utf-8").splitlines()
         code = "\n".join(line for line in lines if not line.startswith("--"))
         assert not [field for field in FIELDS if f"'{field}'" in code], name
