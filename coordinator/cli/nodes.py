@@ -35,7 +35,7 @@ def nodes(redis_url: str, as_json: bool) -> None:
         click.echo("no node is registered; start one with: ptzmesh worker --name NAME", err=True)
         return
     styles = ["" if node.alive else "dim" for node in registered]
-    print_list([_cells(node) for node in registered], ("seen", "clock", "cmd/s"), styles)
+    print_list([_cells(node) for node in registered], ("seen", "clock", "cmd/s", "MB/day"), styles)
     for address, those in claims(registered).items():
         click.echo(f"{in_dispute(address, those)}: only one of them answers there", err=True)
     for node in registered:
@@ -46,6 +46,7 @@ def nodes(redis_url: str, as_json: bool) -> None:
 
 def _cells(node: Node) -> dict[str, str]:
     rate, offset_ms = node.redis_commands_per_s, node.clock_offset_ms
+    daily = node.redis_bytes_per_day
     doubt_ms = node.clock_offset_uncertainty_ms
     links = [f"link:{name}={capacity}" for name, capacity in node.links.items()]
     return {
@@ -55,6 +56,7 @@ def _cells(node: Node) -> dict[str, str]:
         "seen": f"{in_time(node.seen_s)} ago",
         "clock": "" if offset_ms is None else in_offset(offset_ms, doubt_ms),
         "cmd/s": "" if rate is None else f"{rate:.1f}",
+        "MB/day": "" if daily is None else f"{daily / 1e6:.1f}",
         "icmp": node.icmp,
         "iperf3": (node.iperf3 or "none") + ("" if node.accepts else ", connects only"),
         "labels": " ".join([*(f"{key}={value}" for key, value in node.labels.items()), *links]),

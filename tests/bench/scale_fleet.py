@@ -121,6 +121,10 @@ def _start_node(url: str, folder: Path, number: int, share: float) -> None:
         "prober": [keyspace.node_queue(name)],
         "responder": [keyspace.serve_queue(name), keyspace.CONTROL_QUEUE],
     }
+    # As those of a node's children, which give signs of life.
+    one.heartbeats.workers = {
+        role: functools.partial(str, f"ptzmesh-{name}-{role}") for role in queues
+    }
     for role, names in queues.items():
         _thread(lambda role=role, names=names: _work(url, f"{name}-{role}", names, allowed))
     # Not in step: the first beat of each comes at a time of its own.

@@ -165,6 +165,21 @@ def test_heartbeat_says_on_which_queues_a_job_lies(
     assert agent.heartbeats.waiting == {"responder"}
 
 
+def test_what_else_lies_at_keys_of_rq_keeps_no_node_from_being_heard(
+    agent: Supervisor, connection: redis.Redis
+) -> None:
+    queue, worker = keyspace.serve_queue(NodeName("a")), keyspace.worker_key("one")
+    agent.heartbeats.workers = {"responder": lambda: "one"}
+    connection.hset(worker, "birth", "now")
+    connection.set(keyspace.queue_key(queue), "no list")
+    connection.set(keyspace.queue_workers_key(queue), "no set")
+    agent.heartbeats.register(connection, agent.record)
+    assert agent.heartbeats.lost == {"responder"}
+    connection.set(worker, "no record")
+    assert agent.heartbeats.send(connection, agent.record) == []
+    assert (agent.heartbeats.lost, agent.heartbeats.waiting) == ({"responder"}, set())
+
+
 def test_overdue_run_is_told_once(agent: Supervisor, connection: redis.Redis) -> None:
     agent.heartbeats.register(connection, agent.record)
     connection.zadd(keyspace.RUNS_OPEN, {"late": 1.0})

@@ -1,5 +1,6 @@
 """
-What a node says that it sends to Redis, held against what the server saw come from its address.
+What a node says that it sends to Redis, held against what the server saw come from its address, and
+against the counters of its interface.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import redis
 from waiting import wait_until
 
 from lab.mesh import LabMesh, mesh_of
+from lab.net import Lab
+from lab.node import Node
 from worker.node.registration.heartbeats import CONSTANTS
 from worker.wire import liveness, scripts
 from worker.wire.registry import read_nodes
@@ -128,3 +131,43 @@ def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> 
         )  # fmt: skip
         # A slow machine measures during the next one, too.
         assert max(agreed(mesh, watch, unseen) for _ in range(2)) > 5 * idle
+
+
+#: Commands of all sizes, some that wait, by two connections of which one is closed; what that is.
+MUCH = """
+import os, sys
+from worker.wire.connection import server, traffic
+one, other = server.connect(sys.argv[1]), server.connect(sys.argv[1])
+for size in (1, 100, 10_000, 1_000_000):
+    one.set("ptzmesh:x", os.urandom(size))
+    other.get("ptzmesh:x")
+one.close()
+child = os.fork()
+if child == 0:
+    traffic.look()
+    os._exit(0)
+os.waitpid(child, 0)
+other.blpop(["ptzmesh:none"], timeout=1)
+with other.pipeline() as pipeline:
+    for number in range(500):
+        pipeline.set("ptzmesh:x", number)
+    pipeline.execute()
+traffic.look()
+traffic.look()
+print(traffic.total_bytes())
+"""
+
+
+def at_interface(node: Node) -> int:
+    """Give the bytes of all frames that a node has sent and got."""
+    paths = [f"/sys/class/net/eth0/statistics/{way}_bytes" for way in ("rx", "tx")]
+    return sum(map(int, node.run(["cat", *paths]).stdout.split()))
+
+
+def test_bytes_are_counted_as_they_pass_the_interface() -> None:
+    with Lab(1, redis=True) as lab:
+        (node,) = lab.nodes
+        before = at_interface(node)
+        counted = int(node.run([sys.executable, "-c", MUCH, lab.redis_url]).stdout)
+        # ARP, and what the kernel sends after the process has ended.
+        assert counted == pytest.approx(at_interface(node) - before, rel=0.002)

@@ -123,7 +123,8 @@ def unblock(connection: redis.Redis, queue_name: str) -> None:
         pipeline.rpush(queue, NO_JOB)
         pipeline.lrem(queue, 0, NO_JOB)
         pipeline.lrem(taken, 0, NO_JOB)
-        if pipeline.execute()[1]:
+        # None of it, or an error: where it is no list, who takes from it next repairs that.
+        if pipeline.execute(raise_on_error=False)[1] != 0:
             return
 
 

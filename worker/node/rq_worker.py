@@ -102,6 +102,13 @@ class QuietWorker(Worker):
             self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
             repair(self.connection, queue.name, self.refusals)
 
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Run one job in its work-horse, which counts what that exchanged before it ends."""
+        try:
+            return super().perform_job(job, queue, execution)
+        finally:
+            traffic.look()
+
     def _abandon_horse(self) -> None:
         """End a work-horse that RQ no longer watches, as `monitor_work_horse` does at its end."""
         if self.horse_pid:

@@ -40,7 +40,7 @@ ADDRESS, STOPPED = "address", "stopped"
 #: gives no sign of life.
 RQ_WORKERS = {"prober": "worker:prober", "responder": "worker:responder"}
 #: A figure that moves with every heartbeat is sent again when it has moved by more than this share.
-STEPS = {"redis_commands_per_s": 0.01}
+STEPS = {"redis_commands_per_s": 0.01, "redis_bytes_per_day": 0.05}
 #: What the last event of a fact had, and when that was; the fact's name follows.
 TOLD, TOLD_AT = "told:", "told_at:"
 #: Fields whose change is an event.
@@ -146,6 +146,7 @@ _FORMS: Mapping[str, _Form] = {
     "ports": _Form(_optional, _ports),
     "settings_fault": _TEXT,
     "redis_commands_per_s": _NUMBER,
+    "redis_bytes_per_day": _Form(_optional, _whole),
     "host": _TEXT,
     "pid": _COUNT,
 }
@@ -306,6 +307,8 @@ class Node(Record, Limits, Ports, Clock, Progress):
         settings_fault: Why what its settings file says now is not followed; empty when it is.
         redis_commands_per_s: Commands that its processes sent to Redis between its last two
             heartbeats, a second; None before the second.
+        redis_bytes_per_day: That they exchange with Redis, both ways, with all headers, at the pace
+            of the latest hour; None while that is not known.
         host: Its machine's name.
         pid: Its process there.
     """
@@ -318,6 +321,7 @@ class Node(Record, Limits, Ports, Clock, Progress):
     iperf3_fault: str = ""
     settings_fault: str = ""
     redis_commands_per_s: float | None = None
+    redis_bytes_per_day: int | None = None
     host: str = ""
     pid: int = 0
 

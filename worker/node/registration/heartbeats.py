@@ -33,7 +33,7 @@ from worker.node.registration.instance import (
 from worker.publish.outbox import Outbox
 from worker.wire import keyspace, liveness, node_record, scripts
 from worker.wire.clock_offset import ClockOffset, steady_s
-from worker.wire.connection import command_count
+from worker.wire.connection import command_count, traffic
 from worker.wire.node_record import FILE, HOLDER, INSTANCE, OWNER, RQ_WORKERS, STEPS, STOPPED, Node
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Heartbeats:
         self.clock_offset = ClockOffset()
         self.counted, self.counted_at = command_count.commands_sent(), -math.inf
         self.commands_per_s: float | None = None
+        self.daily = traffic.Daily(time.monotonic())
 
     def look_at_clock(self, connection: redis.Redis) -> float:
         """Return Redis' time, and note how far this node's clock is from it."""
@@ -164,12 +165,18 @@ class Heartbeats:
             gateway=machine.gateway_mac(),
             outbox_bytes=self.outbox.waiting_bytes(),
             redis_commands_per_s=self.commands_per_s,
+            redis_bytes_per_day=self._bytes_per_day(),
             clock_offset_ms=None if clock is None else clock.offset_ms,
             clock_offset_uncertainty_ms=None if clock is None else clock.uncertainty_ms,
         )
         fields = record.to_fields() | {OWNER: mine.token, INSTANCE: mine.id, FILE: mine.file}
         fields |= {field: self.workers.get(role, str)() for role, field in RQ_WORKERS.items()}
         return fields
+
+    def _bytes_per_day(self) -> int | None:
+        traffic.look()
+        # Over a Unix socket nothing is on a wire, and elsewhere than on Linux it is not known.
+        return self.daily.add(time.monotonic(), traffic.total_bytes()) or None
 
     def _exchange(
         self, connection: redis.Redis, name: NodeName, fields: dict[str, str], intent: str

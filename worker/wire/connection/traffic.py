@@ -12,7 +12,9 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -26,6 +28,9 @@ _INFO_BYTES = _INFO.size + 64
 _TIMESTAMPS = 1
 #: Bytes of headers: Ethernet's and TCP's, those of IP, and TCP's timestamps.
 _ALWAYS, _IP, _TIMES = 14 + 20, {socket.AF_INET: 20, socket.AF_INET6: 40}, 12
+#: Between two samples of the total, and how many are kept: an hour of them.
+SAMPLE_S, KEPT = 60.0, 61
+DAY_S = 86_400.0
 #: Segments with which a connection ends, after it was looked at last.
 _ENDING = 3
 
@@ -108,3 +113,29 @@ def opened_at(role: str | None = None) -> float:
         role: Of the process; this one by default.
     """
     return float(_opened_at[slots.mine() if role is None else slots.SLOTS[role]])
+
+
+@dataclass
+class Daily:
+    """
+    How many bytes a day a total grows by, as of the latest hour, after its first minute.
+
+    The beginning says nothing of a day: then scripts are loaded, and what is there is looked at.
+
+    >>> daily = Daily(since=0.0)
+    >>> [daily.add(now, int(100 * now) + 5000) for now in (30.0, 60.0, 90.0, 120.0)]
+    [None, None, None, 8600000]
+    """
+
+    since: float
+    _samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def add(self, now: float, total: int) -> int | None:
+        """Take a total at a time in seconds; return bytes a day, to two digits, None at first."""
+        latest = self._samples[-1][0] if self._samples else self.since
+        if now - latest >= SAMPLE_S:
+            self._samples.append((now, total))
+        if len(self._samples) < 2:
+            return None
+        (begun, first), (ended, last) = self._samples[0], self._samples[-1]
+        return int(float(f"{(last - first) / (ended - begun) * DAY_S:.1e}"))

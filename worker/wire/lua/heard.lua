@@ -37,15 +37,19 @@ local function note_back(silent_s)
 end
 
 -- RQ forgets its worker unless that is renewed, for as long as the node counts as alive; false where it
--- has been forgotten, whole or in part.
+-- has been forgotten, whole or in part, or where something else lies at its keys.
 local function renew(worker, registered)
-  if redis.call('EXPIRE', worker, ALIVE_S) == 0 or redis.call('HEXISTS', worker, 'birth') == 0 then
-    return false
-  end
-  for _, one in ipairs(redis.call('SMEMBERS', registered)) do
+  if redis.call('EXPIRE', worker, ALIVE_S) == 0 then return false end
+  if redis.pcall('HEXISTS', worker, 'birth') ~= 1 then return false end
+  for _, one in ipairs(redis.pcall('SMEMBERS', registered)) do
     if one == worker then return true end
   end
   return false
+end
+
+local function has_job(queue)
+  local length = redis.pcall('LLEN', queue)
+  return type(length) == 'number' and length > 0
 end
 
 -- Note that a node was heard. Returns the microseconds of Redis' clock, or, where there is more to say,
@@ -64,7 +68,7 @@ local function heard(name, silent_s, workers)
     if workers[i] ~= '' and not renew(RQ_WORKER .. workers[i], REGISTERED[i] .. name) then
       lost[#lost + 1] = role
     end
-    if redis.call('LLEN', QUEUE[i] .. name) > 0 then waiting[#waiting + 1] = role end
+    if has_job(QUEUE[i] .. name) then waiting[#waiting + 1] = role end
   end
   local micros = tonumber(now[1]) * 1e6 + tonumber(now[2])
   if #overdue + #lost + #waiting == 0 then return micros end

@@ -44,6 +44,7 @@ NODE = Node(
     ports=(5201, 5216),
     settings_fault="port (x) is no number",
     redis_commands_per_s=1.5,
+    redis_bytes_per_day=3_400_000,
     host="roof.example",
     pid=4711,
 )
