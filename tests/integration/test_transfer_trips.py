@@ -58,13 +58,12 @@ def test_what_is_known_before_the_tests_of_a_row_is_asked_at_once(
     )
     row = load_row(connection, run, 1, 0)
     assert row is not None
-    connection.hset(keyspace.node_key("n1"), mapping={"links": '{"cell": 1}', "ports": "5300-5301"})
+    connection.hset(keyspace.node_key("n1"), mapping={"links": '{"cell": 1}'})
     connection.hset(keyspace.node_key("n1"), "clock_offset_uncertainty_ms", "400.0")
     before = read_before(near, row, ["n1", "n2"], has_budget=True)
     assert proxy.trips == 1
     assert end_of("n1", before.far["n1"]).links == {"cell": 1}
     assert end_of("n1", before.far["n1"]).way_s == 0.8
-    assert before.far["n1"].ports == (5300, 5301)
     assert end_of("n2", before.far["n2"]).way_s == 0.0
     assert (before.idle, before.spent_bytes) == ({}, 0)
 

@@ -50,21 +50,26 @@ class BeforeTests:
         self,
         context: NodeContext,
         connection: redis.Redis,
-        ends: Mapping[NodeName, tuple[str, tuple[int, int] | None]],
+        addresses: Mapping[NodeName, str],
+        records: Mapping[NodeName, Record],
         most: int,
         should_stop: ShouldStop,
     ) -> None:
         """
-        Begin to look before nodes, each with its literal address and its ports.
+        Begin to look before nodes at these literal addresses, of which the records were just read.
 
         Asked is the last of each one's ports: a test's server, of others too, takes the first.
         `most` is as for `settle`.
         """
+        ports = {name: records[name].ports for name in addresses if name in records}
         self._ends = {
-            name: (address, (ports or DEFAULT_PORTS)[1]) for name, (address, ports) in ends.items()
+            name: (address, (ports.get(name) or DEFAULT_PORTS)[1])
+            for name, address in addresses.items()
         }
         names = {end: name for name, end in self._ends.items()}
-        settle_here = partial(settle, context, connection, names, most, should_stop)
+        settle_here = partial(
+            settle, context, connection, names, most, should_stop, records=records
+        )
         self._should_stop = should_stop
         self._beside = Beside(list(names), settle=settle_here, after_s=0.0)
 
@@ -84,15 +89,19 @@ def settle(
     most: int,
     should_stop: ShouldStop,
     signs: Mapping[End, Sign],
+    *,
+    records: Mapping[NodeName, Record] | None = None,
 ) -> Mapping[End, Sign]:
     """
     Settle signs of these ends by asking the nodes there; without Redis they stay as they are.
 
-    At most `most` are asked without a sign of anything: see `cost.MOST_QUESTIONS`.
+    At most `most` are asked without a sign of anything: see `cost.MOST_QUESTIONS`. Their records
+    are read, if they are not given.
     """
     path = verified_path(context.outbox_path)
     try:
-        records = read_records(connection, sorted({*names.values()}))
+        if records is None:
+            records = read_records(connection, sorted({*names.values()}))
         keys = {
             end: _key(context, records, end, name)
             for end, name in names.items()

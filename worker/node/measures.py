@@ -143,7 +143,8 @@ def _tests(work: Work, should_stop: ShouldStop) -> Iterator[Measurement]:
     parted = work.whose.part(ready, should_stop)
     yield from parted.findings
     literal = with_literals(row, parted.ready)
-    measured = transfers(context, connection, literal, list(parted.ready), moves, should_stop)
+    pairs, known = list(parted.ready), work.whose.records
+    measured = transfers(context, connection, literal, pairs, moves, known, should_stop)
     yield from parted.marked(measured)
     if not moves.pairs or should_stop():
         return

@@ -34,6 +34,7 @@ from worker.transfer.meeting import Meeting
 from worker.transfer.turns import Turns
 from worker.wire.connection import server
 from worker.wire.connection.away import AWAY
+from worker.wire.node_record import Record
 from worker.wire.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -67,12 +68,14 @@ def transfers(
     row: Row,
     pairs: Sequence[tuple[int, int]],
     moves: Moves,
+    records: Mapping[NodeName, Record],
     should_stop: ShouldStop,
 ) -> Iterator[Measurement]:
     """
     Yield the measurements of a row's tests; whatever far node is free comes next.
 
-    The pairs with one that has moved since the row looked are left to `moves`.
+    The pairs with one that has moved since the row looked, and read the records, are left to
+    `moves`.
     """
     wanted = set(pairs)
     encounters = {
@@ -81,22 +84,29 @@ def transfers(
         if wanted & set(encounter.pairs)
     }
     near = _Near(context, connection, row, moves, should_stop)
+    if (refused := near.own_refusal(0)) is not None:
+        yield from near.all_refused(encounters, refused)
+        return
+    if not row.plan.nodes[row.performer].accepts:
+        for far, encounter in list(encounters.items()):
+            if not row.plan.nodes[encounter.far].accepts:
+                yield from near.findings(encounters.pop(far), *NEITHER)
+    if not encounters:
+        return
+    where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
+    tested, most = where if row.kind.is_over_tcp else {}, questions_a_node(row.plan)
+    looked = BeforeTests(context, connection, tested, records, most, should_stop)
     has_budget = context.policy.max_bytes_per_day is not None
     before = patiently(
         lambda: read_before(connection, row, list(encounters), has_budget=has_budget), should_stop
     )
     if before is None:
         return
-    refused = near.own_refusal(before.spent_bytes)
-    if refused is not None:
-        for encounter in encounters.values():
-            yield from near.findings(encounter, *refused)
-        return
-    if not row.plan.nodes[row.performer].accepts:
-        for far, encounter in list(encounters.items()):
-            if not row.plan.nodes[encounter.far].accepts:
-                yield from near.findings(encounters.pop(far), *NEITHER)
-    yield from near.take_turns(encounters, before)
+    if (refused := near.own_refusal(before.spent_bytes)) is not None:
+        yield from near.all_refused(encounters, refused)
+    # Not while a lease is held, which would lapse meanwhile.
+    elif looked.wait():
+        yield from near.take_turns(encounters, before, looked)
 
 
 @dataclass
@@ -108,24 +118,12 @@ class _Near:
     should_stop: ShouldStop
 
     def take_turns(
-        self, encounters: Mapping[NodeName, Encounter], before: Before
+        self, encounters: Mapping[NodeName, Encounter], before: Before, looked: BeforeTests
     ) -> Iterator[Measurement]:
         """Test with each far node, by its name."""
         row, connection = self.row, self.connection
         where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
         ends = {far: end_of(far, before.far[far]) for far in encounters if far in before.far}
-        tested = {far: (where[far], before.far[far].ports) for far in ends}
-        most = questions_a_node(row.plan)
-        looked = BeforeTests(
-            self.context,
-            connection,
-            tested if row.kind.is_over_tcp else {},
-            most,
-            self.should_stop,
-        )
-        # Not while a lease is held, which would lapse meanwhile.
-        if not looked.wait():
-            return
         for far in encounters.keys() - ends.keys():
             error = f"{far}: its links or its daily budget in the registry are invalid"
             yield from self.findings(encounters[far], Outcome.DENIED, error)
@@ -201,6 +199,13 @@ class _Near:
             return Outcome.TOOL_MISSING, obstacle
         verdict = judge(context.policy, options, datetime.now().astimezone(), spent_bytes)
         return None if verdict is None else (verdict[0], f"{context.name}: {verdict[1]}")
+
+    def all_refused(
+        self, encounters: Mapping[NodeName, Encounter], refused: tuple[Outcome, str]
+    ) -> Iterator[Measurement]:
+        """Return why none of the pairs has numbers."""
+        for encounter in encounters.values():
+            yield from self.findings(encounter, *refused)
 
     def findings(self, encounter: Encounter, outcome: Outcome, error: str) -> Iterator[Measurement]:
         """Return why an encounter's pairs have no numbers."""

@@ -240,7 +240,7 @@ class Ports(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FarEnd(Limits, Ports, Clock):
+class FarEnd(Limits, Clock):
     """What a node asks of another one before it tests with it."""
 
     @property
@@ -255,7 +255,7 @@ class FarEnd(Limits, Ports, Clock):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(Part):
+class Record(Ports):
     """
     Where a node is, whether it lives, and what sets it apart from others at its address.
 
@@ -293,7 +293,7 @@ class Record(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node(Record, Limits, Ports, Clock, Progress):
+class Node(Record, Limits, Clock, Progress):
     """
     All that a node says of itself.
 
