@@ -17,13 +17,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from secrets import SystemRandom
 
 import redis
 
 from worker.host.machine import boot_id, gateway_mac, is_own, network_namespace
-from worker.identity.answering import ask_for_ports
+from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
 from worker.model.measurement import Outcome
@@ -37,6 +38,7 @@ from worker.wire.node_record import Record
 logger = logging.getLogger(__name__)
 
 ShouldStop = Callable[[], bool]
+UsePorts = Callable[[Mapping[NodeName, Port]], None]
 
 #: A Redis that does not answer in this time is not asked for ports.
 SILENT_S = 2.0
@@ -115,6 +117,7 @@ def identify(
     records: Mapping[NodeName, Record],
     allowed: Allowance,
     should_stop: ShouldStop,
+    use_ports: UsePorts = lambda ports: None,
 ) -> dict[NodeName, Verdict]:
     """
     Judge of each target, by name, whether what answers at its address is it.
@@ -126,6 +129,7 @@ def identify(
         allowed: How many may be asked; the others are measured unverified, or not at all where
             others claim the address.
         should_stop: Asked a few times a second.
+        use_ports: Called in a thread with the ports of those that are asked, while these are open.
     """
     # Its last heartbeat may be older than the network that it is in now.
     own = records.get(context.name)
@@ -146,7 +150,7 @@ def identify(
             doubted.append(target)
         else:
             verdicts[target.name] = FINE
-    return verdicts | _asked(context, doubted, records, allowed, should_stop)
+    return verdicts | _asked(context, doubted, records, allowed, should_stop, use_ports)
 
 
 def _of_own_address(own: str, target: Target, record: Record | None) -> Verdict | None:
@@ -215,6 +219,7 @@ def _asked(
     records: Mapping[NodeName, Record],
     allowed: Allowance,
     should_stop: ShouldStop,
+    use_ports: UsePorts,
 ) -> dict[NodeName, Verdict]:
     """Ask who answers, but for those that have said so in the last day."""
     path = verified_path(context.outbox_path)
@@ -226,7 +231,7 @@ def _asked(
         for target in doubted
         if keys[target.name] not in known or not records[target.name].alive
     ]
-    answered = _ask(context, allowed.chosen(unsure), records, should_stop)
+    answered = _ask(context, allowed.chosen(unsure), records, should_stop, use_ports)
     judged = {target.name: judge(target, answered.get(target.name, NOBODY)) for target in unsure}
     # One that is not there itself may share the address with one that had no time to answer.
     lasting = [target for target in unsure if target.is_there or not target.claimed_by]
@@ -249,6 +254,7 @@ def _ask(
     targets: Sequence[Target],
     records: Mapping[NodeName, Record],
     should_stop: ShouldStop,
+    use_ports: UsePorts,
 ) -> dict[NodeName, Answers]:
     """Return who answered at each target's address, by the target's name: itself, or who else."""
     may_answer = {target.name: (target.name, *target.claimed_by) for target in targets}
@@ -275,8 +281,11 @@ def _ask(
         for target, name in pairs
     ]
     answered: dict[NodeName, set[str]] = {target.name: set() for target in targets}
-    for index, name in who_answers(questions, context.name, should_stop).items():
-        answered[pairs[index][0].name].add(name)
+    with ThreadPoolExecutor(1) as thread:
+        used = thread.submit(use_ports, ports)
+        for index, name in who_answers(questions, context.name, should_stop).items():
+            answered[pairs[index][0].name].add(name)
+    used.result()
     return {name: Answers(frozenset(who), name in ports) for name, who in answered.items()}
 
 

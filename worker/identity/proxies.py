@@ -131,6 +131,38 @@ def settle(
     return settled
 
 
+def keep_straight(
+    context: NodeContext,
+    records: Mapping[NodeName, Record],
+    addresses: Mapping[NodeName, str],
+    should_stop: ShouldStop,
+    ports: Mapping[NodeName, Port],
+) -> None:
+    """
+    Keep which of these nodes get our handshakes, while their ports are open for another question.
+
+    Whoever looks for proxies later in the run does not ask those: of a node to which Redis is far,
+    an answer takes seconds.
+    """
+    path = verified_path(context.outbox_path)
+    known = read_verified(path)
+    ends = {name: (addresses[name], 0) for name in ports if name in addresses and name in records}
+    keys = {name: _key(context, records, end, name) for name, end in ends.items()}
+    asked = [name for name, key in keys.items() if key not in known]
+
+    def is_straight(name: NodeName) -> bool:
+        port = ports[name]
+        if time.monotonic() >= port.open_until or should_stop():
+            return False
+        seen = syn_nonce.ask(addresses[name], port.number or 0, port.secret, tries=1)
+        return seen is Seen.STRAIGHT
+
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        straight = threads.map(is_straight, asked)
+    if sure := [keys[name] for name, is_so in zip(asked, straight, strict=True) if is_so]:
+        keep_verified(path, sure)
+
+
 def to_ask(
     keys: Mapping[End, str], signs: Mapping[End, Sign], known: Collection[str], most: int
 ) -> list[End]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from worker.identity.answering import Port
 from worker.identity.context import NodeContext
 from worker.identity.identity import (
     Allowance,
@@ -14,6 +16,7 @@ from worker.identity.identity import (
     identify,
     share_a_namespace,
 )
+from worker.identity.proxies import keep_straight
 from worker.identity.row_targets import Pair
 from worker.model.measurement import Measurement, Outcome
 from worker.model.names import IP, NodeName, plain_ip
@@ -70,7 +73,10 @@ class Whose:
         """Part pairs, each given with its other node at the address that will be measured."""
         self.at.update((node.name, plain_ip(node.address)) for node in ready.values())
         targets = list({node.name: self._target(node) for node in ready.values()}.values())
-        verdicts = identify(self.context, targets, self.records, self.allowed, should_stop)
+        use_ports = partial(self._use_ports, ready, should_stop)
+        verdicts = identify(
+            self.context, targets, self.records, self.allowed, should_stop, use_ports
+        )
         if should_stop():  # there may have been no time to answer: the row is handed back
             return Parted(ready={}, findings=(), unverified=frozenset())
         bad = {pair for pair in ready if verdicts[ready[pair].name].outcome is not Outcome.OK}
@@ -83,6 +89,18 @@ class Whose:
             ],
             unverified=frozenset(name for name, verdict in verdicts.items() if verdict.unverified),
         )
+
+    def _use_ports(
+        self,
+        ready: Mapping[Pair, TargetNode],
+        should_stop: ShouldStop,
+        ports: Mapping[NodeName, Port],
+    ) -> None:
+        """Find who gets our handshakes, where the run has tests over TCP that will ask for it."""
+        plan, row = self.row.plan, self.row
+        if any(plan.kind(probe).is_over_tcp for probe in plan.probes[row.phase :]):
+            addresses = {node.name: node.address for node in ready.values()}
+            keep_straight(self.context, self.records, addresses, should_stop, ports)
 
     def _target(self, node: PlannedNode) -> Target:
         """
