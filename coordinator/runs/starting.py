@@ -21,6 +21,7 @@ from worker.model.cost import phase_seconds
 from worker.model.names import RunId
 from worker.model.plan import Plan
 from worker.wire import keyspace, run_record, scripts
+from worker.wire.connection.way import allowing
 from worker.wire.node_record import Node
 from worker.wire.registry import asking_nodes
 from worker.wire.room import StreamFull, asking_limits, asking_room, no_room
@@ -29,8 +30,9 @@ from worker.wire.rows import Row, commands_of, enqueue_rows
 from worker.wire.rq_jobs import JOBS_AT_A_TIME
 from worker.wire.run_record import Run
 
-#: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis.
-GRACE_S = 5.0
+#: Seconds beyond a sweep's own longest time before a phase is looked at: queueing, forking, Redis,
+#: and so many round trips to that.
+GRACE_S, GRACE_TRIPS = 5.0, 30
 #: A phase that may take longer is looked at that often, as a source may die at once.
 LOOK_S = 30.0
 
@@ -126,7 +128,7 @@ def _words(run: RunId, plan: Plan, by: str, join: bool) -> list[Any]:
 
 def deadline_s(plan: Plan, phase: int) -> float:
     """Return the seconds after which a phase that has not ended is looked at."""
-    return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + GRACE_S
+    return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + allowing(GRACE_S, GRACE_TRIPS)
 
 
 def enqueue_phase(connection: redis.Redis, run: RunId, plan: Plan, phase: int) -> None:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: A responder that is idle answers within 50 ms; one that carries a run on may take longer; and
 #: so many round trips between it and Redis, those of older versions among them.
-READY_S, READY_TRIPS = 8.0, 24
+READY_S, READY_TRIPS = 8.0, 48
 #: A responder that takes a request reports it to RQ at once: in so many round trips.
 ASTRAY_S, ASTRAY_TRIPS = 2.5, 12
 LEASE_LOST = "the lease was lost in the middle of the test: Redis was away for too long"
@@ -71,8 +71,9 @@ def ask(
     job_id = _enqueue(connection, far, request, timeout_s)
     asked_at = time.monotonic()
     trip_s = max(far_way_s, way_s())  # an older far says nothing of its own
-    ready_s, astray_s = READY_S + READY_TRIPS * trip_s, ASTRAY_S + ASTRAY_TRIPS * trip_s
-    until = asked_at + ready_s
+    ready_s, reports_s = READY_S + READY_TRIPS * trip_s, ASTRAY_TRIPS * trip_s
+    until, look_for_it_at = asked_at + ready_s, asked_at + ASTRAY_S + reports_s
+    is_taken = False
     while time.monotonic() < until and not keeper.lost():
         look_s = max(LOOK_S, min(LOOK_TRIPS * way_s(), keeper.idle_s))
         answer = next_answer(connection, request.token, look_s)
@@ -80,10 +81,15 @@ def ask(
             return answer
         if should_stop():
             return None
-        if time.monotonic() - asked_at > astray_s and _is_astray(connection, far, job_id):
-            logger.warning("a test's request to %s went astray, and is sent again", far)
-            job_id = _enqueue(connection, far, request, timeout_s)
-            asked_at = time.monotonic()
+        if time.monotonic() <= look_for_it_at or not _is_astray(connection, far, job_id):
+            continue
+        if not is_taken and reports_s > LOOK_S:
+            # Whoever has taken it may be about to report it.
+            is_taken, look_for_it_at = True, time.monotonic() + reports_s
+            continue
+        logger.warning("a test's request to %s went astray, and is sent again", far)
+        job_id = _enqueue(connection, far, request, timeout_s)
+        is_taken, look_for_it_at = False, time.monotonic() + ASTRAY_S + reports_s
     if keeper.lost():
         return Answer(outcome=Outcome.TARGET_BUSY, error=LEASE_LOST)
     if node_record.has_stopped(connection, far):
