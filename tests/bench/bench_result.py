@@ -44,8 +44,10 @@ def main() -> None:
 
     found: dict[str, list[float]] = {"before": [], "now": []}
     with before.tree() as tree:
-        # Beside the helpers of that time, which it then takes.
+        # Beside the helpers of that time, which it then takes; its nodes at the same addresses.
         shutil.copy(__file__, tree / "tests" / "bench")
+        fleet = tree / "tests" / "bench" / "scale_fleet.py"
+        fleet.write_text(fleet.read_text().replace('f"10.77.', 'f"198.18.'))
         sides = {
             "before": (tree, str(tree / "ptzmesh"), before.environment(tree)),
             "now": (before.ROOT, bench_scale.PROGRAM, dict(os.environ)),
@@ -70,12 +72,12 @@ def main() -> None:
 def once(nodes: int, program: str) -> dict[str, object]:
     """Run one full mesh of pings with a collector and a follower; give what Redis did for each."""
     pairs = nodes * (nodes - 1)
+    bench_scale.PROGRAM = program
     with bench(None) as made:
         made.fleet.start(0, nodes, -(-nodes // 4))
         time.sleep(SETTLE_S)
         with made.meter.measure(sample_s=60) as idle:
             time.sleep(IDLE_S)
-        bench_scale.PROGRAM = program
         reads = reads_of(made)
         with collector(made) as (_, csv), made.meter.measure(sample_s=600) as work:
             ended = run_program(made.command("run"), made.folder / "run.txt")

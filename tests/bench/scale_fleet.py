@@ -69,8 +69,13 @@ def name_of(number: int) -> str:
 
 
 def address_of(number: int) -> str:
-    """Give a node's address; nothing is ever sent to it."""
-    return f"10.77.{number // 250}.{number % 250 + 1}"
+    """
+    Give a node's address; nothing is ever sent to it.
+
+    It is of no private network: else nodes would ask each other in each run who they are, as those
+    that have never had an answer do.
+    """
+    return f"198.18.{number // 250}.{number % 250 + 1}"
 
 
 def main() -> None:
