@@ -249,6 +249,7 @@ def test_target_is_measured_where_it_is_now_not_where_the_plan_found_it(
     plan = mesh.plan(probes=["ping", "tcp"], count=1, sources=["a"], targets=["b"])
     pair["b"].kill()  # its next heartbeat would say its address again
     pair["b"].wait()
+    connection.hdel(keyspace.node_key("b"), "place")
     connection.hset(keyspace.node_key("b"), "address", "127.0.0.77")
     rows = [m for _, m in of_run(connection, mesh.start(plan).wait().id)]
     assert [(row.probe, row.outcome, row.address) for row in rows] == [

@@ -105,7 +105,7 @@ def test_loopback_of_another_machine_is_not_this_one(
         # As of two machines that both reach Redis through a tunnel.
         own = {k.decode(): v for k, v in connection.hgetall(keyspace.node_key("a")).items()}
         for name, facts in {"b": own, "c": {**own, "boot": "another"}}.items():
-            record = {**facts, "address": "127.0.0.1", "owner": name}
+            record = {**facts, "address": "127.0.0.1", "owner": name, "place": ""}
             connection.hset(keyspace.node_key(name), mapping=record)
         assert measured(redis_url, "127.0.0.1", "b").outcome is Outcome.OK
         for probe in ("ping", "tcp"):

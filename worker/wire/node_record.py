@@ -41,6 +41,8 @@ ADDRESS, STOPPED = "address", "stopped"
 RQ_WORKERS = {"prober": "worker:prober", "responder": "worker:responder"}
 #: A figure that moves with every heartbeat is sent again when it has moved by more than this share.
 STEPS = {"redis_commands_per_s": 0.01, "redis_bytes_per_day": 0.05}
+#: The fields of `Record` but for the last, again, a line each: what is read for each pair of a run.
+PLACE = "place"
 #: What the last event of a fact had, and when that was; the fact's name follows.
 TOLD, TOLD_AT = "told:", "told_at:"
 #: Fields whose change is an event.
@@ -324,6 +326,11 @@ class Node(Record, Limits, Clock, Progress):
     redis_bytes_per_day: int | None = None
     host: str = ""
     pid: int = 0
+
+    def to_fields(self) -> dict[str, str]:
+        """Return what is written to Redis."""
+        written = super().to_fields()
+        return written | {PLACE: "\n".join(written[name] for name in Record.names()[:-1])}
 
     @property
     def state(self) -> str:

@@ -12,11 +12,11 @@ from worker.model.errors import WireError
 from worker.model.fields import number_or_none
 from worker.model.names import NAME, NodeName
 from worker.wire import keyspace, scripts
-from worker.wire.node_record import Node, Part, Record
+from worker.wire.node_record import PLACE, Node, Part, Record
 from worker.wire.round_trip import Asking, alone, sure
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
-RECORDS_AT_A_TIME = 32
+RECORDS_AT_A_TIME = 64
 
 P = TypeVar("P", bound=Part)
 
@@ -56,14 +56,33 @@ def _look_at_beats(pipeline: redis.client.Pipeline) -> None:
 
 def read_records(connection: redis.Redis, names: Iterable[NodeName]) -> dict[NodeName, Record]:
     """Read by name what sets these nodes apart, and whether they live."""
-    look_up, listed, records = scripts.script(connection, "records"), list(names), {}
-    for start in range(0, len(listed), RECORDS_AT_A_TIME):
-        some = listed[start : start + RECORDS_AT_A_TIME]
-        keys = [keyspace.NODES, *map(keyspace.node_key, some)]
-        answers = look_up(keys, [len(some), *some, *Record.names()])
-        for name, (*values, seen) in zip(some, answers, strict=True):
-            seen_s = number_or_none(seen)
-            record = _read(Record, values, seen_s=math.inf if seen_s is None else seen_s)
+    look_up, listed = scripts.script(connection, "records"), list(names)
+    return records_of(listed, [look_up(*asked) for asked in asked_of_records(listed)])
+
+
+def asked_of_records(
+    names: Sequence[NodeName],
+) -> list[tuple[Sequence[str], Sequence[str | int]]]:
+    """Return the keys and arguments of each call of the script by which records are read."""
+    parts = (names[at : at + RECORDS_AT_A_TIME] for at in range(0, len(names), RECORDS_AT_A_TIME))
+    begin = len(keyspace.node_key(NodeName(""))) + 1
+    return [
+        ([keyspace.NODES, *map(keyspace.node_key, some)], [begin, PLACE, *Record.names()])
+        for some in parts
+    ]
+
+
+def records_of(names: Sequence[NodeName], answers: Iterable[Any]) -> dict[NodeName, Record]:
+    """Read the answers to all that `asked_of_records` returned."""
+    records, count, left = {}, len(Record.names()), iter(names)
+    for seconds, micros, heard, texts in answers:
+        now = int(seconds) + int(micros) / 1e6
+        for text, beat, name in zip(texts, heard, left, strict=False):
+            values = (text or b"").split(b"\n")
+            values += [b""] * (count - 1 == len(values))
+            beat_s = number_or_none(beat)
+            seen_s = math.inf if beat_s is None else now - beat_s
+            record = _read(Record, values, seen_s=seen_s) if len(values) == count else None
             if record is not None:
                 records[name] = record
     return records

@@ -34,12 +34,22 @@ from worker.publish.outbox import Outbox
 from worker.wire import keyspace, liveness, node_record, scripts
 from worker.wire.clock_offset import ClockOffset, steady_s
 from worker.wire.connection import command_count, traffic
-from worker.wire.node_record import FILE, HOLDER, INSTANCE, OWNER, RQ_WORKERS, STEPS, STOPPED, Node
+from worker.wire.node_record import (
+    FILE,
+    HOLDER,
+    INSTANCE,
+    OWNER,
+    PLACE,
+    RQ_WORKERS,
+    STEPS,
+    STOPPED,
+    Node,
+)
 
 logger = logging.getLogger(__name__)
 
 #: What a heartbeat leaves of a record, in the order in which it is digested.
-FIELDS = [*Node.names(), OWNER, INSTANCE, FILE, *RQ_WORKERS.values()]
+FIELDS = [*Node.names(), PLACE, OWNER, INSTANCE, FILE, *RQ_WORKERS.values()]
 #: Of the digest in hexadecimal: another record has the same once in four thousand million.
 DIGITS = 8
 #: By role, of whom a queue is.

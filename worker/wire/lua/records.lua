@@ -1,19 +1,25 @@
--- Look up a few fields of the records of nodes, and when each node was last heard, in one command.
+-- Look up what the records of nodes say of where they are, and when each was last heard, in one command.
 -- KEYS  nodes zset, node hashes
--- ARGV  number of names, their names, then the fields
--- Returns for each node its fields and the seconds since its last heartbeat, as text; false where there
--- is none, and of all fields of a key that is of another type.
+-- ARGV  where the name begins in the key of a node, the field that has it all, the fields that do; of
+--       these the last two: when the node's process began, that it was stopped
+-- Returns the time in seconds and microseconds, when each node was last heard, and of each a text: a
+-- line for each of the fields, an empty one for what is not there; without the last where that is
+-- empty. False of a key that is of another type.
+local begin, whole, since, stopped = tonumber(ARGV[1]), ARGV[2], ARGV[#ARGV - 1], ARGV[#ARGV]
+local names, texts = {}, {}
+for i = 2, #KEYS do names[i - 1] = string.sub(KEYS[i], begin) end
 local now = redis.call('TIME')
-local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
-local count, records = tonumber(ARGV[1]), {}
-for i = 1, count do
-  local values = redis.pcall('HMGET', KEYS[i + 1], unpack(ARGV, count + 2))
-  if values.err then
-    values = {}
-    for j = 1, #ARGV - count - 1 do values[j] = false end
+for i = 2, #KEYS do
+  local has = redis.pcall('HMGET', KEYS[i], whole, since, stopped)
+  local text = has[1]
+  if has.err then
+    text = false
+  -- An older ptzmesh leaves the field as it finds it, and began at another time.
+  elseif not (text and has[2]) or has[3] ~= '' or string.sub(text, -#has[2] - 1) ~= '\n' .. has[2] then
+    local values = redis.call('HMGET', KEYS[i], unpack(ARGV, 3))
+    for j = 1, #values do values[j] = values[j] or '' end
+    text = table.concat(values, '\n')
   end
-  local seen = redis.call('ZSCORE', KEYS[1], ARGV[i + 1])
-  values[#ARGV - count] = seen and tostring(seconds - tonumber(seen))
-  records[i] = values
+  texts[i - 1] = text
 end
-return records
+return {now[1], now[2], redis.call('ZMSCORE', KEYS[1], unpack(names)), texts}
