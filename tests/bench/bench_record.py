@@ -3,7 +3,8 @@ What a ping result of ten echoes costs in the stream, and how fast it is written
 
 Run: python tests/bench/bench_record.py [--results 100000] [--rounds 3] [--server PATH]
 The same results are made by the code before and by ours, as `ping` makes them, and added to one
-Redis. Prints bytes an entry (MEMORY USAGE / entries), and the CPU time of writing and reading one.
+Redis. Prints bytes an entry (MEMORY USAGE / entries), and the CPU time that one takes: to make of
+its echoes, to write, to read, and to read as a row of the CSV.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def main() -> None:
         for _ in range(arguments.rounds):
             old.append(_child(server.url, arguments.results, before))
             new.append(_child(server.url, arguments.results, None))
-    for name, unit in (("entry", "bytes"), ("write", "µs"), ("read", "µs"), ("row", "µs")):
+    for name in ("entry", "make", "write", "read", "row"):
+        unit = "bytes" if name == "entry" else "µs"
         was, now = (median(each[name] for each in found) for found in (old, new))
         ratio = median(o[name] / n[name] for o, n in zip(old, new, strict=True))
         print(f"{name:6} {was:7.1f} {unit} before, {now:7.1f} {unit} now, ratio {ratio:.2f}")
@@ -86,6 +88,7 @@ def _measure(url: str, results: int) -> dict[str, float]:
     entries = [_raw(each) for each in made]
     assert all(Measurement.from_fields(e) == m for e, m in zip(entries, made, strict=True))
     found = {
+        "make": _cpu_us(lambda: list(_made(SOME))) - _cpu_us(lambda: list(_series_of(SOME))),
         "write": _cpu_us(lambda: [each.to_fields() for each in made]),
         "read": _cpu_us(lambda: [Measurement.from_fields(each) for each in entries]),
         "row": _cpu_us(lambda: [csv_row(each, b"1767323045678-0") for each in entries]),
@@ -103,25 +106,24 @@ def _measure(url: str, results: int) -> dict[str, float]:
 
 
 def _made(count: int) -> Iterator[Measurement]:
-    """Give as many results as `ping` makes them, their times in whole milliseconds."""
+    """Give as many results as `ping` makes them."""
+    for source, target, series, clock in _series_of(count):
+        made = ping.measurement(RUN, source, target, series, PingOptions())
+        yield replace(made, detail=replace(made.detail, **clock))
+
+
+def _series_of(count: int) -> Iterator[tuple[str, TargetNode, EchoSeries, dict[str, float]]]:
+    """Give source, target and echoes, and the clock that the publisher adds, always the same."""
     rng = random.Random(0)
     for number in range(count):
-        target = TargetNode(
-            name=f"cam-{number % NODES:02}", address=IpLiteral(f"10.20.0.{number % NODES}")
-        )
-        made = ping.measurement(
-            RUN,
-            f"cam-{rng.randrange(NODES):02}",
-            target,
-            _series(rng, number, target),
-            PingOptions(),
-        )
-        # As the publisher adds it of the source's heartbeat.
+        place = number % NODES
+        target = TargetNode(name=f"cam-{place:02}", address=IpLiteral(f"10.20.0.{place}"))
         clock = {
             "clock_offset_ms": round(rng.gauss(0, 2), 3),
             "clock_offset_uncertainty_ms": round(rng.uniform(0.1, 0.9), 3),
         }
-        yield replace(made, detail=replace(made.detail, **clock))
+        source = f"cam-{rng.randrange(NODES):02}"
+        yield source, target, _series(rng, number, target), clock
 
 
 def _series(rng: random.Random, number: int, target: TargetNode) -> EchoSeries:
@@ -141,6 +143,7 @@ def _series(rng: random.Random, number: int, target: TargetNode) -> EchoSeries:
         wake_ms=round(level_ns * rng.lognormvariate(0.3, 0.2)) / 1e6,
         reply_ttls=(rng.choice((64, 64, 64, 63, 55)),),
         answered_by=(),
+        # Whole milliseconds, which the code before keeps.
         started_ns=int(BEGUN.timestamp()) * 10**9 + number * 10**6,
         elapsed_s=(gaps_ns + level_ns + rng.randrange(10**6)) / 1e9,
         interval_mean_s=gaps_ns / (ECHOES - 1) / 1e9,

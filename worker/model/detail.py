@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from worker.model.rtt import RttStatistics
@@ -324,6 +324,7 @@ def times_to_ns(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _rounded(value, _decimals(name)) for name, value in values.items()}
 
 
+@lru_cache(maxsize=1024)
 def _decimals(name: str) -> int | None:
     return next((count for unit, count in DECIMALS.items() if name.endswith(unit)), None)
 

@@ -181,6 +181,13 @@ def test_time_of_no_whole_nanosecond_is_written_as_it_is() -> None:
     assert Measurement.from_fields(entry(third)) == third
 
 
+def test_as_many_echoes_as_may_be_asked_for_are_read_and_ten_times_as_many_refused() -> None:
+    most: list[float | None] = [59_999.123456, *[4_294.967296] * 9_999]
+    assert Measurement.from_fields(entry(of_ping(most))) == of_ping(most)
+    with pytest.raises(WireError, match="over"):
+        Measurement.from_fields(entry(of_ping(most * 10)))
+
+
 def test_every_field_of_a_form_has_a_number_and_its_default_its_type() -> None:
     for form in FORMS.values():
         assert list(form.defaults) == [one.name for one in fields(form.kind) if one.name != "more"]
