@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from counting_proxy import counting_proxy
 from waiting import wait_until
 
 from integration.nodes import workers
@@ -18,6 +19,7 @@ from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.wire import keyspace, rq_jobs
+from worker.wire.connection import server
 
 pytestmark = pytest.mark.redis
 
@@ -120,15 +122,24 @@ def test_port_of_the_tests_stays_free_though_it_is_the_only_one(
         assert not _is_open(46318)
 
 
-def test_nodes_are_asked_in_transactions_that_hold_up_nobody(connection: redis.Redis) -> None:
-    def transactions() -> int:
-        found = connection.info("commandstats")
-        return int(found.get("cmdstat_exec", {}).get("calls", 0))
-
-    before, nodes = transactions(), [f"nobody-{i}" for i in range(40)]
-    assert ask_for_ports(connection, nodes, wait_s=0.0) == {}
-    assert transactions() - before == len(nodes) / rq_jobs.JOBS_AT_A_TIME
-    assert connection.llen(keyspace.queue_key(keyspace.serve_queue("nobody-39"))) == 1
+def test_nodes_are_asked_a_few_in_a_round_trip_by_scripts_that_hold_up_nobody(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    nodes = [f"nobody-{i}" for i in range(40)]
+    ask_for_ports(connection, ["first"], wait_s=0.0)  # the server gets the script
+    connection.config_resetstat()
+    with counting_proxy(redis_url) as proxy, server.connect(proxy.url) as far:
+        far.ping()
+        proxy.trips = 0
+        assert ask_for_ports(far, nodes, wait_s=0.0) == {}
+        looks = 1
+        assert proxy.trips == looks + len(nodes) / rq_jobs.JOBS_AT_A_TIME
+        assert ask_for_ports(far, nodes[:1], wait_s=0.0) == {}
+    scripts = connection.info("commandstats")["cmdstat_evalsha"]
+    assert scripts["calls"] == len(nodes) + 1
+    assert scripts["usec_per_call"] < 1000
+    for node in nodes:  # also the one that was asked twice
+        assert connection.llen(keyspace.queue_key(keyspace.serve_queue(node))) == 1
 
 
 def test_node_whose_responder_is_not_there_has_no_port(connection: redis.Redis) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -30,9 +30,10 @@ from worker.model.errors import ForeignWork, WireError
 from worker.model.names import NodeName
 from worker.probes.answer.port import answer_until, open_port
 from worker.probes.interception import syn_nonce
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace, rq_jobs, scripts
 from worker.wire.connection import server
 from worker.wire.connection.way import allowing, way_s
+from worker.wire.round_trip import Asking, together
 
 logger = logging.getLogger(__name__)
 
@@ -182,21 +183,19 @@ def ask_for_ports(
 
 def _ask(connection: redis.Redis, tokens: dict[NodeName, str]) -> None:
     """Enqueue the job of each node whose port nobody has asked for just now."""
-    pipeline = connection.pipeline(transaction=False)
-    for token in tokens.values():
-        asked = Port(None, secrets.token_bytes(SECRET_BYTES))
-        wanted_s = math.ceil(allowing(WANTED_S, TRIPS))
-        pipeline.set(keyspace.answer_key(token), asked.packed(), nx=True, ex=wanted_s)
-    is_new = pipeline.execute()
-    wanted = [asked for asked, new in zip(tokens.items(), is_new, strict=True) if new]
-    for start in range(0, len(wanted), rq_jobs.JOBS_AT_A_TIME):
-        jobs = connection.pipeline()
-        for node, token in wanted[start : start + rq_jobs.JOBS_AT_A_TIME]:
-            queue = keyspace.serve_queue(node)
-            rq_jobs.enqueue(
-                connection, jobs, queue, keyspace.ANSWER, {"token": token}, at_front=True
-            )
-        jobs.execute()
+    wanted_s = math.ceil(allowing(WANTED_S, TRIPS))
+
+    def asking_one(node: NodeName, token: str) -> Asking[Any]:
+        job, queue = connection.pipeline(), keyspace.serve_queue(node)
+        rq_jobs.enqueue(connection, job, queue, keyspace.ANSWER, {"token": token}, at_front=True)
+        asked = Port(None, secrets.token_bytes(SECRET_BYTES)).packed()
+        words = [asked, wanted_s, *rq_jobs.words_of(job)]
+        return scripts.asking(("commands", "ask_port"), [keyspace.answer_key(token)], words)
+
+    listed = list(tokens.items())
+    for start in range(0, len(listed), rq_jobs.JOBS_AT_A_TIME):
+        some = listed[start : start + rq_jobs.JOBS_AT_A_TIME]
+        together(connection, *(asking_one(node, token) for node, token in some))
 
 
 def _port(packed: bytes | None) -> Port | None:

@@ -190,8 +190,7 @@ def commands_of(
     pipeline: Any = connection.pipeline()
     for row in rows:
         _enqueue(connection, pipeline, row, at_front=at_front)
-    commands = [arguments for arguments, _ in pipeline.command_stack]
-    return [word for command in commands for word in (len(command), *command)]
+    return rq_jobs.words_of(pipeline)
 
 
 def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

@@ -94,6 +94,12 @@ def enqueue(
     )
 
 
+def words_of(pipeline: Any) -> list[Any]:
+    """Return the commands that a pipeline holds as `lua/commands.lua` takes them."""
+    commands = [arguments for arguments, _ in pipeline.command_stack]
+    return [word for command in commands for word in (len(command), *command)]
+
+
 def enqueue_advance(connection: redis.Redis, run: RunId) -> None:
     """Ask any node to carry the run on."""
     pipeline = connection.pipeline()
