@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Between two looks at RQ's registries, of twenty commands each: if a job was done since, or not.
 BUSY_TIDY_S, IDLE_TIDY_S = 600, 3600
+#: The longest that RQ in a work-horse waits for an answer of Redis.
+JOB_ANSWER_S = 60.0
 
 
 class QuietWorker(Worker):
@@ -103,7 +105,12 @@ class QuietWorker(Worker):
             repair(self.connection, queue.name, self.refusals)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """Run one job in its work-horse, which counts what that exchanged before it ends."""
+        """
+        Run one job in its work-horse, which counts what that exchanged before it ends.
+
+        Its connections are its own, and are looked after: a worker's wait for jobs for long.
+        """
+        server.look_after(self.connection, JOB_ANSWER_S)
         try:
             return super().perform_job(job, queue, execution)
         finally:

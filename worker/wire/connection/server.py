@@ -73,6 +73,14 @@ def connect(
         raise ConfigError(redis_url.FORM) from None
 
 
+def look_after(connection: redis.Redis, socket_timeout_s: float) -> None:
+    """Have the connections that a pool makes from now on noticed to be cut as soon as others."""
+    options: dict[str, Any] = connection.connection_pool.connection_kwargs
+    options["socket_timeout"] = socket_timeout_s
+    if "socket_keepalive_options" in options:
+        options["socket_keepalive_options"] = {**KEEPALIVE, socket.TCP_KEEPIDLE: KEEPALIVE_S}
+
+
 def hang_up(connection: redis.Redis) -> None:
     """
     End the connections of a pool, in a signal handler: what waits at one finds it closed.
