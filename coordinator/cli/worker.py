@@ -17,7 +17,6 @@ from worker import __version__
 from worker.model.names import RunId, own_name, valid_address
 from worker.model.policy import Policy
 from worker.wire import keyspace
-from worker.wire.connection import server
 
 
 def default_state_dir() -> Path:
@@ -91,6 +90,7 @@ def worker(
     from worker.node.sweep import sweep
     from worker.transfer.answer import Request
     from worker.transfer.far import serve
+    from worker.wire import rq_jobs
 
     log_to_stderr(redis_url, verbose)
     context = click.get_current_context()
@@ -110,7 +110,7 @@ def worker(
 
     def allow_list(context: NodeContext) -> AllowList:
         def carry_on(run: RunId) -> None:
-            advance(server.connect(context.redis_url), run, patient=True)
+            advance(rq_jobs.connection_of_job(context.redis_url), run, patient=True)
 
         return {
             keyspace.SWEEP: functools.partial(sweep, context),

@@ -12,7 +12,7 @@ from coordinator.runs.starting import start
 from integration.rows import beat, outcomes, plan
 from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection import server
-from worker.wire.rows import Row, begin
+from worker.wire.rows import Row, note_begun
 
 pytestmark = pytest.mark.redis
 
@@ -35,7 +35,7 @@ def test_a_row_of_a_source_that_restarted_is_enqueued_once_however_long_it_waits
 ) -> None:
     run, row = started(connection)
     connection.delete(OWN)
-    begin(connection, row)
+    note_begun(connection, row, scripts.redis_seconds(connection))
     now = scripts.redis_seconds(connection)
     connection.hset(keyspace.node_key("n0"), "since", repr(now + 1))
     for _ in range(12):
@@ -76,7 +76,8 @@ def test_a_row_whose_beginning_redis_could_not_note_is_measured_all_the_same(
     with server.connect(redis_server.url) as connection:
         _, row = started(connection)
         connection.config_set("maxmemory", 1)
-        assert begin(connection, row)
+        note_begun(connection, row, 1.0)
+        assert connection.hget(keyspace.run_key(row.run), row.fields.started) is None
 
 
 def test_what_is_noted_of_a_run_that_redis_lost_is_not_kept_for_ever(
@@ -96,4 +97,4 @@ def test_a_node_that_is_only_a_target_has_no_sweep_and_one_that_it_gets_all_the_
     run, _ = start(connection, one_target)
     queued = [connection.llen(keyspace.queue_key(keyspace.node_queue(f"n{i}"))) for i in range(3)]
     assert queued == [1, 0, 1]
-    assert Row(run=run, plan=one_target, phase=0, performer=1).not_done(connection) == []
+    assert not Row(run=run, plan=one_target, phase=0, performer=1).bits

@@ -23,12 +23,19 @@ from worker.wire.rows import Row
 def read_row_records(
     connection: redis.Redis, row: Row, others: Collection[int]
 ) -> dict[NodeName, Record]:
-    """
-    Read the records of a row's own node, of these others, and of those that may answer for them.
-
-    The whole registry is looked through only where one of them is not where the plan has it.
-    """
+    """Read the records of a row's own node, of these others, and of those that may answer."""
     records = read_records(connection, names_to_look_up(row, others))
+    return with_rivals(connection, row, others, records)
+
+
+def with_rivals(
+    connection: redis.Redis, row: Row, others: Collection[int], records: dict[NodeName, Record]
+) -> dict[NodeName, Record]:
+    """
+    Add to the records of `names_to_look_up` those that may answer at an address by now.
+
+    The whole registry is looked through only where one of the others is not where the plan has it.
+    """
     planned = {row.plan.nodes[index].name: row.plan.nodes[index].address for index in others}
     moved_to = {
         plain_ip(record.address)

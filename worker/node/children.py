@@ -7,6 +7,7 @@ Forked from the supervisor after everything is imported, so that they share its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.context import ForkProcess
 
 import redis
@@ -147,6 +149,8 @@ class Child:
         )
         refusals, lines = Refusals(self.node), RqLines()
         logging.getLogger("rq.worker").addFilter(lines)
+        # What work-horses never change stays memory that all processes share.
+        gc.freeze()
         try:
             for name in self.queues:
                 repair(connection, name, refusals)
@@ -162,6 +166,7 @@ class Child:
             )
             worker.refusals, worker.signs = refusals, self.signs
             signal.signal(RECONNECT, lambda *_: worker.connect_again())
+            worker.connect = partial(server.connect, self.redis_url)
             worker.work(logging_level="WARNING")
         except AWAY as exc:
             logger.debug("%s lost Redis: %s", self.role, exc)

@@ -10,17 +10,20 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import redis
 from redis.client import Pipeline
 from rq import Queue, Worker, worker_registration
 from rq.exceptions import DequeueTimeout, StopRequested
-from rq.executions import Execution
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.timeouts import HorseMonitorTimeoutException
 from rq.utils import now
+from rq.worker import WorkerStatus
 
 from worker.model.errors import WireError
 from worker.model.names import RunId
@@ -31,6 +34,7 @@ from worker.node.registration.signs import Signs
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection import server, traffic
 from worker.wire.connection.away import AWAY
+from worker.wire.round_trip import alone
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,8 @@ class QuietWorker(Worker):
     max_connection_wait_time = 5.0
     refusals: Refusals
     signs: Signs
+    #: Makes the connection of a work-horse; where there is none, it uses the worker's.
+    connect: Callable[[], redis.Redis] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Make RQ's worker; what it is to know of its node is set afterwards."""
@@ -90,12 +96,14 @@ class QuietWorker(Worker):
         """
         Run one job; whatever is damaged in RQ's keys, the next one is run all the same.
 
-        RQ forks the work-horse in here and waits for its end; what it reads or writes before,
-        meanwhile and after may raise, and RQ would end the worker.
+        What RQ reads or writes before, meanwhile and after may raise, and RQ would end the worker.
+        Its own method also writes that the worker is idle, as does looking for the next job.
         """
         self.maintenance_interval = BUSY_TIDY_S
         try:
-            super().execute_job(job, queue)
+            execution = self.prepare_execution(job)
+            self.fork_work_horse(job, queue)
+            self.monitor_work_horse(job, queue, execution)
         except (*AWAY, StopRequested):
             raise
         except Exception as exc:
@@ -140,6 +148,92 @@ class QuietWorker(Worker):
             logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
         else:
             super().handle_exception(job, *exc_info)
+
+    # A job begins and ends with one round trip each, and none of the worker that forks.
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """Note that a job is in hand; of that Redis is told by its work-horse."""
+        execution = Execution(uuid4().hex, job.id, self.connection, self.name)
+        execution._job = job
+        self.executions[execution.id] = execution
+        self._state = WorkerStatus.BUSY
+        return execution
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Run a job in the process that was forked for it, and end."""
+        if self.connect is not None:
+            self.connection = self.connect()
+        rq_jobs.take_in_hand(self.connection)
+        super().main_work_horse(job, queue)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """
+        Write that a job is being executed, by whom and until when, and that it is in no queue.
+
+        What RQ's `prepare_execution` writes in the worker before the fork, and then this method in
+        the work-horse. A job that asks Redis something first of all sends this with it.
+        """
+
+        def tell(pipeline: Pipeline) -> None:
+            execution, ttl = self.execution, self.get_heartbeat_ttl(job)
+            assert execution is not None  # noqa: S101 - it was made before the fork
+            execution.save(ttl, pipeline)
+            registry = ExecutionRegistry(job.id, connection=pipeline)
+            registry.add(execution, ttl, pipeline)
+            job.started_job_registry.add_execution(execution, pipeline, ttl)
+            pipeline.sadd(execution.worker_executions_key, execution.composite_key)
+            pipeline.expire(execution.worker_executions_key, ttl + 60)
+            self.set_state(WorkerStatus.BUSY, pipeline)
+            self.heartbeat(ttl, pipeline)
+            job.prepare_for_execution(self.name, pipeline)
+            pipeline.persist(job.key)
+            if remove_from_intermediate_queue:
+                # Last: should the rest be lost, whoever tidies that list sees the job.
+                pipeline.lrem(keyspace.intermediate_key(job.origin), 1, job.id)
+
+        assert rq_jobs.in_hand is not None  # noqa: S101 - this is the work-horse
+        rq_jobs.in_hand.untold = tell
+        job.started_at = now()
+        if job.func_name not in rq_jobs.TELL_THEMSELVES:
+            self._tell_begun()
+
+    def _tell_begun(self) -> None:
+        alone(self.connection, rq_jobs.asking_told())
+
+    def _see_to(self, job: Job, trouble: redis.ResponseError | None) -> None:
+        """Put out of the way what RQ's keys have of another type than RQ's."""
+        if trouble is not None and not isinstance(trouble, AWAY):
+            reason = f"RQ's keys are damaged: {trouble}"
+            self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
+            repair(self.connection, job.origin, self.refusals)
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """Note that a job's function has ended, whether it returned or raised."""
+        job.ended_at = now()
+        self._tell_begun()  # where the job did not come so far
+        assert rq_jobs.in_hand is not None  # noqa: S101 - this is the work-horse
+        self._see_to(job, rq_jobs.in_hand.trouble)
+
+    def _finalize_success(
+        self, job: Job, queue: Queue, execution: Execution, return_value: Any
+    ) -> None:
+        """
+        Forget a job that returned, and count it.
+
+        RQ's own also looks for what no job of ours can have: dependents, callbacks, a result that
+        is kept, repeats, webhooks, a rate limit.
+        """
+        self.handle_execution_ended(job, queue, 0)
+        assert job.started_at is not None  # noqa: S101 - as in RQ
+        assert job.ended_at is not None  # noqa: S101 - as in RQ
+        with self.connection.pipeline(transaction=False) as pipeline:
+            self.increment_successful_job_count(pipeline)
+            self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
+            execution.delete(job, pipeline)
+            pipeline.delete(job.key)
+            answers = pipeline.execute(raise_on_error=False)
+        errors = (answer for answer in answers if isinstance(answer, redis.ResponseError))
+        self._see_to(job, next(errors, None))
 
     # The node's heartbeats keep the registration (`lua/heard.lua`): so this gives a sign of life,
     # and looks after the registration where Redis may have lost it.
@@ -217,6 +311,9 @@ class QuietWorker(Worker):
 
         RQ calls this when a work-horse ended without having marked its job as finished or failed.
         """
+        with contextlib.suppress(redis.RedisError):
+            # It may have died before it told that it had begun.
+            self.connection.lrem(keyspace.intermediate_key(job.origin), 1, job.id)
         run = job.kwargs.get("run") if isinstance(job.kwargs, dict) else None
         if isinstance(run, str):
             with contextlib.suppress(redis.RedisError):

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import redis
 
 from worker.identity.context import NodeContext
-from worker.identity.rivals import read_row_records
+from worker.identity.rivals import with_rivals
 from worker.identity.row_targets import denied, other
+from worker.identity.whose import names_to_look_up
 from worker.model.errors import ForeignWork, OtherWire
 from worker.model.measurement import Outcome
-from worker.model.names import RunId
+from worker.model.names import NodeName, RunId
 from worker.model.probe import Need
 from worker.node.measures import Work, measure, work_on
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
+from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
-from worker.wire.node_record import Clock
-from worker.wire.registry import read_parts
-from worker.wire.rows import Row, begin, enqueue_rows, load_row, refuse
+from worker.wire.node_record import Clock, Record
+from worker.wire.registry import ask_parts, asking_records, parts_of
+from worker.wire.round_trip import Asking, sure, together
+from worker.wire.rows import Row, enqueue_rows, load_row, note_begun, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +39,7 @@ def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
     Raises:
         WireError: The arguments or the run's plan are damaged, or the row is another node's.
     """
-    connection = server.connect(context.redis_url)
+    connection = rq_jobs.connection_of_job(context.redis_url)
     try:
         row = load_row(connection, run, phase, performer)
     except OtherWire as exc:
@@ -46,27 +52,63 @@ def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
     if row.name != context.name:
         raise ForeignWork(f"row {performer} of run {run} belongs to {row.name}")
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
-    left = row.not_done(connection)
-    if not left:
+    look = _look(connection, row) if row.bits else None
+    if look is None or not look.left:
         logger.info("row %d of run %s has nothing left to measure", performer, run)
         return
-    others = {other(row, pair) for pair in left} - {performer}
-    records = read_row_records(connection, row, others)
-    # Addresses are looked up while Redis is asked.
-    work, strangers = work_on(context, connection, row, left, others, records)
-    row = work.row
-    own_clock = read_parts(connection, [row.name], Clock)[row.name]
-    if not begin(connection, row):
+    if not look.is_wanted:
         logger.info("row %d of run %s is no longer wanted", performer, run)
         return
-    clock = SourceClock(connection, row.name, own_clock)
-    clock.look(row.plan.nodes[source].name for source, _ in left)
-    with Publisher(connection, Outbox(context.outbox_path), row, clock) as publisher:
-        for finding in denied(row, left, strangers):
+    others = {other(row, pair) for pair in look.left} - {performer}
+    records = with_rivals(connection, row, others, look.records)
+    work, strangers = work_on(context, connection, row, look.left, others, records)
+    row = work.row
+    clock = SourceClock(connection, row.name, look.clock)
+    clock.look(row.plan.nodes[source].name for source, _ in look.left)
+    outbox, begin = Outbox(context.outbox_path), partial(note_begun, connection, row, look.now)
+    with Publisher(connection, outbox, row, clock, begin) as publisher:
+        for finding in denied(row, look.left, strangers):
             publisher.put(finding)
         _measure(work, publisher)
     if context.should_stop():
         _hand_back(connection, row)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What Redis has of a row that begins: its pairs, the time, its node's clock, who is in it."""
+
+    left: Sequence[tuple[int, int]]
+    is_wanted: bool
+    now: float
+    clock: Clock
+    records: dict[NodeName, Record] = field(default_factory=dict)
+
+
+def _look(connection: redis.Redis, row: Row) -> _Look:
+    """Ask in one round trip; by it RQ is told that the job has begun."""
+    others = {other(row, pair) for pair in row.bits} - {row.performer}
+    records = asking_records(names_to_look_up(row, others))
+    _, look, found = together(connection, rq_jobs.asking_told(), _asking(row), records)
+    seen: _Look = replace(look, records=found)
+    return seen
+
+
+def _asking(row: Row) -> Asking[_Look]:
+    def ask(pipeline: redis.client.Pipeline) -> None:
+        row.ask_done(pipeline)
+        pipeline.hmget(keyspace.run_key(row.run), run_record.WANTED)
+        pipeline.time()
+        ask_parts(pipeline, [row.name], Clock)
+
+    *answers, clock = yield ask
+    done, values, (seconds, micros) = sure(answers)
+    return _Look(
+        left=row.not_done(done),
+        is_wanted=run_record.wanted(*values, phase=row.phase),
+        now=seconds + micros / 1e6,
+        clock=parts_of([clock], [row.name], Clock)[row.name],
+    )
 
 
 def _hand_back(connection: redis.Redis, row: Row) -> None:

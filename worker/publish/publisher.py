@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 
@@ -40,9 +41,19 @@ class Publisher:
     """
 
     def __init__(
-        self, connection: redis.Redis, outbox: Outbox, row: Row, clock: SourceClock
+        self,
+        connection: redis.Redis,
+        outbox: Outbox,
+        row: Row,
+        clock: SourceClock,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Publish the records of a row by their source's clock; the outbox keeps the others."""
+        """
+        Publish the records of a row by their source's clock; the outbox keeps the others.
+
+        `begin` is called first, in the thread.
+        """
+        self.begin = begin
         self.connection, self.outbox, self.row, self.clock = connection, outbox, row, clock
         self.stopped = threading.Event()
         self.hurried = False
@@ -74,6 +85,7 @@ class Publisher:
         look_at = time.monotonic() + LOOK_S
         is_open = True
         try:
+            self.begin()
             while is_open:
                 batch, is_open = self._take(look_at)
                 if batch:

@@ -13,7 +13,7 @@ from worker.model.fields import number_or_none
 from worker.model.names import NAME, NodeName
 from worker.wire import keyspace, scripts
 from worker.wire.node_record import PLACE, Node, Part, Record
-from worker.wire.round_trip import Asking, alone, sure
+from worker.wire.round_trip import Asking, alone, joined, sure
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
 RECORDS_AT_A_TIME = 64
@@ -56,11 +56,17 @@ def _look_at_beats(pipeline: redis.client.Pipeline) -> None:
 
 def read_records(connection: redis.Redis, names: Iterable[NodeName]) -> dict[NodeName, Record]:
     """Read by name what sets these nodes apart, and whether they live."""
-    look_up, listed = scripts.script(connection, "records"), list(names)
-    return records_of(listed, [look_up(*asked) for asked in asked_of_records(listed)])
+    return alone(connection, asking_records(names))
 
 
-def asked_of_records(
+def asking_records(names: Iterable[NodeName]) -> Asking[dict[NodeName, Record]]:
+    """Ask for what `read_records` returns."""
+    listed = list(names)
+    asked = (scripts.asking(("records",), *each) for each in _asked_of_records(listed))
+    return _records_of(listed, (yield from joined(*asked)))
+
+
+def _asked_of_records(
     names: Sequence[NodeName],
 ) -> list[tuple[Sequence[str], Sequence[str | int]]]:
     """Return the keys and arguments of each call of the script by which records are read."""
@@ -72,8 +78,8 @@ def asked_of_records(
     ]
 
 
-def records_of(names: Sequence[NodeName], answers: Iterable[Any]) -> dict[NodeName, Record]:
-    """Read the answers to all that `asked_of_records` returned."""
+def _records_of(names: Sequence[NodeName], answers: Iterable[Any]) -> dict[NodeName, Record]:
+    """Read the answers to all that `_asked_of_records` returned."""
     records, count, left = {}, len(Record.names()), iter(names)
     for seconds, micros, heard, texts in answers:
         now = int(seconds) + int(micros) / 1e6

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import redis
 
@@ -24,7 +25,6 @@ from worker.model.names import NodeName, RunId
 from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
-from worker.wire.connection.away import AWAY
 from worker.wire.round_trip import together
 
 logger = logging.getLogger(__name__)
@@ -94,17 +94,23 @@ class Row:
             started_at=started_at or datetime.now(timezone.utc),
         )
 
-    def not_done(self, connection: redis.Redis) -> list[tuple[int, int]]:
-        """Return the pairs whose bit is clear: all at first, fewer when a row is carried on."""
+    @cached_property
+    def bits(self) -> Mapping[tuple[int, int], int]:
+        """Its pairs, each with its bit in the run's bitmap."""
         pairs = self.plan.pairs_of(self.probe, self.performer)
-        if not pairs:
-            return []
-        bits = {pair: self.plan.bit(*pair) for pair in pairs}
+        return {pair: self.plan.bit(*pair) for pair in pairs}
+
+    def ask_done(self, pipeline: redis.client.Pipeline) -> None:
+        """Queue what `not_done` takes the answer of."""
         # The whole bitmap of a large mesh is long, and each of its nodes reads it.
-        first, last = min(bits.values()) // 8, max(bits.values()) // 8
-        bitmap = connection.getrange(keyspace.done_key(self.run, self.probe), first, last)
-        part, skipped = cast("bytes", bitmap), 8 * first
-        return [p for p, bit in bits.items() if not run_record.bit_is_set(part, bit - skipped)]
+        first, last = min(self.bits.values()) // 8, max(self.bits.values()) // 8
+        pipeline.getrange(keyspace.done_key(self.run, self.probe), first, last)
+
+    def not_done(self, part: bytes) -> list[tuple[int, int]]:
+        """Return the pairs whose bit is clear: all at first, fewer when a row is carried on."""
+        skipped = min(self.bits.values()) // 8 * 8
+        is_set = run_record.bit_is_set
+        return [pair for pair, bit in self.bits.items() if not is_set(part, bit - skipped)]
 
     @property
     def timeout_s(self) -> int:
@@ -229,17 +235,12 @@ def refuse(connection: redis.Redis, run: RunId, phase: int, performer: int, erro
     rq_jobs.enqueue_advance(connection, run)
 
 
-def begin(connection: redis.Redis, row: Row) -> bool:
-    """Note that a row begins, if its run is still in this phase; return whether it is."""
-    if not run_record.is_wanted(connection, row.run, phase=row.phase):
-        return False
-    now = scripts.redis_seconds(connection)
+def note_begun(connection: redis.Redis, row: Row, now: float) -> None:
+    """Note when a row began, by Redis' clock; it is measured also where that cannot be noted."""
     try:
         run_record.note(connection, row.run, row.fields.started, repr(now))
-    except AWAY as exc:
-        # Redis may have it all the same, and then a row that is not measured would have crashed.
+    except redis.RedisError as exc:
         logger.debug("the start of row %d of run %s is not noted: %s", row.performer, row.run, exc)
-    return True
 
 
 def sign_of_life(connection: redis.Redis, row: Row) -> bool:

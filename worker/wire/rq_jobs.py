@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -14,6 +15,7 @@ from worker.model.errors import WireError
 from worker.model.names import RunId
 from worker.wire import keyspace
 from worker.wire.connection import server
+from worker.wire.round_trip import Asking
 
 #: Largest job payload that is looked at; ours are under 100 bytes.
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -31,6 +33,48 @@ JOB_FIELDS = frozenset({
     "created_at", "data", "description", "ended_at", "enqueued_at", "failure_ttl",
     "last_heartbeat", "origin", "result_ttl", "started_at", "status", "timeout", "worker_name",
 })  # fmt: skip
+#: Jobs that tell RQ themselves that they have begun, with what they ask: see `asking_told`.
+TELL_THEMSELVES = frozenset({keyspace.SWEEP})
+
+
+@dataclass
+class InHand:
+    """
+    The job of this process, a work-horse.
+
+    Attributes:
+        connection: The one connection that it and RQ have to Redis; another is a round trip more.
+        untold: Queues what RQ is still to be told of its beginning; None once it was.
+        trouble: What Redis made of that, where it was an error.
+    """
+
+    connection: redis.Redis
+    untold: Callable[[redis.client.Pipeline], None] | None = None
+    trouble: redis.ResponseError | None = None
+
+
+#: None in any other process.
+in_hand: InHand | None = None
+
+
+def take_in_hand(connection: redis.Redis) -> None:
+    """Note that this process is to run one job, with this connection."""
+    global in_hand
+    in_hand = InHand(connection)
+
+
+def connection_of_job(url: str) -> redis.Redis:
+    """Return the connection of the job in hand; elsewhere make one."""
+    return server.connect(url) if in_hand is None else in_hand.connection
+
+
+def asking_told() -> Asking[None]:
+    """Tell RQ what it is still to be told; whatever Redis says to it, the job goes on."""
+    if in_hand is None or in_hand.untold is None:
+        return
+    answers = yield in_hand.untold
+    errors = (answer for answer in answers if isinstance(answer, redis.ResponseError))
+    in_hand.untold, in_hand.trouble = None, next(errors, None)
 
 
 class MsgpackSerializer:

@@ -30,6 +30,8 @@ RUN_TTL_S = 7 * 24 * 3600
 PLAN, STATUS, PHASE, CANCEL = "plan", "status", "phase", "cancel"
 CREATED, CLOSED, BY = "created", "closed", "by"
 BEGUN, NEWEST = "begun", "newest"
+#: What says whether a run is still to be measured.
+WANTED = STATUS, CANCEL, PHASE
 #: Of each probe: pairs that it has, that are in the stream, and whose outcome there is `ok`.
 PAIRS, DONE, OK = "pairs", "done", "ok"
 
@@ -369,11 +371,15 @@ def plan_of(packed: bytes | None) -> Plan | None:
     return None if packed is None else unpack_plan(packed)
 
 
-def is_wanted(connection: redis.Redis, run: RunId, *, phase: int | None = None) -> bool:
-    """Return whether a run is open and nobody has cancelled it, and is in this phase."""
-    status, cancelled, present = connection.hmget(keyspace.run_key(run), [STATUS, CANCEL, PHASE])
-    is_open = status == IS_RUNNING.encode() and cancelled is None
-    return is_open and (phase is None or present == b"%d" % phase)
+def is_wanted(connection: redis.Redis, run: RunId) -> bool:
+    """Return whether a run is open and nobody has cancelled it."""
+    return wanted(*connection.hmget(keyspace.run_key(run), WANTED))
+
+
+def wanted(status: Any, cancelled: Any, present: Any, *, phase: int | None = None) -> bool:
+    """Return by the values of `WANTED` whether a run is, and is in this phase if one is given."""
+    is_present = phase is None or present == b"%d" % phase
+    return status == IS_RUNNING.encode() and cancelled is None and is_present
 
 
 def note(connection: redis.Redis, run: RunId, field: str, value: str | bytes) -> None:

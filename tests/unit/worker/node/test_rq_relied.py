@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import rq
-from rq import Queue, Worker, worker_registration
+from rq import Queue, Worker, executions, worker_registration
+from rq.executions import Execution
 from rq.job import Job
 
 from worker.node.allowlist import AllowListedJob
@@ -26,10 +27,15 @@ from worker.wire.rq_jobs import PlainJob
 
 #: Name → digests of its source; RQ 3.0.0 first.
 RELIED: dict[str, tuple[str, ...]] = {
+    "Execution.create": ("64e3639e7030",),
+    "Execution.delete": ("d521c121b05a",),
+    "Execution.save": ("7e911ecb8d38",),
     "Job._execute": ("8ec6652af063",),
+    "Job.delete": ("1aca20717b55",),
     "Job.fetch": ("f6f6cf92528c",),
     "Job.func": ("0856c0cda7b7",),
     "Job.perform": ("40c479fa9c12",),
+    "Job.prepare_for_execution": ("7519f78a88a1",),
     "Job.refresh": ("03206792af36",),
     "Job.restore": ("9f6189ef9fd6",),
     "Job.to_dict": ("66b3f16e7624",),
@@ -39,21 +45,27 @@ RELIED: dict[str, tuple[str, ...]] = {
     "Queue.lmove": ("21d4ea312dbd",),
     "Queue.lpop": ("0f6a28f3f8b0",),
     "Worker._finalize_failure": ("813d76bef3dd",),
+    "Worker._finalize_success": ("e4966130a175",),
     "Worker.check_for_suspension": ("368e566d3ce4",),
     "Worker.clean_registries": ("5431ba1d789a",),
     "Worker.dequeue_job_and_maintain_ttl": ("b95c0f223b5c",),
     "Worker.execute_job": ("41dcbdeebf27",),
     "Worker.fork_work_horse": ("80159b8c6d41",),
+    "Worker.get_heartbeat_ttl": ("3a4f202e78df",),
     "Worker.handle_exception": ("8a654afc371d",),
+    "Worker.handle_execution_ended": ("ccf3cbf9a9b0",),
     "Worker.handle_job_failure": ("db35fd10df01",),
+    "Worker.handle_job_success": ("907d40ada13d",),
     "Worker.handle_work_horse_killed": ("e60eb6432560",),
     "Worker.heartbeat": ("17d52b89e4ca",),
     "Worker.horse_pid": ("c6b51e85efef",),
     "Worker.kill_horse": ("9527a2f3e0b8",),
+    "Worker.main_work_horse": ("2fc3e0fd5dad",),
     "Worker.maintain_heartbeats": ("080312e22f0e",),
     "Worker.monitor_work_horse": ("abebf6a2692b",),
     "Worker.perform_job": ("ebb10ecf39eb",),
     "Worker.prepare_execution": ("403a78c1d4c5",),
+    "Worker.prepare_job_execution": ("f4c987dfd92e",),
     "Worker.queue_names": ("e2ab1904cc1a",),
     "Worker.register_birth": ("e1d2093da924",),
     "Worker.run_maintenance_tasks": ("c3fd4372f8a1",),
@@ -64,10 +76,13 @@ RELIED: dict[str, tuple[str, ...]] = {
     "Worker.unsubscribe": ("00e8a977ddfc",),
     "Worker.wait_for_horse": ("a1d24eb96a29",),
     "Worker.work": ("074d958f21df",),
+    "executions.prepare_execution": ("22b5e2a578fd",),
     "worker_registration.register": ("9e63e372db47",),
 }
 OWNERS: dict[str, Any] = {
     "Worker": Worker,
+    "Execution": Execution,
+    "executions": executions,
     "Queue": Queue,
     "Job": Job,
     "worker_registration": worker_registration,
