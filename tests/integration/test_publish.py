@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 import redis
-from samples import ping_statistics
+from samples import RUN, ping_statistics
 from waiting import wait_until
 
 from coordinator.embedded import EmbeddedServer
@@ -356,3 +356,16 @@ def test_outbox_over_its_share_gives_up_samples_before_results(
     assert not kept[0].detail.rtts_ms
     assert kept[-1].detail.rtts_ms
     assert all(one.detail.sent == 60 for one in kept)
+
+
+def test_outbox_over_its_share_keeps_series_that_take_no_more_than_what_follows_from_them(
+    tmp_path: Path,
+) -> None:
+    short = replace(letters(RUN)[0].measurement, detail=ping_statistics([1.0, 2.0, None]))
+    outbox = Outbox(tmp_path / "n.outbox", max_bytes=1000)
+    for bit in range(6):
+        outbox.keep([Letter(bit, short)])
+    assert outbox.waiting_bytes() > outbox.max_bytes
+    kept = [letter.measurement for letter in outbox._waiting() or ()]
+    assert len(kept) >= 5
+    assert {one.detail.rtts_ms for one in kept} == {(1.0, 2.0, None)}

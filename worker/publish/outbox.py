@@ -50,6 +50,8 @@ MAX_OUTBOX_BYTES = 32 * 1024 * 1024
 RESEND_S = 4.0
 #: Series of single values in a record's detail, given up first when the disk share is used up.
 SAMPLES = ("rtts_ms", "intervals")
+#: Shorter series take no more than what follows from them, and would have to be kept instead.
+MIN_SAMPLES = 20
 
 Fields = dict[str, bytes | str]
 
@@ -260,12 +262,14 @@ class Outbox:
             return 0
 
     def _drop_samples(self) -> None:
-        """Take the single values out of all waiting results; their statistics stay."""
+        """Take the single values of long series out of what waits; their statistics stay."""
         if not self.path.exists():
             return
         letters = list(_frames(self.path.read_bytes()))
-        logger.warning("outbox is over its share: samples of %d results dropped", len(letters))
-        self._replace([replace(x, measurement=_without_samples(x.measurement)) for x in letters])
+        lean = [replace(x, measurement=_without_samples(x.measurement)) for x in letters]
+        if dropped := sum(old != new for old, new in zip(letters, lean, strict=True)):
+            logger.warning("outbox is over its share: samples of %d results dropped", dropped)
+            self._replace(lean)
 
     def _replace(self, letters: Sequence[Letter]) -> None:
         fresh = self.path.with_suffix(".new")
@@ -296,7 +300,8 @@ def _write_synced(file: IO[bytes], data: bytes) -> None:
 
 
 def _without_samples(measurement: Measurement) -> Measurement:
-    samples: dict[str, Any] = {x: () for x in SAMPLES if hasattr(measurement.detail, x)}
+    series = {name: getattr(measurement.detail, name, ()) for name in SAMPLES}
+    samples: dict[str, Any] = {name: () for name in series if len(series[name]) > MIN_SAMPLES}
     return replace(measurement, detail=replace(measurement.detail, **samples))
 
 
