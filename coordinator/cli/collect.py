@@ -15,12 +15,12 @@ from coordinator.cli.terminal.signals import stop_on_signals
 from coordinator.collect.collector import Collector
 from coordinator.collect.groups import collectors, not_run
 from coordinator.collect.groups import forget as forget_group
-from coordinator.mesh import Mesh
 from coordinator.results.results import follow as follow_results
 from coordinator.results.results import read
 from coordinator.results.stream import START
 from worker.model.errors import ConfigError
 from worker.model.text import in_time
+from worker.wire.connection import server
 
 
 @click.command(
@@ -67,7 +67,7 @@ def collect(
 ) -> None:
     """Drain the results to one CSV, each exactly once, whatever is killed when."""
     _check_asked(csv_path, event_path, list_groups, forget)
-    connection = Mesh(redis_url).connection
+    connection = server.connect(redis_url, judged=True)
     if list_groups:
         _list_groups(connection, as_json)
         return

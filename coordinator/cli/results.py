@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import redis
 
 from coordinator.cli.settings.options import file_option, json_option, redis_option
 from coordinator.cli.terminal.cells import number, percent, rtt_words, why
 from coordinator.cli.terminal.output import print_csv, print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.cli.terminal.signals import stop_on_signals
-from coordinator.collect.oneshot import OneShot
-from coordinator.mesh import Mesh, MeshRun
 from coordinator.results.results import follow as follow_results
 from coordinator.results.results import read
 from coordinator.runs.runs import of_run, resolve_run
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement, Outcome
+from worker.model.names import RunId
 from worker.model.text import iso_utc
+from worker.wire.connection import server
 
 
 @click.command(
@@ -48,10 +49,10 @@ def results(
             "--csv takes one run, to its end: --run ID --csv FILE, without --follow; all results: "
             "ptzmesh collect --csv FILE"
         )
-    connection = Mesh(redis_url).connection
+    connection = server.connect(redis_url, judged=True)
     run_id = None if run is None else resolve_run(connection, run)
     if csv_path is not None and run_id is not None:
-        _write_run(MeshRun(connection, run_id), csv_path, as_json)
+        _write_run(connection, run_id, csv_path, as_json)
         return
     write = _json_line if as_json else _text_line
     last = None
@@ -66,7 +67,12 @@ def results(
         click.echo("no result is in the stream yet; start a run with: ptzmesh run", err=True)
 
 
-def _write_run(run: MeshRun, path: Path, as_json: bool) -> None:
+def _write_run(connection: redis.Redis, run_id: RunId, path: Path, as_json: bool) -> None:
+    # As `show --follow`: whoever waits for the end of a run may have to carry it on.
+    from coordinator.collect.oneshot import OneShot
+    from coordinator.mesh import MeshRun
+
+    run = MeshRun(connection, run_id)
     if str(path) == "-":
         print_csv(("", measurement) for measurement in run.measurements())
         return

@@ -10,16 +10,15 @@ import redis
 
 from coordinator.runs.nodes import also_claimed_by
 from worker import __version__
-from worker.identity.identity import is_of_shared_network, share_a_namespace, share_a_network
 from worker.model.errors import ConfigError
-from worker.model.names import NodeName, plain_ip
+from worker.model.names import NodeName, is_of_shared_network, plain_ip
 from worker.model.options import Options
 from worker.model.plan import Plan, PlannedNode
 from worker.model.probe import PROBES, Need, with_options
 from worker.model.text import some
 from worker.model.version import WIRE_VERSION
 from worker.transfer.leases import spent_today
-from worker.wire.node_record import Node
+from worker.wire.node_record import Node, share_a_namespace, share_a_network
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
 MIN_INTERVAL_S = {"raw": 0.001, "datagram": 0.01}

@@ -38,7 +38,7 @@ from worker.wire.node_record import Node
 
 NODES, RUNS = 16, 12
 BARE = [sys.executable, "-c", "import redis, click, rich"]
-COMMANDS = ("nodes", "runs", "show")
+COMMANDS = ("nodes", "runs", "show", "results", "--help")
 #: It has a password, which stands on no command line.
 URL = "PTZMESH_REDIS_URL"
 #: What is started, and its Redis.
@@ -146,7 +146,7 @@ def _compare(command: str, programs: Mapping[str, Program], repetitions: int) ->
         wall, cpu = (median(one[kind] for one in times) for kind in (0, 1))
         ratio, cpu_ratio = (median(one[k] / bare[k] for one, bare in pairs) for k in (0, 1))
         print(
-            f"{command:6} {name:5} {wall:6.3f} s wall, {cpu:6.3f} s CPU; over the bare imports "
+            f"{command:7} {name:5} {wall:6.3f} s wall, {cpu:6.3f} s CPU; over the bare imports "
             f"{ratio:4.2f}, CPU {cpu_ratio:4.2f}"
         )
 

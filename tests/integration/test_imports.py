@@ -47,6 +47,11 @@ OF_A_RUN = {
     "worker.model.measurement": "who reads results",
     "worker.wire.run_record": "who reads a run",
 }
+#: What carries runs on, or measures.
+OF_RUNNING = {
+    "rq", "coordinator.mesh", "coordinator.runs.advance", "worker.identity", "worker.node",
+    "worker.transfer", "worker.probes.icmp", "worker.probes.iperf3", "worker.publish",
+}  # fmt: skip
 #: As the installed script does it.
 SCRIPT = """
 import sys
@@ -93,6 +98,12 @@ def test_who_looks_imports_only_what_is_needed(filled_url: str, command: str, sh
     assert {name: needless[name] for name in needless.keys() & modules} == {}
     # The collector never looks at modules: neither as they come nor as the process ends.
     assert untouched > 10_000
+
+
+@pytest.mark.parametrize("command", ["collect --csv -", "results", "events", "limits"])
+def test_who_reads_imports_nothing_of_those_who_run(filled_url: str, command: str) -> None:
+    _, _, modules = told_by(filled_url, *command.split())
+    assert {name: NOT_FOR_LOOKING[name] for name in OF_RUNNING & modules} == {}
 
 
 def test_help_of_all_imports_no_command_and_nothing_that_they_stand_on(redis_url: str) -> None:

@@ -14,7 +14,6 @@ too, and the other one's own machine has the address.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +27,12 @@ from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
 from worker.model.measurement import Outcome
-from worker.model.names import NodeName, plain_ip
+from worker.model.names import NodeName, is_of_shared_network, plain_ip
 from worker.model.text import some
 from worker.probes.answer.who_answers import Question, who_answers
 from worker.wire.connection import server
 from worker.wire.connection.way import allowing
-from worker.wire.node_record import Record
+from worker.wire.node_record import Record, share_a_network
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,6 @@ UsePorts = Callable[[Mapping[NodeName, Port]], None]
 
 #: A Redis that does not answer in this time is not asked for ports.
 SILENT_S = 2.0
-#: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
-_SHARED = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 100.64.0.0/10 169.254.0.0/16 fe80::/10"
-SHARED_NETWORKS = tuple(map(ipaddress.ip_network, _SHARED.split()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,31 +182,6 @@ def _is_doubtful(target: Target, own: Record | None, record: Record | None) -> b
         return False  # no node of the mesh: nobody to ask
     may_be_elsewhere = is_of_shared_network(target.address) and not share_a_network(own, record)
     return bool(target.claimed_by) or not record.alive or may_be_elsewhere
-
-
-def is_of_shared_network(address: str) -> bool:
-    """
-    Whether machines of different networks may have the same address.
-
-    >>> [is_of_shared_network(a) for a in ("192.168.1.9", "100.64.1.2", "fe80::1%eth0", "8.8.8.8")]
-    [True, True, True, False]
-    """
-    ip = plain_ip(address)
-    return ip is not None and any(ip in network for network in SHARED_NETWORKS)
-
-
-def share_a_namespace(one: Record, other: Record) -> bool:
-    """Whether two nodes are known to be in one network namespace of one machine."""
-    namespace = (one.boot, one.netns)
-    return all(namespace) and namespace == (other.boot, other.netns)
-
-
-def share_a_network(one: Record | None, other: Record) -> bool:
-    """Whether two nodes have a `site` label or a default router in common."""
-    if one is None:
-        return False
-    in_common = (one.site and one.site == other.site, one.gateway and one.gateway == other.gateway)
-    return any(in_common)
 
 
 def _asked(

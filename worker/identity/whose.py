@@ -14,14 +14,13 @@ from worker.identity.identity import (
     Target,
     Verdict,
     identify,
-    share_a_namespace,
 )
 from worker.identity.proxies import keep_straight
 from worker.identity.row_targets import Pair
 from worker.model.measurement import Measurement, Outcome
 from worker.model.names import IP, NodeName, plain_ip
 from worker.model.plan import PlannedNode, TargetNode
-from worker.wire.node_record import Record
+from worker.wire.node_record import Record, share_a_namespace
 from worker.wire.rows import Row
 
 

@@ -45,6 +45,10 @@ WITH_IPV4_LAST = tuple(
     ipaddress.IPv6Network(text) for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")
 )
 
+#: Many networks have them: RFC 1918, RFC 4193, RFC 6598 (a carrier's NAT), RFC 3927, RFC 4291.
+_SHARED = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 100.64.0.0/10 169.254.0.0/16 fe80::/10"
+SHARED_NETWORKS = tuple(map(ipaddress.ip_network, _SHARED.split()))
+
 
 def valid_name(name: str) -> NodeName:
     """
@@ -194,3 +198,14 @@ def parse_ports(text: str) -> tuple[int, int]:
     if match is None:
         raise ConfigError(f"ports ({text[:40]!r}) must look like 5201-5216")
     return int(match[1]), int(match[2])
+
+
+def is_of_shared_network(address: str) -> bool:
+    """
+    Whether machines of different networks may have the same address.
+
+    >>> [is_of_shared_network(a) for a in ("192.168.1.9", "100.64.1.2", "fe80::1%eth0", "8.8.8.8")]
+    [True, True, True, False]
+    """
+    ip = plain_ip(address)
+    return ip is not None and any(ip in network for network in SHARED_NETWORKS)

@@ -348,3 +348,17 @@ class Node(Record, Limits, Clock, Progress):
 def has_stopped(connection: redis.Redis, node: NodeName) -> bool:
     """Read whether a node has said goodbye."""
     return bool(connection.hget(keyspace.node_key(node), STOPPED))
+
+
+def share_a_namespace(one: Record, other: Record) -> bool:
+    """Whether two nodes are known to be in one network namespace of one machine."""
+    namespace = (one.boot, one.netns)
+    return all(namespace) and namespace == (other.boot, other.netns)
+
+
+def share_a_network(one: Record | None, other: Record) -> bool:
+    """Whether two nodes have a `site` label or a default router in common."""
+    if one is None:
+        return False
+    in_common = (one.site and one.site == other.site, one.gateway and one.gateway == other.gateway)
+    return any(in_common)
