@@ -78,7 +78,7 @@ def test_lease_is_one_round_trip_and_says_what_is_asked_before_a_test(
     assert lease is not None
     assert lease.found is not None
     assert (lease.found.far_address, lease.found.near_spent_bytes) == ("10.0.0.7", 40)
-    assert 0 <= lease.found.far_missing_s < 30
+    assert -0.01 < lease.found.far_missing_s < 30  # of a clock in milliseconds
 
 
 @pytest.mark.parametrize("kind", ["string", "none"])
