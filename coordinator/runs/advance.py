@@ -17,11 +17,12 @@ import redis
 
 from coordinator.runs.row_state import CLOCK_SLACK_S, read_rows
 from coordinator.runs.runs import read_run
-from coordinator.runs.starting import deadline_s, enqueue_phase
+from coordinator.runs.starting import deadline_s, rows_of
 from coordinator.runs.unfinished import Action, Gone, Lost, judge
 from worker.model.errors import ConfigError, OtherWire, WireError
 from worker.model.measurement import Outcome
 from worker.model.names import NodeName, RunId
+from worker.model.plan import Plan
 from worker.model.text import one_line
 from worker.model.version import WIRE_VERSION
 from worker.publish.outbox import Letter, publish
@@ -30,7 +31,9 @@ from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Clock
 from worker.wire.registry import read_nodes, read_parts
-from worker.wire.rows import Row, enqueue_rows
+from worker.wire.round_trip import Asking, sure, together
+from worker.wire.rows import Row, commands_of, enqueue_rows
+from worker.wire.rq_jobs import JOBS_AT_A_TIME
 from worker.wire.run_record import Run
 
 logger = logging.getLogger(__name__)
@@ -47,7 +50,9 @@ RENEW_EVERY = 500
 FIELDS_AT_A_TIME = 100
 
 
-def advance(connection: redis.Redis, run_id: RunId, *, patient: bool = False) -> None:
+def advance(
+    connection: redis.Redis, run_id: RunId, *, patient: bool = False, row: Row | None = None
+) -> None:
     """
     Do what is due in a run: publish the rows of lost sources, begin the next phase, close it.
 
@@ -57,12 +62,16 @@ def advance(connection: redis.Redis, run_id: RunId, *, patient: bool = False) ->
         connection: To a Redis.
         run_id: The run.
         patient: Where no node was heard for long it was Redis that was away: wait for them.
+        row: Of the run, as its node has read it, whose last result completed the phase.
 
     Raises:
         StreamFull: There is no room for a row that must say what became of a pair.
     """
     try:
-        run = read_run(connection, run_id, versions=(WIRE_VERSION,))
+        if row is None:
+            run, done = read_run(connection, run_id, versions=(WIRE_VERSION,)), None
+        else:
+            run, done = _look(connection, run_id, row.plan, row.phase)
     except ConfigError:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
         return
@@ -74,7 +83,28 @@ def advance(connection: redis.Redis, run_id: RunId, *, patient: bool = False) ->
     elif run.cancelled:
         _end_cancelled(connection, run)
     else:
-        _carry_on(connection, run, patient)
+        _carry_on(connection, run, patient, done)
+
+
+def _look(
+    connection: redis.Redis, run_id: RunId, plan: Plan, phase: int
+) -> tuple[Run, bytes | None]:
+    """Read a run of a plan, and in the same round trip the bitmap of a phase, if it is in that."""
+
+    def ask_done(pipeline: redis.client.Pipeline) -> None:
+        pipeline.get(keyspace.done_key(run_id, plan.probes[phase]))
+
+    def asking_done() -> Asking[bytes]:
+        (done,) = sure((yield ask_done))
+        return done or b""
+
+    asking = run_record.asking_runs([run_id], plan=plan), asking_done()
+    (run,), done = together(connection, *asking)
+    if isinstance(run, WireError):
+        raise run
+    if run is None:
+        return read_run(connection, run_id), None
+    return run, done if run.phase == phase else None
 
 
 def _leave(connection: redis.Redis, run_id: RunId, exc: Exception) -> None:
@@ -117,19 +147,33 @@ def _end_cancelled(connection: redis.Redis, run: Run) -> None:
     _close(connection, run, run_record.IS_CANCELLED)
 
 
-def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
+def _carry_on(connection: redis.Redis, run: Run, patient: bool, done: bytes | None) -> None:
     """Settle what will not come of the present phase; once nothing is missing, go on."""
-    probe = run.plan.probes[run.phase]
-    pairs = missing(connection, run, run.phase)
-    performers = sorted({run.plan.performer(probe, *pair) for pair in pairs})
+    if done is None:
+        done = _done(connection, run, run.phase)
+    performers = _performers(run, done)
     if performers and not (patient and _redis_was_away(connection)):
         performers = _settle(connection, run, performers)
+        if not performers:
+            # What was lost is in by now, or Redis has an older copy.
+            run, settled = _look(connection, run.id, run.plan, run.phase)
+            if settled is None or run.cancelled or not run.is_open:
+                return  # whoever did that goes on
+            done = settled
+            performers = _performers(run, done)
     if performers:
         _look_in(connection, run, allowing(LOOK_AGAIN_S, LOOK_AGAIN_TRIPS))
     elif run.phase + 1 < len(run.plan.probes):
-        _begin_phase(connection, run, run.phase + 1)
+        _begin_phase(connection, run, run.phase + 1, done)
     else:
-        _close(connection, run, run_record.IS_DONE)
+        _close(connection, run, run_record.IS_DONE, done)
+
+
+def _performers(run: Run, done: bytes) -> list[int]:
+    """Return the nodes of whose rows of the present phase something is missing."""
+    probe = run.plan.probes[run.phase]
+    pairs = _missing_of(done, run, run.phase)
+    return sorted({run.plan.performer(probe, *pair) for pair in pairs})
 
 
 def _redis_was_away(connection: redis.Redis) -> bool:
@@ -149,9 +193,17 @@ def _redis_was_away(connection: redis.Redis) -> bool:
 
 def missing(connection: redis.Redis, run: Run, phase: int) -> Iterator[Pair]:
     """Yield the pairs of a phase that are not in the stream, as indices of the plan."""
+    return _missing_of(_done(connection, run, phase), run, phase)
+
+
+def _done(connection: redis.Redis, run: Run, phase: int) -> bytes:
+    done = connection.get(keyspace.done_key(run.id, run.plan.probes[phase]))
+    return cast("bytes | None", done) or b""
+
+
+def _missing_of(done: bytes, run: Run, phase: int) -> Iterator[Pair]:
     probe, bit = run.plan.probes[phase], run.plan.bit
-    bitmap = cast("bytes | None", connection.get(keyspace.done_key(run.id, probe))) or b""
-    return (pair for pair in run.plan.pairs(probe) if not run_record.bit_is_set(bitmap, bit(*pair)))
+    return (pair for pair in run.plan.pairs(probe) if not run_record.bit_is_set(done, bit(*pair)))
 
 
 def _settle(connection: redis.Redis, run: Run, performers: Sequence[int]) -> list[int]:
@@ -216,16 +268,17 @@ def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:
     connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
 
 
-def _begin_phase(connection: redis.Redis, run: Run, phase: int) -> None:
-    deadline = scripts.redis_seconds(connection) + deadline_s(run.plan, phase)
-    if _write(connection, run, {run_record.PHASE: phase}, deadline):
-        enqueue_phase(connection, run.id, run.plan, phase)
+def _begin_phase(connection: redis.Redis, run: Run, phase: int, done: bytes) -> None:
+    rows = rows_of(run.id, run.plan, phase)
+    first, due_s = commands_of(connection, rows[:JOBS_AT_A_TIME]), deadline_s(run.plan, phase)
+    if _write(connection, run, {run_record.PHASE: phase}, done, due_s=due_s, commands=first):
+        enqueue_rows(connection, rows[JOBS_AT_A_TIME:])
         logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
 
 
-def _close(connection: redis.Redis, run: Run, status: str) -> None:
-    closed = repr(scripts.redis_seconds(connection))
-    if not _write(connection, run, {run_record.STATUS: status, run_record.CLOSED: closed}, None):
+def _close(connection: redis.Redis, run: Run, status: str, done: bytes = b"") -> None:
+    fields = {run_record.STATUS: status}
+    if not _write(connection, run, fields, done, at=run_record.CLOSED):
         return
     # Only a run's phases need these, and there is one for each pair.
     rtts = [run_record.rtt_field(source) for source in run.plan.sources]
@@ -237,35 +290,40 @@ def _close(connection: redis.Redis, run: Run, status: str) -> None:
     logger.info("run %s is %s", run.id, status)
 
 
-def _write(connection: redis.Redis, run: Run, fields: dict[Any, Any], due: float | None) -> bool:
-    """Write how a run goes on, and when it is due (None: never again); return whether it did."""
-    with connection.pipeline() as pipeline:
-        # One that was cancelled ends, whatever becomes of its rows meanwhile.
-        if not (run.cancelled or _has_ended(pipeline, run)):
-            return False
-        pipeline.multi()
-        pipeline.hset(keyspace.run_key(run.id), mapping=fields)
-        if due is None:
-            pipeline.zrem(keyspace.RUNS_OPEN, run.id)
-        else:
-            pipeline.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
-        try:
-            pipeline.execute()
-        except redis.WatchError:
-            # Whatever has changed is looked at when the run is due again.
-            return False
-    return True
-
-
-def _has_ended(pipeline: redis.client.Pipeline, run: Run) -> bool:
+def _write(
+    connection: redis.Redis,
+    run: Run,
+    fields: Mapping[str, str | int],
+    done: bytes,
+    *,
+    due_s: float | None = None,
+    at: str = "",
+    commands: Sequence[Any] = (),
+) -> bool:
     """
-    Watch a run, and return whether its present phase is still so and has all its results.
+    Write how a run goes on, if it is still as it was looked at; return whether it was.
 
-    Another advance may have been first; or Redis came back with an older copy since the results
-    were looked at, and then they are asked for again.
+    One that was cancelled ends, whatever becomes of its rows meanwhile. Else another advance may
+    have been first, or Redis came back with an older copy, and results are asked for again: then
+    the run is looked at when it is due again.
+
+    Args:
+        connection: To Redis.
+        run: As it was looked at.
+        fields: What is written.
+        done: The bitmap of its phase.
+        due_s: Seconds until it is looked at; None is never again.
+        at: A field that gets the time.
+        commands: Carried out with it, as of `commands_of`.
     """
-    key, probe = keyspace.run_key(run.id), run.plan.probes[run.phase]
-    pipeline.watch(key, keyspace.done_key(run.id, probe))  # type: ignore[no-untyped-call]  # untyped in redis-py
-    phase = cast("bytes | None", pipeline.hget(key, run_record.PHASE))
-    lacks_one = next(missing(pipeline, run, run.phase), None) is not None
-    return phase == str(run.phase).encode() and not lacks_one
+    probe = run.plan.probes[run.phase]
+    is_counted = run.done[probe] >= run.plan.count(probe)  # else its bits count
+    words = [word for field in fields.items() for word in field]
+    asked = [
+        *(run.id, run_record.PHASE, "" if run.cancelled else run.phase),
+        *(run_record.count_field(run_record.DONE, probe), run.done[probe]),
+        *(b"" if is_counted else done, "" if due_s is None else due_s, at),
+        *(len(words), *words, *commands),
+    ]
+    keys = [keyspace.run_key(run.id), keyspace.done_key(run.id, probe), keyspace.RUNS_OPEN]
+    return bool(scripts.script(connection, "commands", "go_on")(keys, asked))

@@ -102,7 +102,7 @@ def start(
         raise no_room(seen.full)
     stamp = datetime.fromtimestamp(seen.now_s, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
     run = RunId(f"{stamp}-{secrets.token_hex(2)}")
-    rows = _rows(run, plan, 0)
+    rows = rows_of(run, plan, 0)
     other, is_new, *begun = scripts.script(connection, "commands", "start")(
         [
             *(keyspace.same_plan_key(plan.digest), keyspace.run_key(run)),
@@ -131,11 +131,7 @@ def deadline_s(plan: Plan, phase: int) -> float:
     return min(phase_seconds(plan, plan.probes[phase]), LOOK_S) + allowing(GRACE_S, GRACE_TRIPS)
 
 
-def enqueue_phase(connection: redis.Redis, run: RunId, plan: Plan, phase: int) -> None:
-    """Enqueue one sweep a performer."""
-    enqueue_rows(connection, _rows(run, plan, phase))
-
-
-def _rows(run: RunId, plan: Plan, phase: int) -> list[Row]:
+def rows_of(run: RunId, plan: Plan, phase: int) -> list[Row]:
+    """Return the rows of a phase: one a performer."""
     performers = plan.performers(plan.probes[phase])
     return [Row(run=run, plan=plan, phase=phase, performer=node) for node in performers]
