@@ -70,8 +70,7 @@ def begin_command() -> None:
     Note that what a command imports is there.
 
     Ctrl-C is a KeyboardInterrupt from now on. The collector looks at what comes from now on, and
-    never again at the modules: that took a tenth of the start, and the same at the end; and a node
-    shares their memory with the workers that it forks.
+    never at the modules: that would be a tenth of the time that a short command takes.
     """
     if not gc.isenabled():
         gc.freeze()
