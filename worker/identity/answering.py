@@ -31,7 +31,6 @@ from worker.model.names import NodeName
 from worker.probes.answer.port import answer_until, open_port
 from worker.probes.interception import syn_nonce
 from worker.wire import keyspace, rq_jobs, scripts
-from worker.wire.connection import server
 from worker.wire.connection.way import allowing, way_s
 from worker.wire.round_trip import Asking, together
 
@@ -82,8 +81,8 @@ def answer(context: NodeContext, token: str) -> None:
     node = token.partition("/")[0]
     if node != context.name:
         raise ForeignWork(f"an answer is asked for of {node[:80]}, not of {context.name}")
-    connection, key = server.connect(context.redis_url), keyspace.answer_key(token)
-    packed = cast("bytes | None", connection.get(key))
+    connection, key = rq_jobs.connection_of_job(context.redis_url), keyspace.answer_key(token)
+    packed: bytes | None = rq_jobs.ask_first(connection, lambda pipeline: pipeline.get(key))[0]
     if packed is None:
         logger.debug("nobody waits any more for a port that answers: %s", token)
         return

@@ -27,7 +27,7 @@ from worker.probes.iperf3.tool import why_unable
 from worker.transfer.answer import Answer, Request, send_answer
 from worker.transfer.idle_rtt import MAX_RTT_MS
 from worker.transfer.leases import ask_holder, ask_spent, holds, is_token, spent_of
-from worker.wire import run_record
+from worker.wire import rq_jobs, run_record
 from worker.wire.connection import server
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Record
@@ -54,14 +54,13 @@ def serve(context: NodeContext, request: Request) -> None:
     Raises:
         WireError: The request is not what it should be, or the test is not one of the run's.
     """
-    connection = server.connect(context.redis_url)
-    pipeline = connection.pipeline(transaction=False)
-    ask_holder(pipeline, context.name)
-    run_record.ask_plan(pipeline, request.run)
-    holder, plan = pipeline.execute(raise_on_error=False)
-    for answer in (holder, plan):
-        if isinstance(answer, Exception):
-            raise answer
+    connection = rq_jobs.connection_of_job(context.redis_url)
+
+    def ask(pipeline: redis.client.Pipeline) -> None:
+        ask_holder(pipeline, context.name)
+        run_record.ask_plan(pipeline, request.run)
+
+    holder, plan = rq_jobs.ask_first(connection, ask)
     if not is_token(holder, request.lease_token):
         # It came late, twice or from a node that has died: of a link or a Redis that was away.
         logger.info("a test of run %s is no longer wanted: its lease is over", request.run[:80])

@@ -245,8 +245,12 @@ def note_begun(connection: redis.Redis, row: Row, now: float) -> None:
 
 def sign_of_life(connection: redis.Redis, row: Row) -> bool:
     """Note that a row is still measured, if its run is still wanted; return whether it is."""
-    if not run_record.is_wanted(connection, row.run):
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.hmget(keyspace.run_key(row.run), run_record.WANTED)
+    pipeline.time()
+    values, (seconds, micros) = pipeline.execute()
+    if not run_record.wanted(*values):
         return False
-    now = scripts.redis_seconds(connection)
+    now = seconds + micros / 1e6
     run_record.note(connection, row.run, row.fields.seen, repr(now))
     return True

@@ -15,7 +15,7 @@ from worker.model.errors import WireError
 from worker.model.names import RunId
 from worker.wire import keyspace
 from worker.wire.connection import server
-from worker.wire.round_trip import Asking
+from worker.wire.round_trip import Ask, Asking, sure, together
 
 #: Largest job payload that is looked at; ours are under 100 bytes.
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ JOB_FIELDS = frozenset({
     "last_heartbeat", "origin", "result_ttl", "started_at", "status", "timeout", "worker_name",
 })  # fmt: skip
 #: Jobs that tell RQ themselves that they have begun, with what they ask: see `asking_told`.
-TELL_THEMSELVES = frozenset({keyspace.SWEEP})
+TELL_THEMSELVES = frozenset({keyspace.SWEEP, keyspace.SERVE, keyspace.ANSWER})
 
 
 @dataclass
@@ -75,6 +75,16 @@ def asking_told() -> Asking[None]:
     answers = yield in_hand.untold
     errors = (answer for answer in answers if isinstance(answer, redis.ResponseError))
     in_hand.untold, in_hand.trouble = None, next(errors, None)
+
+
+def ask_first(connection: redis.Redis, ask: Ask) -> list[Any]:
+    """Ask what a job needs first, and tell RQ in the same round trip; return the answers."""
+
+    def asking() -> Asking[list[Any]]:
+        return sure((yield ask))
+
+    answers: list[Any] = together(connection, asking_told(), asking())[1]
+    return answers
 
 
 class MsgpackSerializer:

@@ -371,13 +371,12 @@ def plan_of(packed: bytes | None) -> Plan | None:
     return None if packed is None else unpack_plan(packed)
 
 
-def is_wanted(connection: redis.Redis, run: RunId) -> bool:
-    """Return whether a run is open and nobody has cancelled it."""
-    return wanted(*connection.hmget(keyspace.run_key(run), WANTED))
-
-
 def wanted(status: Any, cancelled: Any, present: Any, *, phase: int | None = None) -> bool:
-    """Return by the values of `WANTED` whether a run is, and is in this phase if one is given."""
+    """
+    Return whether a run is open and nobody has cancelled it, by the values of `WANTED`.
+
+    And whether it is in this phase, if one is given.
+    """
     is_present = phase is None or present == b"%d" % phase
     return status == IS_RUNNING.encode() and cancelled is None and is_present
 
