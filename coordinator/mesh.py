@@ -155,11 +155,16 @@ class MeshRun:
         """Let whoever follows the run write its rows to `file`, before it is told of them."""
         self._file = file
 
-    def updates(self) -> Iterator[Update]:
-        """Yield the run as it goes on, with what has arrived, until it has ended."""
+    def updates(self, since: Run | None = None) -> Iterator[Update]:
+        """
+        Yield the run as it goes on, with what has arrived, until it has ended.
+
+        `since` is the run as it stood, where that was read just now.
+        """
+        run = since or self.begun
         if self._file is None:
-            return follow_run(self.connection, self.id, self.begun)
-        return written(self.connection, self.id, self._file, self.begun)
+            return follow_run(self.connection, self.id, run)
+        return written(self.connection, self.id, self._file, run)
 
     def measurements(self) -> Iterator[Measurement]:
         """Yield the run's measurements as they arrive, until it has ended."""

@@ -31,6 +31,8 @@ class Hold(contextlib.AbstractContextManager["Hold"]):
         self._token = secrets.token_hex(8)
         self._member: str | None = None
         self._due = 0.0
+        #: How far Redis' clock was ahead of ours, when it was last read.
+        self._ahead_s: float | None = None
 
     def __exit__(self, *_: object) -> None:
         """Release it; where Redis is away it lapses by itself."""
@@ -42,7 +44,9 @@ class Hold(contextlib.AbstractContextManager["Hold"]):
         """Hold what is after `position`, and let go of what is before it."""
         if time.monotonic() < self._due:
             return
-        now = scripts.redis_seconds(self.connection)
+        if self._ahead_s is None:
+            self._ahead_s = scripts.redis_seconds(self.connection) - time.monotonic()
+        now = time.monotonic() + self._ahead_s
         member = f"{position} {self._token}"
         pipeline = self.connection.pipeline()
         pipeline.zadd(keyspace.HOLDS, {member: now + HOLD_S})
@@ -50,7 +54,9 @@ class Hold(contextlib.AbstractContextManager["Hold"]):
             pipeline.zrem(keyspace.HOLDS, str(self._member))
         pipeline.zremrangebyscore(keyspace.HOLDS, "-inf", now)
         pipeline.expire(keyspace.HOLDS, int(2 * HOLD_S))
-        pipeline.execute()
+        pipeline.time()  # for the next time: it may be set
+        seconds, micros = pipeline.execute()[-1]
+        self._ahead_s = seconds + micros / 1e6 - time.monotonic()
         self._member, self._due = member, time.monotonic() + RENEW_S
 
     def move(self, position: str) -> None:

@@ -10,9 +10,12 @@ import redis
 from counting_proxy import CountingProxy, counting_proxy
 
 from coordinator.embedded import EmbeddedServer, embedded_server
+from coordinator.runs.advance import cancel
+from coordinator.runs.follow import follow_run
 from integration.causes import World
 from integration.nodes import cli
 from worker.model.errors import RedisUnavailable
+from worker.model.names import RunId
 from worker.wire import keyspace
 from worker.wire.connection import server
 
@@ -112,3 +115,14 @@ def test_each_command_that_looks_takes_so_many(proxy: CountingProxy, world: Worl
         "collect --list": 2,
         "run --detach --new": 4,
     }
+
+
+def test_following_takes_one_for_what_arrived_and_how_the_run_stands(
+    guarded: EmbeddedServer, proxy: CountingProxy, world: World
+) -> None:
+    run = world.run()
+    cancel(world.connection, RunId(run))
+    with server.connect(proxy.url) as connection:
+        (update,) = follow_run(connection, RunId(run))
+    assert (len(update.arrived), update.run.is_open) == (2, False)
+    assert proxy.trips == 1 + 2

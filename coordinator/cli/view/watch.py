@@ -38,7 +38,7 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
     progress = Progress(time.monotonic() - max(0.0, age_s))
     report = make_report(state.plan)
     with _frames(console) if console.is_terminal else _lines(state) as show:
-        for update in run.updates():
+        for update in run.updates(state):
             state = update.run
             for measurement in update.arrived:
                 report.add(measurement)
@@ -50,7 +50,7 @@ def watch(run: MeshRun, *, as_json: bool) -> Run:
 
 def _json_lines(run: MeshRun, state: Run) -> Run:
     print_json("run", state.to_json())
-    for update in run.updates():
+    for update in run.updates(state):
         state = update.run
         for measurement in update.arrived:
             print_json("measurement", measurement.to_json())
