@@ -6,8 +6,9 @@
 -- line for each of the fields, an empty one for what is not there; without the last where that is
 -- empty. False of a key that is of another type.
 local begin, whole, since, stopped = tonumber(ARGV[1]), ARGV[2], ARGV[#ARGV - 1], ARGV[#ARGV]
-local names, texts = {}, {}
-for i = 2, #KEYS do names[i - 1] = string.sub(KEYS[i], begin) end
+local heard, texts = {}, {}
+-- One by one: users of older rights have no ZMSCORE.
+for i = 2, #KEYS do heard[i - 1] = redis.call('ZSCORE', KEYS[1], string.sub(KEYS[i], begin)) end
 local now = redis.call('TIME')
 for i = 2, #KEYS do
   local has = redis.pcall('HMGET', KEYS[i], whole, since, stopped)
@@ -22,4 +23,4 @@ for i = 2, #KEYS do
   end
   texts[i - 1] = text
 end
-return {now[1], now[2], redis.call('ZMSCORE', KEYS[1], unpack(names)), texts}
+return {now[1], now[2], heard, texts}
