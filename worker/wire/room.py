@@ -37,9 +37,15 @@ DEFAULTS = {
 #: Those that a script looks at for each batch, in its order.
 OF_RESULTS = ("stream_entries", "stream_bytes", "results_per_s", "redis_memory_pct")
 
-#: The first keys and, after two words of the batch, the first arguments of such a script.
-_KEYS = (keyspace.RESULTS, keyspace.LIMITS, keyspace.PACE, keyspace.HOLDS)
-_LIMITS = (*OF_RESULTS, *(DEFAULTS[name] for name in OF_RESULTS))
+#: What such a script knows without being told each time.
+_KNOWN = scripts.constants({
+    "RESULTS": keyspace.RESULTS,
+    "LIMITS": keyspace.LIMITS,
+    "PACE": keyspace.PACE,
+    "HOLDS": keyspace.HOLDS,
+    "NAMES": OF_RESULTS,
+    "USUAL": [str(DEFAULTS[name]) for name in OF_RESULTS],
+})  # fmt: skip
 
 REASONS = {b"full": "the results stream is full", b"tight": "Redis is short of memory"}
 
@@ -129,8 +135,8 @@ def add_results(
     Args:
         script: Name of the Lua file, which stands on `room.lua`, after those between the two.
         count: Results in the batch.
-        keys: Its keys, those of `room.lua` left out.
-        arguments: Its arguments, likewise.
+        keys: Its keys.
+        arguments: Its arguments, those of `room.lua` left out.
         longest_wait_s: A turn that is further away is let go.
 
     Returns:
@@ -140,10 +146,10 @@ def add_results(
         StreamFull: Nothing was added.
         redis.RedisError: Redis did not answer; whether the batch is in is unknown.
     """
-    call = scripts.script(connection, "room", *script.split())
+    call = scripts.script(connection, "room", *script.split(), before=_KNOWN)
     booked = 0
     while True:
-        status, first, second = call([*_KEYS, *keys], [booked, count, *_LIMITS, *arguments])
+        status, first, second = call(keys, [booked, count, *arguments])
         if status in REASONS:
             raise StreamFull(status, int(first))
         if status != b"wait":
@@ -180,7 +186,7 @@ def why_no_room(connection: redis.Redis) -> StreamFull | None:
 
 def asking_room() -> Asking[StreamFull | None]:
     """Ask for what `why_no_room` returns."""
-    status, first, _ = yield from scripts.asking(("room", "ask_room"), _KEYS, [0, 0, *_LIMITS])
+    status, first, _ = yield from scripts.asking(("room", "ask_room"), [], [0, 0], _KNOWN)
     return StreamFull(status, int(first)) if status in REASONS else None
 
 

@@ -1,8 +1,7 @@
--- Room for results in this Redis, which the lockers share; put before a script that adds entries.
--- KEYS  results stream, limits hash, pace hash, holds zset, then the script's own
--- ARGV  booked (1 when this batch has waited for its turn), results in the batch, then the names of the
---       limits and their defaults: entries and bytes of the stream, results a second, percentage of
---       Redis' memory; then the script's own
+-- Room for results in this Redis, which the lockers share; put before a script that adds entries, and
+-- before it RESULTS, LIMITS, PACE, HOLDS: the keys; and NAMES, USUAL: of the limits `stream_entries`,
+-- `stream_bytes`, `results_per_s`, `redis_memory_pct`, and what holds where none is set.
+-- ARGV  booked (1 when this batch has waited for its turn), results in the batch; then the script's own
 --
 -- Trims only what every known collector has fsynced and no follower of a run still holds, and only
 -- when there is no room.
@@ -19,14 +18,14 @@ end
 
 -- The limits, in the order of their names.
 local function read_limits()
-  local limits = redis.call('HMGET', KEYS[2], unpack(ARGV, 3, 6))
-  for i = 1, #limits do limits[i] = tonumber(limits[i]) or tonumber(ARGV[6 + i]) end
+  local limits = redis.call('HMGET', LIMITS, unpack(NAMES))
+  for i = 1, #limits do limits[i] = tonumber(limits[i]) or tonumber(USUAL[i]) end
   return limits
 end
 
 -- When the next batch is due, when memory was looked up, and whether it was short; `is_new` is set when
 -- that was looked up now.
-local function read_pace() return redis.call('HMGET', KEYS[3], 'next', 'looked', 'tight') end
+local function read_pace() return redis.call('HMGET', PACE, 'next', 'looked', 'tight') end
 
 -- Whether the whole server uses more of its maxmemory than we may see; looked up once a second.
 local function is_tight(pace, now, max_pct)
@@ -44,8 +43,8 @@ end
 -- limits is reached; nil when there is room.
 local function what_is_full(limits, pace, now)
   if is_tight(pace, now, limits[4]) then return 'tight', limits[4] end
-  if redis.call('XLEN', KEYS[1]) >= limits[1] then return 'full', 1 end
-  if (redis.call('MEMORY', 'USAGE', KEYS[1]) or 0) >= limits[2] then return 'full', 2 end
+  if redis.call('XLEN', RESULTS) >= limits[1] then return 'full', 1 end
+  if (redis.call('MEMORY', 'USAGE', RESULTS) or 0) >= limits[2] then return 'full', 2 end
 end
 
 local function parts(id)
@@ -63,20 +62,20 @@ end
 -- The first id that some known collector, or follower of a run, still needs; nil when there is no
 -- collector. The hold of a follower that died has lapsed: its score is in the past.
 local function first_needed(now)
-  if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
+  if redis.call('EXISTS', RESULTS) == 0 then return nil end
   local first
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', RESULTS)) do
     local name, last
     for i = 1, #group, 2 do
       if group[i] == 'name' then name = group[i + 1] end
       if group[i] == 'last-delivered-id' then last = group[i + 1] end
     end
     first = earlier(last, first)
-    local pending = redis.call('XPENDING', KEYS[1], name)
+    local pending = redis.call('XPENDING', RESULTS, name)
     if pending[1] > 0 then first = earlier(pending[2], first) end
   end
   if not first then return nil end
-  for _, hold in ipairs(redis.call('ZRANGE', KEYS[4], string.format('(%.3f', now), '+inf', 'BYSCORE')) do
+  for _, hold in ipairs(redis.call('ZRANGE', HOLDS, string.format('(%.3f', now), '+inf', 'BYSCORE')) do
     first = earlier(string.match(hold, '^%d+%-%d+') or '0-0', first)
   end
   return first
@@ -89,11 +88,11 @@ local function look_for_room()
   local limits, pace, now = read_limits(), read_pace(), seconds_now()
 
   local full, of = what_is_full(limits, pace, now)
-  if pace.is_new then redis.call('HSET', KEYS[3], 'looked', pace[2], 'tight', pace[3]) end
+  if pace.is_new then redis.call('HSET', PACE, 'looked', pace[2], 'tight', pace[3]) end
   if full then
     local id = first_needed(now)
     -- Whole nodes of the stream only, and not many of them: a script holds every locker.
-    if id then redis.call('XTRIM', KEYS[1], 'MINID', '~', id, 'LIMIT', 1000) end
+    if id then redis.call('XTRIM', RESULTS, 'MINID', '~', id, 'LIMIT', 1000) end
     full, of = what_is_full(limits, pace, now)
     if full then return full, of end
   end
@@ -101,7 +100,7 @@ local function look_for_room()
   if booked then return 'ok', 0 end
   local turn = math.max(tonumber(pace[1] or '') or 0, now)
   if not (turn - now <= FARTHEST_S) then turn = now end  -- nor is `nan` a turn
-  redis.call('HSET', KEYS[3], 'next', string.format('%.6f', turn + count / limits[3]))
+  redis.call('HSET', PACE, 'next', string.format('%.6f', turn + count / limits[3]))
   if turn - now <= BURST_S then return 'ok', 0 end
   return 'wait', math.ceil((turn - now - BURST_S) * 1000)
 end
