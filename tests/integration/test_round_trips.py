@@ -126,3 +126,13 @@ def test_following_takes_one_for_what_arrived_and_how_the_run_stands(
         (update,) = follow_run(connection, RunId(run))
     assert (len(update.arrived), update.run.is_open) == (2, False)
     assert proxy.trips == 1 + 2
+
+
+def test_a_server_that_has_lost_its_scripts_costs_one_each(
+    proxy: CountingProxy, world: World
+) -> None:
+    world.nodes()
+    world.connection.script_flush()
+    said = cli(proxy.url, "run", "--detach")
+    assert said.returncode == 0, said.stderr
+    assert proxy.trips == 4 + 2
