@@ -44,7 +44,7 @@ KEPT_S = 60.0
 #: take longer.
 STOP_S = 18.0
 #: A result of 150 echoes takes more than this.
-LEAST_LETTER_BYTES = 1600
+LEAST_LETTER_BYTES = 500
 
 
 @together(3)
