@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from waiting import wait_until
 
 from worker.model.names import NodeName
 from worker.model.policy import Policy
@@ -174,10 +175,19 @@ def test_what_else_lies_at_keys_of_rq_keeps_no_node_from_being_heard(
     connection.set(keyspace.queue_key(queue), "no list")
     connection.set(keyspace.queue_workers_key(queue), "no set")
     agent.heartbeats.register(connection, agent.record)
-    assert agent.heartbeats.lost == {"responder"}
+
+    def is_lost() -> bool:
+        assert agent.heartbeats.send(connection, agent.record) == []
+        assert agent.heartbeats.waiting == set()
+        return agent.heartbeats.lost == {"responder"}
+
+    wait_until(is_lost, "the worker is not where it is looked for", every_s=0.5)
+    connection.delete(keyspace.queue_workers_key(queue))
+    connection.sadd(keyspace.queue_workers_key(queue), worker)
     connection.set(worker, "no record")
-    assert agent.heartbeats.send(connection, agent.record) == []
-    assert (agent.heartbeats.lost, agent.heartbeats.waiting) == ({"responder"}, set())
+    wait_until(is_lost, "the worker's record is none", every_s=0.5)
+    connection.delete(worker)
+    assert is_lost()
 
 
 def test_overdue_run_is_told_once(agent: Supervisor, connection: redis.Redis) -> None:

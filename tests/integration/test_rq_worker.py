@@ -130,11 +130,8 @@ def a_record(connection: redis.Redis) -> None:
     connection.delete(keyspace.worker_key(rq_worker(connection, "prober")))
 
 
-def its_birth(connection: redis.Redis) -> None:
-    connection.hdel(keyspace.worker_key(rq_worker(connection, "responder")), "birth")
-
-
-def a_name(connection: redis.Redis) -> None:
+def a_birth_and_a_name(connection: redis.Redis) -> None:
+    connection.hdel(keyspace.worker_key(rq_worker(connection, "prober")), "birth")
     connection.delete(keyspace.queue_workers_key(keyspace.serve_queue(NodeName("a"))))
 
 
@@ -144,7 +141,7 @@ def test_heartbeats_keep_workers_registered_and_have_them_register_again(
 ) -> None:
     wait_until(lambda: is_kept(connection), "the heartbeats keep the workers of a")
     names = {rq_worker(connection, role) for role in RQ_WORKERS}
-    for lose in (of_all_kinds, a_record, its_birth, a_name):
+    for lose in (of_all_kinds, a_record, a_birth_and_a_name):
         lose(connection)
         wait_until(
             lambda: is_kept(connection) and not missing_workers(connection, [NodeName("a")]),

@@ -73,7 +73,7 @@ CONSTANTS = scripts.constants(
         "ALIVE_S": liveness.ALIVE_S,
         "AWAY_S": liveness.REDIS_AWAY_S,
         "TTL_S": node_record.NODE_TTL_S,
-        "CLAIM_S": liveness.HEARTBEAT_S,
+        "BEAT_S": liveness.HEARTBEAT_S,
         "SETTLE_S": SETTLE_S,
     }
 )

@@ -37,9 +37,10 @@ local function note_back(silent_s)
 end
 
 -- RQ forgets its worker unless that is renewed, for as long as the node counts as alive; false where it
--- has been forgotten, whole or in part, or where something else lies at its keys.
+-- has been forgotten, and with one heartbeat of three where part of it has, or other things lie there.
 local function renew(worker, registered)
   if redis.call('EXPIRE', worker, ALIVE_S) == 0 then return false end
+  if seconds % ALIVE_S >= BEAT_S then return true end
   if redis.pcall('HEXISTS', worker, 'birth') ~= 1 then return false end
   for _, one in ipairs(redis.pcall('SMEMBERS', registered)) do
     if one == worker then return true end
@@ -61,7 +62,7 @@ local function heard(name, silent_s, workers)
   -- The node that sees an overdue run has it for a while, so that one advance is enqueued, not one a node.
   local overdue = redis.call('ZRANGEBYSCORE', RUNS_OPEN, '-inf', seconds, 'LIMIT', 0, 16)
   for _, run in ipairs(overdue) do
-    redis.call('ZADD', RUNS_OPEN, 'XX', seconds + CLAIM_S, run)
+    redis.call('ZADD', RUNS_OPEN, 'XX', seconds + BEAT_S, run)
   end
   local lost, waiting = {}, {}
   for i, role in ipairs(ROLES) do
