@@ -1,7 +1,9 @@
 """
-How fast the collector drains the stream, beside the shortest loop that does the same work.
+How fast the collector drains the stream, beside the shortest loop and the collector of before.
 
-The bare loop: XREADGROUP 1000, decode, msgpack, csv.writer, fsync, XACK; no checks, no cursor.
+The bare loop reads entries as they were before (`before`): XREADGROUP 1000, decode, msgpack,
+csv.writer, fsync, XACK; no checks, no cursor. The collector reads the same measurements in today's
+form. All take turns, each as a process of its own, with redis-py's parser in C and without.
 Run: python tests/bench/bench_collector.py [--results 1000000] [--server PATH]
 """
 
@@ -9,53 +11,90 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gc
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import before
 import msgpack
 import redis
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from samples import fields_of
 
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER
 from coordinator.collect.groups import default_group
 from coordinator.embedded import embedded_server
 from worker.model.csv_columns import CSV_COLUMNS, DETAIL_COLUMNS
+from worker.model.measurement import Measurement
 from worker.wire import keyspace
 from worker.wire.connection.server import connect
 
 #: The ratio is measured over this many results, as often as there are repetitions.
-RATIO_RESULTS = 100_000
+RATIO_RESULTS = 50_000
 BARE_COUNT = 1000
 #: What is new in the first rows (buffers, arenas) is no growth.
 WARM_ROWS = 50_000
+#: Prints measurements as the code before writes them.
+SAMPLES = """
+import sys, msgpack, samples
+some = [list(samples.fields_of(number).items()) for number in range(700)]
+sys.stdout.buffer.write(msgpack.packb(some))
+"""
+
+
+class Drained(NamedTuple):
+    """What a loop took for a result, in microseconds, and Redis for it."""
+
+    wall_us: float
+    cpu_us: float
+    redis_us: float
+
+
+class Loop(NamedTuple):
+    """A loop, in the environment that it is started in, and the stream that it drains."""
+
+    name: str
+    kind: str
+    environment: Mapping[str, str]
+    url: str
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.drain:
-        _drain_and_tell_memory(*arguments.drain)
+        _drain(*arguments.drain)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, before.tree() as old:
         place = Path(folder)
         with embedded_server(place, binary=arguments.server) as server:
             connection = connect(server.url)
             print(f"server {connection.info('server')['redis_version']}")
-            _fill(connection, RATIO_RESULTS)
-            _compare(connection, place, arguments.repetitions)
-            _fill(connection, arguments.results - RATIO_RESULTS)
-            _memory(connection, server.url, place)
+            entries = _entries(old)
+            now, then = f"{server.url}?db=0", f"{server.url}?db=1"
+            _fill(connect(then), [one for one, _ in entries], RATIO_RESULTS)
+            _fill(connection, [one for _, one in entries], RATIO_RESULTS)
+            _tell_sizes(connect(then), connection)
+            for without in (False, True):
+                with _environments(old, without_hiredis=without) as (ours, theirs):
+                    print("without hiredis:" if without else "with hiredis:")
+                    _compare(
+                        [
+                            Loop("bare loop", "bare", ours, then),
+                            Loop("collector", "collector", ours, now),
+                            Loop("before", "collector", theirs, then),
+                        ],
+                        place,
+                        arguments.repetitions,
+                    )
+            _fill(connection, [one for _, one in entries], arguments.results - RATIO_RESULTS)
+            _memory(connection, now, place)
 
 
 def _arguments() -> argparse.Namespace:
@@ -63,12 +102,45 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=int, default=1_000_000)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--server", type=Path)
-    parser.add_argument("--drain", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--drain", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _fill(connection: redis.Redis, count: int) -> None:
-    some = [fields_of(number) for number in range(700)]
+def _entries(old: Path) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Give measurements as XADD takes them: of the code before, and of today's."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLES],
+        env=before.environment(old),
+        cwd=old,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    pairs = []
+    for items in msgpack.unpackb(done.stdout):
+        fields = {_bytes(name): _bytes(value) for name, value in items}
+        # The statistics of these samples are drawn, too; what is measured has those that follow.
+        pairs.append((fields, dict(Measurement.from_fields(fields).to_fields())))
+    return pairs
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+@contextmanager
+def _environments(
+    old: Path, *, without_hiredis: bool
+) -> Iterator[tuple[Mapping[str, str], Mapping[str, str]]]:
+    """Give the environments of today's packages and of those before."""
+    with tempfile.TemporaryDirectory(prefix="bench-without-") as folder:
+        if without_hiredis:
+            (Path(folder) / "hiredis.py").write_text("raise ImportError('left out')\n")
+        theirs = before.environment(old)
+        theirs["PYTHONPATH"] += f"{os.pathsep}{folder}"
+        yield {**os.environ, "PYTHONPATH": folder}, theirs
+
+
+def _fill(connection: redis.Redis, some: Sequence[dict[Any, Any]], count: int) -> None:
     pipeline = connection.pipeline(transaction=False)
     for number in range(count):
         pipeline.xadd(keyspace.RESULTS, some[number % len(some)])
@@ -77,30 +149,80 @@ def _fill(connection: redis.Redis, count: int) -> None:
     pipeline.execute()
 
 
-def _compare(connection: redis.Redis, folder: Path, repetitions: int) -> None:
-    rates: dict[str, list[float]] = {"bare loop": [], "collector": []}
-    loops: dict[str, Callable[[redis.Redis, Path], None]] = {"bare loop": bare, "collector": ours}
-    for repetition in range(repetitions):
-        for name, loop in loops.items():
-            path = folder / f"{name.replace(' ', '-')}-{repetition}.csv"
-            gc.collect()
-            connection.config_resetstat()
-            begun = time.perf_counter()
-            loop(connection, path)
-            rates[name].append(RATIO_RESULTS / (time.perf_counter() - begun))
-            assert _lines(path) == RATIO_RESULTS + 1
-            connection.xgroup_destroy(keyspace.RESULTS, default_group(path))
-            if repetition == repetitions - 1:
-                _tell_server_cost(connection, name)
-    for name, found in rates.items():
-        print(f"{name:10} {median(found):8.0f} results/s  ({min(found):.0f}-{max(found):.0f})")
-    pairs = zip(rates["collector"], rates["bare loop"], strict=True)
-    print(f"ratio      {median(mine / other for mine, other in pairs):8.2f}")
+def _tell_sizes(then: redis.Redis, now: redis.Redis) -> None:
+    for name, connection in (("before", then), ("today", now)):
+        used = connection.memory_usage(keyspace.RESULTS, samples=0)
+        print(f"entry {name:10} {used / RATIO_RESULTS:.0f} bytes")
 
 
-def ours(connection: redis.Redis, path: Path) -> None:
-    """Drain with the collector."""
-    Collector(connection, path).drain()
+def _compare(loops: Sequence[Loop], folder: Path, repetitions: int) -> None:
+    found: dict[str, list[Drained]] = {loop.name: [] for loop in loops}
+    for _ in range(repetitions):
+        for loop in loops:
+            found[loop.name].append(_run(loop, folder))
+    for name, each in found.items():
+        rates = [1e6 / one.wall_us for one in each]
+        spent = ", ".join(
+            f"{median(getattr(one, what) for one in each):.1f} us {said}"
+            for what, said in (("cpu_us", "CPU"), ("redis_us", "Redis"))
+        )
+        print(
+            f"{name:10} {median(rates):8.0f} results/s ({min(rates):.0f}-{max(rates):.0f})", spent
+        )
+    for other in ("bare loop", "before"):
+        for what in ("wall", "cpu"):
+            ratios = [
+                getattr(theirs, f"{what}_us") / getattr(mine, f"{what}_us")
+                for mine, theirs in zip(found["collector"], found[other], strict=True)
+            ]
+            print(f"ratio to {other}, {what}: {median(ratios):.2f}")
+
+
+def _run(loop: Loop, folder: Path) -> Drained:
+    path = folder / "rows.csv"
+    connection = connect(loop.url)
+    connection.config_resetstat()
+    told = json.loads(_child(loop.kind, loop.url, path, loop.environment))
+    spent: Any = connection.info("commandstats")
+    assert _rows(path) == RATIO_RESULTS
+    path.unlink()
+    for group in connection.xinfo_groups(keyspace.RESULTS):
+        connection.xgroup_destroy(keyspace.RESULTS, group["name"])
+    redis_us = sum(one["usec"] for name, one in spent.items() if name.startswith("cmdstat_x"))
+    return Drained(
+        *(told[what] * 1e6 / RATIO_RESULTS for what in ("wall_s", "cpu_s")),
+        redis_us / RATIO_RESULTS,
+    )
+
+
+def _child(kind: str, url: str, path: Path, environment: Mapping[str, str]) -> str:
+    program = [sys.executable, __file__, "--drain", kind, url, str(path)]
+    return subprocess.run(
+        program, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def _drain(kind: str, url: str, path: str) -> None:
+    """Drain once, in a process of its own, and print what it took."""
+    seen: list[int] = []
+    total = 0
+
+    def note(rows: int) -> None:
+        nonlocal total
+        total += rows
+        if total >= WARM_ROWS and not seen:
+            seen.append(_rss_kib())
+
+    connection = connect(url)
+    connection.ping()
+    begun, cpu = time.perf_counter(), time.process_time()
+    if kind == "bare":
+        bare(connection, Path(path))
+    else:
+        Collector(connection, Path(path), on_commit=note).drain()
+    took_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
+    rss = [*seen, _rss_kib()]
+    print(json.dumps({"wall_s": took_s, "cpu_s": cpu_s, "warm_kib": rss[0], "end_kib": rss[-1]}))
 
 
 def bare(connection: redis.Redis, path: Path) -> None:
@@ -142,39 +264,14 @@ def bare(connection: redis.Redis, path: Path) -> None:
             connection.xack(keyspace.RESULTS, group, *(stream_id for stream_id, _ in entries))
 
 
-def _tell_server_cost(connection: redis.Redis, name: str) -> None:
-    for command, spent in connection.info("commandstats").items():
-        if command.partition("_")[2].startswith("x") and spent["calls"] > 10:
-            print(
-                f"{name:10} {command.partition('_')[2]}: {spent['calls']} calls, "
-                f"{float(spent['usec_per_call']) / 1000:.3f} ms each"
-            )
-
-
 def _memory(connection: redis.Redis, url: str, folder: Path) -> None:
     count = connection.xlen(keyspace.RESULTS)
-    begun = time.perf_counter()
-    program = [sys.executable, __file__, "--drain", url, str(folder / "all.csv")]
-    told = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
-    took_s = time.perf_counter() - begun
-    assert _lines(folder / "all.csv") == count + 1
-    warm, end = (int(part) / 1024 for part in told)
-    print(f"{count} results in {took_s:.1f} s: {count / took_s:.0f} results/s")
+    path = folder / "all.csv"
+    told = json.loads(_child("collector", url, path, os.environ))
+    assert _rows(path) == count
+    print(f"{count} results in {told['wall_s']:.1f} s: {count / told['wall_s']:.0f} results/s")
+    warm, end = (told[when] / 1024 for when in ("warm_kib", "end_kib"))
     print(f"RSS {warm:.1f} MiB after {WARM_ROWS} rows, {end:.1f} MiB at the end")
-
-
-def _drain_and_tell_memory(url: str, path: str) -> None:
-    seen: list[int] = []
-    total = 0
-
-    def note(rows: int) -> None:
-        nonlocal total
-        total += rows
-        if total >= WARM_ROWS and not seen:
-            seen.append(_rss_kib())
-
-    Collector(connect(url), Path(path), on_commit=note).drain()
-    print(seen[0] if seen else _rss_kib(), _rss_kib())
 
 
 def _rss_kib() -> int:
@@ -182,11 +279,11 @@ def _rss_kib() -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-def _lines(path: Path) -> int:
+def _rows(path: Path) -> int:
     with path.open("rb") as file:
         first = file.readline()
         assert first.decode().strip().split(",") == list(CSV_COLUMNS)
-        return 1 + sum(1 for _ in file)
+        return sum(1 for _ in file)
 
 
 if __name__ == "__main__":
