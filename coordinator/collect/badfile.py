@@ -7,12 +7,12 @@ An entry of a newer version of ptzmesh looks like that too, so nothing of it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.collect.csvfile import append_new
 from coordinator.results.results import log_bad
-from coordinator.results.stream import Entry
+from coordinator.results.stream import Entry, fields_of
 from worker.model.errors import PtzmeshError, WireError
 
 
@@ -30,13 +30,13 @@ def set_aside(csv_path: Path, entries: Sequence[tuple[Entry, WireError]]) -> Non
     path = csv_path.with_name(csv_path.name + ".bad")
     try:
         with path.open("ab+", buffering=0) as file:
-            append_new(file.fileno(), [_line(*entry, why) for entry, why in entries])
+            append_new(file.fileno(), [_line(entry, why) for entry, why in entries])
     except OSError as exc:
         raise PtzmeshError(f"the file ({path}) cannot be written: {exc.strerror}") from exc
 
 
-def _line(stream_id: bytes, fields: Mapping[bytes, bytes], why: WireError) -> bytes:
+def _line(entry: Entry, why: WireError) -> bytes:
     # Latin-1 keeps every byte, so that the packed detail can be read back.
-    text = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
-    record = {"stream_id": stream_id.decode(), "why": str(why), "fields": text}
+    text = {n.decode("latin-1"): value.decode("latin-1") for n, value in fields_of(entry).items()}
+    record = {"stream_id": entry[0].decode(), "why": str(why), "fields": text}
     return json.dumps(record).encode() + b"\n"

@@ -26,12 +26,13 @@ from coordinator.results.stream import (
     Entry,
     Pages,
     Patience,
+    fields_of,
     stream_position,
     wait_for_more,
 )
 from worker.model.errors import WireError
-from worker.model.fields import Cell
 from worker.model.measurement import csv_row
+from worker.model.record.csv_line import csv_lines, usual_line
 from worker.wire.connection.away import AWAY
 from worker.wire.event import Event, is_event
 
@@ -148,7 +149,7 @@ class Collector:
             entries += pages.after(entries[-1][0].decode() if entries else cursor.position)
             if pages.at_end:
                 break
-        rows, events, bad = _parsed(cursor.unseen(entries))
+        lines, events, bad = _parsed(cursor.unseen(entries))
         # Redis may have taken its time, and what goes into a file that is removed is lost.
         if not cursor.file.is_in_place():
             return False
@@ -157,13 +158,13 @@ class Collector:
         if self.event_file is not None:
             passed = cursor.passed_until
             self.event_file.append([e for e in events if stream_position(e[0]) > passed])
-        cursor.file.append(rows)
+        cursor.file.append(lines)
         if not cursor.file.is_kept():
             return False
-        self.rows += len(rows)
+        self.rows += len(lines)
         self.bad += len(bad)
-        if self.on_commit is not None and rows:
-            self.on_commit(len(rows))
+        if self.on_commit is not None and lines:
+            self.on_commit(len(lines))
         if entries:
             cursor.passed(entries[-1], len(entries))
         return True
@@ -171,16 +172,19 @@ class Collector:
 
 def _parsed(
     entries: Iterable[Entry],
-) -> tuple[list[list[Cell]], list[tuple[str, Event]], list[tuple[Entry, WireError]]]:
-    """Return the rows, the events and what is neither."""
-    rows, events, bad = [], [], []
+) -> tuple[list[str], list[tuple[str, Event]], list[tuple[Entry, WireError]]]:
+    """Return the lines of the rows, the events and what is neither."""
+    lines, events, bad = [], [], []
     for entry in entries:
-        stream_id, fields = entry
+        if line := usual_line(*entry):
+            lines.append(line)
+            continue
+        stream_id, fields = entry[0], fields_of(entry)
         try:
             if is_event(fields):
                 events.append((stream_id.decode(), Event.from_fields(fields)))
             else:
-                rows.append(csv_row(fields, stream_id))
+                lines.append(csv_lines([csv_row(fields, stream_id)]))
         except WireError as exc:
             bad.append((entry, exc))
-    return rows, events, bad
+    return lines, events, bad

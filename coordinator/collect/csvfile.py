@@ -14,7 +14,6 @@ import csv
 import enum
 import errno
 import fcntl
-import io
 import logging
 import os
 import re
@@ -28,21 +27,14 @@ from typing import NamedTuple
 from coordinator.results.stream import START, stream_position
 from worker.model.csv_columns import CSV_COLUMNS, WIRE_1_CSV_COLUMNS
 from worker.model.errors import ConfigError, PtzmeshError
-from worker.model.fields import Cell
+from worker.model.record.csv_line import csv_lines
 
 logger = logging.getLogger(__name__)
 
 
-def csv_lines(rows: Iterable[Sequence[Cell]]) -> bytes:
-    """Return rows as lines of a CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-HEADER = csv_lines([CSV_COLUMNS])
+HEADER = csv_lines([CSV_COLUMNS]).encode()
 #: What a file of ours may begin with: one that an older ptzmesh began keeps its columns.
-COLUMNS = {csv_lines([columns]): columns for columns in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
+COLUMNS = {csv_lines([each]).encode(): each for each in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
 #: More than one write of the collector, so all that a crash may have left undone is in it.
 TAIL_BYTES = 4 * 1024 * 1024
 #: Rows that a compressor did not read came after its end, and it removes the file just then.
@@ -118,24 +110,24 @@ class CsvFile(contextlib.AbstractContextManager["CsvFile"]):
         """Close it, which drops the lock."""
         os.close(self._fd)
 
-    def append(self, rows: Sequence[Sequence[Cell]]) -> None:
+    def append(self, lines: Sequence[str]) -> None:
         """
-        Write rows of `CSV_COLUMNS`, all or none, and return when they are on the disk.
+        Write lines of `CSV_COLUMNS`, all or none, and return when they are on the disk.
 
         What the file has no column for is left out.
 
         Raises:
             PtzmeshError: The disk is full or failing; the file ends with the last good line.
         """
-        if not rows:
+        if not lines:
             return
-        kept = rows
+        text = "".join(lines)
         if self.columns != CSV_COLUMNS:
             indices = [CSV_COLUMNS.index(name) for name in self.columns]
-            kept = [[row[index] for index in indices] for row in rows]
-        self._write(csv_lines(kept))
-        self.cursor = str(rows[-1][-1])
-        self.last = identity([str(cell) for cell in rows[-1]])
+            text = csv_lines([row[index] for index in indices] for row in csv.reader(lines))
+        self._write(text.encode())
+        cells = cells_of(lines[-1].encode())
+        self.cursor, self.last = cells[-1], identity(cells)
 
     def is_in_place(self) -> bool:
         """Return whether the path still names this file, as long as we left it."""

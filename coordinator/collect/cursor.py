@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import redis
 
@@ -29,7 +29,14 @@ from coordinator.collect.groups import (
 )
 from coordinator.collect.rotated import identities, last_rows
 from coordinator.results.results import are_events
-from coordinator.results.stream import START, Entry, last_id, stream_position
+from coordinator.results.stream import (
+    START,
+    Entry,
+    entries_between,
+    fields_of,
+    last_id,
+    stream_position,
+)
 from coordinator.runs.footprint import members
 from worker.model.measurement import begun_at
 from worker.wire import keyspace
@@ -157,14 +164,14 @@ class Cursor:
             return entries
         doubt.read_rows(self._written)
         return [
-            (stream_id, fields)
-            for stream_id, fields in entries
-            if not (doubt.covers(stream_id) and doubt.has(_identity(fields)))
+            entry
+            for entry in entries
+            if not (doubt.covers(entry[0]) and doubt.has(_identity(fields_of(entry))))
         ]
 
     def passed(self, last: Entry, count: int) -> None:
         """Note that the next `count` entries, up to `last`, are on the disk; let Redis know."""
-        before, self._last = self._last, Mark(last[0].decode(), _identity(last[1]))
+        before, self._last = self._last, Mark(last[0].decode(), _identity(fields_of(last)))
         if self._read is not None:
             self._read += count
         if not set_group(self.connection, self.group, self.position, self._read):
@@ -206,8 +213,8 @@ class Cursor:
         return fields is not None and is_event(fields)
 
     def _fields_at(self, stream_id: str) -> Mapping[bytes, bytes] | None:
-        entries = self.connection.xrange(keyspace.RESULTS, stream_id, stream_id)
-        return cast("list[Entry]", entries)[0][1] if entries else None
+        entries = entries_between(self.connection, stream_id, stream_id)
+        return fields_of(entries[0]) if entries else None
 
     def _runs(self, key: str) -> frozenset[str]:
         return frozenset(members(self.connection, key))

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from coordinator.collect.csvfile import append_new, csv_lines
+from coordinator.collect.csvfile import append_new
 from worker.model.errors import ConfigError, PtzmeshError
+from worker.model.record.csv_line import csv_lines
 from worker.wire.event import COLUMNS, Event
 
-HEADER = csv_lines([COLUMNS])
+HEADER = csv_lines([COLUMNS]).encode()
 
 
 class EventFile:
@@ -59,7 +60,7 @@ class EventFile:
                 self._check_head(file.fileno())
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._check_head(file.fileno())
-                lines = [csv_lines([event.to_row(stream_id)]) for stream_id, event in events]
+                lines = [csv_lines([one.to_row(i)]).encode() for i, one in events]
                 append_new(file.fileno(), lines, HEADER)
         except OSError as exc:
             raise PtzmeshError(

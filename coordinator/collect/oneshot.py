@@ -23,6 +23,7 @@ from coordinator.runs.runs import beginning, read_run
 from worker.model.errors import PtzmeshError, RunIncomplete
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
+from worker.model.record.csv_line import csv_lines
 from worker.wire.run_record import Run
 
 
@@ -68,7 +69,7 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
         # What goes into a file that is removed is lost.
         is_there = self._file.is_in_place()
         if is_there:
-            self._file.append([result.to_row("") for result in new])
+            self._file.append([csv_lines([result.to_row("")]) for result in new])
         if not is_there or not self._file.is_kept():
             raise PtzmeshError(
                 f"the file ({self.path}) was moved or changed while it was written; all rows of "

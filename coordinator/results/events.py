@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import redis
 
 from coordinator.results.results import log_bad, pages_as_they_come, pages_until_end
-from coordinator.results.stream import START, Entry
+from coordinator.results.stream import START, Entry, fields_of
 from worker.model.errors import WireError
 from worker.wire.event import Event, is_event
 
@@ -28,10 +28,11 @@ def follow_events(
 
 def _events_in(pages: Iterable[list[Entry]]) -> Found:
     for entries in pages:
-        for stream_id, fields in entries:
+        for entry in entries:
+            fields, stream_id = fields_of(entry), entry[0].decode()
             if not is_event(fields):
                 continue
             try:
-                yield stream_id.decode(), Event.from_fields(fields)
+                yield stream_id, Event.from_fields(fields)
             except WireError as exc:
-                log_bad(stream_id.decode(), exc)
+                log_bad(stream_id, exc)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import redis
 
@@ -19,13 +18,14 @@ from coordinator.results.stream import (
     Entry,
     Pages,
     Patience,
+    entries_between,
+    fields_of,
     last_id,
     wait_for_more,
 )
 from worker.model.errors import WireError
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
-from worker.wire import keyspace
 from worker.wire.connection.away import AWAY
 from worker.wire.event import is_event
 
@@ -97,8 +97,8 @@ def pages_as_they_come(
 
 def are_events(connection: redis.Redis, until: str = "+") -> bool:
     """Return whether the stream holds a few events up to there, and nothing else."""
-    first = cast("list[Entry]", connection.xrange(keyspace.RESULTS, "-", until, count=FIRST_PAGE))
-    return 0 < len(first) < FIRST_PAGE and all(is_event(fields) for _, fields in first)
+    first = entries_between(connection, "-", until, FIRST_PAGE)
+    return 0 < len(first) < FIRST_PAGE and all(is_event(fields_of(entry)) for entry in first)
 
 
 def measurements_in(
@@ -106,12 +106,13 @@ def measurements_in(
 ) -> Iterator[tuple[str, Measurement]]:
     """Yield the measurements of a page, or of one run in it."""
     wanted = None if run is None else run.encode()
-    for stream_id, fields in entries:
+    for entry in entries:
+        fields, stream_id = fields_of(entry), entry[0].decode()
         if is_event(fields) or (wanted is not None and fields.get(b"run") != wanted):
             continue
         try:
             measurement = Measurement.from_fields(fields)
         except WireError as exc:
-            log_bad(stream_id.decode(), exc)
+            log_bad(stream_id, exc)
             continue
-        yield stream_id.decode(), measurement
+        yield stream_id, measurement

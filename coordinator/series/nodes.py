@@ -17,7 +17,7 @@ import redis
 
 from coordinator.mesh import Mesh
 from coordinator.results.results import measurements_in
-from coordinator.results.stream import Pages, last_id
+from coordinator.results.stream import Pages, fields_of, last_id
 from coordinator.runs.follow import Care
 from coordinator.runs.runs import MAX_RUNS
 from coordinator.series.here import STOP_CHECK_S, ShouldStop, Ticks
@@ -163,7 +163,7 @@ class _NodeRounds:
         if entries:
             self.position = entries[-1][0].decode()
         runs = {run.encode() for run in self.numbers}
-        mine = [entry for entry in entries if entry[1].get(b"run") in runs]
+        mine = [entry for entry in entries if fields_of(entry).get(b"run") in runs]
         rounds = [self._take(measured) for _, measured in measurements_in(mine)]
         return [each for each in rounds if each is not None]
 

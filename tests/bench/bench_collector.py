@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -27,12 +30,17 @@ import before
 import msgpack
 import redis
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from samples import measurement
+
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER
 from coordinator.collect.groups import default_group
 from coordinator.embedded import embedded_server
 from worker.model.csv_columns import CSV_COLUMNS, DETAIL_COLUMNS
-from worker.model.measurement import Measurement
+from worker.model.measurement import Measurement, made
+from worker.model.text import iso_utc
 from worker.wire import keyspace
 from worker.wire.connection.server import connect
 
@@ -41,20 +49,34 @@ RATIO_RESULTS = 50_000
 BARE_COUNT = 1000
 #: What is new in the first rows (buffers, arenas) is no growth.
 WARM_ROWS = 50_000
-#: Prints measurements as the code before writes them.
-SAMPLES = """
-import sys, msgpack, samples
-some = [list(samples.fields_of(number).items()) for number in range(700)]
-sys.stdout.buffer.write(msgpack.packb(some))
+#: Writes the measurements of today as the code before did.
+WRITE = """
+import sys, msgpack
+from worker.model.detail import read_detail
+from worker.model.measurement import Measurement, Outcome
+from worker.model.probe import PROBES
+from worker.model.text import parse_iso_utc
+entries = []
+for own, detail in msgpack.unpackb(sys.stdin.buffer.read()):
+    own["started_at"] = parse_iso_utc(own["started_at"])
+    own["outcome"] = Outcome(own["outcome"])
+    found = Measurement(**own, detail=read_detail(PROBES[own["probe"]].statistics, detail))
+    entries.append(list(found.to_fields().items()))
+sys.stdout.buffer.write(msgpack.packb(entries))
 """
+OWN = (
+    *("run", "probe", "source", "target", "address", "error"),
+    *("latency_ms", "packet_loss_pct", "throughput_mbps"),
+)
 
 
 class Drained(NamedTuple):
-    """What a loop took for a result, in microseconds, and Redis for it."""
+    """What a loop took for a result, in microseconds, and Redis for it; the digest of its rows."""
 
     wall_us: float
     cpu_us: float
     redis_us: float
+    rows: str
 
 
 class Loop(NamedTuple):
@@ -107,24 +129,39 @@ def _arguments() -> argparse.Namespace:
 
 
 def _entries(old: Path) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """Give measurements as XADD takes them: of the code before, and of today's."""
+    """Give measurements as XADD takes them: as the code before writes them, and as today's."""
+    results = [_measured(number) for number in range(700)]
+    plain = [
+        (
+            {name: getattr(one, name) for name in OWN}
+            | {"started_at": iso_utc(one.started_at), "outcome": one.outcome.value},
+            one.detail.to_map(),
+        )
+        for one in results
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", SAMPLES],
+        [sys.executable, "-c", WRITE],
         env=before.environment(old),
         cwd=old,
+        input=msgpack.packb(plain),
         check=True,
         stdout=subprocess.PIPE,
     )
-    pairs = []
-    for items in msgpack.unpackb(done.stdout):
-        fields = {_bytes(name): _bytes(value) for name, value in items}
-        # The statistics of these samples are drawn, too; what is measured has those that follow.
-        pairs.append((fields, dict(Measurement.from_fields(fields).to_fields())))
-    return pairs
+    entries = [dict(items) for items in msgpack.unpackb(done.stdout)]
+    return [(then, one.to_fields()) for then, one in zip(entries, results, strict=True)]
 
 
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
+def _measured(number: int) -> Measurement:
+    """Give a result with what a node adds to each."""
+    rng = random.Random(number)
+    one = measurement(number)
+    more = replace(
+        one.detail,
+        wake_ms=rng.uniform(1, 90) if one.latency_ms else None,
+        clock_offset_ms=rng.uniform(-3, 3),
+        clock_offset_uncertainty_ms=rng.uniform(0, 1),
+    )
+    return made(replace(one, detail=more))
 
 
 @contextmanager
@@ -160,6 +197,8 @@ def _compare(loops: Sequence[Loop], folder: Path, repetitions: int) -> None:
     for _ in range(repetitions):
         for loop in loops:
             found[loop.name].append(_run(loop, folder))
+    # The bare loop writes Booleans as Python does.
+    assert len({one.rows for name in ("collector", "before") for one in found[name]}) == 1
     for name, each in found.items():
         rates = [1e6 / one.wall_us for one in each]
         spent = ", ".join(
@@ -185,6 +224,7 @@ def _run(loop: Loop, folder: Path) -> Drained:
     told = json.loads(_child(loop.kind, loop.url, path, loop.environment))
     spent: Any = connection.info("commandstats")
     assert _rows(path) == RATIO_RESULTS
+    digest = _digest(path)
     path.unlink()
     for group in connection.xinfo_groups(keyspace.RESULTS):
         connection.xgroup_destroy(keyspace.RESULTS, group["name"])
@@ -192,6 +232,7 @@ def _run(loop: Loop, folder: Path) -> Drained:
     return Drained(
         *(told[what] * 1e6 / RATIO_RESULTS for what in ("wall_s", "cpu_s")),
         redis_us / RATIO_RESULTS,
+        digest,
     )
 
 
@@ -284,6 +325,13 @@ def _rows(path: Path) -> int:
         first = file.readline()
         assert first.decode().strip().split(",") == list(CSV_COLUMNS)
         return sum(1 for _ in file)
+
+
+def _digest(path: Path) -> str:
+    """Return a hash of all rows but their stream ids."""
+    with path.open("rb") as file:
+        lines = b"\n".join(line.rpartition(b",")[0] for line in file)
+    return hashlib.sha256(lines).hexdigest()
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def csv_file(data: bytes) -> None:
 def bad_file(data: bytes) -> None:
     """Entries that are set aside go to the end of whatever is there, once."""
     with _file(data, "x.csv.bad") as path:
-        entry: Any = ((b"1-0", {b"\xff": b"\xfe"}), WireError("no"))
+        entry: Any = ((b"1-0", [b"\xff", b"\xfe"]), WireError("no"))
         there = b'{"stream_id": "1-0"' in data
         for _ in range(2):
             badfile.set_aside(path.with_suffix(""), [entry])

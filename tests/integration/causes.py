@@ -18,6 +18,7 @@ from coordinator.mesh import Mesh
 from coordinator.runs.starting import start
 from worker.model import version
 from worker.model.csv_columns import CSV_COLUMNS
+from worker.model.record.csv_line import csv_lines
 from worker.wire import keyspace, scripts
 
 
@@ -56,7 +57,7 @@ class World:
     def results(self, name: str, holds: Holds) -> None:
         """Write a file of results that has a row."""
         with CsvFile(self.folder / name, holds) as file:
-            file.append([row("1-1" if holds is Holds.STREAM else "")])
+            file.append([csv_lines([row("1-1" if holds is Holds.STREAM else "")])])
 
     def text(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)

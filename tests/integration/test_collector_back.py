@@ -18,6 +18,7 @@ from coordinator.collect.groups import collectors, default_group, forget
 from coordinator.embedded import EmbeddedServer
 from coordinator.results.stream import START, Pages
 from integration.collecting import following, last_id, position
+from worker.model.record.csv_line import csv_lines
 from worker.wire import keyspace
 from worker.wire.connection.server import connect
 
@@ -130,7 +131,7 @@ def test_data_lost_between_reading_and_acknowledging_hides_no_row(
         connection.xadd(keyspace.RESULTS, fields_of(6), id="5-1")  # the clock was back for a while
         fill(connection, 1, first=7)
         (entry,) = Pages(connection).after(cursor.position)
-        file.append([measurement(7).to_row(entry[0].decode())])
+        file.append([csv_lines([measurement(7).to_row(entry[0].decode())])])
         cursor.passed(entry, 1)
         assert cursor.position == START
         left = cursor.unseen(Pages(connection).after(cursor.position))

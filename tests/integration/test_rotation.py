@@ -16,12 +16,13 @@ from samples import fields_of, fill, stream_rows
 from samples import file_rows as rows_of
 from waiting import wait_until
 
-from coordinator.collect.collector import Collector
+from coordinator.collect.collector import COMMIT_ROWS, Collector
 from coordinator.collect.csvfile import HEADER, CsvFile
 from coordinator.collect.groups import default_group, forget, set_group
 from coordinator.collect.rotated import _lines
 from integration.collecting import following
 from integration.nodes import cli
+from worker.model.record.csv_line import csv_lines
 from worker.wire import keyspace
 from worker.wire.connection import server
 
@@ -91,7 +92,7 @@ def packed_rows(path: Path) -> list[list[str]]:
 def test_compressed_and_removed_while_much_is_collected(
     connection: redis.Redis, csv_path: Path
 ) -> None:
-    fill(connection, 600)
+    fill(connection, 2 * COMMIT_ROWS + 100)
     turns = iter([lambda _: compress(csv_path, csv_path.with_name(NAMES[0]))])
     Collector(
         connection, csv_path, on_commit=lambda rows: next(turns, lambda _: None)(rows)
@@ -196,9 +197,9 @@ def test_forgotten_while_it_is_followed_after_a_rotation(redis_url: str, csv_pat
 def test_truncated_between_a_look_and_a_write(csv_path: Path) -> None:
     with CsvFile(csv_path) as file:
         row = [str(number) for number in range(len(file.columns) - 1)]
-        file.append([[*row, "1-0"]])
+        file.append([csv_lines([[*row, "1-0"]])])
         csv_path.write_bytes(b"")
-        file.append([[*row, "2-0"]])
+        file.append([csv_lines([[*row, "2-0"]])])
         assert file.is_in_place()
     with CsvFile(csv_path) as file:
         assert file.cursor == "2-0"

@@ -66,6 +66,11 @@ def statistics_of_ns(rtts_ns: Sequence[int | None]) -> tuple[float | None, ...]:
     Each is a whole number of nanoseconds, halves to the even one. Records are read by it: what is
     changed here changes what is read of records that are there.
     """
+    return tuple([None if ns is None else ns / _NS_PER_MS for ns in statistics_in_ns(rtts_ns)])
+
+
+def statistics_in_ns(rtts_ns: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Return what `statistics_of_ns` does, as nanoseconds."""
     answered = [ns for ns in rtts_ns if ns is not None]
     count = len(answered)
     if not count:
@@ -80,20 +85,17 @@ def statistics_of_ns(rtts_ns: Sequence[int | None]) -> tuple[float | None, ...]:
     median_ns = answered[middle]
     if not count & 1:
         median_ns = round((median_ns + answered[middle - 1]) / 2)
-    p95_ms = None
-    if count >= MIN_REPLIES_FOR_P95:
-        p95_ms = answered[nearest_rank(count, 95) - 1] / _NS_PER_MS
     total = sum(answered)
     # Exact, as integers: the variance times the square of the count.
     spread = count * sum(map(mul, answered, answered)) - total * total
     return (
-        answered[0] / _NS_PER_MS,
-        round(total / count) / _NS_PER_MS,
-        median_ns / _NS_PER_MS,
-        p95_ms,
-        answered[-1] / _NS_PER_MS,
-        round(math.sqrt(spread) / count) / _NS_PER_MS,
-        round(sum(map(abs, steps)) / len(steps)) / _NS_PER_MS if steps else None,
+        answered[0],
+        round(total / count),
+        median_ns,
+        answered[nearest_rank(count, 95) - 1] if count >= MIN_REPLIES_FOR_P95 else None,
+        answered[-1],
+        round(math.sqrt(spread) / count),
+        round(sum(map(abs, steps)) / len(steps)) if steps else None,
     )
 
 
