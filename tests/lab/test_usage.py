@@ -62,39 +62,20 @@ class Watch:
         """Give the commands that came from an address between two lines."""
         return [one[2] for one in self.lines[first:last] if one[1] == address]
 
-    def rate(self, address: str, first: int, last: int, unseen: int) -> float:
-        """Give the commands a second from there; `unseen` are added for each new connection."""
-        commands = self.commands(address, first, last)
-        opened = sum(one.startswith("HELLO") for one in commands)
-        return (len(commands) + unseen * opened) / self.seconds(first, last)
+    def rate(self, address: str, first: int, last: int) -> float:
+        """Give the commands a second from there."""
+        return len(self.commands(address, first, last)) / self.seconds(first, last)
 
     def seconds(self, first: int, last: int) -> float:
         """Give the time between two lines."""
         return self.lines[last][0] - self.lines[first][0]
 
 
-#: One connection, one command; what that makes.
-ONE_PING = """
-import sys
-from worker.wire.connection import command_count, server
-server.connect(sys.argv[1]).ping()
-print(command_count.commands_sent())
-"""
-
-
-def unseen_of_a_handshake(mesh: LabMesh, watch: Watch) -> int:
-    """Give how much of a handshake this server does not know, and so does not show."""
-    node = mesh.lab.redis_node
-    sent = int(node.run([sys.executable, "-c", ONE_PING, mesh.lab.redis_url]).stdout)
-    wait_until(lambda: "PING" in watch.commands(node.address), "the command is seen")
-    return sent - len(watch.commands(node.address))
-
-
 def said(mesh: LabMesh, name: str) -> Any:
     return next(one.redis_commands_per_s for one in read_nodes(mesh.connection) if one.name == name)
 
 
-def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
+def agreed(mesh: LabMesh, watch: Watch) -> float:
     """
     Wait for a heartbeat of n0, and hold what it says against what the server saw since the last.
 
@@ -106,7 +87,7 @@ def agreed(mesh: LabMesh, watch: Watch, unseen: int) -> float:
     told = said(mesh, "n0")
     first = watch.beats(node)[-2]
     stood_still = abs(watch.seconds(first, last) - liveness.HEARTBEAT_S) / liveness.HEARTBEAT_S
-    seen = watch.rate(node, first, last, unseen)
+    seen = watch.rate(node, first, last)
     assert math.isclose(told, seen, rel_tol=0.02 + 3 * stood_still)
     return float(told)
 
@@ -119,10 +100,9 @@ def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> 
     """
     with mesh_of(3) as mesh:
         watch = Watch(mesh.lab.redis.socket_url)  # it ends with the server
-        unseen = unseen_of_a_handshake(mesh, watch)
         watch.next_beat(mesh.lab.nodes[0].address)  # which opens its connection
         watch.next_beat(mesh.lab.nodes[0].address)
-        idle = agreed(mesh, watch, unseen)
+        idle = agreed(mesh, watch)
         probes = ("ping", "tcp", "redis", "throughput")
         what = [word for probe in probes for word in ("--probe", probe)]
         mesh.detach(
@@ -130,7 +110,7 @@ def test_a_node_says_what_the_server_sees_of_it_idle_and_while_it_measures() -> 
             "--bitrate", "5", *what,
         )  # fmt: skip
         # A slow machine measures during the next one, too.
-        assert max(agreed(mesh, watch, unseen) for _ in range(2)) > 5 * idle
+        assert max(agreed(mesh, watch) for _ in range(2)) > 5 * idle
 
 
 #: Commands of all sizes, some that wait, by two connections of which one is closed; what that is.
