@@ -9,7 +9,7 @@ stores where it would be wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from worker.model.csv_columns import DETAIL_COLUMNS
@@ -19,7 +19,7 @@ from worker.model.record.forms import FORM_OF, FORMS, GIVEN, Form, derive
 from worker.model.record.numbers import FORM, NAMES, NUMBERS, RTTS_MS
 
 #: Every whole number below is a float of its own.
-_EXACT = 2**53
+_MOST_NS = 2.0**53
 _SERIES = frozenset({list, tuple})
 _NS_OR_LOST = frozenset({int, type(None)})
 _MS_OR_LOST = frozenset({float, type(None)})
@@ -43,10 +43,10 @@ def stored(detail: Detail) -> dict[int | str, Any]:
     assumed["more"], assumed["rtts_ms"] = detail.more, values.get("rtts_ms")
     for name, value in values.items():
         other = assumed.get(name, _NONE)
-        # Of `_same`, what it says of nearly all without a call of it.
+        # What `_same` says of nearly all, without a call of it.
         if value is other or (value and value == other and type(value) is type(other)):
             continue
-        if not _same(value, other):
+        if value != other or not _same(value, other):
             key, value = _entry(name, value)
             given[key] = value
     return given
@@ -134,25 +134,19 @@ def _entry(name: str, value: Any) -> tuple[int | str, Any]:
     number = NUMBERS.get(name)
     if number is None:
         return name, value
+    unit_ns = NAMES[number][1]
     if number == RTTS_MS:
         if type(value) in _SERIES and _MS_OR_LOST.issuperset(map(type, value)):
-            return number, _in_whole_ns(value)
+            return number, [ms if ms is None else _in_ns(ms, unit_ns) for ms in value]
         return name, value
-    unit_ns = NAMES[number][1]
     if not unit_ns or value is None:
         return number, value
     return (number, _in_ns(value, unit_ns)) if type(value) is float else (name, value)
 
 
-def _in_whole_ns(rtts_ms: Sequence[float | None]) -> list[float | None]:
-    """Return a series in nanoseconds, those in milliseconds that would be another number so."""
-    return [ms if ms is None else _in_ns(ms, 1e6) for ms in rtts_ms]
-
-
 def _in_ns(value: float, unit_ns: float) -> float:
     """Return a time in whole nanoseconds; as it is where that is another number."""
-    ns = value * unit_ns
-    if not -_EXACT < ns < _EXACT:
+    if not -_MOST_NS < (ns := value * unit_ns) < _MOST_NS:
         return value
     whole = round(ns)
     is_exact = whole / unit_ns == value and (whole or math.copysign(1.0, value) > 0)
