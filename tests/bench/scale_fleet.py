@@ -27,10 +27,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
+from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
 
 from coordinator.runs.advance import advance
@@ -51,7 +52,7 @@ from worker.probes.icmp.series import EchoSeries
 from worker.transfer.answer import Request
 from worker.transfer.far import serve
 from worker.wire import keyspace, liveness, rq_jobs
-from worker.wire.connection import command_count, server
+from worker.wire.connection import command_count, server, traffic
 
 #: Median round-trip times of pairs, milliseconds: from a LAN to a metered link.
 NEAREST_MS, FARTHEST_MS = 0.2, 80.0
@@ -90,6 +91,9 @@ def main() -> None:
     # Of a process, so of all nodes in it: each tells the mean.
     sent = command_count.commands_sent
     command_count.commands_sent = lambda: sent() // count
+    # Threads here: each has its job, and connections come while others are looked at.
+    rq_jobs.in_hand = cast("rq_jobs.InHand", InHand())
+    traffic.look = lambda: None
     for number in range(first, first + count):
         _start_node(url, folder, number, (number - first) / count)
     print("ready", flush=True)
@@ -155,10 +159,30 @@ def _allow_list(context: NodeContext) -> AllowList:
     }
 
 
+class InHand(threading.local):
+    """The job that a work-horse has in hand, of each thread."""
+
+    connection: redis.Redis
+    untold: Any = None
+    trouble: redis.ResponseError | None = None
+
+
 class InThread(SimpleWorker, QuietWorker):
     """The node's RQ worker, but in a thread: no fork a job, and no signals."""
 
     death_penalty_class = TimerDeathPenalty
+    url = ""
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Have a connection for the job, as a work-horse has."""
+        waiting, self.connection = self.connection, server.connect(self.url)
+        hand = cast("InHand", rq_jobs.in_hand)
+        hand.connection, hand.untold, hand.trouble = self.connection, None, None
+        try:
+            super().execute_job(job, queue)
+        finally:
+            self.connection.close()
+            self.connection = waiting
 
     def _install_signal_handlers(self) -> None:
         """Signals belong to the process."""
@@ -175,6 +199,7 @@ def _work(url: str, name: str, queues: Sequence[str], job_class: Any) -> None:
         worker_ttl=RQ_WORKER_TTL_S,
         job_monitoring_interval=10,
     )
+    worker.url = url
     worker.work(logging_level="ERROR")
 
 
