@@ -78,7 +78,7 @@ def test_job_of_these_tests_is_executed_when_nothing_is_wrong_with_it(
     assert "nothing to measure" in log_of(tmp_path)  # it was run: there is no such run
 
 
-DEEP = b"\x91" * 900 + b"\xc0"
+DEEP = b"\x91" * 1000 + b"\xc0"
 RECORDS: dict[str, dict[str, Any]] = {
     "another function": {"data": payload("os.system", ["touch /tmp/x"])},
     "no function": {"data": payload(None)},

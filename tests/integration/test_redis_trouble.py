@@ -130,6 +130,16 @@ def test_another_program_on_the_port_is_recognised() -> None:
     assert "does not speak Redis' language" in line
 
 
+@pytest.mark.parametrize("answer", [b"+OK\r\n", b":1\r\n", b"$-1\r\n", b"*0\r\n"])
+def test_what_answers_as_redis_does_and_is_none_is_not_taken_for_one(answer: bytes) -> None:
+    with (
+        listening(4 * answer) as port,
+        connect(f"redis://127.0.0.1:{port}", judged=True) as connection,
+        pytest.raises(RedisUnavailable, match="is version 0; ptzmesh needs"),
+    ):
+        connection.get("x")
+
+
 HALF_A_REPLY = b"*2\r\n$6\r\nserver\r\n$5\r\nre"
 
 

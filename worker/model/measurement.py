@@ -296,7 +296,10 @@ def made(measurement: Measurement) -> Measurement:
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 _READABLE = frozenset(str(version).encode() for version in READ_VERSIONS)
-_NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, msgpack.UnpackException)
+#: msgpack unpacks what lies deeper than Python shows it in an error's text.
+_NOT_OURS = (
+    KeyError, ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException,
+)  # fmt: skip
 
 
 def _refusal(exc: Exception) -> WireError:

@@ -318,7 +318,9 @@ def unpack_plan(packed: bytes, *, versions: Container[int] = (WIRE_VERSION,)) ->
         raise WireError(f"plan ({len(packed)} bytes) is over {MAX_PLAN_BYTES}")
     try:
         return _plan_from(msgpack.unpackb(packed), versions)
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as exc:
+    except (
+        ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError,
+    ) as exc:  # fmt: skip
         raise WireError(f"not a plan: {exc}") from exc
 
 

@@ -54,18 +54,27 @@ class Form:
         kind: The class.
         defaults: All its fields in their order; those that no default was fixed for are None.
         has_trips: It is a series of questions, of which the samples say most.
+        needed: Those of the fields that have no default, and may not be None.
     """
 
     number: int
     kind: type[Detail]
     defaults: Mapping[str, Any]
     has_trips: bool
+    needed: tuple[str, ...]
 
 
 def _form(number: int, kind: type[Detail], defaults: Mapping[str, Any]) -> Form:
     names = [one.name for one in fields(kind) if one.name != "more"]
     whole = {name: defaults.get(name) for name in names}
-    return Form(number, kind, whole, issubclass(kind, RoundTrips))
+    needed = [name for name, may in kind.scalars().items() if type(None) not in may]
+    return Form(
+        number=number,
+        kind=kind,
+        defaults=whole,
+        has_trips=issubclass(kind, RoundTrips),
+        needed=tuple(name for name in needed if whole[name] is None),
+    )
 
 
 FORMS = {

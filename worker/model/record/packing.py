@@ -36,7 +36,7 @@ def stored(detail: Detail) -> dict[int | str, Any]:
         values = {**values, **detail.more}
     given: dict[int | str, Any] = {FORM: form.number}
     for name in GIVEN:
-        if name in values and not _same(values[name], form.defaults.get(name)):
+        if name in values and not _same(values[name], form.defaults.get(name, _NONE)):
             key, value = _entry(name, values[name])
             given[key] = value
     assumed = restored(given.copy())[1]
@@ -107,6 +107,9 @@ def _is_sound(
 ) -> bool:
     """Whether all that is stored fits its field, and a cell, without doubt; nearly all does."""
     scalars = form.kind.scalars()
+    for name in form.needed:
+        if values[name] is None:
+            return False
     for key in stored:
         name = NAMES[key][0] if type(key) is int else key
         value = values[name]

@@ -157,12 +157,14 @@ class Greeting(AbstractConnection):
         """Read the answers to the greetings; the first that is a refusal ends the connection."""
         greetings, self._unheard = self._unheard, ()
         info: dict[str, str] = {}
+        is_judged = False
         try:
             for name, *_ in greetings:
                 answer = self.read_response()
                 if name == "INFO":
                     info |= _lines(answer)
-            if info and self._terms is not None:
+                    is_judged = True
+            if is_judged and self._terms is not None:
                 self._terms.check(info)
                 self._terms.are_met = True
         except (redis.RedisError, PtzmeshError) as exc:
@@ -188,12 +190,14 @@ def _looks(command: Command) -> bool:
     return name in LOOKS or " ".join((name, *map(str, command[1:2]))).upper() in LOOKS
 
 
-def _lines(info: bytes) -> dict[str, str]:
+def _lines(info: object) -> dict[str, str]:
     """
-    Read an answer to INFO.
+    Read an answer to INFO; nothing where it is none, of whatever is not Redis.
 
     >>> _lines(b"# Server\\r\\nredis_version:7.0.15\\r\\n")
     {'redis_version': '7.0.15'}
     """
+    if not isinstance(info, bytes):
+        return {}
     pairs = (line.partition(":") for line in info.decode(errors="replace").splitlines())
     return {name: value for name, sign, value in pairs if sign}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.model.cost import SLACK, phase_seconds
@@ -247,6 +247,7 @@ def test_plan_that_is_too_long_is_not_looked_at() -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"\x81\xa4wire" + b"\x91" * 1010 + b"\x90")
 def test_bytes_that_are_no_plan_are_refused(packed: bytes) -> None:
     with pytest.raises(WireError):
         unpack_plan(packed)

@@ -16,11 +16,14 @@ from worker.model.detail import (
     Detail,
     Interval,
     PingStatistics,
+    TransferSettings,
+    common,
 )
 from worker.model.errors import WireError
-from worker.model.measurement import Measurement, Outcome, csv_row, made
+from worker.model.measurement import Measurement, Outcome, begun_at, csv_row, made
+from worker.model.options import UdpOptions
 from worker.model.record.forms import FORM_OF, FORMS
-from worker.model.record.numbers import FORM, NUMBERS, STARTED_AT
+from worker.model.record.numbers import ADDRESS, ERROR, FORM, NUMBERS, STARTED_AT
 from worker.model.rtt import packet_loss_pct
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
@@ -216,3 +219,39 @@ def test_time_that_is_none_is_refused(at: object) -> None:
     packed = msgpack.packb({**good, STARTED_AT: at})
     with pytest.raises(WireError):
         Measurement.from_fields(entry(of_ping(RTTS_MS)) | {b"detail": packed})
+
+
+@pytest.mark.parametrize("place", ["reply_ttl", STARTED_AT, ADDRESS, ERROR, FORM, NUMBERS["hint"]])
+@pytest.mark.parametrize("depth", [900, 1000, 1020])
+def test_what_is_too_deep_to_be_shown_is_refused_all_the_same(place: int | str, depth: int) -> None:
+    good = msgpack.unpackb(entry(of_ping(RTTS_MS))[b"detail"], strict_map_key=False)
+    damaged = {k: v for k, v in good.items() if k != place} | {place: None}
+    packed = msgpack.packb(damaged)[:-1] + b"\x91" * depth + b"\x90"
+    fields_ = entry(of_ping(RTTS_MS)) | {b"detail": packed}
+    for read in (Measurement.from_fields, lambda f: csv_row(f, b"1-0")):
+        with pytest.raises(WireError):
+            read(fields_)
+    assert begun_at(fields_) == ("" if place == STARTED_AT else "2026-01-02T03:04:05.678Z")
+
+
+@pytest.mark.parametrize("number", FORMS)
+def test_statistics_of_which_one_is_missing_are_not_taken_for_whole(number: int) -> None:
+    fields_ = entry(of_ping(RTTS_MS)) | {
+        b"detail": msgpack.packb({STARTED_AT: 0, ADDRESS: "", FORM: number})
+    }
+    found = Measurement.from_fields(fields_)
+    scalars = type(found.detail).scalars()
+    assert all(type(getattr(found.detail, name)) in may for name, may in scalars.items())
+    assert found.to_row("1-0") == csv_row(fields_, b"1-0")
+    assert Measurement.from_fields(entry(found)) == found
+
+
+@pytest.mark.parametrize("value", [None, [], [1.5, None], "none"])
+@pytest.mark.parametrize("kind", [Detail, TransferSettings])
+def test_what_a_program_calls_as_a_field_of_other_records_comes_back(
+    kind: type[Detail], value: object
+) -> None:
+    own = common(kind, UdpOptions()) if kind is TransferSettings else {}
+    detail = kind(**own, more=dict.fromkeys(["rtts_ms", "refused_by"], value))
+    measurement = replace(of_ping(RTTS_MS), detail=detail)
+    assert Measurement.from_fields(entry(measurement)) == measurement
