@@ -79,6 +79,8 @@ def worker(
 
     A network or a Redis that is not there yet is waited for.
     """
+    import redis
+
     from coordinator.cli.faults.patience import say_no_more
     from coordinator.cli.settings.reread import Reread
     from coordinator.runs.advance import advance
@@ -91,6 +93,7 @@ def worker(
     from worker.transfer.answer import Request
     from worker.transfer.far import serve
     from worker.wire import rq_jobs
+    from worker.wire.rows import Row
 
     log_to_stderr(redis_url, verbose)
     context = click.get_current_context()
@@ -112,8 +115,11 @@ def worker(
         def carry_on(run: RunId) -> None:
             advance(rq_jobs.connection_of_job(context.redis_url), run, patient=True)
 
+        def carry_on_after(connection: redis.Redis, row: Row) -> None:
+            advance(connection, row.run, patient=True, row=row)
+
         return {
-            keyspace.SWEEP: functools.partial(sweep, context),
+            keyspace.SWEEP: functools.partial(sweep, context, carry_on_after),
             keyspace.SERVE: by_fields(Request, functools.partial(serve, context)),
             keyspace.ADVANCE: carry_on,
             keyspace.ANSWER: functools.partial(answer, context),

@@ -31,7 +31,7 @@ from worker.wire import keyspace, liveness, run_record, scripts
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Clock
 from worker.wire.registry import read_nodes, read_parts
-from worker.wire.round_trip import Asking, sure, together
+from worker.wire.round_trip import asking_sure, together
 from worker.wire.rows import Row, commands_of, enqueue_rows
 from worker.wire.rq_jobs import JOBS_AT_A_TIME
 from worker.wire.run_record import Run
@@ -91,20 +91,14 @@ def _look(
 ) -> tuple[Run, bytes | None]:
     """Read a run of a plan, and in the same round trip the bitmap of a phase, if it is in that."""
 
-    def ask_done(pipeline: redis.client.Pipeline) -> None:
-        pipeline.get(keyspace.done_key(run_id, plan.probes[phase]))
-
-    def asking_done() -> Asking[bytes]:
-        (done,) = sure((yield ask_done))
-        return done or b""
-
-    asking = run_record.asking_runs([run_id], plan=plan), asking_done()
-    (run,), done = together(connection, *asking)
+    key = keyspace.done_key(run_id, plan.probes[phase])
+    asking_done = asking_sure(lambda pipeline: pipeline.get(key))
+    (run,), (done,) = together(connection, run_record.asking_runs([run_id], plan=plan), asking_done)
     if isinstance(run, WireError):
         raise run
     if run is None:
         return read_run(connection, run_id), None
-    return run, done if run.phase == phase else None
+    return run, (done or b"") if run.phase == phase else None
 
 
 def _leave(connection: redis.Redis, run_id: RunId, exc: Exception) -> None:

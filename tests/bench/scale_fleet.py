@@ -53,6 +53,7 @@ from worker.transfer.answer import Request
 from worker.transfer.far import serve
 from worker.wire import keyspace, liveness, rq_jobs
 from worker.wire.connection import command_count, server, traffic
+from worker.wire.rows import Row
 
 #: Median round-trip times of pairs, milliseconds: from a LAN to a metered link.
 NEAREST_MS, FARTHEST_MS = 0.2, 80.0
@@ -150,7 +151,10 @@ def _allow_list(context: NodeContext) -> AllowList:
 
     def sweep(run: str, phase: int, performer: int) -> None:
         with _sweeping:
-            jobs.sweep(context, run, phase, performer)
+            jobs.sweep(context, carry_on_after, run, phase, performer)
+
+    def carry_on_after(connection: redis.Redis, row: Row) -> None:
+        advance(connection, row.run, patient=True, row=row)
 
     return {
         keyspace.SWEEP: sweep,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,12 +12,14 @@ from counting_proxy import CountingProxy, counting_proxy
 from coordinator.runs.advance import advance
 from coordinator.runs.runs import read_run
 from coordinator.runs.starting import start
+from integration.nodes import workers
 from integration.rows import beat, plan
 from worker.model.measurement import Outcome
 from worker.model.names import RunId
 from worker.model.options import PingOptions, RedisOptions
+from worker.node.supervisor import SCRIPTS
 from worker.publish.outbox import Letter, publish
-from worker.wire import keyspace, run_record
+from worker.wire import keyspace, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.rows import Row, load_row
 
@@ -104,3 +107,11 @@ def test_results_that_an_older_copy_of_redis_lacks_are_asked_for_again(
     connection.setbit(keyspace.done_key(run, "ping"), row.plan.bit(0, 1), 1)
     advance(connection, run, row=row)
     assert read_run(connection, run).phase == 1
+
+
+def test_node_that_has_started_has_given_redis_the_scripts_of_its_jobs(
+    redis_url: str, connection: redis.Redis, tmp_path: Path
+) -> None:
+    with workers(redis_url, connection, tmp_path, ["a"]):
+        digests = [scripts.with_digest(names, before)[1] for names, before in SCRIPTS]
+        assert all(connection.script_exists(*digests))

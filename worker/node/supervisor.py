@@ -42,7 +42,7 @@ from worker.node.registration.state_folder import hold, owner_token, usable
 from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
-from worker.wire import keyspace, liveness, rq_jobs
+from worker.wire import keyspace, liveness, room, rq_jobs, scripts
 from worker.wire.connection import server, traffic
 from worker.wire.node_record import Node
 
@@ -52,6 +52,16 @@ logger = logging.getLogger(__name__)
 STOP_GRACE_S = 7.0
 #: While Redis does not answer: soon enough to be heard before anybody counts this node as lost.
 RETRY_S = liveness.HEARTBEAT_S / 4
+
+#: The scripts of jobs: each call of one is a round trip less where the server has it already.
+SCRIPTS = (
+    *((names, "") for names in (
+        ("job_record",), ("records",), ("sign_of_life",), ("commands", "enqueue"),
+        ("commands", "go_on"), ("commands", "ask_port"), ("lease", "lease_acquire"),
+        ("lease", "lease_renew"), ("lease", "lease_release"),
+    )),
+    (("room", "entries", "publish"), room.KNOWN),
+)  # fmt: skip
 
 AllowListMaker = Callable[[NodeContext], AllowList]
 
@@ -114,6 +124,7 @@ class Supervisor:
         server.check_server(connection, self.settings.redis_url, scripts=True)
         self.record = self._describe(connection)
         self.heartbeats.register(connection, self.record)
+        scripts.load(connection, SCRIPTS)
         self.changes.begin(self.record)
 
     def _describe(self, connection: redis.Redis) -> Node:

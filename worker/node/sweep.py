@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -26,15 +26,19 @@ from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
 from worker.wire.node_record import Clock, Record
 from worker.wire.registry import ask_parts, asking_records, parts_of
+from worker.wire.room import StreamFull
 from worker.wire.round_trip import Asking, sure, together
 from worker.wire.rows import Row, enqueue_rows, load_row, note_begun, refuse
 
 logger = logging.getLogger(__name__)
 
+#: Takes a row that has completed its phase, and goes on to the next one.
+CarryOn = Callable[[redis.Redis, Row], None]
 
-def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
+
+def sweep(context: NodeContext, carry_on: CarryOn, run: RunId, phase: int, performer: int) -> None:
     """
-    Measure one node's row of a run for one probe.
+    Measure one node's row of a run for one probe; `carry_on` is called where it completes a phase.
 
     Raises:
         WireError: The arguments or the run's plan are damaged, or the row is another node's.
@@ -62,7 +66,7 @@ def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
     others = {other(row, pair) for pair in look.left} - {performer}
     records = with_rivals(connection, row, others, look.records)
     work, strangers = work_on(context, connection, row, look.left, others, records)
-    row = work.row
+    loaded, row = row, work.row
     clock = SourceClock(connection, row.name, look.clock)
     clock.look(row.plan.nodes[source].name for source, _ in look.left)
     outbox, begin = Outbox(context.outbox_path), partial(note_begun, connection, row, look.now)
@@ -70,8 +74,23 @@ def sweep(context: NodeContext, run: RunId, phase: int, performer: int) -> None:
         for finding in denied(row, look.left, strangers):
             publisher.put(finding)
         _measure(work, publisher)
+    if publisher.has_completed:
+        _carry_on(carry_on, connection, loaded, is_stopping=context.should_stop())
     if context.should_stop():
         _hand_back(connection, row)
+
+
+def _carry_on(carry_on: CarryOn, connection: redis.Redis, row: Row, *, is_stopping: bool) -> None:
+    """Carry a run on here, whose phase is complete with this row; what ends now leaves it."""
+    try:
+        if is_stopping:
+            rq_jobs.enqueue_advance(connection, row.run)
+        else:
+            carry_on(connection, row)
+    except (redis.RedisError, StreamFull) as exc:
+        # The results are in; the overdue run is seen by the next heartbeat.
+        level = server.severity(exc)
+        logger.log(level, "run %s is not carried on from here: %s", row.run, exc)
 
 
 @dataclass(frozen=True)

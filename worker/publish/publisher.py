@@ -19,8 +19,6 @@ from worker.model.measurement import Measurement
 from worker.publish.last_heard import with_last_heard
 from worker.publish.outbox import BATCH, Letter, Outbox
 from worker.publish.source_clock import SourceClock
-from worker.wire import rq_jobs
-from worker.wire.connection import server
 from worker.wire.rows import Row, sign_of_life
 
 logger = logging.getLogger(__name__)
@@ -38,6 +36,7 @@ class Publisher:
 
     Attributes:
         stopped: Set when the run is no longer running; the sweep may end.
+        has_completed: A result of the row was the last of its phase: the run is to be carried on.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Publisher:
         """
         self.begin = begin
         self.connection, self.outbox, self.row, self.clock = connection, outbox, row, clock
-        self.stopped = threading.Event()
+        self.stopped, self.has_completed = threading.Event(), False
         self.hurried = False
         self.ended = threading.Event()
         self.waiting: queue.SimpleQueue[Measurement | None] = queue.SimpleQueue()
@@ -120,13 +119,7 @@ class Publisher:
         if self.hurried:
             self.outbox.keep(letters)
             return
-        try:
-            if self.outbox.post(self.connection, letters):
-                rq_jobs.enqueue_advance(self.connection, self.row.run)
-        except redis.RedisError as exc:
-            # The results are in; the overdue run is seen by the next heartbeat.
-            run, level = self.row.run, server.severity(exc)
-            logger.log(level, "advance of run %s not enqueued: %s", run, exc)
+        self.has_completed |= self.outbox.post(self.connection, letters)
 
     def _look(self) -> None:
         try:

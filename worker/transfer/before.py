@@ -12,6 +12,7 @@ from worker.transfer.idle_rtt import IdleRtt, ask_idle_rtts, idle_rtts_of
 from worker.transfer.leases import ask_spent, spent_of
 from worker.wire.node_record import FarEnd
 from worker.wire.registry import ask_parts, parts_of
+from worker.wire.round_trip import sure
 from worker.wire.rows import Row
 
 
@@ -47,9 +48,7 @@ def read_before(
     ask_spent(pipeline, own)
     answers = pipeline.execute(raise_on_error=False)
     parts, (idle, *spent) = answers[: len(others)], answers[len(others) :]
-    for answer in (idle, *spent):
-        if isinstance(answer, Exception):
-            raise answer
+    sure([idle, *spent])
     return Before(
         far=parts_of(parts, others, FarEnd),
         idle=idle_rtts_of(idle),

@@ -32,6 +32,7 @@ from worker.wire.connection import server
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Record
 from worker.wire.registry import ask_parts, parts_of
+from worker.wire.round_trip import sure
 from worker.wire.rows import Row, row_of, too_old
 
 logger = logging.getLogger(__name__)
@@ -197,9 +198,7 @@ def _refusal(
     ask_spent(pipeline, [context.name])
     ask_parts(pipeline, [row.name], Record)
     *so_far, near = pipeline.execute(raise_on_error=False)
-    for answer in so_far:
-        if isinstance(answer, Exception):
-            raise answer
+    sure(so_far)
     if not parts_of([near], [row.name], Record):
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.

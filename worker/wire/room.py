@@ -38,7 +38,7 @@ DEFAULTS = {
 OF_RESULTS = ("stream_entries", "stream_bytes", "results_per_s", "redis_memory_pct")
 
 #: What such a script knows without being told each time.
-_KNOWN = scripts.constants({
+KNOWN = scripts.constants({
     "RESULTS": keyspace.RESULTS,
     "LIMITS": keyspace.LIMITS,
     "PACE": keyspace.PACE,
@@ -146,7 +146,7 @@ def add_results(
         StreamFull: Nothing was added.
         redis.RedisError: Redis did not answer; whether the batch is in is unknown.
     """
-    call = scripts.script(connection, "room", *script.split(), before=_KNOWN)
+    call = scripts.script(connection, "room", *script.split(), before=KNOWN)
     booked = 0
     while True:
         status, first, second = call(keys, [booked, count, *arguments])
@@ -186,7 +186,7 @@ def why_no_room(connection: redis.Redis) -> StreamFull | None:
 
 def asking_room() -> Asking[StreamFull | None]:
     """Ask for what `why_no_room` returns."""
-    status, first, _ = yield from scripts.asking(("room", "ask_room"), [], [0, 0], _KNOWN)
+    status, first, _ = yield from scripts.asking(("room", "ask_room"), [], [0, 0], KNOWN)
     return StreamFull(status, int(first)) if status in REASONS else None
 
 

@@ -83,6 +83,11 @@ def sure(answers: list[Any]) -> list[Any]:
     return answers
 
 
+def asking_sure(ask: Ask) -> Asking[list[Any]]:
+    """Ask in one step, of which no answer may be an error."""
+    return sure((yield ask))
+
+
 def ask_each(
     connection: redis.Redis,
     things: Iterable[T],

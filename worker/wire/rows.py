@@ -245,12 +245,7 @@ def note_begun(connection: redis.Redis, row: Row, now: float) -> None:
 
 def sign_of_life(connection: redis.Redis, row: Row) -> bool:
     """Note that a row is still measured, if its run is still wanted; return whether it is."""
-    pipeline = connection.pipeline(transaction=False)
-    pipeline.hmget(keyspace.run_key(row.run), run_record.WANTED)
-    pipeline.time()
-    values, (seconds, micros) = pipeline.execute()
-    if not run_record.wanted(*values):
-        return False
-    now = seconds + micros / 1e6
-    run_record.note(connection, row.run, row.fields.seen, repr(now))
-    return True
+    names = run_record.STATUS, run_record.CANCEL, row.fields.seen
+    asked = [*names, run_record.IS_RUNNING, run_record.RUN_TTL_S]
+    sign = scripts.script(connection, "sign_of_life")
+    return bool(sign([keyspace.run_key(row.run)], asked))

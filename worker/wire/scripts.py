@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,14 @@ def asking(
     if isinstance(answers[0], NoScriptError):
         answers = yield ask_again
     return sure(answers)[-1]
+
+
+def load(connection: redis.Redis, wanted: Iterable[tuple[tuple[str, ...], str]]) -> None:
+    """Give a server scripts, each as names and `constants`, before they are called."""
+    pipeline = connection.pipeline(transaction=False)
+    for names, before in wanted:
+        pipeline.script_load(with_digest(names, before)[0])
+    pipeline.execute()
 
 
 def redis_seconds(connection: redis.Redis) -> float:
