@@ -24,6 +24,7 @@ from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
 from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
+from worker.wire.connection.way import way_s
 from worker.wire.node_record import Clock, Record
 from worker.wire.registry import ask_parts, asking_records, parts_of
 from worker.wire.room import StreamFull
@@ -32,6 +33,8 @@ from worker.wire.rows import Row, enqueue_rows, load_row, note_begun, refuse
 
 logger = logging.getLogger(__name__)
 
+#: From so long a way to Redis on, another connection is opened before it is needed.
+LONG_WAY_S = 0.1
 #: Takes a row that has completed its phase, and goes on to the next one.
 CarryOn = Callable[[redis.Redis, Row], None]
 
@@ -69,8 +72,10 @@ def sweep(context: NodeContext, carry_on: CarryOn, run: RunId, phase: int, perfo
     loaded, row = row, work.row
     clock = SourceClock(connection, row.name, look.clock)
     clock.look(row.plan.nodes[source].name for source, _ in look.left)
-    outbox, begin = Outbox(context.outbox_path), partial(note_begun, connection, row, look.now)
-    with Publisher(connection, outbox, row, clock, begin) as publisher:
+    # The publisher's thread and the probe ask at the same time.
+    own = server.connect(context.redis_url) if way_s() > LONG_WAY_S else connection
+    outbox, begin = Outbox(context.outbox_path), partial(note_begun, own, row, look.now)
+    with Publisher(own, outbox, row, clock, begin) as publisher:
         for finding in denied(row, look.left, strangers):
             publisher.put(finding)
         _measure(work, publisher)
