@@ -6,6 +6,9 @@
 --          and whether it is ok (1 or 0)
 -- Returns {'ok', added, phase complete (1 or 0)}, {'gone', 0, 0}, {'full', 0, 0}, {'tight', 0, 0} or
 -- {'wait', milliseconds, 0}.
+-- Three round trips of a long way.
+local CARRIED_ON_S = 5
+
 local NEWEST, PAIRS, DONE, OK = unpack(ARGV, 6, 9)
 local pairs_in_all, done, ok = unpack(redis.call('HMGET', KEYS[1], PAIRS, DONE, OK))
 if not pairs_in_all then return {'gone', 0, 0} end
@@ -30,8 +33,8 @@ if added > 0 then
   redis.call('HSET', KEYS[1], NEWEST, newest, DONE, done, OK, (tonumber(ok or '') or 0) + good)
   if done == tonumber(pairs_in_all) then
     complete = 1
-    -- Should the publisher die before it enqueues the advance, the next heartbeat sees this.
-    redis.call('ZADD', KEYS[3], 'XX', 0, ARGV[4])
+    -- Should the publisher die before it carries the run on, a heartbeat sees this.
+    redis.call('ZADD', KEYS[3], 'XX', seconds_now() + CARRIED_ON_S, ARGV[4])
   end
 end
 return {'ok', added, complete}
