@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import redis
@@ -18,13 +18,12 @@ import redis
 from coordinator.collect.csvfile import CsvFile, Identity, rows_of
 from coordinator.collect.doubt import Doubt
 from coordinator.collect.groups import (
-    collectors,
     create_group,
     drop_pending,
     entries_read,
     group_position,
-    has_pending,
     note_pass,
+    places,
     set_group,
 )
 from coordinator.collect.rotated import identities, last_rows
@@ -102,21 +101,20 @@ class Cursor:
         if self.from_start:
             self._go_through_again(START)
         else:
-            before = group_position(self.connection, self.group) or START
+            known = places(self.connection)
+            before, has_pending = known.get(self.group, (START, False))
             self.passed_until = stream_position(before)
-            if self.position == START:
-                self._go_on(before)
+            if self.position == START and has_pending:
+                # Another reader has moved the group, so that its place says nothing.
+                self._go_through_again(START)
+            elif self.position == START:
+                self._go_on(before, list(known))
         self.check()
         drop_pending(self.connection, self.group)
-        self._note()
 
-    def _go_on(self, before: str) -> None:
+    def _go_on(self, before: str, groups: Sequence[str]) -> None:
         """Begin behind what the group passed and earlier files hold: a crash may part the two."""
-        if has_pending(self.connection, self.group):
-            # Another reader has moved the group, so that its place says nothing.
-            self._go_through_again(START)
-            return
-        earlier = [Mark(*row) for row in last_rows(self.file.path, self._groups())]
+        earlier = [Mark(*row) for row in last_rows(self.file.path, groups)]
         positions = [before, *(mark.position for mark in earlier if self._has(mark))]
         self._last = Mark(max(positions, key=stream_position), None)
         # Of a few events a file has no row.
@@ -201,7 +199,7 @@ class Cursor:
             yield from identities(self.file.path, self._groups())
 
     def _groups(self) -> list[str]:
-        return [group.name for group in collectors(self.connection)]
+        return list(places(self.connection))
 
     def _has(self, mark: Mark) -> bool:
         """Return whether the stream has this very entry."""

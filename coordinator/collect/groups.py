@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 import redis
@@ -152,16 +152,23 @@ def forget(connection: redis.Redis, group: str) -> None:
     connection.xgroup_destroy(keyspace.RESULTS, known[group])
 
 
+class Place(NamedTuple):
+    """Where a group is, and whether another reader has entries that it has not acknowledged."""
+
+    position: str
+    has_pending: bool
+
+
+def places(connection: redis.Redis) -> dict[str, Place]:
+    """Return where each group is, by its name as it is shown."""
+    raws = _raw_groups(connection)
+    return {_shown(raw): Place(_position(raw), bool(raw["pending"])) for raw in raws}
+
+
 def group_position(connection: redis.Redis, group: str) -> str | None:
     """Return the id that a group has passed; None when there is no such group."""
     raw = _raw_group(connection, group)
     return None if raw is None else _position(raw)
-
-
-def has_pending(connection: redis.Redis, group: str) -> bool:
-    """Return whether another reader of the group has entries that it has not acknowledged."""
-    raw = _raw_group(connection, group)
-    return raw is not None and bool(raw["pending"])
 
 
 def entries_read(connection: redis.Redis, group: str) -> int | None:

@@ -124,7 +124,7 @@ def in_use(w: World) -> None:
 
 def collected(w: World, *rows: list[str]) -> None:
     with CsvFile(w.folder / "rows.csv") as file:
-        file.append(rows)
+        file.append([csv_lines([each]) for each in rows])
 
 
 def edited(w: World) -> None:
