@@ -4,7 +4,7 @@ What a ping result of ten echoes costs in the stream, and how fast it is written
 Run: python tests/bench/bench_record.py [--results 100000] [--rounds 3] [--server PATH]
 The same results are made by the code before and by ours, as `ping` makes them, and added to one
 Redis. Prints bytes an entry (MEMORY USAGE / entries), and the CPU time that one takes: to make of
-its echoes, to write, to read, and to read as a row of the CSV.
+its echoes, to write, and to read; what a row of the CSV takes is in `bench_collector.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import redis
 from before import environment, tree
 
 from coordinator.embedded import embedded_server
-from worker.model.measurement import Measurement, csv_row
+from worker.model.measurement import Measurement
 from worker.model.names import IpLiteral
 from worker.model.options import PingOptions
 from worker.model.plan import TargetNode
@@ -59,7 +59,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             old.append(_child(server.url, arguments.results, before))
             new.append(_child(server.url, arguments.results, None))
-    for name in ("entry", "make", "write", "read", "row"):
+    for name in ("entry", "make", "write", "read"):
         unit = "bytes" if name == "entry" else "µs"
         was, now = (median(each[name] for each in found) for found in (old, new))
         ratio = median(o[name] / n[name] for o, n in zip(old, new, strict=True))
@@ -91,7 +91,6 @@ def _measure(url: str, results: int) -> dict[str, float]:
         "make": _cpu_us(lambda: list(_made(SOME))) - _cpu_us(lambda: list(_series_of(SOME))),
         "write": _cpu_us(lambda: [each.to_fields() for each in made]),
         "read": _cpu_us(lambda: [Measurement.from_fields(each) for each in entries]),
-        "row": _cpu_us(lambda: [csv_row(each, b"1767323045678-0") for each in entries]),
     }
     with redis.Redis.from_url(url) as connection:
         connection.delete(STREAM)
