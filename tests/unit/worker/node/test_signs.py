@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 from contextlib import nullcontext
 
+from rq.job import Job
+
+from worker.node.children import SIGN_S, Child
 from worker.node.registration.signs import Signs
 
 
@@ -50,3 +54,21 @@ def test_process_that_is_killed_while_it_waits_leaves_no_lock() -> None:
     with signs.waiting():
         assert signs.waits_since < math.inf
     assert signs.waits_since == math.inf
+
+
+def test_worker_that_hangs_has_no_name_and_is_not_told_anything() -> None:
+    child = Child(role="prober", node="a", redis_url="", queues=[], job_class=Job)
+    assert child.worker_name() == ""
+    child.process = multiprocessing.get_context("fork").Process(target=signal.pause)
+    child.process.start()
+    try:
+        child.reconnect()  # before its first sign: the signal would end it
+        child.signs.show()
+        assert child.worker_name().startswith(f"ptzmesh-a-prober-{child.process.pid}-")
+        child.signs._times[0] -= SIGN_S
+        assert child.worker_name() == ""
+        child.reconnect()
+        assert child.process.is_alive()
+    finally:
+        child.process.kill()
+        child.process.join()
