@@ -146,6 +146,9 @@ class QuietWorker(Worker):
         elif isinstance(exc, redis.ResponseError) and not isinstance(exc, AWAY):
             # Redis' own state, or a right that is missing: nothing is wrong with the job.
             logger.warning("job %s broken off, Redis says: %s", job.id, one_line(str(exc)))
+        elif isinstance(exc, AWAY):
+            # The supervisor says so once, and what was measured waits on the disk.
+            logger.debug("job %s broken off, Redis is away: %s", job.id, one_line(str(exc)))
         else:
             super().handle_exception(job, *exc_info)
 
