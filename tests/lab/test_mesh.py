@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from waiting import wait_until
 
 from lab.mesh import LabMesh, mesh_of
 from lab.mesh_runs import OK, run
@@ -29,6 +30,7 @@ def eight() -> Iterator[LabMesh]:
 def test_full_mesh_has_one_ok_row_a_pair_and_one_job_a_source(
     eight: LabMesh, tmp_path: Path
 ) -> None:
+    wait_until(lambda: pushes(eight) >= 16, "each of two workers has looked after its queue")
     pushed = pushes(eight)
     file = tmp_path / "mesh.csv"
     said = run(eight, eight.lab.nodes[3], "--csv", str(file))

@@ -8,7 +8,7 @@ call, which costs microseconds.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,13 +89,18 @@ def tells_networks_apart(mac: str) -> bool:
     return not made and not mac.startswith(SHARED_MACS) and bool(mac.strip("0:"))
 
 
-def is_own(literal: str) -> bool:
-    """Return whether what is sent to a literal address stays in this network namespace."""
+def is_own(literal: str, own: Collection[str] | None = None) -> bool:
+    """
+    Return whether what is sent to a literal address stays in this network namespace.
+
+    `own` is what `own_addresses` returned just now, where many are asked about.
+    """
     ip = plain_ip(literal)
     if ip is None or ip.is_loopback:
         return ip is not None
     zone = literal.partition("%")[2]
-    return (f"{ip}%{zone}" if zone else str(ip)) in own_addresses()
+    named = f"{ip}%{zone}" if zone else str(ip)
+    return named in (own_addresses() if own is None else own)
 
 
 def own_addresses() -> frozenset[str]:

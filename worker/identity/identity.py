@@ -22,7 +22,13 @@ from secrets import SystemRandom
 
 import redis
 
-from worker.host.machine import boot_id, gateway_mac, is_own, network_namespace
+from worker.host.machine import (
+    boot_id,
+    gateway_mac,
+    is_own,
+    network_namespace,
+    own_addresses,
+)
 from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path
@@ -132,9 +138,10 @@ def identify(
     own = None if own is None else replace(own, gateway=gateway_mac())
     verdicts: dict[NodeName, Verdict] = {}
     doubted = []
+    mine = own_addresses()
     for target in targets:
         record = records.get(target.name)
-        if is_own(target.address):
+        if is_own(target.address, mine):
             verdict = _of_own_address(context.name, target, record)
             if verdict is None:
                 # This very node may be what is there.

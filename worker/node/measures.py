@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -183,7 +182,6 @@ def _by_address(
 ) -> Iterator[Measurement]:
     """Measure first the nodes that have an address at once, then those that get one meanwhile."""
     row = work.row
-    _sleep(row.plan.start_offset_s(row.performer), should_stop)
     for looked in work.targets.batches(should_stop):
         now = [pair for pair in work.pairs if row.plan.nodes[other(row, pair)].address in looked]
         ready, findings = with_addresses(row, now, looked)
@@ -192,9 +190,3 @@ def _by_address(
         yield from parted.findings
         if parted.ready:
             yield from parted.marked(measure(list(parted.ready.values())))
-
-
-def _sleep(seconds: float, should_stop: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while not should_stop() and (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))

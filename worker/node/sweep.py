@@ -58,6 +58,9 @@ def sweep(context: NodeContext, carry_on: CarryOn, run: RunId, phase: int, perfo
     context = context.now(connection, tests=row.kind.need is Need.IPERF3)
     if row.name != context.name:
         raise ForeignWork(f"row {performer} of run {run} belongs to {row.name}")
+    if row.bits and not row.kind.has_two_ends and not row.kind.target:
+        # Before all else that it does, which so does not hold up those that go first.
+        _wait(row.plan.start_offset_s(performer), context.should_stop)
     # Read before the row counts as begun: should Redis go away here, it is enqueued again.
     look = _look(connection, row) if row.bits else None
     if look is None or not look.left:
@@ -96,6 +99,12 @@ def _carry_on(carry_on: CarryOn, connection: redis.Redis, row: Row, *, is_stoppi
         # The results are in; the overdue run is seen by the next heartbeat.
         level = server.severity(exc)
         logger.log(level, "run %s is not carried on from here: %s", row.run, exc)
+
+
+def _wait(seconds: float, should_stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not should_stop() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
 
 
 @dataclass(frozen=True)
