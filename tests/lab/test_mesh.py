@@ -40,10 +40,10 @@ def test_full_mesh_has_one_ok_row_a_pair_and_one_job_a_source(
     assert eight.cli(eight.lab.nodes[5], "verify", said.run, "--csv", str(file)).code == 0
     jobs = [key for key in hash_of(eight, said.run) if key.startswith("job:")]
     assert len(jobs) == 8
-    # Beside the sweeps each node is asked once who it is, its address being a private one, and the
-    # run is closed: an advance by who is last, on a slow machine by heartbeats, too. Nothing is
-    # enqueued for each pair.
-    assert 16 < pushes(eight) - pushed < 24
+    # Beside the sweeps each node is asked once who it is, its address being a private one. Who is
+    # last closes the run; on a slow machine heartbeats enqueue an advance, too. Nothing is enqueued
+    # for each pair.
+    assert 16 <= pushes(eight) - pushed < 24
 
 
 @pytest.mark.quiet
