@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from operator import mul, sub
+from operator import mul
 
 #: With fewer replies the nearest rank of 95 % is the last one: p95 would only repeat the maximum.
 MIN_REPLIES_FOR_P95 = 20
@@ -76,10 +76,14 @@ def statistics_in_ns(rtts_ns: Sequence[int | None]) -> tuple[int | None, ...]:
     if not count:
         return _UNDEFINED
     # Mean |ipdv| of RFC 3393 section 4.5, over RTT; a pair with a loss is left out.
+    way, steps, before = 0, count - 1, answered[0]
     if count == len(rtts_ns):
-        steps = list(map(sub, answered[1:], answered))
+        for ns in answered:
+            way += ns - before if ns > before else before - ns
+            before = ns
     else:
-        steps = [b - a for a, b in pairwise(rtts_ns) if a is not None and b is not None]
+        both = [(a, b) for a, b in pairwise(rtts_ns) if a is not None and b is not None]
+        way, steps = sum(abs(b - a) for a, b in both), len(both)
     answered.sort()
     middle = count // 2
     median_ns = answered[middle]
@@ -95,7 +99,7 @@ def statistics_in_ns(rtts_ns: Sequence[int | None]) -> tuple[int | None, ...]:
         answered[nearest_rank(count, 95) - 1] if count >= MIN_REPLIES_FOR_P95 else None,
         answered[-1],
         round(math.sqrt(spread) / count),
-        round(sum(map(abs, steps)) / len(steps)) if steps else None,
+        round(way / steps) if steps else None,
     )
 
 
