@@ -167,6 +167,8 @@ def test_a_silence_within_a_reply_ends_as_soon_as_one_before_it() -> None:
         ("DENIED Redis is running in protected mode because", "(protected mode)"),
         ("MISCONF Redis is configured to save RDB snapshots, but", "cannot save to its disk"),
         ("CLUSTERDOWN Hash slot not served", "is a cluster"),
+        ("SELECT is not allowed in cluster mode", "is a cluster"),
+        ("wrong number of arguments for 'auth' command", "is version 5 or older"),
     ],
 )
 def test_words_that_no_server_here_says_are_understood(words: str, said: str) -> None:

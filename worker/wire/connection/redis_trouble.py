@@ -58,7 +58,9 @@ PASSING = {
 }
 #: And these stay until somebody fixes them; looked for after the others.
 STAYING = {
-    r"^MOVED|CLUSTERDOWN|CROSSSLOT|Hash slot": IS_CLUSTER,
+    r"^MOVED|CLUSTERDOWN|CROSSSLOT|Hash slot|in cluster mode": IS_CLUSTER,
+    # Which knows no users yet, not even the one by whose name we come.
+    r"wrong number of arguments for 'auth'": "is version 5 or older; ptzmesh needs 6.2 or newer",
     r"(?i)unknown command.{0,3}(evalsha|eval|script)\b|scripting engine|unsupported command": (
         "runs no Lua scripts, which the mesh needs; load its Lua module, or name the server "
         "itself where a proxy stands before it ({text})"
