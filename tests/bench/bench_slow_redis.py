@@ -17,11 +17,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import before
+import redis
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind an older tree's, if there is one
 
@@ -116,7 +117,7 @@ def _monitored(connection: Any) -> Iterator[Told]:
     begun, ended = threading.Event(), threading.Event()
 
     def listen() -> None:
-        with connection.monitor() as monitor:
+        with suppress(redis.ConnectionError), connection.monitor() as monitor:
             begun.set()
             while not ended.is_set():
                 one = monitor.next_command()
