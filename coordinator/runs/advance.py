@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, cast
@@ -50,6 +51,28 @@ RENEW_EVERY = 500
 FIELDS_AT_A_TIME = 100
 
 
+@dataclass(frozen=True)
+class _At:
+    """
+    Where a run is.
+
+    Attributes:
+        run: Its id.
+        plan: Its plan.
+        phase: Its present phase.
+        results: So many of that are in the stream, as the run counts them.
+        bitmap: Which; not needed where these are all.
+        is_cancelled: It is to end, in whatever phase it is.
+    """
+
+    run: RunId
+    plan: Plan
+    phase: int
+    results: int
+    bitmap: bytes = b""
+    is_cancelled: bool = False
+
+
 def advance(
     connection: redis.Redis, run_id: RunId, *, patient: bool = False, row: Row | None = None
 ) -> None:
@@ -67,11 +90,10 @@ def advance(
     Raises:
         StreamFull: There is no room for a row that must say what became of a pair.
     """
+    if row is not None and _go_on_after(connection, row):
+        return
     try:
-        if row is None:
-            run, done = read_run(connection, run_id, versions=(WIRE_VERSION,)), None
-        else:
-            run, done = _look(connection, run_id, row.plan, row.phase)
+        run = read_run(connection, run_id, versions=(WIRE_VERSION,))
     except ConfigError:
         connection.zrem(keyspace.RUNS_OPEN, run_id)
         return
@@ -83,14 +105,13 @@ def advance(
     elif run.cancelled:
         _end_cancelled(connection, run)
     else:
-        _carry_on(connection, run, patient, done)
+        _carry_on(connection, run, patient)
 
 
 def _look(
     connection: redis.Redis, run_id: RunId, plan: Plan, phase: int
 ) -> tuple[Run, bytes | None]:
     """Read a run of a plan, and in the same round trip the bitmap of a phase, if it is in that."""
-
     key = keyspace.done_key(run_id, plan.probes[phase])
     asking_done = asking_sure(lambda pipeline: pipeline.get(key))
     (run,), (done,) = together(connection, run_record.asking_runs([run_id], plan=plan), asking_done)
@@ -138,13 +159,14 @@ def _end_cancelled(connection: redis.Redis, run: Run) -> None:
     lost = Lost(Outcome.CANCELLED, "the run was cancelled")
     for phase in range(run.phase, len(run.plan.probes)):
         _publish(connection, run, phase, ((pair, lost) for pair in missing(connection, run, phase)))
-    _close(connection, run, run_record.IS_CANCELLED)
+    _close(
+        connection, _At(run.id, run.plan, run.phase, 0, is_cancelled=True), run_record.IS_CANCELLED
+    )
 
 
-def _carry_on(connection: redis.Redis, run: Run, patient: bool, done: bytes | None) -> None:
+def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     """Settle what will not come of the present phase; once nothing is missing, go on."""
-    if done is None:
-        done = _done(connection, run, run.phase)
+    done = _done(connection, run, run.phase)
     performers = _performers(run, done)
     if performers and not (patient and _redis_was_away(connection)):
         performers = _settle(connection, run, performers)
@@ -157,10 +179,21 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool, done: bytes | No
             performers = _performers(run, done)
     if performers:
         _look_in(connection, run, allowing(LOOK_AGAIN_S, LOOK_AGAIN_TRIPS))
-    elif run.phase + 1 < len(run.plan.probes):
-        _begin_phase(connection, run, run.phase + 1, done)
     else:
-        _close(connection, run, run_record.IS_DONE, done)
+        counted = run.done[run.plan.probes[run.phase]]
+        _go_on(connection, _At(run.id, run.plan, run.phase, counted, done))
+
+
+def _go_on_after(connection: redis.Redis, row: Row) -> bool:
+    """Go on from the phase that a row has completed; False where there is more to look at."""
+    return _go_on(connection, _At(row.run, row.plan, row.phase, row.plan.count(row.probe)))
+
+
+def _go_on(connection: redis.Redis, at: _At) -> bool:
+    """Begin the next phase, or close the run, if it is still there; return whether it was."""
+    if at.phase + 1 < len(at.plan.probes):
+        return _begin_phase(connection, at, at.phase + 1)
+    return _close(connection, at, run_record.IS_DONE)
 
 
 def _performers(run: Run, done: bytes) -> list[int]:
@@ -262,40 +295,43 @@ def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:
     connection.zadd(keyspace.RUNS_OPEN, {run.id: due}, xx=True)
 
 
-def _begin_phase(connection: redis.Redis, run: Run, phase: int, done: bytes) -> None:
-    rows = rows_of(run.id, run.plan, phase)
-    first, due_s = commands_of(connection, rows[:JOBS_AT_A_TIME]), deadline_s(run.plan, phase)
-    if _write(connection, run, {run_record.PHASE: phase}, done, due_s=due_s, commands=first):
-        enqueue_rows(connection, rows[JOBS_AT_A_TIME:])
-        logger.info("run %s began phase %s", run.id, run.plan.probes[phase])
+def _begin_phase(connection: redis.Redis, at: _At, phase: int) -> bool:
+    rows = rows_of(at.run, at.plan, phase)
+    first, due_s = commands_of(connection, rows[:JOBS_AT_A_TIME]), deadline_s(at.plan, phase)
+    fields = {run_record.PHASE: phase}
+    if not _write(connection, at, fields, due_s=due_s, commands=first):
+        return False
+    enqueue_rows(connection, rows[JOBS_AT_A_TIME:])
+    logger.info("run %s began phase %s", at.run, at.plan.probes[phase])
+    return True
 
 
-def _close(connection: redis.Redis, run: Run, status: str, done: bytes = b"") -> None:
+def _close(connection: redis.Redis, at: _At, status: str) -> bool:
     fields = {run_record.STATUS: status}
-    if not _write(connection, run, fields, done, at=run_record.CLOSED):
-        return
+    if not _write(connection, at, fields, time_field=run_record.CLOSED):
+        return False
     # Only a run's phases need these, and there is one for each pair.
-    rtts = [run_record.rtt_field(source) for source in run.plan.sources]
+    rtts = [run_record.rtt_field(source) for source in at.plan.sources]
     for start in range(0, len(rtts), FIELDS_AT_A_TIME):
-        connection.hdel(keyspace.run_key(run.id), *rtts[start : start + FIELDS_AT_A_TIME])
-    same = keyspace.same_plan_key(run.plan.digest)
-    if cast("bytes | None", connection.get(same)) == run.id.encode():
+        connection.hdel(keyspace.run_key(at.run), *rtts[start : start + FIELDS_AT_A_TIME])
+    same = keyspace.same_plan_key(at.plan.digest)
+    if cast("bytes | None", connection.get(same)) == at.run.encode():
         connection.delete(same)
-    logger.info("run %s is %s", run.id, status)
+    logger.info("run %s is %s", at.run, status)
+    return True
 
 
 def _write(
     connection: redis.Redis,
-    run: Run,
+    at: _At,
     fields: Mapping[str, str | int],
-    done: bytes,
     *,
     due_s: float | None = None,
-    at: str = "",
+    time_field: str = "",
     commands: Sequence[Any] = (),
 ) -> bool:
     """
-    Write how a run goes on, if it is still as it was looked at; return whether it was.
+    Write how a run goes on, if it is still there; return whether it was.
 
     One that was cancelled ends, whatever becomes of its rows meanwhile. Else another advance may
     have been first, or Redis came back with an older copy, and results are asked for again: then
@@ -303,21 +339,21 @@ def _write(
 
     Args:
         connection: To Redis.
-        run: As it was looked at.
+        at: Where it is.
         fields: What is written.
-        done: The bitmap of its phase.
         due_s: Seconds until it is looked at; None is never again.
-        at: A field that gets the time.
+        time_field: A field that gets the time.
         commands: Carried out with it, as of `commands_of`.
     """
-    probe = run.plan.probes[run.phase]
-    is_counted = run.done[probe] >= run.plan.count(probe)  # else its bits count
+    probe = at.plan.probes[at.phase]
+    is_counted = at.results >= at.plan.count(probe)  # else its bits count
     words = [word for field in fields.items() for word in field]
     asked = [
-        *(run.id, run_record.PHASE, "" if run.cancelled else run.phase),
-        *(run_record.count_field(run_record.DONE, probe), run.done[probe]),
-        *(b"" if is_counted else done, "" if due_s is None else due_s, at),
+        *(at.run, "" if at.is_cancelled else at.phase),
+        *(run_record.count_field(run_record.DONE, probe), at.results),
+        *(b"" if is_counted else at.bitmap, "" if due_s is None else due_s, time_field),
         *(len(words), *words, *commands),
     ]
-    keys = [keyspace.run_key(run.id), keyspace.done_key(run.id, probe), keyspace.RUNS_OPEN]
-    return bool(scripts.script(connection, "commands", "go_on")(keys, asked))
+    keys = [keyspace.run_key(at.run), keyspace.done_key(at.run, probe), keyspace.RUNS_OPEN]
+    go_on = scripts.script(connection, "commands", "go_on", before=run_record.KNOWN)
+    return bool(go_on(keys, asked))

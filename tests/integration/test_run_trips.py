@@ -61,7 +61,7 @@ def complete(connection: redis.Redis, run: RunId, phase: int) -> Row:
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_phase_and_run_end_in_three_round_trips_or_two_for_who_completes_them(
+def test_phase_ends_in_three_round_trips_or_in_one_for_who_completes_it(
     connection: redis.Redis, far: redis.Redis, proxy: CountingProxy, is_known: bool
 ) -> None:
     beat(connection, "n0", "n1", "n2")
@@ -70,13 +70,24 @@ def test_phase_and_run_end_in_three_round_trips_or_two_for_who_completes_them(
     row = load_row(connection, run, 0, 2) if is_known else None
     proxy.trips = 0
     advance(far, run, row=row)
-    assert proxy.trips == (2 if is_known else 3)
+    assert proxy.trips == (1 if is_known else 3)
     assert read_run(connection, run).phase == 1
     for name in ("n0", "n1", "n2"):
         assert connection.llen(keyspace.queue_key(keyspace.node_queue(name))) >= 3
     row = complete(connection, run, 1)
     advance(far, run, row=row if is_known else None)
     assert read_run(connection, run).status == run_record.IS_DONE
+
+
+def test_run_that_was_cancelled_is_ended_by_who_completes_its_phase(
+    connection: redis.Redis,
+) -> None:
+    beat(connection, "n0", "n1", "n2")
+    run = begun(connection)
+    connection.hset(keyspace.run_key(run), run_record.CANCEL, 1)
+    advance(connection, run, row=load_row(connection, run, 0, 2))
+    state = read_run(connection, run)
+    assert (state.status, state.phase, state.published) == (run_record.IS_CANCELLED, 0, 9)
 
 
 def test_phase_that_another_has_begun_is_begun_once(connection: redis.Redis) -> None:

@@ -42,7 +42,7 @@ from worker.node.registration.state_folder import hold, owner_token, usable
 from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
-from worker.wire import keyspace, liveness, room, rq_jobs, scripts
+from worker.wire import keyspace, liveness, room, rq_jobs, run_record, scripts
 from worker.wire.connection import server, traffic
 from worker.wire.node_record import Node
 
@@ -57,9 +57,10 @@ RETRY_S = liveness.HEARTBEAT_S / 4
 SCRIPTS = (
     *((names, "") for names in (
         ("job_record",), ("records",), ("sign_of_life",), ("commands", "enqueue"),
-        ("commands", "go_on"), ("commands", "ask_port"), ("lease", "lease_acquire"),
+        ("commands", "ask_port"), ("lease", "lease_acquire"),
         ("lease", "lease_renew"), ("lease", "lease_release"),
     )),
+    (("commands", "go_on"), run_record.KNOWN),
     (("room", "entries", "publish"), room.KNOWN),
 )  # fmt: skip
 
