@@ -33,7 +33,7 @@ from worker.wire.connection.way import allowing
 from worker.wire.node_record import Clock
 from worker.wire.registry import read_nodes, read_parts
 from worker.wire.round_trip import asking_sure, together
-from worker.wire.rows import Row, commands_of, enqueue_rows
+from worker.wire.rows import OF_RUNS, Row, commands_of, enqueue_rows
 from worker.wire.rq_jobs import JOBS_AT_A_TIME
 from worker.wire.run_record import Run
 
@@ -355,5 +355,5 @@ def _write(
         *(len(words), *words, *commands),
     ]
     keys = [keyspace.run_key(at.run), keyspace.done_key(at.run, probe), keyspace.RUNS_OPEN]
-    go_on = scripts.script(connection, "commands", "go_on", before=run_record.KNOWN)
+    go_on = scripts.script(connection, "commands", "go_on", before=OF_RUNS)
     return bool(go_on(keys, asked))

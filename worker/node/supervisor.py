@@ -42,9 +42,10 @@ from worker.node.registration.state_folder import hold, owner_token, usable
 from worker.node.settings import NodeSettings
 from worker.node.startup import when_redis_is_there
 from worker.publish.outbox import Outbox, outbox_path
-from worker.wire import keyspace, liveness, room, rq_jobs, run_record, scripts
+from worker.wire import keyspace, liveness, room, rq_jobs, scripts
 from worker.wire.connection import server, traffic
 from worker.wire.node_record import Node
+from worker.wire.rows import OF_RUNS
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ SCRIPTS = (
         ("commands", "ask_port"), ("lease", "lease_acquire"),
         ("lease", "lease_renew"), ("lease", "lease_release"),
     )),
-    (("commands", "go_on"), run_record.KNOWN),
+    (("commands", "go_on"), OF_RUNS),
     (("room", "entries", "publish"), room.KNOWN),
 )  # fmt: skip
 

@@ -36,6 +36,15 @@ TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
 
 #: Sent without waiting for the one before: Redis serves others in between.
 SCRIPTS_AT_A_TIME = 8
+#: What `lua/go_on.lua` knows for good of a run.
+OF_RUNS = scripts.constants(
+    {
+        "STATUS": run_record.STATUS,
+        "CANCEL": run_record.CANCEL,
+        "PHASE": run_record.PHASE,
+        "RUNNING": run_record.IS_RUNNING,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from worker.model.names import RunId
 from worker.model.plan import Plan, unpack_plan
 from worker.model.probe import PROBES
 from worker.model.text import one_line
-from worker.wire import keyspace, scripts
+from worker.wire import keyspace
 from worker.wire.round_trip import Asking, alone, sure
 
 #: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.runs` says.
@@ -37,10 +37,6 @@ PAIRS, DONE, OK = "pairs", "done", "ok"
 
 #: What a run's status may be.
 IS_RUNNING, IS_DONE, IS_CANCELLED = "running", "done", "cancelled"
-#: Of these, what `lua/go_on.lua` knows for good.
-KNOWN = scripts.constants(
-    {"STATUS": STATUS, "CANCEL": CANCEL, "PHASE": PHASE, "RUNNING": IS_RUNNING}
-)
 
 #: Redis takes no other; a time beyond the latest leads out of the calendar.
 _STREAM_ID, _LATEST_S = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}"), 1e11
