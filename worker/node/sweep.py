@@ -75,8 +75,9 @@ def sweep(context: NodeContext, carry_on: CarryOn, run: RunId, phase: int, perfo
     loaded, row = row, work.row
     clock = SourceClock(connection, row.name, look.clock)
     clock.look(row.plan.nodes[source].name for source, _ in look.left)
-    # The publisher's thread and the probe ask at the same time.
-    own = server.connect(context.redis_url) if way_s() > LONG_WAY_S else connection
+    # The publisher's thread and a probe that asks Redis do so at the same time.
+    asks = row.kind.has_two_ends or bool(row.kind.target)
+    own = server.connect(context.redis_url) if asks and way_s() > LONG_WAY_S else connection
     outbox, begin = Outbox(context.outbox_path), partial(note_begun, own, row, look.now)
     with Publisher(own, outbox, row, clock, begin) as publisher:
         for finding in denied(row, look.left, strangers):
