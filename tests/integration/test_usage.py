@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -196,3 +198,15 @@ def test_connections_are_hung_up_while_they_wait_for_an_answer(redis_url: str) -
         server.hang_up(connection)
         thread.join(30)
         assert [type(exc) for exc in raised] == [redis.ConnectionError]
+
+
+def test_a_pool_that_is_dropped_after_a_fork_keeps_no_connection_open(redis_url: str) -> None:
+    with server.connect(redis_url) as connection:
+        connection.ping()
+        pool: Any = connection.connection_pool
+        pool.disconnect()
+        connection.ping()
+        made = weakref.ref(pool._available_connections[0])
+        pool.reset()  # as redis-py does in a process that was forked
+        gc.collect()
+        assert made() is None

@@ -22,7 +22,7 @@ from worker.wire.connection.away import told_apart
 from worker.wire.connection.handshake import Greeting, greet
 
 _counts = slots.page("Q")
-#: Connections that this process is making, and whether a server has ever let it in.
+#: Connections that this process is making, until a server has first let it in, and whether one has.
 _connecting: list[Any] = []
 _was_let_in = False
 
@@ -51,7 +51,8 @@ class _Counted(Greeting):
         # redis-py tries to connect again within each try of a command: with one retry four times,
         # which takes four time-outs to say that nobody is there.
         of_commands, self.retry = self.retry, Retry(NoBackoff(), 0)
-        if self._sock is None:
+        # Only that long, as what is listed is not closed with a pool that is dropped after a fork.
+        if self._sock is None and not _was_let_in:
             _connecting.append(self)
         try:
             super().connect()
@@ -94,7 +95,7 @@ class _Counted(Greeting):
         _count()
         if not _was_let_in:
             _was_let_in = True
-            self._is_over()
+            _connecting.clear()
         return answer
 
 
