@@ -13,7 +13,7 @@ import pytest
 import redis
 from samples import RUN, fields_of, file_rows, fill, stream_rows
 
-from coordinator.collect.collector import Collector
+from coordinator.collect.collector import COMMIT_ROWS, Collector
 from coordinator.collect.csvfile import HEADER, CsvFile, rows_of
 from coordinator.collect.groups import collectors
 from coordinator.results.stream import START
@@ -197,11 +197,11 @@ def test_full_disk_leaves_whole_lines_and_acknowledges_no_more(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A mounted file system of 512 KiB."""
+    """A mounted file system of 768 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=768k", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
@@ -211,7 +211,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_disk_that_is_really_full(connection: redis.Redis, small_disk: Path) -> None:
     path = small_disk / "file.csv"
-    fill(connection, 2500)
+    fill(connection, 2 * COMMIT_ROWS)
     with pytest.raises(PtzmeshError, match="No space left on device"):
         Collector(connection, path).drain()
     rows = file_rows(path)
@@ -223,10 +223,10 @@ def test_disk_that_is_really_full(connection: redis.Redis, small_disk: Path) -> 
 
 
 def test_commits_are_reported(connection: redis.Redis, csv_path: Path) -> None:
-    fill(connection, 2100)
+    fill(connection, 2 * COMMIT_ROWS + 100)
     commits: list[int] = []
     Collector(connection, csv_path, on_commit=commits.append).drain()
-    assert sum(commits) == 2100
+    assert sum(commits) == 2 * COMMIT_ROWS + 100
     assert len(commits) >= 3
 
 
