@@ -1,12 +1,13 @@
 """
 How long the way to Redis and back takes, from the exchanges that this process has anyway.
 
-What waits for another node through Redis allows for it: `allowing`. A process that is forked knows
-what its parent knew.
+What waits for another node through Redis allows for it: `allowing`. A process that is forked begins
+with its parent's last exchange: of a work-horse that is its job's, and the others may be old.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 
 #: Exchanges that are looked at: some of them wait at Redis for something else, but not so many one
@@ -16,6 +17,14 @@ KEPT = 16
 MOST_S = 5.0
 
 _latest_s: deque[float] = deque(maxlen=KEPT)
+
+
+def _after_fork() -> None:
+    while len(_latest_s) > 1:
+        _latest_s.popleft()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def note(seconds: float) -> None:
