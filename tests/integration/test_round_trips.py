@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -17,7 +18,8 @@ from integration.nodes import cli
 from worker.model.errors import RedisUnavailable
 from worker.model.names import RunId
 from worker.wire import keyspace
-from worker.wire.connection import server
+from worker.wire.connection import command_count, server
+from worker.wire.connection.handshake import Terms
 
 pytestmark = pytest.mark.redis
 
@@ -88,6 +90,20 @@ def test_a_server_that_will_not_do_is_refused_by_the_first_command(
             assert owner.get("x") is None
         finally:
             owner.config_set("maxmemory-policy", "noeviction")
+
+
+def test_who_is_interrupted_as_it_judges_a_server_leaves_no_answer_to_be_read(
+    guarded: EmbeddedServer,
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    terms = Terms(interrupted, lambda exc: exc)
+    with command_count.counted(guarded.url, terms=terms) as connection:
+        with pytest.raises(KeyboardInterrupt):
+            connection.get("x")
+        pool: Any = connection.connection_pool
+        assert [link._sock for link in pool._available_connections] == [None]
 
 
 @pytest.fixture

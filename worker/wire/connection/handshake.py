@@ -167,9 +167,12 @@ class Greeting(AbstractConnection):
             if is_judged and self._terms is not None:
                 self._terms.check(info)
                 self._terms.are_met = True
-        except (redis.RedisError, PtzmeshError) as exc:
+        except BaseException as exc:
+            # Of whoever is interrupted here answers are left, to be taken for those to what is next.
             self.disconnect()  # type: ignore[no-untyped-call]  # in redis-py
-            self._raise(exc)
+            if isinstance(exc, (redis.RedisError, PtzmeshError)):
+                self._raise(exc)
+            raise
 
     def _raise(self, exc: Exception) -> NoReturn:
         """Raise what is wrong, now and until the next connect; explained if never let in."""
