@@ -181,19 +181,20 @@ WAIT_AGAIN = """
 import sys, threading, time, redis
 from worker.wire.connection import command_count
 from worker.wire.connection.server import connect
-def ask(url):
+def ask(connection):
     try:
-        connect(url).ping()
+        connection.ping()
     except redis.RedisError:
         pass
 def waits(url):
-    threading.Thread(target=ask, args=(url,), daemon=True).start()
-    while not command_count._connecting:
+    connection = connect(url)
+    threading.Thread(target=ask, args=(connection,), daemon=True).start()
+    while not any(link._sock for link in connection.connection_pool._in_use_connections):
         time.sleep(0.01)
     return command_count.is_kept_waiting()
 server, silent = sys.argv[1:]
 assert waits(silent)
-ask(server)
+ask(connect(server))
 assert not waits(silent)
 """
 

@@ -168,7 +168,7 @@ class Greeting(AbstractConnection):
                 self._terms.check(info)
                 self._terms.are_met = True
         except BaseException as exc:
-            # Of whoever is interrupted here answers are left, to be taken for those to what is next.
+            # Where this is interrupted answers are left, to be taken for those to what comes next.
             self.disconnect()  # type: ignore[no-untyped-call]  # in redis-py
             if isinstance(exc, (redis.RedisError, PtzmeshError)):
                 self._raise(exc)
