@@ -106,6 +106,17 @@ def test_who_is_interrupted_as_it_judges_a_server_leaves_no_answer_to_be_read(
         assert [link._sock for link in pool._available_connections] == [None]
 
 
+def test_an_answer_that_nobody_has_read_is_not_taken_for_the_next(guarded: EmbeddedServer) -> None:
+    with server.connect(guarded.url) as connection:
+        connection.mset({"a": "of a", "b": "of b"})
+        pool: Any = connection.connection_pool
+        pool.disconnect()
+        link = pool.get_connection()
+        link.send_command("GET", "a")
+        pool.release(link)
+        assert connection.get("b") == b"of b"
+
+
 @pytest.fixture
 def world(guarded: EmbeddedServer, proxy: CountingProxy, tmp_path: Path) -> Iterator[World]:
     """A mesh there, which is prepared beside the proxy."""

@@ -64,7 +64,7 @@ class Greeting(AbstractConnection):
         is_fresh: Nothing has been heard of the server since the socket was opened.
     """
 
-    is_fresh = False
+    is_fresh = _asked = False
     _terms: Terms | None = None
     _unsaid: Sequence[Command] = ()
     _unheard: Sequence[Command] = ()
@@ -87,7 +87,7 @@ class Greeting(AbstractConnection):
     def greet(self) -> None:
         """Note what is to be said, as the socket is open."""
         self._parser.on_connect(self)
-        self.is_fresh = True
+        self.is_fresh, self._asked = True, False
         self._unsaid, self._unheard = list(self._greetings()), ()
 
     def _greetings(self) -> Iterable[Command]:
@@ -103,7 +103,7 @@ class Greeting(AbstractConnection):
 
     def can_read(self, *args: Any, **kwargs: Any) -> bool:
         """Whether an answer is left over: not where nothing was asked, but a refusal may wait."""
-        return not self.is_fresh and bool(super().can_read(*args, **kwargs))
+        return self._asked if self.is_fresh else bool(super().can_read(*args, **kwargs))
 
     def send_command(self, *args: Any, **kwargs: Any) -> None:
         """Send one command, and note whether it only looks."""
@@ -123,6 +123,7 @@ class Greeting(AbstractConnection):
             raise self._refused  # the same command, tried again
         if not self._sock:
             self.connect()
+        self._asked = True
         if self._unsaid:
             said, self._unsaid = self._unsaid, ()
             self._unheard = said
