@@ -43,8 +43,8 @@ Entry = tuple[bytes, list[bytes]]
 MAX_PAGE = 250
 FIRST_PAGE = 16
 MAX_PAGE_BYTES = 256 * 1024
-#: Of so many entries one is looked at for its size.
-SAMPLED = 8
+#: Of so many entries one is looked at for its size; odd, as entries of two kinds may take turns.
+SAMPLED = 7
 #: A page has at most so many times the entries of the one before, as a page is a round trip.
 GROWTH = 16
 #: How long one XREAD waits; well below the socket time-out of `wire.connect`.

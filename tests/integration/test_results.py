@@ -67,6 +67,15 @@ def test_pages_of_large_entries_are_small(connection: redis.Redis) -> None:
     assert max(sizes[1:]) <= stream.MAX_PAGE_BYTES // 100_000
 
 
+def test_pages_of_which_every_other_entry_is_large_are_small(connection: redis.Redis) -> None:
+    for number in range(80):
+        size = 100_000 * (number % 2)
+        connection.xadd(keyspace.RESULTS, fields_of(1) | {"error": "x" * size})
+    pages = stream.Pages(connection)
+    first = pages.after(stream.START)
+    assert len(pages.after(first[-1][0].decode())) <= 3 * stream.MAX_PAGE_BYTES // 100_000
+
+
 def test_only_the_part_of_the_stream_written_during_the_run_is_read(
     connection: redis.Redis,
 ) -> None:

@@ -46,7 +46,8 @@ def connect(
     """
     Open a lazy connection whose connect, read and keepalive time-outs notice a silent cut in 20 s.
 
-    A command is tried once more, which may take a second connect. A server is `judged` with the
+    A command is tried once more, which may take a second connect, but not the first of a
+    connection, whose loss may be a refusal. A server is `judged` with the
     first command, as by `check_server`, and whatever keeps it from answering is RedisUnavailable.
     A `keepalive_s` that is longer saves two packets each time, and a cut is noticed so much later
     while an answer is waited for.
