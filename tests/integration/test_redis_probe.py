@@ -72,7 +72,8 @@ def test_way_that_takes_longer_than_the_wait_is_a_number(redis_url: str, way_s: 
     assert found.latency_ms is not None
     assert found.latency_ms >= 1000 * way_s
     assert found.detail.locker_cycle_median_ms >= 2000 * way_s
-    assert found.detail.wait_s >= 3 * way_s
+    # The clocks of the way and of what is measured are read one after the other.
+    assert found.detail.wait_s >= 2.9 * way_s
 
 
 def test_wait_is_what_was_asked_for_where_the_way_is_fast(redis_url: str) -> None:

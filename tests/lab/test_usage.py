@@ -150,4 +150,4 @@ def test_bytes_are_counted_as_they_pass_the_interface() -> None:
         before = at_interface(node)
         counted = int(node.run([sys.executable, "-c", MUCH, lab.redis_url]).stdout)
         # ARP, and what the kernel sends after the process has ended.
-        assert counted == pytest.approx(at_interface(node) - before, rel=0.002)
+        assert counted == pytest.approx(at_interface(node) - before, rel=0.01)
