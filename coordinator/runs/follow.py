@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import redis
@@ -17,6 +18,7 @@ from worker.model.measurement import Measurement
 from worker.model.names import RunId
 from worker.wire import keyspace, liveness, run_record
 from worker.wire.room import StreamFull
+from worker.wire.round_trip import asking_sure, together
 from worker.wire.run_record import Run
 
 #: All is here, and the run closes within moments: look more often than results arrive.
@@ -50,11 +52,11 @@ def follow_run(connection: redis.Redis, run_id: RunId, run: Run | None = None) -
     while True:
         was_open, waiting = run.is_open, run.is_open and total < run.expected
         # In one round trip: what is there or comes soon, and how the run stands after that.
-        pipeline = connection.pipeline(transaction=False)
-        pages.ask(pipeline, position, waiting=waiting)
-        run_record.queue_read(pipeline, run_id, run.plan)
-        answer, values = pipeline.execute()
-        entries = pages.told(answer, waiting=waiting)
+        entries, (values,) = together(
+            connection,
+            pages.asking(position, waiting=waiting),
+            asking_sure(partial(run_record.queue_read, run=run_id, plan=run.plan)),
+        )
         if entries:
             position = entries[-1][0].decode()
         arrived = [measurement for _, measurement in measurements_in(entries, run_id)]

@@ -140,7 +140,7 @@ def _trips(told: list[tuple[float, str]], delay_ms: float) -> list[list[tuple[fl
     trips: list[list[tuple[float, str]]] = []
     for each in told:
         last_s, last = trips[-1][-1] if trips else (0.0, "")
-        is_behind = last.startswith("XREAD ") and each[1].startswith("HMGET ")
+        is_behind = last.startswith("XREAD ") and each[1].startswith(("EVALSHA ", "HMGET "))
         if trips and (is_behind or each[0] - last_s < delay_ms / 1000 * 0.6):
             trips[-1].append(each)
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 from samples import BEGUN, RUN, fields_of, fill, measurement
 from waiting import wait_until
 
@@ -16,8 +18,9 @@ from coordinator.runs.runs import CLOCK_MARGIN_S, of_run
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
 from worker.model.plan import Plan, PlannedNode
-from worker.wire import keyspace
+from worker.wire import keyspace, scripts
 from worker.wire.connection import server
+from worker.wire.round_trip import alone
 
 pytestmark = pytest.mark.redis
 
@@ -74,6 +77,67 @@ def test_pages_of_which_every_other_entry_is_large_are_small(connection: redis.R
     pages = stream.Pages(connection)
     first = pages.after(stream.START)
     assert len(pages.after(first[-1][0].decode())) <= 3 * stream.MAX_PAGE_BYTES // 100_000
+
+
+def followed(connection: redis.Redis) -> list[stream.Entry]:
+    """Read the whole stream as a follower does, who waits for more."""
+    pages, entries = stream.Pages(connection), list[stream.Entry]()
+    newest, position = stream.last_id(connection), stream.START
+    while position != newest:
+        page = alone(connection, pages.asking(position, waiting=True))
+        entries += [(stream_id, fields) for stream_id, fields in page]
+        position = page[-1][0].decode() if page else position
+    return entries
+
+
+def all_of(connection: redis.Redis) -> list[stream.Entry]:
+    """Read the stream as it is."""
+    entries = stream.entries_between(connection, "-", "+")
+    return [(stream_id, fields) for stream_id, fields in entries]
+
+
+def test_a_follower_has_every_entry_as_it_is_in_the_stream(connection: redis.Redis) -> None:
+    fill(connection, 20)
+    fields: dict[Any, Any] = {b"v": b"1", b"run": b"", b"\xff\x00": bytes(range(256)) * 300}
+    for each in (fields, fields, {"v": "2"}, {"v": "", "more": "2"}, {"more": "2", "v": ""}):
+        connection.xadd(keyspace.RESULTS, each)
+    # Twice as many as are packed at a time: those after them are not.
+    fill(connection, 2 * stream.MOST_PACKED, first=20)
+    assert followed(connection) == all_of(connection)
+
+
+def test_a_follower_without_the_right_to_call_scripts_reads_all(
+    redis_url: str, connection: redis.Redis
+) -> None:
+    fill(connection, 100)
+    url = redis_url.replace("://", "://reader:any@")
+    rights = "reset", "on", ">any", "~*", "+@all", "-evalsha"
+    connection.execute_command("ACL", "SETUSER", "reader", *rights)
+    try:
+        with redis.Redis.from_url(url) as reader:
+            with pytest.raises(NoPermissionError):
+                reader.evalsha("0" * 40, 0)
+            entries = followed(reader)
+    finally:
+        connection.acl_deluser("reader")
+    assert entries == all_of(connection)
+
+
+def test_a_page_of_like_results_takes_half_the_bytes(connection: redis.Redis) -> None:
+    fill(connection, 60)
+    plain, sent = sent_by(connection, lambda: all_of(connection))
+    page = scripts.script(connection, "page")
+    page([keyspace.RESULTS], [stream.START, 60])
+    packed, sent_packed = sent_by(connection, lambda: page([keyspace.RESULTS], [stream.START, 60]))
+    assert stream.unpacked(packed) == plain
+    assert sent_packed < sent / 2
+
+
+def sent_by(connection: redis.Redis, call: Callable[[], Any]) -> tuple[Any, int]:
+    """Give what a call returns, and the bytes that Redis sent meanwhile."""
+    before = connection.info("stats")["total_net_output_bytes"]
+    answer = call()
+    return answer, connection.info("stats")["total_net_output_bytes"] - before
 
 
 def test_only_the_part_of_the_stream_written_during_the_run_is_read(

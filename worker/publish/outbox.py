@@ -29,7 +29,8 @@ from worker.model.names import RunId
 from worker.model.plan import MAX_NODES
 from worker.wire import keyspace, run_record
 from worker.wire.connection import server
-from worker.wire.room import StreamFull, add_entries, packed_for_lua
+from worker.wire.room import StreamFull, add_entries
+from worker.wire.scripts import packed_for_lua
 
 logger = logging.getLogger(__name__)
 

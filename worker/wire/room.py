@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgpack
 import redis
 
 from worker.model.errors import RedisUnavailable, WireError
@@ -170,13 +169,8 @@ def add_entries(
     """Call a script that stands on `entries.lua`, too; all entries have the same fields."""
     columns = [[entry[name] for entry in entries] for name in entries[0]]
     values = [each[0] if each.count(each[0]) == len(each) else each for each in columns]
-    packed = packed_for_lua([list(entries[0]), values])
+    packed = scripts.packed_for_lua([list(entries[0]), values])
     return add_results(connection, f"entries {script}", len(entries), keys, [packed, *arguments])
-
-
-def packed_for_lua(value: Any) -> bytes:
-    """Pack for Redis' cmsgpack, which knows texts and bytes of the old form of msgpack only."""
-    return bytes(msgpack.packb(value, use_bin_type=False))
 
 
 def why_no_room(connection: redis.Redis) -> StreamFull | None:

@@ -13,7 +13,7 @@ from rq.job import Job
 
 from worker.model.errors import WireError
 from worker.model.names import RunId
-from worker.wire import keyspace
+from worker.wire import keyspace, scripts
 from worker.wire.connection import server
 from worker.wire.round_trip import Ask, Asking, sure, together
 
@@ -148,10 +148,19 @@ def enqueue(
     )
 
 
-def words_of(pipeline: Any) -> list[Any]:
-    """Return the commands that a pipeline holds as `lua/commands.lua` takes them."""
-    commands = [arguments for arguments, _ in pipeline.command_stack]
-    return [word for command in commands for word in (len(command), *command)]
+def words_of(pipeline: Any) -> list[bytes]:
+    """
+    Return the commands that a pipeline holds as `lua/commands.lua` takes them.
+
+    In one argument with each word once: several jobs have most in common, and their ids are long.
+    """
+    numbers: dict[bytes, int] = {}
+    encode = pipeline.connection_pool.get_encoder().encode
+    commands = [
+        [numbers.setdefault(encode(word), len(numbers) + 1) for word in arguments]
+        for arguments, _ in pipeline.command_stack
+    ]
+    return [scripts.packed_for_lua([list(numbers), commands])] if commands else []
 
 
 def enqueue_advance(connection: redis.Redis, run: RunId) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import redis
 from redis.exceptions import NoScriptError
 
@@ -29,6 +30,11 @@ def constants(values: Mapping[str, str | int | Sequence[str]]) -> str:
         return "{" + ", ".join(map(json.dumps, value)) + "}"
 
     return "".join(f"local {name} = {written(value)}\n" for name, value in values.items())
+
+
+def packed_for_lua(value: Any) -> bytes:
+    """Pack for Redis' cmsgpack, which knows texts and bytes of the old form of msgpack only."""
+    return bytes(msgpack.packb(value, use_bin_type=False))
 
 
 @cache

@@ -1,12 +1,15 @@
--- Put before a script that carries out commands which come as arguments: all of them or, where Redis is
+-- Put before a script that carries out commands which come as an argument: all of them or, where Redis is
 -- full, none, as a transaction would, but on conditions of the script.
 
--- From this argument on: of each command the number of its words, then its words.
+-- This argument, if it is there, is msgpack of two lists: all words, each once; of each command the
+-- numbers of its words.
 local function carry_out(at)
-  while at <= #ARGV do
-    local size = tonumber(ARGV[at])
-    redis.call(unpack(ARGV, at + 1, at + size))
-    at = at + 1 + size
+  if not ARGV[at] then return end
+  local words, commands = unpack(cmsgpack.unpack(ARGV[at]))
+  for _, numbers in ipairs(commands) do
+    local command = {}
+    for i, number in ipairs(numbers) do command[i] = words[number] end
+    redis.call(unpack(command))
   end
 end
 
