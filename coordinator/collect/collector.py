@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import redis
@@ -38,7 +39,7 @@ from worker.wire.event import Event, is_event
 
 logger = logging.getLogger(__name__)
 
-#: One fsync takes as long as writing some hundred rows; this many are held in 5 MB meanwhile.
+#: One fsync takes as long as writing some hundred rows; the lines of this many are held in 1 MB.
 COMMIT_ROWS = 2000
 #: Following, results trickle in: this gathers them to at most ten fsyncs a second.
 LINGER_S = 0.1
@@ -90,8 +91,8 @@ class Collector:
         self._check_events()
         self.connection.ping()  # no file is made for a Redis that is not there
         while True:
-            with CsvFile(self.path) as file:
-                cursor, pages = self._begin(file), Pages(self.connection)
+            with CsvFile(self.path) as file, closing(Pages(self.connection)) as pages:
+                cursor = self._begin(file)
                 while self._commit(cursor, pages):
                     if pages.at_end:
                         return
@@ -119,13 +120,15 @@ class Collector:
     def _follow_file(
         self, file: CsvFile, should_stop: Callable[[], bool], patience: Patience
     ) -> None:
-        cursor, pages = self._begin(file), Pages(self.connection)
-        while not should_stop() and self._commit(cursor, pages):
-            patience.over()
-            if pages.at_end:
-                wait_for_more(self.connection, cursor.position)
-                time.sleep(LINGER_S)
-                cursor.check()
+        cursor = self._begin(file)
+        with closing(Pages(self.connection)) as pages:
+            while not should_stop() and self._commit(cursor, pages):
+                patience.over()
+                if pages.at_end:
+                    pages.close()
+                    wait_for_more(self.connection, cursor.position)
+                    time.sleep(LINGER_S)
+                    cursor.check()
 
     def _begin(self, file: CsvFile) -> Cursor:
         cursor = Cursor(self.connection, self.group, file, from_start=self.from_start)
@@ -144,12 +147,18 @@ class Collector:
         False when the file was moved, removed or changed meanwhile; then Redis hears nothing, and
         what was written is found in the file beside, or else written again.
         """
-        entries: list[Entry] = []
+        lines: list[str] = []
+        events: list[tuple[str, Event]] = []
+        bad: list[tuple[Entry, WireError]] = []
+        count, last = 0, None
         for _ in range(COMMIT_ROWS // MAX_PAGE):
-            entries += pages.after(entries[-1][0].decode() if entries else cursor.position)
+            entries = pages.after(last[0].decode() if last else cursor.position)
+            if entries:
+                count, last = count + len(entries), entries[-1]
+                pages.ask_ahead(last)
+            _parse(cursor.unseen(entries), lines, events, bad)
             if pages.at_end:
                 break
-        lines, events, bad = _parsed(cursor.unseen(entries))
         # Redis may have taken its time, and what goes into a file that is removed is lost.
         if not cursor.file.is_in_place():
             return False
@@ -165,16 +174,18 @@ class Collector:
         self.bad += len(bad)
         if self.on_commit is not None and lines:
             self.on_commit(len(lines))
-        if entries:
-            cursor.passed(entries[-1], len(entries))
+        if last:
+            cursor.passed(last, count)
         return True
 
 
-def _parsed(
+def _parse(
     entries: Iterable[Entry],
-) -> tuple[list[str], list[tuple[str, Event]], list[tuple[Entry, WireError]]]:
-    """Return the lines of the rows, the events and what is neither."""
-    lines, events, bad = [], [], []
+    lines: list[str],
+    events: list[tuple[str, Event]],
+    bad: list[tuple[Entry, WireError]],
+) -> None:
+    """Add the lines of the rows, the events and what is neither."""
     for entry in entries:
         if line := usual_line(*entry):
             lines.append(line)
@@ -187,4 +198,3 @@ def _parsed(
                 lines.append(csv_lines([csv_row(fields, stream_id)]))
         except WireError as exc:
             bad.append((entry, exc))
-    return lines, events, bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -109,10 +110,53 @@ class Pages:
         self.at_end = False
         self._count = FIRST_PAGE
         self._may_pack = self._is_packed = True
+        self._is_behind = False
+        self._asked: tuple[Any, ...] = ()
+        self._link: Any = None
 
     def after(self, position: str, until: str = "+") -> list[Entry]:
         """Return the next entries after `position`; sets `at_end` when there are no more yet."""
+        asked, self._asked = self._asked, ()
+        if asked:
+            if asked == _range(f"({position}", until, self._count):
+                with contextlib.suppress(redis.RedisError):
+                    return self._taken(self._link.read_response())
+            # Asked as always, which waits and tries again as it should.
+            self._asked = asked
+            self.close()
         return self._taken(entries_between(self.connection, f"({position}", until, self._count))
+
+    def ask_ahead(self, last: Entry) -> None:
+        """
+        Ask for what comes after this entry, if that is much: Redis gathers it while it is awaited.
+
+        It takes a connection of its own, until `close`. No entry changes in the stream, so it makes
+        no difference when it was read.
+        """
+        if self.at_end or not self._is_behind:
+            return
+        asked = _range(f"({last[0].decode()}", "+", self._count)
+        try:
+            if self._link is None:
+                self._link = self.connection.connection_pool.get_connection()
+            self._link.send_command(*asked)
+        except redis.RedisError:
+            self.close()
+        else:
+            self._asked = asked
+
+    def close(self) -> None:
+        """Give up what was asked ahead, and leave one connection."""
+        link, asked, self._link, self._asked = self._link, self._asked, None, ()
+        if link is None:
+            return
+        pool = self.connection.connection_pool
+        if asked:
+            link.disconnect()  # its answer is of use to nobody
+        else:
+            # What is released last is taken first.
+            pool.disconnect(inuse_connections=False)
+        pool.release(link)
 
     def asking(self, position: str, *, waiting: bool) -> Asking[list[Entry]]:
         """Ask as `after` does; it may wait, at most `BLOCK_S`, until there is an entry."""
@@ -149,6 +193,7 @@ class Pages:
 
     def _taken(self, entries: list[Entry]) -> list[Entry]:
         self.at_end = len(entries) < self._count
+        self._is_behind = len(entries) > FIRST_PAGE
         some = entries[::SAMPLED]
         size = sum(sum(map(len, fields)) for _, fields in some)
         fitting = MAX_PAGE_BYTES * len(some) // size if size else MAX_PAGE

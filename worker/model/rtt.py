@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from operator import mul
 
 #: With fewer replies the nearest rank of 95 % is the last one: p95 would only repeat the maximum.
 MIN_REPLIES_FOR_P95 = 20
@@ -72,34 +71,42 @@ def statistics_of_ns(rtts_ns: Sequence[int | None]) -> tuple[float | None, ...]:
 def statistics_in_ns(rtts_ns: Sequence[int | None]) -> tuple[int | None, ...]:
     """Return what `statistics_of_ns` does, as nanoseconds."""
     answered = [ns for ns in rtts_ns if ns is not None]
-    count = len(answered)
-    if not count:
+    if not answered:
         return _UNDEFINED
-    # Mean |ipdv| of RFC 3393 section 4.5, over RTT; a pair with a loss is left out.
-    way, steps, before = 0, count - 1, answered[0]
-    if count == len(rtts_ns):
-        for ns in answered:
-            way += ns - before if ns > before else before - ns
-            before = ns
-    else:
-        both = [(a, b) for a, b in pairwise(rtts_ns) if a is not None and b is not None]
-        way, steps = sum(abs(b - a) for a, b in both), len(both)
-    answered.sort()
+    whole = whole_series_in_ns(answered)
+    if len(answered) == len(rtts_ns):
+        return whole
+    # A pair with a loss is left out.
+    ways = [abs(b - a) for a, b in pairwise(rtts_ns) if a is not None and b is not None]
+    return (*whole[:-1], round(sum(ways) / len(ways)) if ways else None)
+
+
+def whole_series_in_ns(
+    rtts_ns: Sequence[int],
+) -> tuple[int, int, int, int | None, int, int, int | None]:
+    """Return what `statistics_in_ns` does, of a series of which none was lost, and not empty."""
+    ordered = sorted(rtts_ns)
+    count = len(ordered)
+    # `way` over the steps is the mean |ipdv| of RFC 3393 section 4.5, over RTT.
+    way, squares, before = 0, 0, rtts_ns[0]
+    for ns in rtts_ns:
+        way += ns - before if ns > before else before - ns
+        squares += ns * ns
+        before = ns
     middle = count // 2
-    median_ns = answered[middle]
+    median_ns = ordered[middle]
     if not count & 1:
-        median_ns = round((median_ns + answered[middle - 1]) / 2)
-    total = sum(answered)
-    # Exact, as integers: the variance times the square of the count.
-    spread = count * sum(map(mul, answered, answered)) - total * total
+        median_ns = round((median_ns + ordered[middle - 1]) / 2)
+    total = sum(ordered)
     return (
-        answered[0],
+        ordered[0],
         round(total / count),
         median_ns,
-        answered[nearest_rank(count, 95) - 1] if count >= MIN_REPLIES_FOR_P95 else None,
-        answered[-1],
-        round(math.sqrt(spread) / count),
-        round(way / steps) if steps else None,
+        ordered[nearest_rank(count, 95) - 1] if count >= MIN_REPLIES_FOR_P95 else None,
+        ordered[-1],
+        # Exact, as integers: the variance times the square of the count.
+        round(math.sqrt(count * squares - total * total) / count),
+        round(way / (count - 1)) if count > 1 else None,
     )
 
 

@@ -85,6 +85,22 @@ def test_a_line_is_that_of_the_measurement_or_left_to_it(
     assert usual_line(ID, fields) in (None, expected(fields))
 
 
+@given(st.integers(-9, 10**6) | st.integers(0, 10**16), st.sampled_from([1, 1000, 10**6]))
+@example(99_999, 1)
+@example(74_606, 1)
+@example(10**15 - 1, 1)
+def test_times_are_written_as_the_floats_that_they_are(number: int, unit: int) -> None:
+    fields = flat(fields_of(0))
+    detail = msgpack.unpackb(fields[-1], strict_map_key=False)
+    times = {NUMBERS["elapsed_s"]: number * unit, NUMBERS["wake_ms"]: number * unit}
+    fields[-1] = msgpack.packb({**detail, **times})
+    line = usual_line(ID, fields)
+    assert line is not None
+    (cells,) = csv.reader([line])
+    assert cells[CSV_COLUMNS.index("elapsed_s")] == repr(number * unit / 1e9)
+    assert cells[CSV_COLUMNS.index("wake_ms")] == repr(number * unit / 1e6)
+
+
 @given(st.lists(raw, max_size=22), st.binary(max_size=40))
 def test_what_is_no_result_of_ours_is_never_usual(found: list[bytes], detail: bytes) -> None:
     fields = flat(fields_of(1))
