@@ -28,8 +28,9 @@ class CountingProxy:
         said: What programs sent, of each trip that carried something.
     """
 
-    def __init__(self, url: str, stack: ExitStack) -> None:
+    def __init__(self, url: str, stack: ExitStack, hold_s: float = HOLD_S) -> None:
         """Listen until the stack ends."""
+        self._hold_s = hold_s
         self._server = urlsplit(url)
         self._stack = stack
         self._lock = threading.Lock()
@@ -82,17 +83,17 @@ class CountingProxy:
     ) -> None:
         with suppress(OSError):
             while data := far.recv(65536):
-                time.sleep(HOLD_S)
+                time.sleep(self._hold_s)
                 is_answered.set()
                 near.sendall(data)
         _end(near)
 
 
 @contextmanager
-def counting_proxy(url: str) -> Iterator[CountingProxy]:
+def counting_proxy(url: str, hold_s: float = HOLD_S) -> Iterator[CountingProxy]:
     """Stand before a server until the block ends."""
     with ExitStack() as stack:
-        yield CountingProxy(url, stack)
+        yield CountingProxy(url, stack, hold_s)
 
 
 def _end(link: socket.socket) -> None:

@@ -33,6 +33,7 @@ T = TypeVar("T")
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 #: Field names and values, as Redis counts them; RQ's worker adds a few to ours.
 MAX_RECORD_FIELDS, MAX_RECORD_BYTES = 64, 2 * rq_jobs.MAX_PAYLOAD_BYTES
+MOST = (MAX_RECORD_FIELDS, MAX_RECORD_BYTES)
 #: Longest value of a field that is not the payload.
 MAX_FIELD_BYTES = 512
 MAX_TEXT_CHARS = 255
@@ -79,6 +80,8 @@ class AllowListedJob(rq_jobs.PlainJob):
     allowed: ClassVar[AllowList] = {}
     #: Name of a function → its parameters and their types.
     parameters: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    #: Job → what `job_record` said of it, where that came with its id.
+    came_along: ClassVar[dict[str, Any]] = {}
 
     @property
     def func(self) -> Callable[..., None]:
@@ -104,8 +107,9 @@ class AllowListedJob(rq_jobs.PlainJob):
         Raises:
             NoSuchJobError: There is none, or it is refused.
         """
-        read = scripts.script(self.connection, "job_record")
-        raw = read([self.key], [MAX_RECORD_FIELDS, MAX_RECORD_BYTES])
+        raw = self.came_along.pop(self.id, None)
+        if raw is None:
+            raw = scripts.script(self.connection, "job_record")([self.key], MOST)
         if isinstance(raw, bytes):
             raise Refused(raw.decode(errors="replace"))
         if not raw:

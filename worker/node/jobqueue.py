@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import redis
 from rq import Queue
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DequeueTimeout, NoSuchJobError
 from rq.job import Job
 
-from worker.node.allowlist import JOB_ID, Refused
+from worker.node.allowlist import JOB_ID, MOST, AllowListedJob, Refused
 from worker.node.refusals import Cause, Refusals
 from worker.node.registration.signs import Signs
-from worker.wire import keyspace, rq_jobs
+from worker.wire import keyspace, rq_jobs, scripts
 
 #: A word that is the id of no job, and for how many connections that died it is looked.
 NO_JOB, MOST_DEAD = "-", 8
@@ -41,6 +41,8 @@ class GuardedQueue(Queue):
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
         """Take an id from the one queue, to RQ's list of what is taken."""
         take = partial(super().lmove, connection, queue_key, timeout)
+        if timeout is not None:
+            take = partial(_take_with_record, connection, queue_key, timeout)
         return cls._taken(connection, [queue_key], take)
 
     @classmethod
@@ -103,6 +105,28 @@ class GuardedQueue(Queue):
             pass
         connection.lrem(keyspace.intermediate_key(queue.name), 1, job_id)
         return None
+
+
+def _take_with_record(connection: redis.Redis, queue_key: str, timeout: int) -> tuple[str, Any]:
+    """
+    Wait for an id, and have the job's record come with it, in one round trip.
+
+    The server looks for that once it has moved the id; where it cannot, the record is read later.
+    """
+    taken = keyspace.intermediate_key(_name_of(queue_key))
+    _, digest = scripts.with_digest(("job_record",))
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.blmove(queue_key, taken, timeout)
+    pipeline.evalsha(digest, 1, taken, *MOST, keyspace.job_key(""))
+    moved, found = pipeline.execute(raise_on_error=False)
+    if isinstance(moved, redis.RedisError):
+        raise moved
+    if moved is None:
+        raise DequeueTimeout(timeout, queue_key)
+    AllowListedJob.came_along.clear()
+    if isinstance(found, list) and found and found[0] == moved:
+        AllowListedJob.came_along[moved.decode(errors="replace")] = found[1]
+    return queue_key, moved
 
 
 def guarded_queue(refusals: Refusals, signs: Signs) -> type[GuardedQueue]:

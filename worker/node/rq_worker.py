@@ -34,6 +34,7 @@ from worker.node.registration.signs import Signs
 from worker.wire import keyspace, rq_jobs
 from worker.wire.connection import server, traffic
 from worker.wire.connection.away import AWAY
+from worker.wire.connection.way import LONG_WAY_S, way_s
 from worker.wire.round_trip import alone
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ class QuietWorker(Worker):
         self.signs = Signs()
         #: Redis may not have the registration; of which connection that is known.
         self.is_doubted, self._known_by = True, 0.0
+        #: Redis has it that this worker is idle, or a job is in hand that will say so as it ends.
+        self.is_idle_told = False
+        #: Open connections that the next work-horse has.
+        self._passed_on: list[Any] = []
 
     # What RQ offers and a node does not have. RQ calls `subscribe` once as it starts, `unsubscribe`
     # once as it ends, and `check_for_suspension` before each job; none returns anything.
@@ -72,6 +77,10 @@ class QuietWorker(Worker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """Follow no `rq suspend`, for the same reason."""
+
+    def get_redis_server_version(self) -> tuple[int, int, int]:
+        """Return the least that we have: RQ would ask, to tell one before 4 from others."""
+        return server.MIN_REDIS
 
     # What others have written to Redis must not end the worker.
 
@@ -102,7 +111,12 @@ class QuietWorker(Worker):
         self.maintenance_interval = BUSY_TIDY_S
         try:
             execution = self.prepare_execution(job)
+            is_known = traffic.opened_at() == self._known_by
+            if self.connect is not None and way_s() > LONG_WAY_S:
+                self._passed_on = server.pass_on(self.connection)
             self.fork_work_horse(job, queue)
+            if self._passed_on:
+                self._connect_meanwhile(is_known=is_known)
             self.monitor_work_horse(job, queue, execution)
         except (*AWAY, StopRequested):
             raise
@@ -111,6 +125,15 @@ class QuietWorker(Worker):
             reason = f"RQ's keys are damaged: {exc}"
             self.refusals.note(self.connection, job.id, reason, Cause.DAMAGED)
             repair(self.connection, queue.name, self.refusals)
+
+    def _connect_meanwhile(self, *, is_known: bool) -> None:
+        """Connect while a work-horse, which has the connection of before, does its job."""
+        passed_on, self._passed_on = self._passed_on, []
+        server.let_go(passed_on)
+        with contextlib.suppress(redis.RedisError):  # then later, when it is needed
+            self.connection.ping()
+            if is_known:
+                self._known_by = traffic.opened_at()
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """
@@ -130,6 +153,7 @@ class QuietWorker(Worker):
             self.kill_horse()
             self.wait_for_horse()
             self._horse_pid = 0
+        self.is_idle_told = False
         self.executions.clear()
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
@@ -166,6 +190,7 @@ class QuietWorker(Worker):
         """Run a job in the process that was forked for it, and end."""
         if self.connect is not None:
             self.connection = self.connect()
+            server.take_over(self.connection, self._passed_on, JOB_ANSWER_S)
         rq_jobs.take_in_hand(self.connection)
         super().main_work_horse(job, queue)
 
@@ -234,9 +259,27 @@ class QuietWorker(Worker):
             self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
             execution.delete(job, pipeline)
             pipeline.delete(job.key)
+            self.set_state(WorkerStatus.IDLE, pipeline)
             answers = pipeline.execute(raise_on_error=False)
         errors = (answer for answer in answers if isinstance(answer, redis.ResponseError))
         self._see_to(job, next(errors, None))
+
+    def _finalize_failure(
+        self, job: Job, queue: Queue, execution: Execution, exc_info: Any
+    ) -> None:
+        """Note that a job raised, and that the worker is idle."""
+        super()._finalize_failure(job, queue, execution, exc_info)
+        super().set_state(WorkerStatus.IDLE)
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        """Write what the worker does; not that it is idle again, which its job has written."""
+        if pipeline is not None:
+            super().set_state(state, pipeline)
+            return
+        is_idle = state == WorkerStatus.IDLE
+        if not (is_idle and self.is_idle_told):
+            super().set_state(state)
+        self.is_idle_told = is_idle
 
     # The node's heartbeats keep the registration (`lua/heard.lua`): so this gives a sign of life,
     # and looks after the registration where Redis may have lost it.
@@ -314,6 +357,7 @@ class QuietWorker(Worker):
 
         RQ calls this when a work-horse ended without having marked its job as finished or failed.
         """
+        self.is_idle_told = False
         with contextlib.suppress(redis.RedisError):
             # It may have died before it told that it had begun.
             self.connection.lrem(keyspace.intermediate_key(job.origin), 1, job.id)

@@ -24,7 +24,7 @@ from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
 from worker.wire import keyspace, rq_jobs, run_record
 from worker.wire.connection import server
-from worker.wire.connection.way import way_s
+from worker.wire.connection.way import LONG_WAY_S, way_s
 from worker.wire.node_record import Clock, Record
 from worker.wire.registry import ask_parts, asking_records, parts_of
 from worker.wire.room import StreamFull
@@ -33,8 +33,6 @@ from worker.wire.rows import Row, enqueue_rows, load_row, note_begun, refuse
 
 logger = logging.getLogger(__name__)
 
-#: From so long a way to Redis on, another connection is opened before it is needed.
-LONG_WAY_S = 0.1
 #: Takes a row that has completed its phase, and goes on to the next one.
 CarryOn = Callable[[redis.Redis, Row], None]
 
@@ -75,8 +73,9 @@ def sweep(context: NodeContext, carry_on: CarryOn, run: RunId, phase: int, perfo
     loaded, row = row, work.row
     clock = SourceClock(connection, row.name, look.clock)
     clock.look(row.plan.nodes[source].name for source, _ in look.left)
-    # The publisher's thread and a probe that asks Redis do so at the same time.
-    asks = row.kind.has_two_ends or bool(row.kind.target)
+    # The publisher's thread asks at the same time as a probe that asks Redis itself, or leaves
+    # there what the run's later ones need.
+    asks = row.kind.has_two_ends or row.kind.target or len(row.plan.probes) > row.phase + 1
     own = server.connect(context.redis_url) if asks and way_s() > LONG_WAY_S else connection
     outbox, begin = Outbox(context.outbox_path), partial(note_begun, own, row, look.now)
     with Publisher(own, outbox, row, clock, begin) as publisher:

@@ -188,9 +188,12 @@ class _Near:
             should_stop=self.should_stop,
         )
         meeting.hold()
-        _give_up(turns, lease, [*meeting.results, *meeting.broken_off])
         asked = {(row.plan.nodes[s].name, row.plan.nodes[t].name) for s, t in encounter.pairs}
-        yield from (marked(result, sign) for result in with_other_way(meeting.results, asked))
+        try:
+            # First, as whoever takes them publishes them in the meantime.
+            yield from (marked(result, sign) for result in with_other_way(meeting.results, asked))
+        finally:
+            _give_up(turns, lease, [*meeting.results, *meeting.broken_off])
 
     def own_refusal(self, spent_bytes: int) -> tuple[Outcome, str] | None:
         """Return why this node itself does no such test, when others cost it so much today."""

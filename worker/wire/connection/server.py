@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, unquote_plus, urlsplit
@@ -16,7 +17,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from worker.model.errors import ConfigError, RedisUnavailable
-from worker.wire.connection import command_count, redis_url
+from worker.wire.connection import command_count, redis_url, traffic
 from worker.wire.connection.away import AWAY
 from worker.wire.connection.handshake import Terms
 from worker.wire.connection.redis_trouble import IS_CLUSTER, trouble
@@ -94,6 +95,44 @@ def hang_up(connection: redis.Redis) -> None:
         if link._sock is not None:
             with contextlib.suppress(OSError):
                 link._sock.shutdown(socket.SHUT_RDWR)
+
+
+def pass_on(connection: redis.Redis) -> list[Any]:
+    """
+    Take what is open out of a pool, for a process that is forked next: no open one is waited for.
+
+    The parent lets go of it then (`let_go`), and the child has it (`take_over`). As in `hang_up`,
+    these are redis-py's internals; `tests/integration/test_pass_on.py` holds them.
+    """
+    pool: Any = connection.connection_pool
+    links = [link for link in pool._available_connections if link._sock is not None][-1:]
+    for link in links:
+        pool._available_connections.remove(link)
+        pool._created_connections -= 1
+        traffic.passes_on(link)
+    return links
+
+
+def let_go(links: Sequence[Any]) -> None:
+    """Close what a child has by now, without a word to the server."""
+    for link in links:
+        link._sock.close()
+        link._sock = None
+
+
+def take_over(connection: redis.Redis, links: Sequence[Any], socket_timeout_s: float) -> None:
+    """Put what the parent passes on into a pool of this process, which is looked after."""
+    pool: Any = connection.connection_pool
+    for link in links:
+        link.pid = os.getpid()
+        link.socket_timeout = socket_timeout_s
+        link._sock.settimeout(socket_timeout_s)
+        if link._sock.family != socket.AF_UNIX:
+            link._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        link._parser.on_connect(link)
+        pool._available_connections.append(link)
+        pool._created_connections += 1
+        traffic.takes_over(link)
 
 
 def safe_url(url: str) -> str:

@@ -74,6 +74,17 @@ def opened(link: Any) -> None:
     _open.add(link)
 
 
+def passes_on(link: Any) -> None:
+    """Count a connection here no more: a process that is forked now takes it over."""
+    _count(link)
+    _open.discard(link)
+
+
+def takes_over(link: Any) -> None:
+    """Count a connection from where the parent of this process left it."""
+    _open.add(link)
+
+
 def closes(link: Any) -> None:
     """Count a connection for the last time, before it is closed."""
     if link in _open:

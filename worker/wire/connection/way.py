@@ -1,8 +1,8 @@
 """
 How long the way to Redis and back takes, from the exchanges that this process has anyway.
 
-What waits for another node through Redis allows for it: `allowing`. A process that is forked begins
-with its parent's last exchange: of a work-horse that is its job's, and the others may be old.
+What waits for another node through Redis allows for it: `allowing`. A process that is forked knows
+nothing of it before its own first exchange: those of its parent may be old.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from collections import deque
 KEPT = 16
 #: No way is taken for longer: beyond it Redis counts as away.
 MOST_S = 5.0
+#: From so long a way on, a connection is opened before it is needed, and an open one passed on.
+LONG_WAY_S = 0.1
 
 _latest_s: deque[float] = deque(maxlen=KEPT)
 
 
-def _after_fork() -> None:
-    while len(_latest_s) > 1:
-        _latest_s.popleft()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_latest_s.clear)
 
 
 def note(seconds: float) -> None:

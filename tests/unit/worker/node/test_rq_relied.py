@@ -52,6 +52,7 @@ RELIED: dict[str, tuple[str, ...]] = {
     "Worker.execute_job": ("41dcbdeebf27",),
     "Worker.fork_work_horse": ("80159b8c6d41",),
     "Worker.get_heartbeat_ttl": ("3a4f202e78df",),
+    "Worker.get_redis_server_version": ("f7bd688966bb",),
     "Worker.handle_exception": ("8a654afc371d",),
     "Worker.handle_execution_ended": ("ccf3cbf9a9b0",),
     "Worker.handle_job_failure": ("db35fd10df01",),
