@@ -15,5 +15,5 @@ local function record_of(key)
 end
 
 if not ARGV[3] then return record_of(KEYS[1]) end
-local id = redis.call('LINDEX', KEYS[1], -1)
+local id = redis.call('LRANGE', KEYS[1], -1, -1)[1]
 return id and {id, record_of(ARGV[3] .. id)} or {}
