@@ -101,6 +101,7 @@ def test_tools_labels_and_limits_that_change_are_told_and_heeded_without_a_resta
         assert found["b"].outcome is Outcome.OK, found["b"].error
         assert found["c"].outcome is Outcome.OVER_BUDGET, found["c"].error
         assert found["c"].error.startswith("a: the test may cost")
+        wait_until(lambda: node_a(connection).bytes_per_day == 1, "the budget is told", TOLD_S)
         config.write_text(limits)
         wait_until(lambda: node_a(connection).bytes_per_day is None, "the budget is lifted")
 
