@@ -126,7 +126,7 @@ def test_record_comes_with_the_id(
         assert queues._fetch_dequeued_job(far, queue.key, "one", **how) is None
 
 
-@pytest.mark.parametrize("is_long", [False, True])
+@pytest.mark.parametrize("is_long", [pytest.param(False, marks=pytest.mark.long), True])
 def test_worker_behind_a_long_way_waits_on_another_connection_after_each_job(
     redis_url: str, connection: redis.Redis, tmp_path: Path, is_long: bool
 ) -> None:

@@ -135,6 +135,7 @@ def a_birth_and_a_name(connection: redis.Redis) -> None:
     connection.delete(keyspace.queue_workers_key(keyspace.serve_queue(NodeName("a"))))
 
 
+@pytest.mark.long  # over a minute: registrations lapse in half of one
 @pytest.mark.usefixtures("pair")
 def test_heartbeats_keep_workers_registered_and_have_them_register_again(
     connection: redis.Redis, redis_url: str
