@@ -52,8 +52,8 @@ MAX_PAGE_BYTES = 256 * 1024
 SAMPLED = 7
 #: A page has at most so many times the entries of the one before, as a page is a round trip.
 GROWTH = 16
-#: So many entries at most are packed by a script, in 0.1 ms: what a small mesh gets at once. A batch of
-#: 25 of a large one is sent as it is, as packing takes Redis longer than sending.
+#: So many entries at most are packed by a script, in 0.1 ms: what a small mesh gets at once. A
+#: batch of 25 of a large one is sent as it is, as packing takes Redis longer than sending.
 MOST_PACKED = 24
 #: How long one XREAD waits; well below the socket time-out of `wire.connect`.
 BLOCK_S = 1.0
