@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import unquote, urlsplit
 
+import redis
+
+from worker.wire.connection import server
+
 #: Longer than a busy machine takes between two packets that belong together.
 HOLD_S = 0.06
 
@@ -94,6 +98,15 @@ def counting_proxy(url: str, hold_s: float = HOLD_S) -> Iterator[CountingProxy]:
     """Stand before a server until the block ends."""
     with ExitStack() as stack:
         yield CountingProxy(url, stack, hold_s)
+
+
+@contextmanager
+def open_connection(proxy: CountingProxy) -> Iterator[redis.Redis]:
+    """Connect by a proxy, which then counts from 0."""
+    with server.connect(proxy.url) as connection:
+        connection.ping()
+        proxy.trips = 0
+        yield connection
 
 
 def _end(link: socket.socket) -> None:

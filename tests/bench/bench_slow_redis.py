@@ -13,16 +13,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import before
-import redis
+from monitored import Asked, in_words, monitored, trips_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind an older tree's, if there is one
 
@@ -41,8 +36,6 @@ COMMANDS = {
 }
 #: Seconds; of `run`, beyond its series.
 TARGETS_S = {"nodes": 4.0, "run": 8.0}
-
-Told = dict[str, list[tuple[float, str]]]
 
 
 def main() -> None:
@@ -92,7 +85,7 @@ def _measured(delay_ms: float) -> dict[str, tuple[float, int]]:
             lab.round_trip(node, lab.redis_node, delay_ms)
         # Its scripts are in Redis from then on, as they would be.
         mesh.wait_until_ended(mesh.detach(lab.redis_node, "--nodes", NODES))
-        with _monitored(mesh.connection) as told:
+        with monitored(mesh.connection) as told:
             for name, words in COMMANDS.items():
                 told.clear()
                 begun = time.monotonic()
@@ -102,7 +95,7 @@ def _measured(delay_ms: float) -> dict[str, tuple[float, int]]:
                 if name == "run":
                     assert len(said.rows) == 6, said.err
                 own = {w: d for w, d in told.items() if w.startswith(f"{lab.nodes[0].address}:")}
-                trips = [_trips(each, delay_ms) for each in own.values()]
+                trips = [trips_of(each, delay_ms) for each in own.values()]
                 figures[name] = took_s, sum(1 + len(each) for each in trips)
                 if "--trace" in sys.argv:
                     _print_trace(name, trips)
@@ -110,52 +103,12 @@ def _measured(delay_ms: float) -> dict[str, tuple[float, int]]:
     return figures
 
 
-@contextmanager
-def _monitored(connection: Any) -> Iterator[Told]:
-    """Write down what each connection asks, by its address, until the block ends."""
-    told: Told = defaultdict(list)
-    begun, ended = threading.Event(), threading.Event()
-
-    def listen() -> None:
-        with suppress(redis.ConnectionError), connection.monitor() as monitor:
-            begun.set()
-            while not ended.is_set():
-                one = monitor.next_command()
-                if one["client_type"] == "tcp":
-                    where = f"{one['client_address']}:{one['client_port']}"
-                    told[where].append((float(one["time"]), one["command"]))
-
-    threading.Thread(target=listen, daemon=True).start()
-    begun.wait()
-    yield told
-    ended.set()
-
-
-def _trips(told: list[tuple[float, str]], delay_ms: float) -> list[list[tuple[float, str]]]:
-    """
-    Join what came together: what waits for an answer comes a round trip later.
-
-    What was sent with a read that waits at Redis is seen once that has an answer.
-    """
-    trips: list[list[tuple[float, str]]] = []
-    for each in told:
-        last_s, last = trips[-1][-1] if trips else (0.0, "")
-        is_behind = last.startswith("XREAD ") and each[1].startswith(("EVALSHA ", "HMGET "))
-        if trips and (is_behind or each[0] - last_s < delay_ms / 1000 * 0.6):
-            trips[-1].append(each)
-        else:
-            trips.append([each])
-    return trips
-
-
-def _print_trace(name: str, trips: list[list[list[tuple[float, str]]]]) -> None:
+def _print_trace(name: str, trips: list[list[Asked]]) -> None:
     """Print each round trip of a command, and when Redis saw it."""
     print(f"{name}:")
     together = sorted((trip for each in trips for trip in each), key=lambda trip: trip[0][0])
     for trip in together:
-        words = [" ".join(command.split()[:2])[:50] for _, command in trip]
-        more = f" … {len(words)}" if len(words) > 6 else ""
-        print(f"  {trip[0][0] - together[0][0][0]:6.2f} {', '.join(words[:6])}{more}")
+        print(f"  {trip[0][0] - together[0][0][0]:6.2f} {in_words(trip)}")
 
 
 if __name__ == "__main__":

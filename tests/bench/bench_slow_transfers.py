@@ -17,30 +17,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import before
+from monitored import in_words, monitored, trips_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind an older tree's, if there is one
 
 DELAY_MS = 800.0
 PROBES = ("ping", "redis", "throughput")
 ENDED_S = 600.0
-
-
-@dataclass
-class Trip:
-    """Commands of one connection that came together."""
-
-    at: float
-    last: float
-    words: list[str]
 
 
 def main() -> None:
@@ -79,7 +66,7 @@ def _measure(delay_ms: float) -> None:
             ENDED_S,
         )
         asked = [word for probe in PROBES for word in ("--probe", probe)]
-        with _monitored(mesh.connection) as trips:
+        with monitored(mesh.connection) as trips:
             run = mesh.detach(lab.redis_node, *asked)
             state = mesh.wait_until_ended(run, ENDED_S)
         found = [one for _, one in read(mesh.connection, run=run)]
@@ -109,48 +96,11 @@ def _measure(delay_ms: float) -> None:
 _LASTS = {"ping": "elapsed_s", "redis": "elapsed_s", "throughput": "test_s"}
 
 
-@contextmanager
-def _monitored(connection: Any) -> Iterator[dict[str, list[tuple[float, str]]]]:
-    """Write down what each connection asks, by its address, until the block ends."""
-    told: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    ended = threading.Event()
-
-    def listen() -> None:
-        with connection.monitor() as monitor:
-            begun.set()
-            while not ended.is_set():
-                one = monitor.next_command()
-                if one["client_type"] == "tcp":
-                    where = f"{one['client_address']}:{one['client_port']}"
-                    told[where].append((float(one["time"]), one["command"]))
-
-    begun = threading.Event()
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    begun.wait()
-    yield told
-    ended.set()
-
-
-def _trips(told: list[tuple[float, str]], delay_ms: float) -> list[Trip]:
-    """Join what came together: the next one of a connection comes a round trip later."""
-    trips: list[Trip] = []
-    for at, command in told:
-        words = command.split()
-        word = " ".join(words[:2])[:60]
-        if trips and at - trips[-1].last < delay_ms / 1000 * 0.6:
-            trips[-1].words.append(word)
-            trips[-1].last = at
-        else:
-            trips.append(Trip(at, at, [word]))
-    return trips
-
-
 def _print_counts(trips: Any, nodes: Any, delay_ms: float) -> None:
     """Print how many round trips each node's connections made."""
     for node in nodes:
         own = [
-            _trips(told, delay_ms)
+            trips_of(told, delay_ms)
             for where, told in trips.items()
             if where.startswith(node.address + ":")
         ]
@@ -163,11 +113,8 @@ def _print_trace(trips: Any, nodes: Any, since: float, delay_ms: float) -> None:
     lines = []
     for where, told in trips.items():
         name = names.get(where.rpartition(":")[0], "hub")
-        for trip in _trips(told, delay_ms):
-            shown = ", ".join(trip.words[:6]) + (
-                f" … {len(trip.words)}" if len(trip.words) > 6 else ""
-            )
-            lines.append((trip.at - since, name, where.rpartition(":")[2], shown))
+        for trip in trips_of(told, delay_ms):
+            lines.append((trip[0][0] - since, name, where.rpartition(":")[2], in_words(trip)))
     for at, name, port, shown in sorted(lines):
         print(f"    {at:7.2f} {name:>4} {port:>5} {shown}")
 

@@ -33,39 +33,47 @@ def drained(connection: redis.Redis, path: Path, after_first: Callable[[], objec
     return collector
 
 
-def others(connection: redis.Redis) -> list[str]:
-    """Give the ids of the connections that are not the one that is asked."""
-    mine = connection.client_id()
-    return [one["id"] for one in connection.client_list() if int(one["id"]) != mine]
+@pytest.fixture
+def others(connection: redis.Redis) -> Callable[[], list[str]]:
+    """Give the ids of our connections that are not the one that is asked, when called."""
+
+    def not_asked() -> set[str]:
+        mine = connection.client_id()
+        return {one["id"] for one in connection.client_list() if int(one["id"]) != mine}
+
+    left_by_earlier_tests = not_asked()
+    return lambda: sorted(not_asked() - left_by_earlier_tests)
 
 
 def test_second_connection_is_there_only_while_much_is_to_come(
-    connection: redis.Redis, csv_path: Path
+    connection: redis.Redis, csv_path: Path, others: Callable[[], list[str]]
 ) -> None:
     fill(connection, RESULTS)
     seen: list[str] = []
-    drained(connection, csv_path, lambda: seen.extend(others(connection)))
+    drained(connection, csv_path, lambda: seen.extend(others()))
     assert len(seen) == 1
-    assert others(connection) == []
+    assert others() == []
     assert file_rows(csv_path) == stream_rows(connection)
 
 
-def test_few_results_are_read_on_one_connection(connection: redis.Redis, csv_path: Path) -> None:
+def test_few_results_are_read_on_one_connection(
+    connection: redis.Redis, csv_path: Path, others: Callable[[], list[str]]
+) -> None:
     fill(connection, stream.FIRST_PAGE + stream.MAX_PAGE - 1)
     seen: list[str] = []
-    Collector(connection, csv_path, on_commit=lambda _: seen.extend(others(connection))).drain()
+    Collector(connection, csv_path, on_commit=lambda _: seen.extend(others())).drain()
     assert seen == []
     assert file_rows(csv_path) == stream_rows(connection)
 
 
 def test_page_whose_connection_is_cut_is_asked_for_again(
-    connection: redis.Redis, csv_path: Path
+    connection: redis.Redis, csv_path: Path, others: Callable[[], list[str]]
 ) -> None:
     fill(connection, RESULTS)
     cut: list[bool] = []
 
     def cut_it() -> None:
-        cut.extend(bool(connection.client_kill_filter(_id=one)) for one in others(connection))
+        cut.extend(bool(connection.client_kill_filter(_id=one)) for one in others())
 
     drained(connection, csv_path, cut_it)
     assert cut == [True]

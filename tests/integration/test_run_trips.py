@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from counting_proxy import CountingProxy, counting_proxy
+from counting_proxy import CountingProxy, counting_proxy, open_connection
 
 from coordinator.runs.advance import advance
 from coordinator.runs.runs import read_run
@@ -20,7 +20,6 @@ from worker.model.options import PingOptions, RedisOptions
 from worker.node.supervisor import SCRIPTS
 from worker.publish.outbox import Letter, publish
 from worker.wire import keyspace, run_record, scripts
-from worker.wire.connection import server
 from worker.wire.rows import Row, load_row
 
 pytestmark = pytest.mark.redis
@@ -35,8 +34,7 @@ def proxy(redis_url: str) -> Iterator[CountingProxy]:
 @pytest.fixture
 def far(proxy: CountingProxy) -> Iterator[redis.Redis]:
     """A connection by that way, which is open."""
-    with server.connect(proxy.url) as connection:
-        connection.ping()
+    with open_connection(proxy) as connection:
         yield connection
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from counting_proxy import CountingProxy, counting_proxy
+from counting_proxy import CountingProxy, counting_proxy, open_connection
 
 from coordinator.runs.starting import start
 from integration.holding import A, B, C, held
@@ -25,7 +25,6 @@ from worker.transfer.keeper import Keeper
 from worker.transfer.leases import End, acquire, end_of, new_token, renew
 from worker.transfer.turns import Turns
 from worker.wire import keyspace
-from worker.wire.connection import server
 from worker.wire.rows import load_row
 
 pytestmark = pytest.mark.redis
@@ -44,9 +43,7 @@ def proxy(redis_url: str, connection: redis.Redis) -> Iterator[CountingProxy]:
 @pytest.fixture
 def near(proxy: CountingProxy) -> Iterator[redis.Redis]:
     """A connection by that way, which is open."""
-    with server.connect(proxy.url) as connection:
-        connection.ping()
-        proxy.trips = 0
+    with open_connection(proxy) as connection:
         yield connection
 
 
