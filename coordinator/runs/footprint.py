@@ -79,7 +79,7 @@ def read_footprint(connection: redis.Redis) -> Footprint:
     return Footprint(
         stream=_bytes(connection, [keyspace.RESULTS]),
         runs=bytes_of_runs(connection, runs),
-        nodes=_scaled(connection, nodes, _node_keys),
+        nodes=alone(connection, _asking_scaled(nodes, _node_keys)),
         jobs=jobs,
         other=_bytes(connection, SINGLE),
         estimated=not jobs_whole or max(len(runs), len(nodes)) > SAMPLE,
@@ -110,13 +110,8 @@ def bytes_of_runs(connection: redis.Redis, runs: Sequence[str]) -> int:
 
 
 def asking_bytes_of_runs(runs: Sequence[str]) -> Asking[int]:
-    """Ask for what `bytes_of_runs` returns, in one step: a millisecond of Redis, in pieces."""
-    chosen = _spread(runs)
-    if not chosen:
-        return 0
-    keys = [key for run in chosen for key in run_keys(RunId(run))]
-    sizes = sure((yield partial(_measure, keys=keys)))
-    return round(sum(size or 0 for size in sizes) * len(runs) / len(chosen))
+    """Ask for what `bytes_of_runs` returns, in one step."""
+    return _asking_scaled(runs, lambda run: run_keys(RunId(run)))
 
 
 def _text(name: bytes) -> str:
@@ -177,12 +172,14 @@ def _jobs(connection: redis.Redis, nodes: Sequence[NodeName]) -> tuple[int, bool
     return round(total), is_whole
 
 
-def _scaled(connection: redis.Redis, items: Sequence[str], keys_of: Any) -> int:
+def _asking_scaled(items: Sequence[str], keys_of: Any) -> Asking[int]:
+    """Measure some of many by their keys, in one step: a millisecond of Redis, in pieces."""
     chosen = _spread(items)
     if not chosen:
         return 0
     keys = [key for item in chosen for key in keys_of(item)]
-    return round(_bytes(connection, keys) * len(items) / len(chosen))
+    sizes = sure((yield partial(_measure, keys=keys)))
+    return round(sum(size or 0 for size in sizes) * len(items) / len(chosen))
 
 
 def _spread(items: Sequence[T]) -> list[T]:

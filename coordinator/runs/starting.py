@@ -26,7 +26,7 @@ from worker.wire.node_record import Node
 from worker.wire.registry import asking_nodes
 from worker.wire.room import StreamFull, asking_limits, asking_room, no_room
 from worker.wire.round_trip import Asking, alone, joined, second
-from worker.wire.rows import Row, commands_of, enqueue_rows
+from worker.wire.rows import OF_RUNS, Row, commands_of, enqueue_rows
 from worker.wire.rq_jobs import JOBS_AT_A_TIME
 from worker.wire.run_record import Run
 
@@ -103,7 +103,7 @@ def start(
     stamp = datetime.fromtimestamp(seen.now_s, timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
     run = RunId(f"{stamp}-{secrets.token_hex(2)}")
     rows = rows_of(run, plan, 0)
-    other, is_new, *begun = scripts.script(connection, "commands", "start")(
+    other, is_new, *begun = scripts.script(connection, "commands", "start", before=OF_RUNS)(
         [
             *(keyspace.same_plan_key(plan.digest), keyspace.run_key(run)),
             *(keyspace.RUNS, keyspace.RUNS_OPEN, keyspace.RESULTS),
@@ -121,9 +121,8 @@ def _words(run: RunId, plan: Plan, by: str, join: bool) -> list[Any]:
     """Return the arguments of `lua/start.lua`, but for the commands."""
     record = run_record.to_fields(plan, by=by)
     fields = [word for field in record.items() for word in field]
-    names = run_record.STATUS, run_record.CANCEL, run_record.CREATED, run_record.BEGUN
     about = int(join), run, keyspace.run_key(RunId("")), run_record.RUN_TTL_S, deadline_s(plan, 0)
-    return [*about, *names, run_record.IS_RUNNING, len(fields), *fields]
+    return [*about, len(fields), *fields]
 
 
 def deadline_s(plan: Plan, phase: int) -> float:

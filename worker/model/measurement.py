@@ -7,7 +7,7 @@ its CSV form is `csv_columns.CSV_COLUMNS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -165,19 +165,13 @@ class Measurement:
             name = parse_text(fields[b"probe"])
             probe = PROBES.get(name)
             statistics = probe.statistics if probe else Detail
-            numbers: Iterable[float | None]
+            (started_at, address, error, more), numbers = _parts(fields)
             if fields[b"v"] == wire1.VERSION:
-                started_at, address, error, values = wire1.parts(fields)
-                numbers = (parse_number(fields.get(key, b"")) for key in _NUMBERS.values())
-                cells_of(values, DETAIL_COLUMNS)
-                detail = read_detail(statistics, values)
+                cells_of(more, DETAIL_COLUMNS)
+                detail = read_detail(statistics, more)
             else:
-                numbers = (parse_number(fields[key]) for key in _NUMBERS.values())
-                stored = unpack_detail(fields[b"detail"])
-                started_at = of_epoch_us(stored.pop(STARTED_AT))
-                address, error = short_text(stored.pop(ADDRESS)), _text(stored.pop(ERROR, ""))
                 # A class that has no form of its own, as another version's probe may have.
-                detail = packing.read(stored, Detail if statistics in FORM_OF else statistics)
+                detail = packing.read(more, Detail if statistics in FORM_OF else statistics)
             latency_ms, packet_loss_pct, throughput_mbps = numbers
             return of_values(
                 cls,
@@ -246,17 +240,10 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
     """
     try:
         check_version(fields, "the record", _READABLE)
-        if fields[b"v"] == wire1.VERSION:
-            at, address, error, values = wire1.parts(fields)
-            numbers = [parse_number(fields.get(key, b"")) for key in _NUMBERS.values()]
-        else:
-            stored = unpack_detail(fields[b"detail"])
-            at = of_epoch_us(stored.pop(STARTED_AT))
-            address, error = short_text(stored.pop(ADDRESS)), _text(stored.pop(ERROR, ""))
-            values = packing.restored(stored)[1]
-            numbers = [parse_number(fields[key]) for key in _NUMBERS.values()]
+        (started_at, address, error, more), numbers = _parts(fields)
+        values = more if fields[b"v"] == wire1.VERSION else packing.restored(more)[1]
         return [
-            iso_utc(at),
+            iso_utc(started_at),
             address,
             *numbers,
             parse_text(fields[b"source"]),
@@ -270,6 +257,21 @@ def csv_row(fields: Mapping[bytes, bytes], stream_id: bytes) -> list[Cell]:
         ]
     except _NOT_OURS as exc:
         raise _refusal(exc) from exc
+
+
+def _parts(fields: Mapping[bytes, bytes]) -> tuple[wire1.Parts, list[float | None]]:
+    """Return what each wire version has elsewhere, the detail as it is stored; and the numbers."""
+    if fields[b"v"] == wire1.VERSION:
+        found = [parse_number(fields.get(key, b"")) for key in _NUMBERS.values()]
+        return wire1.parts(fields), found
+    stored: dict[Any, Any] = unpack_detail(fields[b"detail"])
+    parts = wire1.Parts(
+        started_at=of_epoch_us(stored.pop(STARTED_AT)),
+        address=short_text(stored.pop(ADDRESS)),
+        error=_text(stored.pop(ERROR, "")),
+        detail=stored,
+    )
+    return parts, [parse_number(fields[key]) for key in _NUMBERS.values()]
 
 
 def begun_at(fields: Mapping[bytes, bytes]) -> str:

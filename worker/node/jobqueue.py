@@ -40,8 +40,9 @@ class GuardedQueue(Queue):
     @classmethod
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> Any:
         """Take an id from the one queue, to RQ's list of what is taken."""
-        take = partial(super().lmove, connection, queue_key, timeout)
-        if timeout is not None:
+        if timeout is None:
+            take = partial(super().lmove, connection, queue_key, timeout)
+        else:
             take = partial(_take_with_record, connection, queue_key, timeout)
         return cls._taken(connection, [queue_key], take)
 

@@ -57,11 +57,12 @@ RETRY_S = liveness.HEARTBEAT_S / 4
 #: The scripts of jobs: each call of one is a round trip less where the server has it already.
 SCRIPTS = (
     *((names, "") for names in (
-        ("job_record",), ("records",), ("page",), ("sign_of_life",), ("commands", "enqueue"),
+        ("job_record",), ("records",), ("page",), ("commands", "enqueue"),
         ("commands", "ask_port"), ("lease", "lease_acquire"),
         ("lease", "lease_renew"), ("lease", "lease_release"),
     )),
     (("commands", "go_on"), OF_RUNS),
+    (("sign_of_life",), OF_RUNS),
     (("room", "entries", "publish"), room.KNOWN),
 )  # fmt: skip
 

@@ -106,7 +106,7 @@ def transfers(
         yield from near.all_refused(encounters, refused)
     # Not while a lease is held, which would lapse meanwhile.
     elif looked.wait():
-        yield from near.take_turns(encounters, before, looked)
+        yield from near.take_turns(encounters, where, before, looked)
 
 
 @dataclass
@@ -118,11 +118,14 @@ class _Near:
     should_stop: ShouldStop
 
     def take_turns(
-        self, encounters: Mapping[NodeName, Encounter], before: Before, looked: BeforeTests
+        self,
+        encounters: Mapping[NodeName, Encounter],
+        where: Mapping[NodeName, str],
+        before: Before,
+        looked: BeforeTests,
     ) -> Iterator[Measurement]:
-        """Test with each far node, by its name."""
+        """Test with each far node, by its name, as are their addresses."""
         row, connection = self.row, self.connection
-        where = {far: row.plan.nodes[meets.far].address for far, meets in encounters.items()}
         ends = {far: end_of(far, before.far[far]) for far in encounters if far in before.far}
         for far in encounters.keys() - ends.keys():
             error = f"{far}: its links or its daily budget in the registry are invalid"

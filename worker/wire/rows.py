@@ -36,12 +36,14 @@ TIMEOUT_FACTOR, TIMEOUT_EXTRA_S = 4, 600
 
 #: Sent without waiting for the one before: Redis serves others in between.
 SCRIPTS_AT_A_TIME = 8
-#: What `lua/go_on.lua` knows for good of a run.
+#: What scripts know for good of a run.
 OF_RUNS = scripts.constants(
     {
         "STATUS": run_record.STATUS,
         "CANCEL": run_record.CANCEL,
         "PHASE": run_record.PHASE,
+        "CREATED": run_record.CREATED,
+        "BEGUN": run_record.BEGUN,
         "RUNNING": run_record.IS_RUNNING,
     }
 )
@@ -254,7 +256,5 @@ def note_begun(connection: redis.Redis, row: Row, now: float) -> None:
 
 def sign_of_life(connection: redis.Redis, row: Row) -> bool:
     """Note that a row is still measured, if its run is still wanted; return whether it is."""
-    names = run_record.STATUS, run_record.CANCEL, row.fields.seen
-    asked = [*names, run_record.IS_RUNNING, run_record.RUN_TTL_S]
-    sign = scripts.script(connection, "sign_of_life")
-    return bool(sign([keyspace.run_key(row.run)], asked))
+    sign = scripts.script(connection, "sign_of_life", before=OF_RUNS)
+    return bool(sign([keyspace.run_key(row.run)], [row.fields.seen, run_record.RUN_TTL_S]))

@@ -26,7 +26,7 @@ from worker.model.fields import (
     short_text,
 )
 from worker.model.measurement import Outcome
-from worker.model.record.forms import FORMS, GIVEN, Form
+from worker.model.record.forms import FORMS, GIVEN, NS_OR_LOST, Form
 from worker.model.record.numbers import ADDRESS, ERROR, FORM, NAMES, RTTS_MS, STARTED_AT
 from worker.model.rtt import STATISTICS, statistics_in_ns, whole_series_in_ns
 from worker.model.text import iso_utc, of_epoch_us, one_line
@@ -96,7 +96,6 @@ _TEXTS = _Kept(lambda text: _quoted(short_text(text)))
 _NUMBERS = _Kept(_number)
 _SECONDS = _Kept(lambda second: iso_utc(of_epoch_us(second * 1_000_000))[:-4])
 _MEAN = STATISTICS.index("rtt_mean_ms")
-_NS_OR_LOST = frozenset({int, type(None)})
 #: Below, Python writes a float with an exponent; from there on, it may not write each digit.
 _LEAST_NS, _MOST_NS = 100, 10**15
 _WHOLE = [f"{number}." for number in range(1000)]
@@ -169,7 +168,7 @@ def _statistics(samples: list[Any]) -> tuple[int, list[str]]:
         # Among lesser ones there may be a Boolean, which is an int to Python.
         if whole[0] >= _LEAST_NS:
             return 0, ["" if ns is None else _in_ms(ns) for ns in whole]
-    if not _NS_OR_LOST.issuperset(map(type, samples)):
+    if not NS_OR_LOST.issuperset(map(type, samples)):
         raise _UnusualError
     found = statistics_in_ns(samples)
     return samples.count(None), ["" if ns is None else _in_ms(ns) for ns in found]

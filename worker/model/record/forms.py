@@ -22,7 +22,7 @@ from worker.model.detail import (
     TransferStatistics,
 )
 from worker.model.record.numbers import NUMBERS
-from worker.model.rtt import statistics_of_ns
+from worker.model.rtt import STATISTICS, statistics_of_ns
 
 _WAITS = {"sent": 0, "received": 0, "wait_s": 1.0, "interval_s": 0.1, "rtts_ms": ()}
 _PACKETS = {**_WAITS, "times_refused": 0}
@@ -94,7 +94,8 @@ FORM_OF: Mapping[type[Detail], Form] = {form.kind: form for form in FORMS.values
 #: What others are derived from.
 GIVEN = ("rtts_ms", "refused", "times_refused", "refusals")
 _REFUSED, _TIMES_REFUSED, _REFUSALS = (NUMBERS[name] for name in GIVEN[1:])
-_NS_OR_LOST = frozenset({int, type(None)})
+#: What a sample is.
+NS_OR_LOST = frozenset({int, type(None)})
 
 
 def derive(
@@ -111,16 +112,8 @@ def derive(
     lost = samples.count(None)
     sent = len(samples)
     received = sent - lost
-    if received and _NS_OR_LOST.issuperset(map(type, samples)):
-        (
-            values["rtt_min_ms"],
-            values["rtt_mean_ms"],
-            values["rtt_median_ms"],
-            values["rtt_p95_ms"],
-            values["rtt_max_ms"],
-            values["rtt_stddev_ms"],
-            values["jitter_mean_abs_ms"],
-        ) = statistics_of_ns(samples)
+    if received and NS_OR_LOST.issuperset(map(type, samples)):
+        values.update(zip(STATISTICS, statistics_of_ns(samples), strict=True))
     if _TIMES_REFUSED in stored:
         received += _count(stored[_TIMES_REFUSED], lost)
     if _REFUSED in stored:

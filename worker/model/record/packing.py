@@ -15,13 +15,12 @@ from typing import Any
 from worker.model.csv_columns import DETAIL_COLUMNS
 from worker.model.detail import LIMIT, Detail, of_values, read_detail
 from worker.model.fields import MAX_TEXT_CHARS, cells_of
-from worker.model.record.forms import FORM_OF, FORMS, GIVEN, Form, derive
+from worker.model.record.forms import FORM_OF, FORMS, GIVEN, NS_OR_LOST, Form, derive
 from worker.model.record.numbers import FORM, NAMES, NUMBERS, RTTS_MS
 
 #: Every whole number below is a float of its own.
 _MOST_NS = 2.0**53
 _SERIES = frozenset({list, tuple})
-_NS_OR_LOST = frozenset({int, type(None)})
 _MS_OR_LOST = frozenset({float, type(None)})
 _NONE = object()
 
@@ -122,7 +121,7 @@ def _is_sound(
             return False
     if not form.has_trips:
         return samples is None
-    is_series = type(samples) is list and _NS_OR_LOST.issuperset(map(type, samples))
+    is_series = type(samples) is list and NS_OR_LOST.issuperset(map(type, samples))
     return (is_series or samples is None) and 0 <= values["received"] <= values["sent"]
 
 

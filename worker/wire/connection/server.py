@@ -62,7 +62,7 @@ def connect(
     }
     url = redis_url.plain(url)
     if judged:
-        options["terms"] = Terms(partial(_check, url), partial(_unavailable, url))
+        options["terms"] = Terms(partial(_check, url), partial(unavailable, url=url))
     if redis_url.split(url).scheme != "unix":
         options |= {
             "socket_connect_timeout": connect_timeout_s,
@@ -186,10 +186,6 @@ def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) ->
 def _check(url: str, info: Mapping[str, Any]) -> None:
     if reason := objection(info):
         raise RedisUnavailable(f"Redis at {safe_url(url)} {reason}")
-
-
-def _unavailable(url: str, exc: redis.RedisError) -> RedisUnavailable:
-    return unavailable(exc, url)
 
 
 def try_script(connection: redis.Redis) -> None:

@@ -1,5 +1,5 @@
 -- Write how a run goes on, if it is still as it was looked at, and enqueue what comes. Comes after
--- the names of its fields and statuses (`coordinator/runs/advance.py`) and commands.lua.
+-- what is known of runs (`worker/wire/rows.py`) and commands.lua.
 -- KEYS  run hash, bitmap of its phase, open runs zset
 -- ARGV  run id, its phase ('' to end it in any, cancelled or not), name of its field of how many
 --       results that has, so many at least, the bitmap ('' where that number will do), seconds until

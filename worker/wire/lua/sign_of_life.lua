@@ -1,9 +1,9 @@
--- Note that a row is still measured, if its run is still wanted.
+-- Note that a row is still measured, if its run is still wanted. Comes after what is known of runs
+-- (`worker/wire/rows.py`).
 -- KEYS  run hash
--- ARGV  names of its fields of the status, of the wish to cancel it and of the row's last sign, the status
---       of an open run, ttl_s
+-- ARGV  name of its field of the row's last sign, ttl_s
 -- Returns 1, or 0 where the run is not wanted
-local STATUS, CANCEL, SEEN, RUNNING, ttl_s = unpack(ARGV)
+local SEEN, ttl_s = unpack(ARGV)
 local has = redis.call('HMGET', KEYS[1], STATUS, CANCEL)
 if has[1] ~= RUNNING or has[2] then return 0 end
 local time = redis.call('TIME')
