@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.cli import COMMANDS, load
+from coordinator.cli.group import COMMANDS, load
 from coordinator.cli.settings.config import FOR_ALL
 
 PAGE = Path(__file__).with_name("settings.md")

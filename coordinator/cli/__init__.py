@@ -20,23 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from coordinator.cli.group import COMMANDS, cli, entry, load, parameters, variable
-
-__all__ = ["COMMANDS", "cli", "entry", "load", "main", "parameters", "variable"]
-
 #: Of a command that Ctrl-C has ended.
 INTERRUPTED = 130
 #: What rich's live display has hidden meanwhile.
 SHOW_CURSOR = b"\x1b[?25h"
-
-
-def __getattr__(name: str) -> Any:
-    """Import the commands when they are asked for."""
-    if name in __all__:
-        from coordinator.cli import group
-
-        return getattr(group, name)
-    raise AttributeError(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

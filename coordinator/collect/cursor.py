@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import redis
@@ -108,11 +108,11 @@ class Cursor:
                 # Another reader has moved the group, so that its place says nothing.
                 self._go_through_again(START)
             elif self.position == START:
-                self._go_on(before, list(known))
+                self._go_on(before, known)
         self.check()
         drop_pending(self.connection, self.group)
 
-    def _go_on(self, before: str, groups: Sequence[str]) -> None:
+    def _go_on(self, before: str, groups: Collection[str]) -> None:
         """Begin behind what the group passed and earlier files hold: a crash may part the two."""
         earlier = [Mark(*row) for row in last_rows(self.file.path, groups)]
         positions = [before, *(mark.position for mark in earlier if self._has(mark))]
@@ -196,10 +196,7 @@ class Cursor:
     def _written(self) -> Iterator[Identity]:
         yield from rows_of(self.file.path)
         if not self.from_start:
-            yield from identities(self.file.path, self._groups())
-
-    def _groups(self) -> list[str]:
-        return list(places(self.connection))
+            yield from identities(self.file.path, places(self.connection))
 
     def _has(self, mark: Mark) -> bool:
         """Return whether the stream has this very entry."""

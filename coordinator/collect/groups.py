@@ -167,8 +167,8 @@ def places(connection: redis.Redis) -> dict[str, Place]:
 
 def group_position(connection: redis.Redis, group: str) -> str | None:
     """Return the id that a group has passed; None when there is no such group."""
-    raw = _raw_group(connection, group)
-    return None if raw is None else _position(raw)
+    place = places(connection).get(group)
+    return None if place is None else place.position
 
 
 def entries_read(connection: redis.Redis, group: str) -> int | None:
@@ -229,11 +229,6 @@ def drop_pending(connection: redis.Redis, group: str) -> None:
             continue
         logger.warning("group %s: consumer %r is dropped", group, consumer["name"])
         connection.xgroup_delconsumer(keyspace.RESULTS, group, consumer["name"])
-
-
-def _raw_group(connection: redis.Redis, group: str) -> dict[str, Any] | None:
-    raws = _raw_groups(connection)
-    return next((raw for raw in raws if raw["name"] == group.encode()), None)
 
 
 def _raw_groups(connection: redis.Redis) -> Sequence[dict[str, Any]]:

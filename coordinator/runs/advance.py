@@ -90,8 +90,10 @@ def advance(
     Raises:
         StreamFull: There is no room for a row that must say what became of a pair.
     """
-    if row is not None and _go_on_after(connection, row):
-        return
+    if row is not None:
+        at = _At(row.run, row.plan, row.phase, row.plan.count(row.probe))
+        if _go_on(connection, at):
+            return
     try:
         run = read_run(connection, run_id, versions=(WIRE_VERSION,))
     except ConfigError:
@@ -182,11 +184,6 @@ def _carry_on(connection: redis.Redis, run: Run, patient: bool) -> None:
     else:
         counted = run.done[run.plan.probes[run.phase]]
         _go_on(connection, _At(run.id, run.plan, run.phase, counted, done))
-
-
-def _go_on_after(connection: redis.Redis, row: Row) -> bool:
-    """Go on from the phase that a row has completed; False where there is more to look at."""
-    return _go_on(connection, _At(row.run, row.plan, row.phase, row.plan.count(row.probe)))
 
 
 def _go_on(connection: redis.Redis, at: _At) -> bool:

@@ -18,7 +18,6 @@ from worker.model import version
 from worker.model.errors import ConfigError
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
-from worker.model.plan import Plan
 from worker.wire import keyspace, run_record
 from worker.wire.run_record import Run
 
@@ -30,20 +29,16 @@ _RUN_ID = re.compile(rb"[0-9A-Za-z._-]{1,80}")
 
 
 def read_run(
-    connection: redis.Redis,
-    run: RunId,
-    *,
-    plan: Plan | None = None,
-    versions: Container[int] = version.READ_VERSIONS,
+    connection: redis.Redis, run: RunId, *, versions: Container[int] = version.READ_VERSIONS
 ) -> Run:
     """
-    Read a run; `plan` and `versions` are as in `run_record.read`.
+    Read a run; `versions` are as in `run_record.read`.
 
     Raises:
         ConfigError: There is none of that id (or no longer).
         WireError: What Redis has of it makes no sense.
     """
-    return known(run, run_record.read(connection, run, plan=plan, versions=versions))
+    return known(run, run_record.read(connection, run, versions=versions))
 
 
 def known(run: RunId, record: Run | None) -> Run:

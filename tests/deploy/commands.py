@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from forked import START
 
-from coordinator.cli import COMMANDS, cli, load
+from coordinator.cli.group import COMMANDS, cli, load
 from worker.wire.connection.redis_url import URL_VARIABLES
 from worker.wire.connection.redis_url import VARIABLES as REDIS_VARIABLES
 

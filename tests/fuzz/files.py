@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coordinator.cli import parameters
+from coordinator.cli.group import parameters
 from coordinator.cli.settings.config import read_config
 from coordinator.collect import badfile, csvfile
 from worker.identity import verified

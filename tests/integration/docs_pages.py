@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from coordinator.cli import COMMANDS, cli, load
+from coordinator.cli.group import COMMANDS, cli, load
 from integration.nodes import cli as run_cli
 
 ROOT = Path(__file__).parents[2]

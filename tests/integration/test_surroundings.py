@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import COMMANDS
+from coordinator.cli.group import COMMANDS
 
 #: Nothing listens there.
 NOWHERE = "redis://127.0.0.1:1"

@@ -249,23 +249,18 @@ def _time(raw: bytes) -> float:
 
 
 def read(
-    connection: redis.Redis,
-    run: RunId,
-    *,
-    plan: Plan | None = None,
-    versions: Container[int] = version.READ_VERSIONS,
+    connection: redis.Redis, run: RunId, *, versions: Container[int] = version.READ_VERSIONS
 ) -> Run | None:
     """
     Read a run; None when Redis has none of that id.
 
     Args:
-        plan: Its plan, where it is known already; it never changes, and may be long.
         versions: Wire versions that will do; a node that carries it on must have the same.
 
     Raises:
         WireError: What Redis has of it makes no sense.
     """
-    (record,) = alone(connection, asking_runs([run], plan=plan, versions=versions))
+    (record,) = alone(connection, asking_runs([run], versions=versions))
     if isinstance(record, WireError):
         raise record
     return record
@@ -277,7 +272,11 @@ def asking_runs(
     plan: Plan | None = None,
     versions: Container[int] = version.READ_VERSIONS,
 ) -> Asking[list[Run | WireError | None]]:
-    """Ask for what `read` returns of each, or raises; runs of probes not known here take longer."""
+    """
+    Ask for what `read` returns of each, or raises; runs of probes not known here take longer.
+
+    `plan` is that of them all, where it is known already: it never changes, and may be long.
+    """
     plans: dict[RunId, Plan | None] = dict.fromkeys(runs, plan)
     records: dict[RunId, Run | WireError | None] = {}
     while plans:

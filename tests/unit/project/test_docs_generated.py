@@ -8,7 +8,7 @@ import click
 import pytest
 from samples import docs_script
 
-from coordinator.cli import COMMANDS, load, parameters
+from coordinator.cli.group import COMMANDS, load, parameters
 from coordinator.cli.settings.config import FOR_ALL, read_config
 
 ROOT = Path(__file__).parents[3]

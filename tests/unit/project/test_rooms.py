@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import COMMANDS, load
+from coordinator.cli.group import COMMANDS, load
 
 ROOT = Path(__file__).parents[3]
 ROOMS = sorted(

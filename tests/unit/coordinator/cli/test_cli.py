@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.cli import COMMANDS, load, main
+from coordinator.cli import main
+from coordinator.cli.group import COMMANDS, load
 from worker import __version__
 
 

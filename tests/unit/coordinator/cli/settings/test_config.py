@@ -8,7 +8,8 @@ from typing import Any
 import click
 import pytest
 
-from coordinator.cli import COMMANDS, cli, load, main, parameters
+from coordinator.cli import main
+from coordinator.cli.group import COMMANDS, cli, load, parameters
 from coordinator.cli.settings.config import read_config
 from worker.model.errors import ConfigError
 

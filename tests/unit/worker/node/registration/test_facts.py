@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from coordinator.cli import load
+from coordinator.cli.group import load
 from coordinator.cli.settings import config
 from coordinator.cli.settings import reread as module
 from coordinator.cli.settings.config import read_config

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.connection import parse_url
 
-from coordinator.cli import COMMANDS, load, parameters
+from coordinator.cli.group import COMMANDS, load, parameters
 from coordinator.cli.settings.config import read_config
 from coordinator.cli.settings.options import redis_option
 from worker.model.errors import ConfigError
