@@ -36,6 +36,14 @@ def tree(commit: str = COMMIT) -> Iterator[Path]:
         yield Path(name)
 
 
+def told(tree: Path, *words: str) -> str:
+    """Start the bench that runs once more, with the packages of a tree; return what it prints."""
+    again = [sys.executable, str(Path(sys.argv[0]).resolve()), *words]
+    return subprocess.run(
+        again, cwd=tree, env=environment(tree), check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
 def environment(before: Path) -> dict[str, str]:
     """Return the environment in which Python imports the packages and test helpers of that time."""
     return {**os.environ, "PYTHONPATH": f"{before}{os.pathsep}{before / 'tests'}"}

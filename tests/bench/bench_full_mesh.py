@@ -73,10 +73,7 @@ def near(old: Path) -> None:
     print(f"{f'seconds, medians of {REPETITIONS}':58} {'before':>8} {'now':>8} ratio")
     for name in whole["now"]:
         was, now = whole["before"][name], whole["now"][name]
-        print(f"  {name:56} {was:8.3f} {now:8.3f} {now / was:5.2f} {_bar(now)}")
-    for kind, parts in whole.items():
-        beyond = parts[BEYOND]
-        print(f"{kind}: {beyond:.3f} s beyond its series of {SERIES_S} s and the spread of starts")
+        print(f"  {name:56} {was:8.3f} {now:8.3f} {now / was:5.2f}")
     met = whole["now"][BEYOND] <= TARGET_BEYOND_S
     print(f"target + {TARGET_BEYOND_S} s: {'met' if met else 'MISSED'}")
 
@@ -93,10 +90,6 @@ def far(old: Path) -> None:
     # What is not waiting takes some hundredths of one.
     met = round(rounds["now"][0][BEYOND] / trip_s) <= TARGET_FAR_TRIPS
     print(f"target {TARGET_FAR_TRIPS:.0f} to the last result: {'met' if met else 'MISSED'}")
-
-
-def _bar(seconds: float) -> str:
-    return "#" * round(seconds * 40)
 
 
 def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -176,7 +176,7 @@ def _publishers(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
     """Publish from several processes as fast as they can, over TCP from a node."""
     context = multiprocessing.get_context("fork")
     script = [sys.executable, __file__, "publish", mesh.lab.redis_url]
-    before, begun = _published(mesh), time.monotonic()
+    before = _published(mesh)
     processes = [
         context.Process(target=_exec_on, args=(mesh.lab.nodes[i].inside([*script, str(i)]), cores))
         for i in range(PUBLISHERS)
@@ -185,14 +185,8 @@ def _publishers(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
         process.start()
     while _published(mesh) - before < 100:
         time.sleep(0.01)
-    before, begun = _published(mesh), time.monotonic()
-
-    def tell() -> str:
-        rate = (_published(mesh) - before) / (time.monotonic() - begun)
-        return f"{rate:.0f} results/s"
-
     try:
-        yield tell
+        yield _rate(mesh)
     finally:
         for process in processes:
             process.kill()
@@ -202,6 +196,12 @@ def _publishers(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
 def _exec_on(argv: list[str], cores: list[int]) -> None:
     os.sched_setaffinity(0, cores)
     os.execvp(argv[0], argv)  # noqa: S606 - the process is to be the command
+
+
+def _rate(mesh: LabMesh) -> Callable[[], str]:
+    """Return what tells how many results a second are added from now on."""
+    before, begun = _published(mesh), time.monotonic()
+    return lambda: f"{(_published(mesh) - before) / (time.monotonic() - begun):.0f} results/s"
 
 
 def _published(mesh: LabMesh) -> int:
@@ -228,17 +228,12 @@ def _runs(mesh: LabMesh, cores: list[int]) -> Iterator[Callable[[], str]]:
     """Trigger one run after the other from a node."""
     command = str(Path(sys.executable).with_name("ptzmesh"))
     loop = f"while :; do {command} run --json --new > /dev/null || exit 1; done"
-    before, begun = _published(mesh), time.monotonic()
+    tell = _rate(mesh)
     process = subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, cores)), *mesh.lab.nodes[0].inside(["sh", "-c", loop])],
         env={**os.environ, **mesh.env},
         start_new_session=True,
     )
-
-    def tell() -> str:
-        rate = (_published(mesh) - before) / (time.monotonic() - begun)
-        return f"{rate:.0f} results/s"
-
     try:
         yield tell
     finally:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import redis
-from before import environment, tree
+from before import ROOT, told, tree
 
 from coordinator.embedded import embedded_server
 from worker.model.measurement import Measurement
@@ -55,10 +53,11 @@ def main() -> None:
         embedded_server(Path(place), binary=arguments.server) as server,
         tree() as before,
     ):
+        asked = ("--measure", server.url, "--results", str(arguments.results))
         old, new = [], []
         for _ in range(arguments.rounds):
-            old.append(_child(server.url, arguments.results, before))
-            new.append(_child(server.url, arguments.results, None))
+            old.append(json.loads(told(before, *asked)))
+            new.append(json.loads(told(ROOT, *asked)))
     for name in ("entry", "make", "write", "read"):
         unit = "bytes" if name == "entry" else "µs"
         was, now = (median(each[name] for each in found) for found in (old, new))
@@ -73,14 +72,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--server", type=Path)
     parser.add_argument("--measure", metavar="URL", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _child(url: str, results: int, before: Path | None) -> dict[str, float]:
-    """Measure with the code of that folder, or with ours."""
-    command = [sys.executable, __file__, "--measure", url, "--results", str(results)]
-    where = {} if before is None else {"env": environment(before), "cwd": before}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **where)  # type: ignore[call-overload]
-    return dict(json.loads(done.stdout))
 
 
 def _measure(url: str, results: int) -> dict[str, float]:

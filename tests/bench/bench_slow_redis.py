@@ -11,7 +11,6 @@ that came together, and opening a connection is one. Tests with two ends: `bench
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -62,11 +61,7 @@ def main() -> None:
 
 
 def _of(tree: Path) -> dict[str, tuple[float, int]]:
-    again = [sys.executable, __file__, "--one", *sys.argv[1:]]
-    done = subprocess.run(
-        again, cwd=tree, env=before.environment(tree), stdout=subprocess.PIPE, check=True
-    )
-    *shown, last = done.stdout.decode().splitlines()
+    *shown, last = before.told(tree, "--one", *sys.argv[1:]).splitlines()
     print(f"--- {'now' if tree == before.ROOT else 'before'}", *shown, sep="\n", flush=True)
     figures: dict[str, tuple[float, int]] = json.loads(last)
     return figures

@@ -15,7 +15,6 @@ The run is started beside Redis: what a trigger behind the slow way adds is not 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,11 @@ def main() -> None:
     if "--one" in sys.argv:
         _measure(delay_ms)
         return
-    again = [sys.executable, __file__, "--one", *sys.argv[1:]]
-    if "--new" not in sys.argv:
-        with before.tree() as old:
-            print(f"--- before, {delay_ms:g} ms there and back", flush=True)
-            subprocess.run(again, cwd=old, env=before.environment(old), check=True)
-    print(f"--- now, {delay_ms:g} ms there and back", flush=True)
-    subprocess.run(again, cwd=before.ROOT, env=before.environment(before.ROOT), check=True)
+    with before.tree() as old:
+        for name, tree in (("before", old), ("now", before.ROOT)):
+            if tree == before.ROOT or "--new" not in sys.argv:
+                print(f"--- {name}, {delay_ms:g} ms there and back", flush=True)
+                print(before.told(tree, "--one", *sys.argv[1:]), end="", flush=True)
 
 
 def _measure(delay_ms: float) -> None:
@@ -84,10 +81,7 @@ def _measure(delay_ms: float) -> None:
             outcomes = sorted(f"{one.source}→{one.target} {one.outcome.value}" for one in ours)
             print(f"  {probe}: {own_s:.1f} s by itself; {', '.join(outcomes)}")
         _print_counts(trips, lab.nodes, delay_ms)
-        print(
-            f"  run {took_s:.1f} s, its series {series_s:.1f} s: + {took_s - series_s:.1f} s",
-            flush=True,
-        )
+        print(f"  run {took_s:.1f} s, its series {series_s:.1f} s: + {took_s - series_s:.1f} s")
         if "--logs" in sys.argv:
             print(mesh.logs())
         mesh.close()

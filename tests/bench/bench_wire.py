@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,14 +36,7 @@ def main() -> None:
     medians = {}
     with before.tree() as old:
         for name, tree in (("before", old), ("now", before.ROOT)):
-            done = subprocess.run(
-                [sys.executable, __file__, "rounds"],
-                cwd=tree,
-                env=before.environment(tree),
-                check=True,
-                stdout=subprocess.PIPE,
-            )
-            told = json.loads(done.stdout)
+            told = json.loads(before.told(tree, "rounds"))
             medians[name] = statistics.median(told)
             print(f"{name}: {', '.join(f'{each:.0f}' for each in told)} B a pair", flush=True)
     was, is_ = medians["before"], medians["now"]
