@@ -32,7 +32,7 @@ from worker.probes.answer.port import answer_until, open_port
 from worker.probes.interception import syn_nonce
 from worker.wire import keyspace, rq_jobs, scripts
 from worker.wire.connection.way import allowing, way_s
-from worker.wire.round_trip import Asking, together
+from worker.wire.round_trip import Asking, in_parts, together
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +191,7 @@ def _ask(connection: redis.Redis, tokens: dict[NodeName, str]) -> None:
         words = [asked, wanted_s, *rq_jobs.words_of(job)]
         return scripts.asking(("commands", "ask_port"), [keyspace.answer_key(token)], words)
 
-    listed = list(tokens.items())
-    for start in range(0, len(listed), rq_jobs.JOBS_AT_A_TIME):
-        some = listed[start : start + rq_jobs.JOBS_AT_A_TIME]
+    for some in in_parts(list(tokens.items()), rq_jobs.JOBS_AT_A_TIME):
         together(connection, *(asking_one(node, token) for node, token in some))
 
 

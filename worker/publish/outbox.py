@@ -30,6 +30,7 @@ from worker.model.plan import MAX_NODES
 from worker.wire import keyspace, run_record
 from worker.wire.connection import server
 from worker.wire.room import StreamFull, add_entries
+from worker.wire.round_trip import in_parts
 from worker.wire.scripts import packed_for_lua
 
 logger = logging.getLogger(__name__)
@@ -286,12 +287,10 @@ class Outbox:
             yield
 
 
-def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+def _batches(letters: Sequence[Letter]) -> Iterator[Sequence[Letter]]:
     """Part letters into publishable batches: one run, one probe, at most `BATCH`."""
     for _, same in groupby(letters, key=lambda x: (x.measurement.run, x.measurement.probe)):
-        group = list(same)
-        for start in range(0, len(group), BATCH):
-            yield group[start : start + BATCH]
+        yield from in_parts(list(same), BATCH)
 
 
 def _write_synced(file: IO[bytes], data: bytes) -> None:

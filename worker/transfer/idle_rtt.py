@@ -9,6 +9,7 @@ import redis
 
 from worker.model.errors import WireError
 from worker.wire import keyspace, rq_jobs, run_record
+from worker.wire.round_trip import at_once
 from worker.wire.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,7 @@ class IdleRtt(NamedTuple):
 
 def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
     """Read what the run's ping phase measured from this node, by target."""
-    pipeline = connection.pipeline(transaction=False)
-    ask_idle_rtts(pipeline, row)
-    return idle_rtts_of(pipeline.execute()[0])
+    return idle_rtts_of(*at_once(connection, lambda pipeline: ask_idle_rtts(pipeline, row)))
 
 
 def ask_idle_rtts(pipeline: redis.client.Pipeline, row: Row) -> None:

@@ -26,6 +26,7 @@ from worker.model.fields import number_or_none
 from worker.model.names import NodeName
 from worker.wire import keyspace, liveness, node_record, scripts
 from worker.wire.node_record import FarEnd
+from worker.wire.round_trip import at_once
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -255,9 +256,8 @@ def leave(connection: redis.Redis, node: NodeName) -> None:
 
 def holds(connection: redis.Redis, node: NodeName, token: str) -> bool:
     """Whether the node is held by this token: a responder answers such a test and no other."""
-    pipeline = connection.pipeline(transaction=False)
-    ask_holder(pipeline, node)
-    return is_token(pipeline.execute()[0], token)
+    (holder,) = at_once(connection, lambda pipeline: ask_holder(pipeline, node))
+    return is_token(holder, token)
 
 
 def ask_holder(pipeline: redis.client.Pipeline, node: NodeName) -> None:
@@ -277,9 +277,7 @@ def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[Node
     Raises:
         WireError: What Redis has is not a number.
     """
-    pipeline = connection.pipeline(transaction=False)
-    ask_spent(pipeline, nodes)
-    return spent_of(pipeline.execute(), nodes)
+    return spent_of(at_once(connection, lambda pipeline: ask_spent(pipeline, nodes)), nodes)
 
 
 def ask_spent(pipeline: redis.client.Pipeline, nodes: Sequence[NodeName]) -> None:

@@ -13,7 +13,7 @@ from worker.model.fields import number_or_none
 from worker.model.names import NAME, NodeName
 from worker.wire import keyspace, scripts
 from worker.wire.node_record import PLACE, Node, Part, Record
-from worker.wire.round_trip import Asking, alone, joined, sure
+from worker.wire.round_trip import Asking, alone, in_parts, joined, sure
 
 #: Looked up in one script, which holds every locker for a hundred microseconds.
 RECORDS_AT_A_TIME = 64
@@ -62,24 +62,16 @@ def read_records(connection: redis.Redis, names: Iterable[NodeName]) -> dict[Nod
 def asking_records(names: Iterable[NodeName]) -> Asking[dict[NodeName, Record]]:
     """Ask for what `read_records` returns."""
     listed = list(names)
-    asked = (scripts.asking(("records",), *each) for each in _asked_of_records(listed))
+    begin = len(keyspace.node_key(NodeName(""))) + 1
+    wanted = [begin, PLACE, *Record.names()]
+    asked = (
+        scripts.asking(("records",), [keyspace.NODES, *map(keyspace.node_key, some)], wanted)
+        for some in in_parts(listed, RECORDS_AT_A_TIME)
+    )
     return _records_of(listed, (yield from joined(*asked)))
 
 
-def _asked_of_records(
-    names: Sequence[NodeName],
-) -> list[tuple[Sequence[str], Sequence[str | int]]]:
-    """Return the keys and arguments of each call of the script by which records are read."""
-    parts = (names[at : at + RECORDS_AT_A_TIME] for at in range(0, len(names), RECORDS_AT_A_TIME))
-    begin = len(keyspace.node_key(NodeName(""))) + 1
-    return [
-        ([keyspace.NODES, *map(keyspace.node_key, some)], [begin, PLACE, *Record.names()])
-        for some in parts
-    ]
-
-
 def _records_of(names: Sequence[NodeName], answers: Iterable[Any]) -> dict[NodeName, Record]:
-    """Read the answers to all that `_asked_of_records` returned."""
     records, count, left = {}, len(Record.names()), iter(names)
     for seconds, micros, heard, texts in answers:
         now = int(seconds) + int(micros) / 1e6

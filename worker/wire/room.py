@@ -91,12 +91,9 @@ def read_limits(connection: redis.Redis) -> dict[str, int]:
 
 def asking_limits() -> Asking[dict[str, int]]:
     """Ask for what `read_limits` returns, or raises."""
-    (values,) = sure((yield _look_at_limits))
+    names = list(DEFAULTS)
+    (values,) = sure((yield lambda pipeline: pipeline.hmget(keyspace.LIMITS, names)))
     return unpack_limits(values)
-
-
-def _look_at_limits(pipeline: redis.client.Pipeline) -> None:
-    pipeline.hmget(keyspace.LIMITS, list(DEFAULTS))
 
 
 def unpack_limits(values: Sequence[bytes | None]) -> dict[str, int]:

@@ -7,7 +7,7 @@ out in step with each other (`together`), so that they take no longer than the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -86,6 +86,16 @@ def sure(answers: list[Any]) -> list[Any]:
 def asking_sure(ask: Ask) -> Asking[list[Any]]:
     """Ask in one step, of which no answer may be an error."""
     return sure((yield ask))
+
+
+def in_parts(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Part what is too much for one round trip, or for one script."""
+    return (things[start : start + size] for start in range(0, len(things), size))
+
+
+def at_once(connection: redis.Redis, ask: Ask) -> list[Any]:
+    """Ask in one round trip, of which no answer may be an error; return the answers."""
+    return alone(connection, asking_sure(ask))
 
 
 def ask_each(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -25,7 +25,7 @@ from worker.model.names import NodeName, RunId
 from worker.model.plan import Plan
 from worker.model.probe import Probe
 from worker.wire import keyspace, rq_jobs, run_record, scripts
-from worker.wire.round_trip import together
+from worker.wire.round_trip import in_parts, together
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +192,10 @@ def row_of(run: RunId, plan: Plan, phase: int, performer: int) -> Row:
 
 def enqueue_rows(connection: redis.Redis, rows: Sequence[Row], *, at_front: bool = False) -> None:
     """Enqueue rows on their nodes' own queues, each under a new job id; a few in one script."""
-    for part in _parts(rows, rq_jobs.JOBS_AT_A_TIME * SCRIPTS_AT_A_TIME):
+    for part in in_parts(rows, rq_jobs.JOBS_AT_A_TIME * SCRIPTS_AT_A_TIME):
         words = [
             commands_of(connection, few, at_front=at_front)
-            for few in _parts(part, rq_jobs.JOBS_AT_A_TIME)
+            for few in in_parts(part, rq_jobs.JOBS_AT_A_TIME)
         ]
         together(connection, *(scripts.asking(("commands", "enqueue"), [], few) for few in words))
 
@@ -208,10 +208,6 @@ def commands_of(
     for row in rows:
         _enqueue(connection, pipeline, row, at_front=at_front)
     return rq_jobs.words_of(pipeline)
-
-
-def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _enqueue(

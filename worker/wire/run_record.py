@@ -22,7 +22,7 @@ from worker.model.plan import Plan, unpack_plan
 from worker.model.probe import PROBES
 from worker.model.text import one_line
 from worker.wire import keyspace
-from worker.wire.round_trip import Asking, alone, sure
+from worker.wire.round_trip import Asking, alone, at_once, sure
 
 #: Runs and their bitmaps are kept for a week; how many, `coordinator.runs.runs` says.
 RUN_TTL_S = 7 * 24 * 3600
@@ -355,9 +355,7 @@ def read_plan(connection: redis.Redis, run: RunId) -> Plan | None:
         OtherWire: It is of another wire version.
         WireError: It makes no sense.
     """
-    pipeline = connection.pipeline(transaction=False)
-    ask_plan(pipeline, run)
-    return plan_of(pipeline.execute()[0])
+    return plan_of(*at_once(connection, lambda pipeline: ask_plan(pipeline, run)))
 
 
 def ask_plan(pipeline: redis.client.Pipeline, run: RunId) -> None:

@@ -87,8 +87,7 @@ def load(connection: redis.Redis, wanted: Iterable[tuple[tuple[str, ...], str]])
 
 def redis_seconds(connection: redis.Redis) -> float:
     """Return the server's time as epoch seconds: the one clock that deadlines are on."""
-    seconds, micros = connection.time()
-    return seconds + micros / 1e6
+    return alone(connection, asking_seconds())
 
 
 def asking_seconds() -> Asking[float]:
