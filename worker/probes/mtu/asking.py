@@ -17,7 +17,7 @@ from typing import Protocol
 from worker.probes.icmp.echo_socket import IP_RECVERR, IPV6_RECVERR
 from worker.probes.icmp.packet import EXTENDED_ERROR
 from worker.probes.icmp.series import parse_address
-from worker.probes.mtu.path_mtu import Fate
+from worker.probes.mtu.path_mtu import Fate, PathMtu, search
 
 #: linux/in.h, linux/in6.h: do not fragment, and take the interface's MTU for the only limit.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE, IPV6_DONTFRAG = 10, 23, 3, 62
@@ -98,6 +98,16 @@ class Asker:
             if too_big:
                 return Fate.TOO_BIG
         return Fate.SILENT
+
+
+def largest(
+    way: Way, family: int, most_bytes: int, should_stop: Callable[[], bool]
+) -> PathMtu | None:
+    """Find by one way the largest packet that passes; None when stopped."""
+    try:
+        return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)
+    except Stopped:
+        return None
 
 
 def send_whole(opened: socket.socket, family: int) -> None:

@@ -14,22 +14,11 @@ from contextlib import suppress
 from worker.probes.answer import packet
 from worker.probes.answer.packet import Kind
 from worker.probes.answer.who_answers import Question
-from worker.probes.icmp.echo_socket import (
-    ANCILLARY_BYTES,
-    ERROR_MESSAGES,
-    SEND_ATTEMPTS,
-    Sockaddr,
-)
+from worker.probes.icmp.echo_socket import ANCILLARY_BYTES, ERROR_MESSAGES, SEND_ATTEMPTS, Sockaddr
 from worker.probes.icmp.packet import parse_extended_error
 from worker.probes.icmp.series import parse_address
-from worker.probes.mtu.asking import (
-    IP_BYTES,
-    Asker,
-    Stopped,
-    interface_mtu,
-    send_whole,
-)
-from worker.probes.mtu.path_mtu import PathMtu, search
+from worker.probes.mtu.asking import IP_BYTES, interface_mtu, largest, send_whole
+from worker.probes.mtu.path_mtu import PathMtu
 
 UDP_BYTES = 8
 
@@ -59,10 +48,7 @@ def datagram_mtu(
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as opened:
         send_whole(opened, family)
         way = _Datagrams(opened, sockaddr, asked.secret, kind, near)
-        try:
-            return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)
-        except Stopped:
-            return None
+        return largest(way, family, most_bytes, should_stop)
 
 
 class _Datagrams:

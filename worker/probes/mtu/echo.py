@@ -16,12 +16,11 @@ from worker.probes.icmp.series import parse_address
 from worker.probes.mtu.asking import (
     BEYOND_ANY_BYTES,
     IP_BYTES,
-    Asker,
-    Stopped,
     interface_mtu,
+    largest,
     send_whole,
 )
-from worker.probes.mtu.path_mtu import PathMtu, search
+from worker.probes.mtu.path_mtu import PathMtu
 
 LARGEST_MESSAGE_BYTES = 65_536
 
@@ -44,9 +43,7 @@ def echo_mtu(
     family, sockaddr = parse_address(address)
     way = _Echoes(family, sockaddr)
     try:
-        return search(Asker(way, should_stop).ask, family=family, most_bytes=most_bytes)
-    except Stopped:
-        return None
+        return largest(way, family, most_bytes, should_stop)
     finally:
         way.opened.close()
 
