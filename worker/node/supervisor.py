@@ -124,7 +124,7 @@ class Supervisor:
             raise self.refusal
 
     def _enter(self, connection: redis.Redis) -> None:
-        server.check_server(connection, self.settings.redis_url, scripts=True)
+        server.check_server(connection, self.settings.redis_url)
         self.record = self._describe(connection)
         self.heartbeats.register(connection, self.record)
         scripts.load(connection, SCRIPTS)

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from worker.wire.connection import slots, traffic, way
 from worker.wire.connection.away import told_apart
-from worker.wire.connection.handshake import Greeting, greet
+from worker.wire.connection.handshake import Greeting
 
 _counts = slots.page("Q")
 #: Connections that this process is making, until a server has first let it in, and whether one has.
@@ -128,5 +128,5 @@ def counted(url: str, **options: Any) -> redis.Redis:
     """
     kind = _KINDS.get(urlsplit(url).scheme, Connection)  # redis-py refuses any other scheme
     return redis.Redis.from_url(
-        url, connection_class=kind, redis_connect_func=greet, protocol=2, **options
+        url, connection_class=kind, redis_connect_func=Greeting.greet, protocol=2, **options
     )

@@ -85,7 +85,7 @@ class Greeting(AbstractConnection):
             self._raise(exc)
 
     def greet(self) -> None:
-        """Note what is to be said, as the socket is open."""
+        """Take the place of redis-py's own greetings: note what is to be said, once connected."""
         self._parser.on_connect(self)
         self.is_fresh, self._asked = True, False
         self._unsaid, self._unheard = list(self._greetings()), ()
@@ -182,11 +182,6 @@ class Greeting(AbstractConnection):
             raise exc
         self._refused = self._terms.explain(exc)
         raise self._refused from exc
-
-
-def greet(link: Greeting) -> None:
-    """Take the place of redis-py's own greetings."""
-    link.greet()
 
 
 def _looks(command: Command) -> bool:

@@ -166,9 +166,9 @@ def without_secrets(text: str, url: str) -> str:
     return text
 
 
-def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) -> None:
+def check_server(connection: redis.Redis, url: str) -> None:
     """
-    Ask the server whether the mesh can live on it; with `scripts`, which publishing needs, too.
+    Ask the server whether a node of the mesh can live on it.
 
     Raises:
         RedisUnavailable: No answer, wrong password, older than 6.2, a cluster, without scripts, or
@@ -176,8 +176,7 @@ def check_server(connection: redis.Redis, url: str, *, scripts: bool = False) ->
     """
     try:
         info = connection.info()
-        if scripts:
-            try_script(connection)
+        try_script(connection)
     except redis.RedisError as exc:
         raise unavailable(exc, url) from exc
     _check(url, info)
