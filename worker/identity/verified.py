@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from worker.host.whole_file import write_whole
+
 DAY_S = 24 * 3600.0
 #: One entry a target: as many as a mesh has nodes, twice.
 MOST_KEPT = 2000
@@ -47,6 +49,4 @@ def keep_verified(path: Path, keys: Iterable[str]) -> None:
     known = read_verified(path) | dict.fromkeys(keys, time.time())
     newest = dict(sorted(known.items(), key=lambda entry: entry[1])[-MOST_KEPT:])
     with suppress(OSError):
-        part = path.with_suffix(".verified.part")
-        part.write_text(json.dumps(newest), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, lambda part: part.write_text(json.dumps(newest), encoding="utf-8"))
