@@ -147,8 +147,7 @@ def ask_for_ports(
     Have nodes open their answering ports; return those that did within `wait_s`, by node.
 
     Args:
-        connection: To the mesh's Redis.
-        nodes: Names of live nodes.
+        nodes: They live.
         should_stop: Asked a few times a second.
         purpose: Empty for a port that others may have asked for, which has some seconds left; else
             something of one's own, for a port that is open for the whole `OPEN_S`.

@@ -22,13 +22,7 @@ from secrets import SystemRandom
 
 import redis
 
-from worker.host.machine import (
-    boot_id,
-    gateway_mac,
-    is_own,
-    network_namespace,
-    own_addresses,
-)
+from worker.host.machine import boot_id, gateway_mac, is_own, network_namespace, own_addresses
 from worker.identity.answering import Port, ask_for_ports
 from worker.identity.context import NodeContext
 from worker.identity.verified import keep_verified, read_verified, verified_path

@@ -8,13 +8,7 @@ from functools import partial
 
 from worker.identity.answering import Port
 from worker.identity.context import NodeContext
-from worker.identity.identity import (
-    Allowance,
-    ShouldStop,
-    Target,
-    Verdict,
-    identify,
-)
+from worker.identity.identity import Allowance, ShouldStop, Target, Verdict, identify
 from worker.identity.proxies import keep_straight
 from worker.identity.row_targets import Pair
 from worker.model.measurement import Measurement, Outcome

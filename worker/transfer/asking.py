@@ -56,10 +56,6 @@ def ask(
     Ask far's responder for a server, with RQ's time-out of the job; None when stopped.
 
     Args:
-        connection: To Redis.
-        far: Who is asked.
-        request: What.
-        timeout_s: RQ's of the job.
         keeper: Of the lease of both.
         should_stop: Asked between two looks for the answer.
         missing_s: For how long far was not heard (`liveness`), where that is known already.
@@ -107,9 +103,7 @@ def _gone(silent_s: float) -> Gone | None:
     return Gone(not_heard(silent_s)) if silent_s > liveness.ALIVE_S else None
 
 
-def last_word(
-    connection: redis.Redis, far: NodeName, request: Request, far_way_s: float = 0.0
-) -> str:
+def last_word(connection: redis.Redis, far: NodeName, request: Request, far_way_s: float) -> str:
     """Return why far's server failed, as its responder says after the test; else nothing."""
     until = time.monotonic() + allowing(LAST_WORD_S, 1) + LAST_WORD_TRIPS * far_way_s
     try:

@@ -143,7 +143,6 @@ def acquire(
     Called again with the same token it returns the same lease: the first answer may have been lost.
 
     Args:
-        connection: To Redis.
         token: From `new_token`, one a test.
         near: The end that asks.
         others: The other ends, in the order preferred; only the first `MAX_OTHERS` are tried.

@@ -145,7 +145,7 @@ class _Near:
             should_stop=self.should_stop,
         )
         while True:
-            lease = self._patiently(turns.take)
+            lease = patiently(turns.take, self.should_stop)
             for far, whose in turns.pop_over_budget():
                 error = (
                     f"{whose}: the test may cost {cost_bytes} bytes, more than is left for today"
@@ -223,9 +223,6 @@ class _Near:
         return End(
             name=self.context.name, links=policy.links, bytes_per_day=policy.max_bytes_per_day
         )
-
-    def _patiently(self, call: Callable[[], T | None]) -> T | None:
-        return patiently(call, self.should_stop)
 
 
 def _give_up(turns: Turns, lease: Lease, done: Sequence[Measurement]) -> None:

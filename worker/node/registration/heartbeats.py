@@ -180,8 +180,7 @@ class Heartbeats:
             clock_offset_uncertainty_ms=None if clock is None else clock.uncertainty_ms,
         )
         fields = record.to_fields() | {OWNER: mine.token, INSTANCE: mine.id, FILE: mine.file}
-        fields |= {field: self.workers.get(role, str)() for role, field in RQ_WORKERS.items()}
-        return fields
+        return fields | {field: self.workers.get(role, str)() for role, field in RQ_WORKERS.items()}
 
     def _bytes_per_day(self) -> int | None:
         traffic.look()

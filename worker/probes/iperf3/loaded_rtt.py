@@ -27,12 +27,11 @@ class LoadedRtt:
 
     def __init__(self, address: str, *, begin_s: float, end_s: float, wait_s: float) -> None:
         """
-        Ping from `begin_s` to `end_s`, both in seconds from now.
+        Ping a literal address.
 
         Args:
-            address: Literal address.
-            begin_s: When the link is loaded, and TCP past its slow start.
-            end_s: When the last echo is sent.
+            begin_s: In seconds from now, when the link is loaded, and TCP past its slow start.
+            end_s: Likewise, when the last echo is sent.
             wait_s: Tmax of RFC 6673: a later reply is a loss.
         """
         self._address, self._begin_s, self.end_s = address, begin_s, end_s
