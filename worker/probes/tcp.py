@@ -28,6 +28,7 @@ from worker.model.names import NodeName, RunId
 from worker.model.options import TcpOptions
 from worker.model.plan import TargetNode
 from worker.model.rtt import packet_loss_pct, rtt_statistics
+from worker.probes.icmp.series import parse_address
 from worker.probes.interception import interception
 
 PROBE = "tcp"
@@ -134,9 +135,12 @@ def _handshakes(
 
 
 def _state(target: TargetNode, port: int) -> _Target:
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    info = socket.getaddrinfo(target.address, port, type=socket.SOCK_STREAM, flags=flags)[0]
-    return _Target(node=target, family=info[0], sockaddr=info[4])
+    try:
+        family, sockaddr = parse_address(target.address, port)
+    except OSError as exc:  # its interface has gone
+        error = exc.strerror or str(exc)
+        return _Target(node=target, family=socket.AF_UNSPEC, sockaddr=(), unreachable=error)
+    return _Target(node=target, family=family, sockaddr=sockaddr)
 
 
 class _Engine:
@@ -184,7 +188,14 @@ class _Engine:
         target.rtts_ms.append(None)
         if target.started_at is None:
             target.started_at, target.begun = datetime.now(timezone.utc), time.monotonic()
-        opened = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            opened = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as exc:
+            if exc.errno != errno.EAFNOSUPPORT:
+                raise
+            target.unreachable = target.unreachable or os.strerror(exc.errno)
+            self._note_complete(target)
+            return
         # An RST at the end, instead of a connection that is closed politely in the background.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         handshake = _Handshake(target, len(target.rtts_ms) - 1, opened, time.monotonic())
@@ -246,6 +257,9 @@ class _Engine:
         with suppress(KeyError):  # it was answered within connect itself
             self.poller.unregister(handshake.socket)
         handshake.socket.close()
+        self._note_complete(target)
+
+    def _note_complete(self, target: _Target) -> None:
         if len(target.rtts_ms) == self.options.count and not target.under_way:
             self.complete.append(target)
 
