@@ -89,7 +89,7 @@ $(VENV)/redis62: | $(VENV)/.installed-dev
 # pyproject.toml allows; one run from end to end.
 OLDEST := $(VENV)/oldest
 OLDEST_TESTS := $(addprefix tests/unit/coordinator/, cli runs/test_planning.py results/test_matrix.py) \
-  tests/unit/worker/wire/test_passing.py $(addprefix tests/integration/test_, interrupt.py rows.py \
+  tests/unit/worker/wire/test_passing.py $(addprefix tests/integration/test_, enqueuing.py interrupt.py rows.py \
   agent.py::test_mesh_is_measured_in_three_lines \
   collector_file.py::test_rows_on_stdout_are_those_of_a_file_and_no_collector_is_left)
 

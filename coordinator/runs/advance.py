@@ -294,7 +294,7 @@ def _look_in(connection: redis.Redis, run: Run, seconds: float) -> None:
 
 def _begin_phase(connection: redis.Redis, at: _At, phase: int) -> bool:
     rows = rows_of(at.run, at.plan, phase)
-    first, due_s = commands_of(connection, rows[:JOBS_AT_A_TIME]), deadline_s(at.plan, phase)
+    first, due_s = commands_of(rows[:JOBS_AT_A_TIME]), deadline_s(at.plan, phase)
     fields = {run_record.PHASE: phase}
     if not _write(connection, at, fields, due_s=due_s, commands=first):
         return False

@@ -108,7 +108,7 @@ def start(
             *(keyspace.same_plan_key(plan.digest), keyspace.run_key(run)),
             *(keyspace.RUNS, keyspace.RUNS_OPEN, keyspace.RESULTS),
         ],
-        [*_words(run, plan, by, join), *commands_of(connection, rows[:JOBS_AT_A_TIME])],
+        [*_words(run, plan, by, join), *commands_of(rows[:JOBS_AT_A_TIME])],
     )
     if not is_new:
         return RunId(other.decode()), None

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 import redis
 from lab.mesh import children_of
-from rq import Worker
+from rq import Queue, Worker
 from waiting import wait_until
 
 from chaos.checks import assert_whole
@@ -24,7 +24,7 @@ from coordinator.collect.groups import default_group
 from coordinator.results.results import read
 from worker.model.errors import ConfigError
 from worker.model.measurement import Outcome
-from worker.wire import keyspace, liveness, rq_jobs, run_record
+from worker.wire import keyspace, liveness, run_record
 
 pytestmark = pytest.mark.chaos
 
@@ -356,7 +356,7 @@ def test_rq_knows_both_workers_of_each_node_again_after_redis_lost_its_data(
 def knows_workers(mesh: ChaosMesh, name: str) -> bool:
     """Tell whether RQ finds a node's two live workers, and one of them by each of its queues."""
     queues = (keyspace.node_queue(name), keyspace.serve_queue(name))
-    of_queue = [Worker.all(queue=rq_jobs.queue(mesh.connection, queue)) for queue in queues]
+    of_queue = [Worker.all(queue=Queue(queue, connection=mesh.connection)) for queue in queues]
     pids = [{one.pid for one in workers} for workers in of_queue]
     everywhere = {one.pid for one in Worker.all(mesh.connection)}
     alive = set(children_of(mesh.workers[name].pid))

@@ -190,9 +190,8 @@ def test_sigterm_is_heeded_while_a_job_is_read_and_the_job_is_not_refused(
     def advance(run: str) -> None:
         assert run
 
-    pipeline = connection.pipeline()
-    rq_jobs.enqueue(connection, pipeline, "x", keyspace.ADVANCE, {"run": "y"}, job_id="one")
-    pipeline.execute()
+    job = rq_jobs.enqueuing("x", keyspace.ADVANCE, {"run": "y"}, job_id="one")
+    rq_jobs.carry_out(connection, job)
     job_class = allow_listed({keyspace.ADVANCE: advance})
     serializer = rq_jobs.MsgpackSerializer
     assert job_class.fetch("one", connection, serializer=serializer).id == "one"

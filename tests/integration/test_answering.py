@@ -103,10 +103,9 @@ def test_node_answers_for_itself_only_and_only_while_somebody_waits(
     connection.set(keyspace.answer_key("b/"), "0a" * 16, ex=60)
     connection.set(keyspace.answer_key("a/odd"), "nonsense", ex=60)
     for token in ("b/", "a/odd", "a/nobody-waits"):
-        pipeline = connection.pipeline()
         queue = keyspace.serve_queue(node)
-        rq_jobs.enqueue(connection, pipeline, queue, keyspace.ANSWER, {"token": token})
-        pipeline.execute()
+        job = rq_jobs.enqueuing(queue, keyspace.ANSWER, {"token": token})
+        rq_jobs.carry_out(connection, job)
     wait_until(lambda: connection.llen(keyspace.REFUSED) == 2, "both are refused")
     wait_until(lambda: connection.llen(keyspace.queue_key(queue)) == 0, "the third was taken")
     assert connection.get(keyspace.answer_key("b/")) == b"0a" * 16

@@ -40,10 +40,9 @@ def test_a_request_that_comes_late_or_twice_is_no_intruder(
             family=4,
             idle_rtt_ms=None,
         )
-        pipeline = connection.pipeline()
         name = keyspace.serve_queue("b")
-        rq_jobs.enqueue(connection, pipeline, name, keyspace.SERVE, asdict(late), job_id="late")
-        pipeline.execute()
+        job = rq_jobs.enqueuing(name, keyspace.SERVE, asdict(late), job_id="late")
+        rq_jobs.carry_out(connection, job)
         connection.rpush(queue, "late")  # and once more
         said = b"is no longer wanted: its lease is over"
         log = tmp_path / "b.log"

@@ -252,7 +252,7 @@ def test_a_job_that_was_refused_is_shown(
     assert doctor(redis_url)["refused jobs"]["status"] == "ok"
     with workers(redis_url, connection, tmp_path, ["a"]):
         name = keyspace.node_queue("a")
-        rq_jobs.queue(connection, name).enqueue_call("os.system", kwargs={"command": "true"})
+        rq_jobs.carry_out(connection, rq_jobs.enqueuing(name, "os.system", {"command": "true"}))
         wait_until(lambda: bool(connection.llen(keyspace.REFUSED)), "it is refused")
         said = doctor(redis_url)
     assert said["refused jobs"]["status"] == "warn"

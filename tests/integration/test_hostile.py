@@ -288,9 +288,8 @@ def test_scheduled_and_deferred_jobs_are_nobodys(connection: redis.Redis, redis_
 
 
 def test_our_own_enqueue_writes_no_field_that_a_worker_refuses(connection: redis.Redis) -> None:
-    pipeline = connection.pipeline()
-    rq_jobs.enqueue(connection, pipeline, "elsewhere", keyspace.SWEEP, GOOD, job_id="one")
-    pipeline.execute()
+    job = rq_jobs.enqueuing("elsewhere", keyspace.SWEEP, GOOD, job_id="one")
+    rq_jobs.carry_out(connection, job)
     fields: Any = connection.hkeys(keyspace.job_key("one"))
     assert {name.decode() for name in fields} <= rq_jobs.JOB_FIELDS
     plain = Queue("x", connection=connection).enqueue_call("os.getpid")

@@ -31,11 +31,8 @@ def do_nothing(run: str) -> None:
 
 
 def enqueue(connection: redis.Redis, queue: str, job_id: str, run: str = "r", **more: Any) -> None:
-    pipeline = connection.pipeline()
-    rq_jobs.enqueue(
-        connection, pipeline, queue, keyspace.ADVANCE, {"run": run, **more}, job_id=job_id
-    )
-    pipeline.execute()
+    job = rq_jobs.enqueuing(queue, keyspace.ADVANCE, {"run": run, **more}, job_id=job_id)
+    rq_jobs.carry_out(connection, job)
 
 
 def by_a_child(do: Callable[[], Any]) -> str:
@@ -156,13 +153,10 @@ def test_worker_is_idle_after_a_job_that_failed(
     redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     with workers(redis_url, connection, tmp_path, ["a"]):
-        pipeline = connection.pipeline()
         row: Any = {"run": "r", "phase": 0, "performer": 0}
         connection.hset(keyspace.run_key("r"), "plan", b"no plan")
-        rq_jobs.enqueue(
-            connection, pipeline, keyspace.node_queue("a"), keyspace.SWEEP, row, job_id="one"
-        )
-        pipeline.execute()
+        job = rq_jobs.enqueuing(keyspace.node_queue("a"), keyspace.SWEEP, row, job_id="one")
+        rq_jobs.carry_out(connection, job)
         status = "status"
         wait_until(
             lambda: connection.hget(keyspace.job_key("one"), status) == b"failed", "it failed"

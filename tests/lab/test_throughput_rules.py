@@ -212,10 +212,8 @@ def test_server_that_was_asked_for_in_vain_does_not_hold_its_node_up(mesh: LabMe
         family=4,
         idle_rtt_ms=None,
     )
-    pipeline = mesh.connection.pipeline()
-    queue = keyspace.serve_queue("n1")
-    rq_jobs.enqueue(mesh.connection, pipeline, queue, keyspace.SERVE, asdict(request))
-    pipeline.execute()
+    job = rq_jobs.enqueuing(keyspace.serve_queue("n1"), keyspace.SERVE, asdict(request))
+    rq_jobs.carry_out(mesh.connection, job)
     ready = keyspace.ready_key(request.token)
     wait_until(lambda: bool(mesh.connection.exists(ready)), "the server is ready", ENDS_S)
     release(mesh.connection, lease)

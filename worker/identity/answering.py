@@ -184,8 +184,8 @@ def _ask(connection: redis.Redis, tokens: dict[NodeName, str]) -> None:
     wanted_s = math.ceil(allowing(WANTED_S, TRIPS))
 
     def asking_one(node: NodeName, token: str) -> Asking[Any]:
-        job, queue = connection.pipeline(), keyspace.serve_queue(node)
-        rq_jobs.enqueue(connection, job, queue, keyspace.ANSWER, {"token": token}, at_front=True)
+        queue = keyspace.serve_queue(node)
+        job = rq_jobs.enqueuing(queue, keyspace.ANSWER, {"token": token}, at_front=True)
         asked = Port(None, secrets.token_bytes(SECRET_BYTES)).packed()
         words = [asked, wanted_s, *rq_jobs.words_of(job)]
         return scripts.asking(("commands", "ask_port"), [keyspace.answer_key(token)], words)

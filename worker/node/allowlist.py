@@ -69,7 +69,7 @@ def by_fields(kind: Callable[..., T], function: Callable[[T], None]) -> Callable
     return call
 
 
-class AllowListedJob(rq_jobs.PlainJob):
+class AllowListedJob(Job):
     """
     A job whose function comes from the allow-list and that has no callbacks.
 
@@ -87,6 +87,11 @@ class AllowListedJob(rq_jobs.PlainJob):
     def func(self) -> Callable[..., None]:
         """The function; the name was checked when the record was read."""
         return self.allowed[str(self.func_name)]
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        """Return the record, which has no field but ours, whatever this version of RQ knows."""
+        record = super().to_dict(include_meta=False, include_result=False)
+        return {name: value for name, value in record.items() if name in rq_jobs.JOB_FIELDS}
 
     @classmethod
     def fetch(cls, id: str, connection: Any = None, serializer: Any = None) -> Job:

@@ -120,10 +120,7 @@ def last_word(connection: redis.Redis, far: NodeName, request: Request, far_way_
 
 def _enqueue(connection: redis.Redis, far: NodeName, request: Request, timeout_s: int) -> str:
     job_id = f"serve-{request.run}-{secrets.token_hex(6)}"
-    pipeline = connection.pipeline()
-    rq_jobs.enqueue(
-        connection,
-        pipeline,
+    job = rq_jobs.enqueuing(
         keyspace.serve_queue(far),
         keyspace.SERVE,
         asdict(request),
@@ -131,7 +128,7 @@ def _enqueue(connection: redis.Redis, far: NodeName, request: Request, timeout_s
         timeout_s=timeout_s,
         at_front=True,
     )
-    pipeline.execute()
+    rq_jobs.carry_out(connection, job)
     return job_id
 
 

@@ -81,8 +81,9 @@ SERVE = "ptzmesh.serve"
 ADVANCE = "ptzmesh.advance"
 ANSWER = "ptzmesh.answer"
 
-#: RQ's own: a job's record, a queue's list, a worker's record, the keys of a queue's workers, and
-#: the ids that were taken from it and are not yet begun.
+#: RQ's own: the keys of all queues, a job's record, a queue's list, a worker's record, the keys of
+#: a queue's workers, and the ids that were taken from it and are not yet begun.
+QUEUES = "rq:queues"
 job_key: Of = "rq:job:{}".format
 queue_key: Of = "rq:queue:{}".format
 worker_key: Of = "rq:worker:{}".format

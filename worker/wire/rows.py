@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import Any
 
 import redis
 
@@ -194,29 +193,20 @@ def enqueue_rows(connection: redis.Redis, rows: Sequence[Row], *, at_front: bool
     """Enqueue rows on their nodes' own queues, each under a new job id; a few in one script."""
     for part in in_parts(rows, rq_jobs.JOBS_AT_A_TIME * SCRIPTS_AT_A_TIME):
         words = [
-            commands_of(connection, few, at_front=at_front)
-            for few in in_parts(part, rq_jobs.JOBS_AT_A_TIME)
+            commands_of(few, at_front=at_front) for few in in_parts(part, rq_jobs.JOBS_AT_A_TIME)
         ]
         together(connection, *(scripts.asking(("commands", "enqueue"), [], few) for few in words))
 
 
-def commands_of(
-    connection: redis.Redis, rows: Sequence[Row], *, at_front: bool = False
-) -> list[Any]:
+def commands_of(rows: Sequence[Row], *, at_front: bool = False) -> list[bytes]:
     """Return what enqueues a few rows as `lua/commands.lua` takes it."""
-    pipeline: Any = connection.pipeline()
-    for row in rows:
-        _enqueue(connection, pipeline, row, at_front=at_front)
-    return rq_jobs.words_of(pipeline)
+    return rq_jobs.words_of([one for row in rows for one in _enqueuing(row, at_front=at_front)])
 
 
-def _enqueue(
-    connection: redis.Redis, pipeline: redis.client.Pipeline, row: Row, *, at_front: bool
-) -> None:
+def _enqueuing(row: Row, *, at_front: bool) -> list[rq_jobs.Command]:
     job_id = f"{row.run}-{row.phase}-{row.performer}-{secrets.token_hex(3)}"
-    rq_jobs.enqueue(
-        connection,
-        pipeline,
+    key, fields = keyspace.run_key(row.run), row.fields
+    commands = rq_jobs.enqueuing(
         keyspace.node_queue(row.name),
         keyspace.SWEEP,
         {"run": row.run, "phase": row.phase, "performer": row.performer},
@@ -224,11 +214,13 @@ def _enqueue(
         timeout_s=row.timeout_s,
         at_front=at_front,
     )
-    key, fields = keyspace.run_key(row.run), row.fields
-    pipeline.hset(key, fields.job, job_id)
-    pipeline.hincrby(key, fields.attempts, 1)
-    # What was noted of the job before it is not true of this one.
-    pipeline.hdel(key, fields.started, fields.seen, fields.unserved)
+    return [
+        *commands,
+        ("HSET", key, fields.job, job_id),
+        ("HINCRBY", key, fields.attempts, "1"),
+        # What was noted of the job before it is not true of this one.
+        ("HDEL", key, fields.started, fields.seen, fields.unserved),
+    ]
 
 
 def refuse(connection: redis.Redis, run: RunId, phase: int, performer: int, error: str) -> None:

@@ -1,7 +1,7 @@
 """
 What of RQ our replacements of its methods rely on is as it was when they were written.
 
-Each method that `rq_worker`, `jobqueue`, `allowlist` and `rq_jobs` replace is listed, and each that
+Each method that `rq_worker`, `jobqueue` and `allowlist` replace is listed, and each that
 these count on, with a digest of its source in every version of RQ that was read. When RQ changes
 one, read what ours says of it, see that it still holds, and add the new digest.
 """
@@ -23,7 +23,6 @@ from rq.job import Job
 from worker.node.allowlist import AllowListedJob
 from worker.node.jobqueue import GuardedQueue
 from worker.node.rq_worker import QuietWorker
-from worker.wire.rq_jobs import PlainJob
 
 #: Name → digests of its source; RQ 3.0.0 first.
 RELIED: dict[str, tuple[str, ...]] = {
@@ -89,7 +88,7 @@ OWNERS: dict[str, Any] = {
     "worker_registration": worker_registration,
 }
 #: Ours → RQ's.
-REPLACED = {QuietWorker: "Worker", GuardedQueue: "Queue", AllowListedJob: "Job", PlainJob: "Job"}
+REPLACED = {QuietWorker: "Worker", GuardedQueue: "Queue", AllowListedJob: "Job"}
 
 
 def source(name: str) -> str:
