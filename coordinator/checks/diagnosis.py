@@ -38,7 +38,6 @@ class Subject:
         redis_url: Of the mesh; it may hold a password.
         name: This node, if it is one.
         asked: The name was given, not guessed: then this machine is or shall be a node.
-        version: This program's.
     """
 
     redis_url: str = field(repr=False)

@@ -92,15 +92,11 @@ class LazyGroup(click.Group):
         ctx.meta[ARGUMENTS] = tuple(args[1:])
         if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        alike = [INSTEAD[name]] if name in INSTEAD else _alike(name)
+        from difflib import get_close_matches  # no command that is spelled right needs it
+
+        alike = [INSTEAD[name]] if name in INSTEAD else get_close_matches(name.lower(), COMMANDS)
         ask = f"; did you mean {' or '.join(alike)}?" if alike else ""
         raise click.UsageError(f"there is no command {name[:80]!r}{ask}", ctx)
-
-
-def _alike(name: str) -> list[str]:
-    from difflib import get_close_matches  # no command that is spelled right needs it
-
-    return get_close_matches(name.lower(), COMMANDS)
 
 
 def _callable(command: click.Command) -> click.Command:

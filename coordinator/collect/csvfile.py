@@ -79,7 +79,6 @@ class CsvFile(contextlib.AbstractContextManager["CsvFile"]):
     An open and locked CSV.
 
     Attributes:
-        path: Where it is.
         cursor: Stream id of the last row, `START` when there is none.
         last: Identity of the last row, None when there is none.
         highest: Highest stream id near the end; above the cursor only after Redis went back.

@@ -41,7 +41,6 @@ class Group:
     How far a collector is.
 
     Attributes:
-        name: Of its consumer group.
         position: Stream id of the last entry that it has on its disk.
         pending: Entries delivered and not acknowledged; 0 unless another program uses the group.
         lag: Entries it has not read; None where Redis cannot tell: before 7.0, and after a crash of

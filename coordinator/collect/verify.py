@@ -36,9 +36,7 @@ class Verification:
     What a file has of a run.
 
     Attributes:
-        run: The run's id.
         status: `running`, `done` or `cancelled`; rows of a running one may still come.
-        expected: Pairs of the plan.
         rows: Rows of the run in the file.
         missing: Pairs of the plan without a row.
         doubled: Pairs of the plan with more than one row.

@@ -32,7 +32,6 @@ class Cell:
     Attributes:
         value: Of the matrix' figure; None when there is none.
         loss_pct: Packet loss in percent, where the probe has one.
-        outcome: What became of the pair.
         error: One line, empty when `ok`.
         is_untimed: It was answered, but of no answer the time is certain.
     """
@@ -50,12 +49,9 @@ class Matrix:
     Cells of one probe by (source, target); grows as results arrive.
 
     Attributes:
-        kind: The probe.
-        title: What the values are.
         figure: What a cell's value is.
         sources: Row names, in the plan's order.
         targets: Column names, in the plan's order.
-        cells: What has arrived.
         sample: Targets that each source measures; None is all.
     """
 
@@ -212,8 +208,6 @@ def make_report(
     Make a run's report and fill it.
 
     Args:
-        plan: The run's.
-        measurements: What has arrived.
         wide: Also how much a load adds to the RTT.
         figures: Names of `FIGURES`, instead of the usual ones of each probe.
 

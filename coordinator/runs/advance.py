@@ -57,8 +57,6 @@ class _At:
     Where a run is.
 
     Attributes:
-        run: Its id.
-        plan: Its plan.
         phase: Its present phase.
         results: So many of that are in the stream, as the run counts them.
         bitmap: Which; not needed where these are all.
@@ -82,8 +80,6 @@ def advance(
     Safe to call at any time, from anywhere, any number of times.
 
     Args:
-        connection: To a Redis.
-        run_id: The run.
         patient: Where no node was heard for long it was Redis that was away: wait for them.
         row: Of the run, as its node has read it, whose last result completed the phase.
 
@@ -335,9 +331,6 @@ def _write(
     the run is looked at when it is due again.
 
     Args:
-        connection: To Redis.
-        at: Where it is.
-        fields: What is written.
         due_s: Seconds until it is looked at; None is never again.
         time_field: A field that gets the time.
         commands: Carried out with it, as of `commands_of`.

@@ -59,9 +59,6 @@ def make_plan(
     A node that is named is part of it even while it is not alive: its row then says so.
 
     Args:
-        nodes: The registered ones.
-        selection: Which of them take part.
-        probes: What is measured.
         options: By probe; those of a probe that is not here are its defaults, and others are not
             looked at.
 

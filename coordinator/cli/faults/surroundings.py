@@ -31,7 +31,6 @@ def trouble(exc: BaseException, options: Mapping[str, Path]) -> ConfigError | No
     Return the line for a fault of the surroundings; None for what is a bug.
 
     Args:
-        exc: What was raised.
         options: Flag → path that was given with it.
     """
     number = exc.errno if isinstance(exc, OSError) else None

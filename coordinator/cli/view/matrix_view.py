@@ -36,7 +36,6 @@ def matrix_view(matrix: Matrix, console: Console, height: int | None = None) -> 
     Return the whole matrix where it fits, else the worst of it, and how much that leaves out.
 
     Args:
-        matrix: What is shown.
         console: Where; its width bounds the columns.
         height: Lines that there are; None is as many as it takes.
     """
@@ -131,9 +130,9 @@ def _legend(matrix: Matrix, limit: float | None) -> Iterable[str]:
         yield f"{UNTIMED} = {WHY_UNTIMED} ({untimed})"
     if untimed < len(bare):
         yield f"{NO_FIGURE} = measured, without this figure (it needs {matrix.figure.needs})"
-    if any(matrix.is_beyond(cell, limit) for cell in matrix.cells.values()):
+    if any(matrix.is_beyond(cell, limit) for cell in cells):
         yield f"* = {_stands_out(matrix, limit)} ({number(matrix.median)} {matrix.unit})"
-    if any(cell.loss_pct for cell in matrix.cells.values() if cell.value is not None):
+    if any(cell.loss_pct for cell in cells if cell.value is not None):
         yield "n% = packets lost"
 
 
