@@ -44,10 +44,10 @@ def who_answers(
     index_of = {packet.challenge_of(data): index for index, data in enumerate(asked)}
     names: dict[int, str] = {}
     with ExitStack() as stack:
-        sockets = {
-            family: stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            for family in {_family(one.address) for one in questions}
-        }
+        sockets: dict[int, socket.socket] = {}
+        for family in {_family(one.address) for one in questions}:
+            with suppress(OSError):  # one that this machine does not have, as it may IPv6
+                sockets[family] = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
 
         def listen(seconds: float) -> None:
             until = time.monotonic() + seconds
@@ -83,7 +83,7 @@ def _send(
     indices: Sequence[int],
 ) -> None:
     for index in indices:
-        with suppress(OSError):  # no route, or a firewall of our own: no answer, then
+        with suppress(OSError, KeyError):  # no way, or a firewall of our own: no answer, then
             family, sockaddr = parse_address(questions[index].address, questions[index].port)
             sockets[family].sendto(asked[index], sockaddr)
 
