@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 
 import redis
@@ -22,13 +22,13 @@ from worker.node.measures import Work, measure, work_on
 from worker.publish.outbox import Outbox
 from worker.publish.publisher import Publisher
 from worker.publish.source_clock import SourceClock
-from worker.wire import keyspace, rq_jobs, run_record
+from worker.wire import keyspace, rq_jobs, run_record, scripts
 from worker.wire.connection import server
 from worker.wire.connection.way import LONG_WAY_S, way_s
 from worker.wire.node_record import Clock, Record
-from worker.wire.registry import ask_parts, asking_records, parts_of
+from worker.wire.registry import asking_parts, asking_records
 from worker.wire.room import StreamFull
-from worker.wire.round_trip import Asking, sure, together
+from worker.wire.round_trip import asking_sure, together
 from worker.wire.rows import Row, enqueue_rows, load_row, note_begun, refuse
 
 logger = logging.getLogger(__name__)
@@ -115,32 +115,31 @@ class _Look:
     is_wanted: bool
     now: float
     clock: Clock
-    records: dict[NodeName, Record] = field(default_factory=dict)
+    records: dict[NodeName, Record]
 
 
 def _look(connection: redis.Redis, row: Row) -> _Look:
     """Ask in one round trip; by it RQ is told that the job has begun."""
     others = {other(row, pair) for pair in row.bits} - {row.performer}
-    records = asking_records(names_to_look_up(row, others))
-    _, look, found = together(connection, rq_jobs.asking_told(), _asking(row), records)
-    seen: _Look = replace(look, records=found)
-    return seen
 
-
-def _asking(row: Row) -> Asking[_Look]:
     def ask(pipeline: redis.client.Pipeline) -> None:
         row.ask_done(pipeline)
         pipeline.hmget(keyspace.run_key(row.run), run_record.WANTED)
-        pipeline.time()
-        ask_parts(pipeline, [row.name], Clock)
 
-    *answers, clock = yield ask
-    done, values, (seconds, micros) = sure(answers)
+    _, (done, values), now, clocks, found = together(
+        connection,
+        rq_jobs.asking_told(),
+        asking_sure(ask),
+        scripts.asking_seconds(),
+        asking_parts([row.name], Clock),
+        asking_records(names_to_look_up(row, others)),
+    )
     return _Look(
         left=row.not_done(done),
         is_wanted=run_record.wanted(*values, phase=row.phase),
-        now=seconds + micros / 1e6,
-        clock=parts_of([clock], [row.name], Clock)[row.name],
+        now=now,
+        clock=clocks[row.name],
+        records=found,
     )
 
 

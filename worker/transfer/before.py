@@ -11,8 +11,8 @@ from worker.model.names import NodeName
 from worker.transfer.idle_rtt import IdleRtt, ask_idle_rtts, idle_rtts_of
 from worker.transfer.leases import ask_spent, spent_of
 from worker.wire.node_record import FarEnd
-from worker.wire.registry import ask_parts, parts_of
-from worker.wire.round_trip import sure
+from worker.wire.registry import asking_parts
+from worker.wire.round_trip import asking_sure, together
 from worker.wire.rows import Row
 
 
@@ -42,15 +42,14 @@ def read_before(
         WireError: What Redis has of this node's budget makes no sense.
     """
     own = [row.name] if has_budget else []
-    pipeline = connection.pipeline(transaction=False)
-    ask_parts(pipeline, others, FarEnd)
-    ask_idle_rtts(pipeline, row)
-    ask_spent(pipeline, own)
-    answers = pipeline.execute(raise_on_error=False)
-    parts, (idle, *spent) = answers[: len(others)], answers[len(others) :]
-    sure([idle, *spent])
+
+    def ask(pipeline: redis.client.Pipeline) -> None:
+        ask_idle_rtts(pipeline, row)
+        ask_spent(pipeline, own)
+
+    far, (idle, *spent) = together(connection, asking_parts(others, FarEnd), asking_sure(ask))
     return Before(
-        far=parts_of(parts, others, FarEnd),
+        far=far,
         idle=idle_rtts_of(idle),
         spent_bytes=spent_of(spent, own).get(row.name, 0),
     )

@@ -31,8 +31,8 @@ from worker.wire import rq_jobs, run_record
 from worker.wire.connection import server
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Record
-from worker.wire.registry import ask_parts, parts_of
-from worker.wire.round_trip import sure
+from worker.wire.registry import asking_parts
+from worker.wire.round_trip import asking_sure, together
 from worker.wire.rows import Row, row_of, too_old
 
 logger = logging.getLogger(__name__)
@@ -194,12 +194,12 @@ def _refusal(
 ) -> tuple[Outcome, str] | None:
     if obstacle := why_unable(context.iperf3, options):
         return Outcome.TOOL_MISSING, obstacle
-    pipeline = connection.pipeline(transaction=False)
-    ask_spent(pipeline, [context.name])
-    ask_parts(pipeline, [row.name], Record)
-    *so_far, near = pipeline.execute(raise_on_error=False)
-    sure(so_far)
-    if not parts_of([near], [row.name], Record):
+    so_far, near = together(
+        connection,
+        asking_sure(lambda pipeline: ask_spent(pipeline, [context.name])),
+        asking_parts([row.name], Record),
+    )
+    if not near:
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)

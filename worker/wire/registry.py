@@ -92,21 +92,18 @@ def read_parts(connection: redis.Redis, names: list[NodeName], part: type[P]) ->
 
     Of a key that holds something else than a record they are all invalid.
     """
-    pipeline = connection.pipeline(transaction=False)
-    ask_parts(pipeline, names, part)
-    return parts_of(pipeline.execute(raise_on_error=False), names, part)
+    return alone(connection, asking_parts(names, part))
 
 
-def ask_parts(pipeline: redis.client.Pipeline, names: Sequence[NodeName], part: type[Part]) -> None:
-    """Queue what `parts_of` takes the answers of: one command a node."""
-    for name in names:
-        pipeline.hmget(keyspace.node_key(name), part.names())
+def asking_parts(names: Sequence[NodeName], part: type[P]) -> Asking[dict[NodeName, P]]:
+    """Ask for what `read_parts` returns."""
 
+    def look(pipeline: redis.client.Pipeline) -> None:
+        for name in names:
+            pipeline.hmget(keyspace.node_key(name), part.names())
 
-def parts_of(answers: Sequence[Any], names: Sequence[NodeName], part: type[P]) -> dict[NodeName, P]:
-    """Read as `read_parts` the answers, errors among them, to what `ask_parts` queued."""
     parts = {}
-    for name, values in zip(names, answers, strict=True):
+    for name, values in zip(names, (yield look), strict=True):
         is_wrong_type = isinstance(values, redis.ResponseError) and "WRONGTYPE" in str(values)
         if isinstance(values, Exception) and not is_wrong_type:
             raise values
