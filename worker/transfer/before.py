@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import redis
 
 from worker.model.names import NodeName
-from worker.transfer.idle_rtt import IdleRtt, ask_idle_rtts, idle_rtts_of
-from worker.transfer.leases import ask_spent, spent_of
+from worker.transfer.idle_rtt import IdleRtt, asking_idle_rtts
+from worker.transfer.leases import asking_spent
 from worker.wire.node_record import FarEnd
 from worker.wire.registry import asking_parts
-from worker.wire.round_trip import asking_sure, together
+from worker.wire.round_trip import together
 from worker.wire.rows import Row
 
 
@@ -42,14 +42,7 @@ def read_before(
         WireError: What Redis has of this node's budget makes no sense.
     """
     own = [row.name] if has_budget else []
-
-    def ask(pipeline: redis.client.Pipeline) -> None:
-        ask_idle_rtts(pipeline, row)
-        ask_spent(pipeline, own)
-
-    far, (idle, *spent) = together(connection, asking_parts(others, FarEnd), asking_sure(ask))
-    return Before(
-        far=far,
-        idle=idle_rtts_of(idle),
-        spent_bytes=spent_of(spent, own).get(row.name, 0),
+    far, idle, spent = together(
+        connection, asking_parts(others, FarEnd), asking_idle_rtts(row), asking_spent(own)
     )
+    return Before(far=far, idle=idle, spent_bytes=spent.get(row.name, 0))

@@ -26,13 +26,13 @@ from worker.probes.iperf3.server import Served, serve_one_test
 from worker.probes.iperf3.tool import why_unable
 from worker.transfer.answer import Answer, Request, send_answer
 from worker.transfer.idle_rtt import MAX_RTT_MS
-from worker.transfer.leases import ask_holder, ask_spent, holds, is_token, spent_of
+from worker.transfer.leases import ask_holder, asking_spent, holds, is_token
 from worker.wire import rq_jobs, run_record
 from worker.wire.connection import server
 from worker.wire.connection.way import allowing
 from worker.wire.node_record import Record
 from worker.wire.registry import asking_parts
-from worker.wire.round_trip import asking_sure, together
+from worker.wire.round_trip import together
 from worker.wire.rows import Row, row_of, too_old
 
 logger = logging.getLogger(__name__)
@@ -195,14 +195,12 @@ def _refusal(
     if obstacle := why_unable(context.iperf3, options):
         return Outcome.TOOL_MISSING, obstacle
     so_far, near = together(
-        connection,
-        asking_sure(lambda pipeline: ask_spent(pipeline, [context.name])),
-        asking_parts([row.name], Record),
+        connection, asking_spent([context.name]), asking_parts([row.name], Record)
     )
     if not near:
         return Outcome.DENIED, f"{row.name} is not a registered node"
     # What these tests may cost was reserved with the lease, and is part of what is spent.
     reserved = len(encounter.tests) * (options.worst_case_bytes or 0)
-    spent = spent_of(so_far, [context.name])[context.name] - reserved
+    spent = so_far[context.name] - reserved
     now = datetime.now().astimezone()
     return judge(context.policy, options, now, max(0, spent), near=row.name)

@@ -9,7 +9,7 @@ import redis
 
 from worker.model.errors import WireError
 from worker.wire import keyspace, rq_jobs, run_record
-from worker.wire.round_trip import at_once
+from worker.wire.round_trip import Asking, alone, sure
 from worker.wire.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -28,16 +28,13 @@ class IdleRtt(NamedTuple):
 
 def read_idle_rtts(connection: redis.Redis, row: Row) -> dict[str, IdleRtt]:
     """Read what the run's ping phase measured from this node, by target."""
-    return idle_rtts_of(*at_once(connection, lambda pipeline: ask_idle_rtts(pipeline, row)))
+    return alone(connection, asking_idle_rtts(row))
 
 
-def ask_idle_rtts(pipeline: redis.client.Pipeline, row: Row) -> None:
-    """Queue what `idle_rtts_of` takes the answer of."""
-    pipeline.hget(keyspace.run_key(row.run), run_record.rtt_field(row.performer))
-
-
-def idle_rtts_of(packed: bytes | None) -> dict[str, IdleRtt]:
-    """Read as `read_idle_rtts` the answer to what `ask_idle_rtts` queued."""
+def asking_idle_rtts(row: Row) -> Asking[dict[str, IdleRtt]]:
+    """Ask for what `read_idle_rtts` returns."""
+    key, field = keyspace.run_key(row.run), run_record.rtt_field(row.performer)
+    (packed,) = sure((yield lambda pipeline: pipeline.hget(key, field)))
     if packed is None:
         return {}
     try:

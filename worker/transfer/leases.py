@@ -26,7 +26,7 @@ from worker.model.fields import number_or_none
 from worker.model.names import NodeName
 from worker.wire import keyspace, liveness, node_record, scripts
 from worker.wire.node_record import FarEnd
-from worker.wire.round_trip import at_once
+from worker.wire.round_trip import Asking, alone, at_once, sure
 
 #: What a crash leaves behind is free after this long; holders renew at a third of it.
 LEASE_TTL_S = 15.0
@@ -276,19 +276,18 @@ def spent_today(connection: redis.Redis, nodes: Sequence[NodeName]) -> dict[Node
     Raises:
         WireError: What Redis has is not a number.
     """
-    return spent_of(at_once(connection, lambda pipeline: ask_spent(pipeline, nodes)), nodes)
+    return alone(connection, asking_spent(nodes))
 
 
-def ask_spent(pipeline: redis.client.Pipeline, nodes: Sequence[NodeName]) -> None:
-    """Queue what `spent_of` takes the answers of: one command, and one a node."""
-    pipeline.time()
-    for node in nodes:
-        pipeline.hgetall(keyspace.budget_key(node))
+def asking_spent(nodes: Sequence[NodeName]) -> Asking[dict[NodeName, int]]:
+    """Ask for what `spent_today` returns, or raises."""
 
+    def look(pipeline: redis.client.Pipeline) -> None:
+        pipeline.time()
+        for node in nodes:
+            pipeline.hgetall(keyspace.budget_key(node))
 
-def spent_of(answers: Sequence[Any], nodes: Sequence[NodeName]) -> dict[NodeName, int]:
-    """Read as `spent_today` the answers to what `ask_spent` queued."""
-    (seconds, _), *days = answers
+    (seconds, _), *days = sure((yield look))
     today = str(seconds // 86400).encode()
     try:
         return {node: int(spent.get(today, 0)) for node, spent in zip(nodes, days, strict=True)}
