@@ -21,8 +21,6 @@ from coordinator.cli.settings.options import (
 from coordinator.cli.settings.probe_options import probe_option, probe_options
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err
-from coordinator.cli.view.cost import print_cost
-from coordinator.cli.view.watch import watch
 from coordinator.collect.groups import Group, asking_collectors, not_run
 from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
@@ -90,6 +88,8 @@ def run(
     registered = look.registry
     plan = mesh.plan(registry=registered, probes=probes, options=options, **chosen)
     if dry_run:
+        from coordinator.cli.view.cost import print_cost
+
         print_cost(mesh, plan, registered, as_json)
         return
     if not chosen["nodes"] and not (chosen["sources"] and chosen["targets"]):
@@ -143,6 +143,9 @@ def _watch(started: MeshRun, as_json: bool, csv_path: Path | None) -> Run:
     """Watch to the end; whatever ends it before, the run goes on, and its rows can still be had."""
     rows = "" if csv_path is None else f"its rows: {repeat_command(started.id, csv_path)}"
     try:
+        # Not before the run is started: while this is imported, its sources begin.
+        from coordinator.cli.view.watch import watch
+
         return watch(started, as_json=as_json)
     except KeyboardInterrupt:
         click.echo(

@@ -127,3 +127,8 @@ def test_who_triggers_or_carries_on_imports_nothing_of_who_executes(
     _, _, modules = told_by(filled_url, *command.split())
     assert {"coordinator.mesh", "coordinator.runs.advance"} <= modules
     assert {name: NOT_FOR_LOOKING[name] for name in OF_EXECUTING & modules} == {}
+
+
+def test_who_triggers_imports_what_shows_a_run_once_it_is_started(filled_url: str) -> None:
+    _, _, modules = told_by(filled_url, "run", "--detach")
+    assert modules & {"rich", "coordinator.cli.view.watch", "worker.probes.traffic"} == set()

@@ -6,11 +6,10 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from coordinator.cli.terminal.tables import columns_of, tables_that_fit
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: A pipe has no width: what a matrix of 20 nodes takes.
 PIPE_WIDTH = 200
@@ -32,6 +31,8 @@ def print_list(
     rows: Sequence[Mapping[str, str]], numbers: Collection[str] = (), styles: Sequence[str] = ()
 ) -> None:
     """Print `columns_of` these as a table, or as several where they are too wide for one."""
+    from coordinator.cli.terminal.tables import columns_of, tables_that_fit
+
     console = out(LIST_WIDTH)
     tables = tables_that_fit(columns_of(rows, numbers, styles), console.width)
     for place, table in enumerate(tables):
@@ -51,6 +52,9 @@ def _console(stream: IO[str], pipe_width: int = PIPE_WIDTH) -> Console:
 
 
 def _plain(**options: Any) -> Console:
+    # Not before anything is printed: `ptzmesh run` starts its run first.
+    from rich.console import Console
+
     # What is printed comes from Redis, files and tools: nothing of it is markup, or an emoji.
     return Console(**options, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
