@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,14 +33,14 @@ from coordinator.results.stream import (
 )
 from worker.model.errors import WireError
 from worker.model.measurement import csv_row
-from worker.model.record.csv_line import csv_lines, usual_line
+from worker.model.record.csv_line import csv_lines, usual_lines
 from worker.wire.connection.away import AWAY
 from worker.wire.event import Event, is_event
 
 logger = logging.getLogger(__name__)
 
 #: One fsync takes as long as writing some hundred rows; the lines of this many are held in 1 MB.
-COMMIT_ROWS = 2000
+COMMIT_ROWS = 4000
 #: Following, results trickle in: this gathers them to at most ten fsyncs a second.
 LINGER_S = 0.1
 #: Where another program keeps changing the file, it is not opened again and again without end.
@@ -180,14 +180,14 @@ class Collector:
 
 
 def _parse(
-    entries: Iterable[Entry],
+    entries: Sequence[Entry],
     lines: list[str],
     events: list[tuple[str, Event]],
     bad: list[tuple[Entry, WireError]],
 ) -> None:
     """Add the lines of the rows, the events and what is neither."""
-    for entry in entries:
-        if line := usual_line(*entry):
+    for entry, line in zip(entries, usual_lines(entries), strict=True):
+        if line:
             lines.append(line)
             continue
         stream_id, fields = entry[0], fields_of(entry)

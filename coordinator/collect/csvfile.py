@@ -36,7 +36,7 @@ HEADER = csv_lines([CSV_COLUMNS]).encode()
 #: What a file of ours may begin with: one that an older ptzmesh began keeps its columns.
 COLUMNS = {csv_lines([each]).encode(): each for each in (CSV_COLUMNS, WIRE_1_CSV_COLUMNS)}
 #: More than one write of the collector, so all that a crash may have left undone is in it.
-TAIL_BYTES = 4 * 1024 * 1024
+TAIL_BYTES = 8 * 1024 * 1024
 #: Rows that a compressor did not read came after its end, and it removes the file just then.
 COMPRESS_S = 0.5
 #: Which file is asked for, where one is read.

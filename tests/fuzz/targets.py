@@ -34,7 +34,7 @@ from worker.identity import answering
 from worker.model import cost, fields, names, plan, policy
 from worker.model.errors import ConfigError, WireError
 from worker.model.measurement import Measurement, csv_row
-from worker.model.record.csv_line import csv_lines, usual_line
+from worker.model.record.csv_line import csv_lines, usual_lines
 from worker.monitor.lockers import view
 from worker.node.allowlist import Refused, allow_listed, by_fields
 from worker.node.refusals import Cause, entry_of
@@ -133,13 +133,13 @@ def measurement(data: bytes) -> None:
         row = csv_row(fields, b"1-0")
     except WireError:
         assert not _is_read(fields), "the readers disagree"
-        assert usual_line(b"1-0", _flat(fields)) is None
+        assert usual_lines([(b"1-0", _flat(fields))])[0] is None
         return
     found = Measurement.from_fields(fields)
     assert found.to_row("1-0") == row
     text = csv_lines([row])
     assert text.count("\n") == 1
-    assert usual_line(b"1-0", _flat(fields)) in (None, text)
+    assert usual_lines([(b"1-0", _flat(fields))])[0] in (None, text)
     shown = json.dumps(found.to_json("1-0"), allow_nan=False, sort_keys=True)
     again = Measurement.from_fields(as_entry(found))
     assert json.dumps(again.to_json("1-0"), sort_keys=True) == shown

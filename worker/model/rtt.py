@@ -84,7 +84,12 @@ def statistics_in_ns(rtts_ns: Sequence[int | None]) -> tuple[int | None, ...]:
 def whole_series_in_ns(
     rtts_ns: Sequence[int],
 ) -> tuple[int, int, int, int | None, int, int, int | None]:
-    """Return what `statistics_in_ns` does, of a series of which none was lost, and not empty."""
+    """
+    Return what `statistics_in_ns` does, of a series of which none was lost, and not empty.
+
+    Raises:
+        TypeError: One is no integer.
+    """
     ordered = sorted(rtts_ns)
     count = len(ordered)
     # `way` over the steps is the mean |ipdv| of RFC 3393 section 4.5, over RTT.
@@ -93,11 +98,13 @@ def whole_series_in_ns(
         way += ns - before if ns > before else before - ns
         squares += ns * ns
         before = ns
+    total = sum(ordered)
+    if type(total) is not int:
+        raise TypeError("a sample is no whole number of nanoseconds")
     middle = count // 2
     median_ns = ordered[middle]
     if not count & 1:
         median_ns = round((median_ns + ordered[middle - 1]) / 2)
-    total = sum(ordered)
     return (
         ordered[0],
         round(total / count),

@@ -1,7 +1,7 @@
 """
 The line of a CSV that a stream entry makes, with no object for what is in none of its cells.
 
-Nearly all entries are series of questions, written as nodes write them. `usual_line` reads
+Nearly all entries are series of questions, written as nodes write them. `usual_lines` reads
 these and no others: whatever it does not expect is `csv_row`'s to accept or to refuse.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from math import isfinite
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgpack
@@ -27,7 +29,7 @@ from worker.model.fields import (
 )
 from worker.model.measurement import Outcome
 from worker.model.record.forms import FORMS, GIVEN, NS_OR_LOST, Form
-from worker.model.record.numbers import ADDRESS, ERROR, FORM, NAMES, RTTS_MS, STARTED_AT
+from worker.model.record.numbers import ADDRESS, ERROR, FORM, NAMES, NUMBERS, RTTS_MS, STARTED_AT
 from worker.model.rtt import STATISTICS, statistics_in_ns, whole_series_in_ns
 from worker.model.text import iso_utc, of_epoch_us, one_line
 
@@ -46,18 +48,20 @@ def csv_lines(rows: Iterable[Sequence[Cell]]) -> str:
     return text.getvalue()
 
 
-def usual_line(stream_id: bytes, fields: list[bytes]) -> str | None:
+def usual_lines(entries: Iterable[tuple[bytes, list[bytes]]]) -> list[str | None]:
     """
-    Return the line of an entry, that of `csv_row`; None where it takes `csv_row` to tell.
+    Return the line of each entry, that of `csv_row`; None where it takes `csv_row` to tell.
 
     Args:
-        stream_id: Its id, the last cell.
-        fields: Names and values in turn, as Redis sends them.
+        entries: The id of each, its last cell; names and values in turn, as Redis sends them.
     """
-    try:
-        return _line(stream_id, fields)
-    except _NOT_USUAL:
-        return None
+    lines: list[str | None] = []
+    for stream_id, fields in entries:
+        try:
+            lines.append(_line(stream_id, fields))
+        except _NOT_USUAL:
+            lines.append(None)
+    return lines
 
 
 class _Kept(dict[Any, Made]):
@@ -95,10 +99,11 @@ _NAMES = _Kept(lambda raw: _quoted(parse_text(raw)))
 _TEXTS = _Kept(lambda text: _quoted(short_text(text)))
 _NUMBERS = _Kept(_number)
 _SECONDS = _Kept(lambda second: iso_utc(of_epoch_us(second * 1_000_000))[:-4])
-_MEAN = STATISTICS.index("rtt_mean_ms")
-#: Below, Python writes a float with an exponent; from there on, it may not write each digit.
-_LEAST_NS, _MOST_NS = 100, 10**15
-_WHOLE = [f"{number}." for number in range(1000)]
+_MEAN = STATISTICS.index("rtt_mean_ms") - len(STATISTICS)
+#: Below, Python writes a float with an exponent; from there on, a table would be long.
+_LEAST_NS, _MOST_NS = 100, 10**9
+_NS_PER_MS, _NS_PER_S = 1e6, 1e9
+_WHOLE = [f"{number}." for number in range(_MOST_NS // 10**6)]
 _THREE = [f"{number:03}" for number in range(1000)]
 _LAST = [text.rstrip("0") or "0" for text in _THREE]
 _NOT_USUAL = (
@@ -123,72 +128,63 @@ def _line(stream_id: bytes, fields: list[bytes]) -> str:
     if version != _VERSION or len(packed) > MAX_DETAIL_BYTES:
         raise _UnusualError
     stored = unpackb(packed, strict_map_key=False)
-    if type(stored) is not dict:
-        raise _UnusualError
-    numbers = tuple(stored)
-    cells, sent, received, least, places = _SHAPES[stored[FORM], numbers]
-    at, address, samples = stored[STARTED_AT], stored[ADDRESS], stored[RTTS_MS]
-    error = stored.get(ERROR, "")
     # A float may equal a number of a name.
-    if type(at) is not int or type(error) is not str or type(sum(numbers)) is not int:
+    if type(stored) is not dict or type(sum(stored)) is not int:
         raise _UnusualError
-    if type(samples) is not list:
+    shape = stored[FORM], *stored
+    read, others, order, same = _SHAPES[shape]
+    at, address, samples, *times = read(stored)
+    error = stored.get(ERROR, "")
+    if type(at) is not int or type(error) is not str or type(samples) is not list:
         raise _UnusualError
-    cells = cells.copy()
     # As `forms.derive` does.
-    count = len(samples)
-    cells[sent] = str(count)
-    lost, statistics = _statistics(samples)
-    cells[received] = str(count - lost)
-    cells[least : least + len(statistics)] = statistics
-    for number, place, of_int, writers in places:
-        value = stored[number]
-        cells[place] = of_int(value) if type(value) is int else writers[type(value)](value)
-    cells[-1] = stream_id.decode()
-    second, us = divmod(at, 1_000_000)
+    count, lost = len(samples), samples.count(None)
+    found: Sequence[Any] = statistics_in_ns(samples) if lost else whole_series_in_ns(samples)
+    # Among lesser ones there may be a Boolean, which is an int to Python.
+    if (lost or found[0] < _LEAST_NS) and not NS_OR_LOST.issuperset(map(type, samples)):
+        raise _UnusualError
+    times += found
+    texts = _in_ms(times)
     latency_ms = latency.decode()
-    if latency_ms != statistics[_MEAN]:
+    if latency_ms != texts[_MEAN]:
         latency_ms = _number(latency)
+    for number, writers in others:
+        value = stored[number]
+        texts.append(writers[type(value)](value))
+    second, us = divmod(at, 1_000_000)
     return (
         f"{_SECONDS[second]}{_THREE[us // 1000]}Z,{_TEXTS[address]},"
         f"{latency_ms},{_NUMBERS[loss]},{_NUMBERS[throughput]},"
         f"{_NAMES[source]},{_NAMES[target]},{_NAMES[probe]},{_NAMES[run]},{_OUTCOMES[outcome]},"
-        f"{_quoted(one_line(error)) if error else ''},{','.join(cells)}\n"
+        f"{_quoted(one_line(error)) if error else ''},{count},{count - lost},"
+        f"{','.join(order((*same, *texts)))},{stream_id.decode()}\n"
     )
 
 
-def _statistics(samples: list[Any]) -> tuple[int, list[str]]:
-    """Return how many samples are lost, and the cells of the statistics."""
-    try:
-        is_whole = type(sum(samples)) is int and bool(samples)
-    except TypeError:
-        is_whole = False
-    if is_whole:
-        whole = whole_series_in_ns(samples)
-        # Among lesser ones there may be a Boolean, which is an int to Python.
-        if whole[0] >= _LEAST_NS:
-            return 0, ["" if ns is None else _in_ms(ns) for ns in whole]
-    if not NS_OR_LOST.issuperset(map(type, samples)):
-        raise _UnusualError
-    found = statistics_in_ns(samples)
-    return samples.count(None), ["" if ns is None else _in_ms(ns) for ns in found]
-
-
-def _in_ms(ns: int) -> str:
+def _in_ms(times: Sequence[int | None]) -> list[str]:
     """
-    Write nanoseconds as the float of milliseconds that they are.
+    Write nanoseconds as the floats of milliseconds that they are; None as nothing.
 
-    >>> _in_ms(1_500_000), _in_ms(12_345_678), _in_ms(99), _in_ms(0)
-    ('1.5', '12.345678', '9.9e-05', '0.0')
+    >>> _in_ms([1_500_000, 12_345_678, 99, None])
+    ['1.5', '12.345678', '9.9e-05', '']
     """
-    if not _LEAST_NS <= ns < _MOST_NS:
-        return repr(ns / 1e6)
-    us = ns // 1000
-    ms = us // 1000
-    whole = _WHOLE[ms] if ms < 1000 else f"{ms}."
-    if last := ns - us * 1000:
-        return f"{whole}{_THREE[us - ms * 1000]}{_LAST[last]}"
-    return whole + _LAST[us - ms * 1000]
+    texts = []
+    whole, three, last_digits = _WHOLE, _THREE, _LAST
+    for ns in times:
+        if ns is None:
+            texts.append("")
+        elif ns < _LEAST_NS or ns >= _MOST_NS:
+            if type(ns) is not int:
+                raise _UnusualError
+            texts.append(repr(ns / _NS_PER_MS))
+        else:
+            us = ns // 1000
+            # By tables: half the time of repr.
+            if last := ns % 1000:
+                texts.append(f"{whole[us // 1000]}{three[us % 1000]}{last_digits[last]}")
+            else:
+                texts.append(whole[us // 1000] + last_digits[us % 1000])
+    return texts
 
 
 def _in_s(ns: int) -> str:
@@ -200,8 +196,8 @@ def _in_s(ns: int) -> str:
     """
     us = ns // 1000
     last = ns - us * 1000
-    if not last or us < _LEAST_NS or ns >= _MOST_NS:
-        return repr(ns / 1e9)
+    if not last or us < _LEAST_NS or ns >= 10**15:
+        return repr(ns / _NS_PER_S)
     ms = us // 1000
     s = ms // 1000
     return f"{s}.{_THREE[ms - s * 1000]}{_THREE[us - ms * 1000]}{_LAST[last]}"
@@ -221,7 +217,7 @@ def _writers(name: str, unit_ns: float) -> dict[type, Callable[[Any], str]]:
     """Return how values of a name are written, by their type."""
     if name not in DETAIL_COLUMNS:
         return dict.fromkeys((int, float, str, type(None)), _nothing)
-    of_int: Callable[[int], str] = {1e6: _in_ms, 1e9: _in_s}.get(unit_ns, str)
+    of_int: Callable[[int], str] = _in_s if unit_ns == _NS_PER_S else str
     return {int: of_int, float: _finite, str: _TEXTS.__getitem__, type(None): _nothing}
 
 
@@ -235,56 +231,59 @@ _WRITERS = {
 
 class _Shape(NamedTuple):
     """
-    Where values go that are in records of a form with certain numbers.
+    How records of a form with certain numbers become cells of `DETAIL_COLUMNS` from the third on.
 
     Attributes:
-        cells: Of the detail, neighbours that are the same in all as one text; the last, the id.
-        sent: The place of a cell; so are `received`, and `least`, the first of the statistics.
-        places: Of each number its place, the last where it has no cell, and its writers:
-            of integers, which nearly all are, and by type.
+        read: Takes when it began, its address, its samples, and the times in milliseconds that have
+            a cell; these are integers in all usual records.
+        others: Numbers of what else there is, and their writers by type.
+        order: Takes the cells of `same`, those times, `STATISTICS` and `others` in their order.
+        same: Cells that are the same in all, neighbours as one text.
     """
 
-    cells: list[str]
-    sent: int
-    received: int
-    least: int
-    places: list[tuple[int, int, Callable[[Any], str], Mapping[type, Callable[[Any], str]]]]
+    read: Callable[[dict[Any, Any]], tuple[Any, ...]]
+    others: list[tuple[int, Mapping[type, Callable[[Any], str]]]]
+    order: Callable[[tuple[str, ...]], tuple[str, ...]]
+    same: list[str]
 
 
-def _shape(of: tuple[int, tuple[int, ...]]) -> _Shape:
+def _shape(of: tuple[int, ...]) -> _Shape:
     """Return the shape of a form and numbers; raises one of `_NOT_USUAL` for what has none."""
     form = FORMS[of[0]]
-    if not form.has_trips:
+    numbers = [number for number in of[1:] if number not in _OF_ALL]
+    if not form.has_trips or _COUNTS.intersection(numbers):
         raise _UnusualError
-    numbers = [number for number in of[1] if number not in _OF_ALL]
-    varying = {"sent", "received", *STATISTICS, *(NAMES[number][0] for number in numbers)}
-    cells: list[str] = []
-    places: dict[str, int] = {}
-    is_same = False
-    for name, cell in zip(DETAIL_COLUMNS, _default_cells(form), strict=True):
-        if name in varying:
-            places[name] = len(cells)
-        if is_same and name not in varying:
-            cells[-1] += f",{cell}"
+    times = [number for number in numbers if number in _TIMES]
+    others = [number for number in numbers if number not in _TIMES]
+    names = [NAMES[number][0] for number in (*times, *others)]
+    varying = [*names[: len(times)], *STATISTICS, *names[len(times) :]]
+    same: list[str] = []
+    order: list[int] = []
+    columns = DETAIL_COLUMNS[len(_COUNTS) :]
+    for is_same, some in groupby(columns, lambda name: name not in varying):
+        if is_same:
+            order.append(len(same))
+            same.append(",".join(_default_cells(form, some)))
         else:
-            cells.append(cell)
-        is_same = name not in varying
+            order += (varying.index(name) - len(varying) for name in some)
     return _Shape(
-        cells=[*cells, ""],
-        sent=places["sent"],
-        received=places["received"],
-        least=places[STATISTICS[0]],
-        places=[
-            (number, places.get(NAMES[number][0], -1), _WRITERS[number][int], _WRITERS[number])
-            for number in numbers
-        ],
+        read=itemgetter(STARTED_AT, ADDRESS, RTTS_MS, *times),
+        others=[(number, _WRITERS[number]) for number in others],
+        order=itemgetter(*order),
+        same=same,
     )
 
 
-def _default_cells(form: Form) -> list[str]:
-    cells = as_cells(map(form.defaults.get, DETAIL_COLUMNS))
-    return ["" if cell is None else str(cell) for cell in cells]
+def _default_cells(form: Form, names: Iterable[str]) -> list[str]:
+    return ["" if cell is None else str(cell) for cell in as_cells(map(form.defaults.get, names))]
 
 
+#: They begin `DETAIL_COLUMNS`, and follow from the samples in all usual records.
+_COUNTS = frozenset({NUMBERS["sent"], NUMBERS["received"]})
+_TIMES = frozenset(
+    number
+    for number, (name, unit_ns) in NAMES.items()
+    if unit_ns == _NS_PER_MS and name in DETAIL_COLUMNS
+)
 _OF_ALL = frozenset({FORM, STARTED_AT, ADDRESS, ERROR, RTTS_MS})
 _SHAPES = _Kept(_shape, MOST_SHAPES)

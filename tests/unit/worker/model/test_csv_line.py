@@ -14,7 +14,7 @@ from samples import fields_of, measurement
 from worker.model.csv_columns import CSV_COLUMNS
 from worker.model.errors import WireError
 from worker.model.measurement import Measurement, csv_row
-from worker.model.record.csv_line import csv_lines, usual_line
+from worker.model.record.csv_line import csv_lines, usual_lines
 from worker.model.record.numbers import ADDRESS, ERROR, FORM, NAMES, NUMBERS, RTTS_MS, STARTED_AT
 
 ID = b"1790000000000-7"
@@ -59,7 +59,7 @@ def expected(fields: list[bytes]) -> str | None:
 def test_results_of_nodes_are_usual() -> None:
     for number in range(100):
         fields = flat(fields_of(number))
-        line = usual_line(ID, fields)
+        line = usual_lines([(ID, fields)])[0]
         assert line == expected(fields)
         (cells,) = csv.reader([line])
         assert len(cells) == len(CSV_COLUMNS)
@@ -73,6 +73,11 @@ def test_results_of_nodes_are_usual() -> None:
 @example([10**9] * 20, {NUMBERS["wake_ms"]: -1, NUMBERS["host_limited"]: True}, {}, 1)
 @example([], {STARTED_AT: -1, FORM: 1.0}, {}, 2)
 @example([10**7], {5.0: 7}, {}, 1)
+@example([0, True], {}, {}, 1)
+@example([10**7], {NUMBERS["wake_ms"]: True}, {}, 1)
+@example([10**7], {NUMBERS["sent"]: 7, NUMBERS["rtt_min_ms"]: 5 * 10**6}, {}, 1)
+@example([10**7], {NUMBERS["rtt_min_ms"]: 5 * 10**6}, {}, 1)
+@example([10**7], {ERROR: None}, {}, 1)
 @example([10**7], {NUMBERS["refused"]: 2}, {}, 1)
 def test_a_line_is_that_of_the_measurement_or_left_to_it(
     rtts: list[int | None], changed: dict[Any, Any], texts: dict[int, bytes], form: int
@@ -82,7 +87,7 @@ def test_a_line_is_that_of_the_measurement_or_left_to_it(
     fields[-1] = msgpack.packb({**detail, FORM: form, RTTS_MS: rtts, **changed})
     for place, text in texts.items():
         fields[2 * place + 1] = text
-    assert usual_line(ID, fields) in (None, expected(fields))
+    assert usual_lines([(ID, fields)])[0] in (None, expected(fields))
 
 
 @given(st.integers(-9, 10**6) | st.integers(0, 10**13), st.sampled_from([1, 1000, 10**6]))
@@ -94,7 +99,7 @@ def test_times_are_written_as_the_floats_that_they_are(number: int, unit: int) -
     detail = msgpack.unpackb(fields[-1], strict_map_key=False)
     times = {NUMBERS["elapsed_s"]: number * unit, NUMBERS["wake_ms"]: number * unit}
     fields[-1] = msgpack.packb({**detail, **times})
-    line = usual_line(ID, fields)
+    line = usual_lines([(ID, fields)])[0]
     assert line is not None
     (cells,) = csv.reader([line])
     assert cells[CSV_COLUMNS.index("elapsed_s")] == repr(number * unit / 1e9)
@@ -104,7 +109,7 @@ def test_times_are_written_as_the_floats_that_they_are(number: int, unit: int) -
 @given(st.lists(raw, max_size=22), st.binary(max_size=40))
 def test_what_is_no_result_of_ours_is_never_usual(found: list[bytes], detail: bytes) -> None:
     fields = flat(fields_of(1))
-    assert usual_line(ID, found) is None
-    assert usual_line(ID, [*fields, b"more", b"1"]) is None
-    assert usual_line(ID, fields[:-2]) is None
-    usual_line(ID, [*fields[:-1], detail])  # raises nothing
+    assert usual_lines([(ID, found)])[0] is None
+    assert usual_lines([(ID, [*fields, b"more", b"1"])])[0] is None
+    assert usual_lines([(ID, fields[:-2])])[0] is None
+    usual_lines([(ID, [*fields[:-1], detail])])  # raises nothing
