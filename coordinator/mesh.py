@@ -15,11 +15,10 @@ import getpass
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
-from coordinator.collect.oneshot import OneShot, written
 from coordinator.results.matrix import Matrix, make_report
 from coordinator.runs import advance, runs
 from coordinator.runs.follow import Update, follow_run
@@ -34,6 +33,10 @@ from worker.wire.node_record import Node
 from worker.wire.registry import read_nodes
 from worker.wire.round_trip import alone
 from worker.wire.run_record import Run
+
+if TYPE_CHECKING:
+    # Nearly all runs are started without one.
+    from coordinator.collect.oneshot import OneShot
 
 
 class Mesh:
@@ -164,7 +167,7 @@ class MeshRun:
         run = since or self.begun
         if self._file is None:
             return follow_run(self.connection, self.id, run)
-        return written(self.connection, self.id, self._file, run)
+        return self._file.follow(self.id, run)
 
     def measurements(self) -> Iterator[Measurement]:
         """Yield the run's measurements as they arrive, until it has ended."""

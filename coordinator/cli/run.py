@@ -22,9 +22,9 @@ from coordinator.cli.settings.probe_options import probe_option, probe_options
 from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import err
 from coordinator.collect.groups import Group, asking_collectors, not_run
-from coordinator.collect.oneshot import OneShot, repeat_command
 from coordinator.mesh import Mesh, MeshRun
 from coordinator.runs.planning import left_out, of_other_family, to_upgrade
+from coordinator.runs.runs import repeat_command
 from coordinator.runs.starting import asking_look
 from worker.model.errors import ConfigError, PtzmeshError, RunIncomplete
 from worker.model.options import Options
@@ -96,7 +96,11 @@ def run(
         _name_left_out(registered, plan, chosen["labels"], chosen["family"])
     _name_abandoned(known)
     with contextlib.ExitStack() as stack:
-        file = csv_path and stack.enter_context(OneShot(mesh.connection, csv_path))
+        file = None
+        if csv_path is not None:
+            from coordinator.collect.oneshot import OneShot
+
+            file = stack.enter_context(OneShot(mesh.connection, csv_path))
         started = mesh.start(plan, join=not new, look=look)
         if started.joined:
             err().print(f"joined run {started.id}: somebody had just started the same plan")

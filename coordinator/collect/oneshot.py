@@ -9,7 +9,6 @@ the same run, and several runs may be in one file, whose rows have no `stream_id
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from coordinator.collect.csvfile import CsvFile, Holds, rows_of
 from coordinator.results.stream import last_id
 from coordinator.runs.follow import Update, follow_run
 from coordinator.runs.holds import Hold
-from coordinator.runs.runs import beginning, read_run
+from coordinator.runs.runs import beginning, read_run, repeat_command
 from worker.model.errors import PtzmeshError, RunIncomplete
 from worker.model.measurement import Measurement
 from worker.model.names import RunId
@@ -52,6 +51,14 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
         self._run = run.id
         # 64 bits a pair: a mesh of 1,000 nodes has 999,000 of them a probe.
         self._have = {hash(row.pair) for row in rows_of(self.path, run.id)}
+
+    def follow(self, run_id: RunId, begun: Run | None = None) -> Iterator[Update]:
+        """Follow a run to its end as `follow_run` does; yield what arrives once the file has it."""
+        run = begun or read_run(self.connection, run_id)
+        self.take_up(run)
+        for update in follow_run(self.connection, run_id, run):
+            self.add(update)
+            yield update
 
     def add(self, update: Update) -> None:
         """
@@ -92,24 +99,3 @@ class OneShot(contextlib.AbstractContextManager["OneShot"]):
                 "they are no longer in the stream, or cannot be read here (a warning says so); "
                 "where a collector has them, see its file"
             )
-
-
-def written(
-    connection: redis.Redis, run_id: RunId, file: OneShot, begun: Run | None = None
-) -> Iterator[Update]:
-    """Follow a run to its end as `follow_run` does, and yield what arrives once the file has it."""
-    run = begun or read_run(connection, run_id)
-    file.take_up(run)
-    for update in follow_run(connection, run_id, run):
-        file.add(update)
-        yield update
-
-
-def repeat_command(run_id: str, path: Path) -> str:
-    """
-    Return what goes on with a file that was left before its run had ended.
-
-    >>> repeat_command("20261124T101500123-9f3a", Path("my file.csv"))
-    "ptzmesh results --run 20261124T101500123-9f3a --csv 'my file.csv'"
-    """
-    return f"ptzmesh results --run {run_id} --csv {shlex.quote(str(path))}"

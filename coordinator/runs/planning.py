@@ -6,8 +6,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import redis
-
 from coordinator.runs.nodes import also_claimed_by
 from worker import __version__
 from worker.model.errors import ConfigError
@@ -17,7 +15,6 @@ from worker.model.plan import Plan, PlannedNode
 from worker.model.probe import PROBES, Need, with_options
 from worker.model.text import some
 from worker.model.version import WIRE_VERSION
-from worker.transfer.leases import spent_today
 from worker.wire.node_record import Node, share_a_namespace, share_a_network
 
 #: Smallest interval between echoes to one target: what ping(8) and fping allow without privilege.
@@ -226,18 +223,6 @@ def asked(plan: Plan, nodes: Sequence[Node]) -> Callable[[int, int], bool]:
         return claimed[other] or (shared[other] and not share_a_network(own, record))
 
     return is_asked
-
-
-def budgets_left(
-    connection: redis.Redis, nodes: Sequence[Node], names: Sequence[NodeName]
-) -> dict[NodeName, int | None]:
-    """Return the bytes that each node's budget still has for today; None without a budget."""
-    budget = {node.name: node.bytes_per_day for node in nodes}
-    spent = spent_today(connection, names)
-    return {
-        name: None if (limit := budget.get(name)) is None else max(0, limit - spent[name])
-        for name in names
-    }
 
 
 def registered(known: Mapping[NodeName, Node], name: str) -> Node:

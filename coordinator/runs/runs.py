@@ -2,13 +2,15 @@
 Reads runs as they stand, and what they have measured.
 
 All state of a run is in Redis; times are Redis' own clock. What starts a run is in `starting`, what
-carries it on in `advance`: who only looks needs neither, nor RQ.
+carries it on in `advance`: who only looks needs neither.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
 from typing import cast
 
 import redis
@@ -111,3 +113,13 @@ def of_run(
 def beginning(run: Run) -> str:
     """Return a stream id before all of a run's results; of an older run, by Redis' milliseconds."""
     return run.begun or f"{max(0, int((run.created - CLOCK_MARGIN_S) * 1000))}-0"
+
+
+def repeat_command(run_id: str, path: Path) -> str:
+    """
+    Return what goes on with a file that was left before its run had ended.
+
+    >>> repeat_command("20261124T101500123-9f3a", Path("my file.csv"))
+    "ptzmesh results --run 20261124T101500123-9f3a --csv 'my file.csv'"
+    """
+    return f"ptzmesh results --run {run_id} --csv {shlex.quote(str(path))}"

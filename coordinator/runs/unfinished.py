@@ -13,7 +13,6 @@ from enum import Enum, auto
 
 from coordinator.runs.row_state import RowState
 from worker.model.measurement import Outcome
-from worker.publish.publisher import LOOK_S
 from worker.wire import liveness
 from worker.wire.rows import end_lost, not_heard
 
@@ -118,7 +117,7 @@ def _crashed(row: RowState) -> Verdict | None:
     A heartbeat since then would have told of results that wait on the disk: one that came when the
     next sign of life was overdue. While Redis was away there was none.
     """
-    heard_since = row.quiet_s > max(liveness.HEARTBEAT_S, row.silent_s + LOOK_S) + MARGIN_S
+    heard_since = row.quiet_s > max(liveness.HEARTBEAT_S, row.silent_s + liveness.SIGN_S) + MARGIN_S
     if row.job != "failed" or not heard_since:
         return None
     return Lost(Outcome.CRASHED, f"the sweep of {row.name} ended abnormally; see its log")

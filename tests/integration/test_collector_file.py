@@ -171,8 +171,8 @@ def test_bad_entry_is_set_aside_once_and_collecting_goes_on(
 def test_full_disk_leaves_whole_lines_and_acknowledges_no_more(
     redis_url: str, connection: redis.Redis, csv_path: Path
 ) -> None:
-    fill(connection, 2500)
-    limit = 600_000
+    fill(connection, COMMIT_ROWS + 500)
+    limit = 1_050_000
     program = (
         "import resource, sys, pathlib\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
@@ -188,7 +188,7 @@ def test_full_disk_leaves_whole_lines_and_acknowledges_no_more(
     assert "cannot be written: File too large" in ended.stderr
     assert csv_path.read_bytes().endswith(b"\n")
     rows = file_rows(csv_path)
-    assert 0 < len(rows) < 2500
+    assert 0 < len(rows) < COMMIT_ROWS + 500
     assert rows == stream_rows(connection)[: len(rows)]
     assert position(connection, csv_path) == rows[-1][-1]
     Collector(connection, csv_path).drain()
@@ -197,11 +197,11 @@ def test_full_disk_leaves_whole_lines_and_acknowledges_no_more(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A mounted file system of 768 KiB."""
+    """A mounted file system of 1,400 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=768k", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
@@ -217,7 +217,7 @@ def test_disk_that_is_really_full(connection: redis.Redis, small_disk: Path) -> 
     rows = file_rows(path)
     assert rows == stream_rows(connection)[: len(rows)]
     assert position(connection, path) == rows[-1][-1]
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     Collector(connection, path).drain()
     assert file_rows(path) == stream_rows(connection)
 

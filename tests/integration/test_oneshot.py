@@ -21,7 +21,7 @@ from waiting import wait_until
 from coordinator.collect.collector import Collector
 from coordinator.collect.csvfile import HEADER
 from coordinator.collect.groups import collectors
-from coordinator.collect.oneshot import OneShot, written
+from coordinator.collect.oneshot import OneShot
 from coordinator.collect.verify import verify
 from coordinator.runs.follow import follow_run
 from coordinator.runs.holds import HOLD_S, Hold
@@ -44,11 +44,11 @@ EARLIER = Path(__file__).parents[2] / "docs" / "analyse" / "mesh.csv"
 OTHER = "20260102T030405000-beef"
 FOLLOW = """
 import pathlib, sys
-from coordinator.collect.oneshot import OneShot, written
+from coordinator.collect.oneshot import OneShot
 from worker.wire.connection import server
 connection = server.connect(sys.argv[1])
 with OneShot(connection, pathlib.Path(sys.argv[2])) as file:
-    for _ in written(connection, sys.argv[3], file):
+    for _ in file.follow(sys.argv[3]):
         pass
 """
 
@@ -94,7 +94,7 @@ def ended(connection: redis.Redis, run: str, size: int = 3) -> None:
 def write(connection: redis.Redis, run: str, path: Path) -> int:
     """Write a run to its end; give how many rows were added."""
     with OneShot(connection, path) as file:
-        for _ in written(connection, run, file):
+        for _ in file.follow(run):
             pass
         file.check_whole(read_run(connection, run))
         return file.rows

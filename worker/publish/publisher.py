@@ -19,6 +19,7 @@ from worker.model.measurement import Measurement
 from worker.publish.last_heard import with_last_heard
 from worker.publish.outbox import BATCH, Letter, Outbox
 from worker.publish.source_clock import SourceClock
+from worker.wire.liveness import SIGN_S
 from worker.wire.rows import Row, sign_of_life
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 #: Results wait at most this long for company, the last ones of a row not at all: a matrix fills
 #: smoothly, and Redis sees batches.
 LINGER_S = 0.1
-#: How often a sweep gives a sign of life, and looks whether its run was cancelled.
-LOOK_S = 4.0
 
 
 class Publisher:
@@ -81,7 +80,7 @@ class Publisher:
         self.waiting.put(measurement)
 
     def _work(self) -> None:
-        look_at = time.monotonic() + LOOK_S
+        look_at = time.monotonic() + SIGN_S
         is_open = True
         try:
             self.begin()
@@ -91,7 +90,7 @@ class Publisher:
                     self._send(batch)
                 if is_open and time.monotonic() >= look_at:
                     self._look()
-                    look_at = time.monotonic() + LOOK_S
+                    look_at = time.monotonic() + SIGN_S
         finally:
             self.ended.set()
 

@@ -16,6 +16,8 @@ ALIVE_S = 30
 #: When no node was heard for this long, it was Redis that was away.
 REDIS_AWAY_S = ALIVE_S // 2
 HEARTBEAT_S = 10
+#: How often a sweep gives a sign of life, and looks whether its run was cancelled.
+SIGN_S = 4.0
 
 
 def silent_s(connection: redis.Redis, node: NodeName) -> float:

@@ -9,13 +9,14 @@ from coordinator.cli.terminal.output import print_json
 from coordinator.cli.terminal.screen import out
 from coordinator.mesh import Mesh
 from coordinator.results.matrix import make_report
-from coordinator.runs.planning import asked, budgets_left
+from coordinator.runs.planning import asked
 from coordinator.runs.runs import of_run, read_run, recent
 from worker.model.cost import phase_seconds
 from worker.model.errors import ConfigError, WireError
 from worker.model.plan import Plan
 from worker.model.text import in_bytes, in_time
 from worker.probes.traffic import again_bytes, bytes_per_node
+from worker.transfer.leases import spent_today
 from worker.wire.node_record import Node
 from worker.wire.room import read_limits
 
@@ -33,7 +34,12 @@ def print_cost(mesh: Mesh, plan: Plan, nodes: Sequence[Node], as_json: bool) -> 
     }
     is_asked = asked(plan, nodes)
     cost, again = bytes_per_node(plan, is_asked), again_bytes(plan, is_asked)
-    left = budgets_left(mesh.connection, nodes, list(cost))
+    budgets = {node.name: node.bytes_per_day for node in nodes}
+    spent = spent_today(mesh.connection, list(cost))
+    left = {
+        name: None if (budget := budgets.get(name)) is None else max(0, budget - spent[name])
+        for name in cost
+    }
     if as_json:
         print_json(
             "cost",
