@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import permutations
 from statistics import median
 
@@ -204,31 +205,40 @@ def all_sleep(connection: redis.Redis) -> bool:
     return not spent.get("evalsha")
 
 
-def test_scripts_take_less_than_a_millisecond_in_a_mesh_of_many(connection: redis.Redis) -> None:
+def test_scripts_cost_little_in_a_mesh_of_many(connection: redis.Redis) -> None:
     """All of 64 far ends busy, each on a link, and 200 nodes waiting for them."""
     others = [End(name=f"far-{i}", links={f"link-{i}": 1}) for i in range(64)]
     taken = [held(connection, End(name=f"holder-{i}"), t) for i, t in enumerate(others)]
     for number in range(200):
         assert take(connection, End(name=f"waiting-{number}"), *others).lease is None
-    acquire_us, release_us, in_vain_us = [], [], []
+    plain = connection.script_load(PLAIN)
+    leases.release(connection, held(connection, End(name="x"), End(name="y")))  # loads the script
+    acquire, release, in_vain = [], [], []
+
+    def over_plain(run: Callable[[], object]) -> float:
+        """Take turns, as the machine may be slow for a while."""
+        spent_us = []
+        for one in (partial(connection.evalsha, plain, 0), run):
+            connection.config_resetstat()
+            one()
+            spent_us.append(script_us(connection))
+        return spent_us[1] / spent_us[0]
+
     for number in range(50):
-        connection.config_resetstat()
-        take(connection, End(name=f"waiting-{number}"), *others)
-        acquire_us.append(script_us(connection))
+        waiting = End(name=f"waiting-{number}")
+        acquire.append(over_plain(partial(take, connection, waiting, *others)))
     for _ in range(50):
         # Of those that wait nobody wants it, so that as many are looked at as ever are.
         lease = held(connection, End(name="x", links={"x": 1}), End(name="y", links={"y": 1}))
-        connection.config_resetstat()
-        leases.release(connection, lease)
-        in_vain_us.append(script_us(connection))
+        in_vain.append(over_plain(partial(leases.release, connection, lease)))
     for lease in taken:
-        connection.config_resetstat()
-        leases.release(connection, lease)
-        release_us.append(script_us(connection))
+        release.append(over_plain(partial(leases.release, connection, lease)))
     # Redis may be held up in any of them.
-    assert median(acquire_us) < 1000
-    assert median(release_us) < 1000
-    assert median(in_vain_us) < 1000
+    assert max(map(median, (acquire, in_vain, release))) < 1.5
+
+
+#: A thousand plain commands: half a millisecond where the processor is fast.
+PLAIN = "for i = 1, 1000 do redis.call('ZSCORE', 'none', i) end"
 
 
 def script_us(connection: redis.Redis) -> float:
